@@ -1,0 +1,12 @@
+"""Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
+
+from .datasets import load_dataset as load_dataset
+from .errors import ConvergenceWarning as ConvergenceWarning
+from .errors import RankWarning as RankWarning
+from .errors import SingularFitWarning as SingularFitWarning
+from .model import Model as Model
+from .model import compile as compile
+from .model import fit as fit
+from .result import Fit as Fit
+
+__version__ = "0.1.0"

@@ -1,0 +1,102 @@
+"""Where host code calls compiled code: float64, one BLAS thread, and compilations remembered between processes.
+
+Nothing of it outlives a call: JAX's configuration and the BLAS threads are as the user left them.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import platformdirs
+from jax.experimental.compilation_cache import compilation_cache
+from threadpoolctl import ThreadpoolController
+
+_SWITCHES = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,  # the default stores no compilation under a second
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+_lock = threading.RLock()
+_compiled: set = set()
+
+
+def run(function, *args):
+    """Call a jitted function in float64 and return its result as NumPy arrays.
+
+    A float64 JAX array that left the 64-bit context would silently become float32 at its next operation.
+    """
+    with jax.enable_x64(True), _one_blas_thread():
+        leaves, tree = jax.tree.flatten(args)
+        key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
+        if key in _compiled:
+            return jax.tree.map(np.asarray, function(*args))
+        with _compile_cache():
+            result = jax.tree.map(np.asarray, function(*args))
+        _compiled.add(key)
+        return result
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_blas_thread():
+    """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes 60 times as long."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@contextlib.contextmanager
+def _compile_cache():
+    """Keep compilations in the user's cache folder, unless they have a folder of their own or INTERLACE_JAX_CACHE=0.
+
+    The switch is process-wide; resetting the cache on both sides keeps the user's own compilations out of our folder.
+    """
+    if jax.config.jax_compilation_cache_dir or os.environ.get("INTERLACE_JAX_CACHE") == "0":
+        yield
+        return
+    with _lock:
+        before = {name: getattr(jax.config, name) for name in _SWITCHES}
+        try:
+            _switch(platformdirs.user_cache_dir("interlace_jax"), _SWITCHES)
+            yield
+        finally:
+            _switch(None, before)
+
+
+def _switch(folder, settings):
+    jax.config.update("jax_compilation_cache_dir", folder)
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def island(function):
+    """`function` computed in float64 inside a float32 program: wider inside, the caller's dtype outside.
+
+    A transposed program runs outside the 64-bit context, so the derivative rule is recursive: the tangent is an island
+    of the Jacobian, and every order is evaluated inside. Takes and returns arrays; where 64 bits are on, nothing is done.
+    """
+
+    def wide(*args):
+        if jax.config.jax_enable_x64:
+            return function(*args)
+        dtype = jnp.result_type(*args)
+        with jax.enable_x64(True):
+            found = function(*(jnp.asarray(a).astype(jnp.float64) for a in args))
+            return jax.tree.map(lambda a: a.astype(dtype), found)
+
+    inside = jax.custom_jvp(wide)
+
+    @inside.defjvp
+    def _(primals, tangents):
+        jacobians = island(jax.jacrev(function, argnums=tuple(range(len(primals)))))(*primals)
+        products = [
+            jax.tree.map(lambda J, t=t: jnp.tensordot(J, t, t.ndim), J) for J, t in zip(jacobians, tangents, strict=True)
+        ]
+        return inside(*primals), jax.tree.map(lambda *terms: sum(terms), *products)
+
+    return inside

@@ -1,0 +1,151 @@
+"""Moments to estimate: start values, BFGS, and the truth about the boundary. Pure: jit it, vmap it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+
+from . import optimize
+from .covariance import canonical, columns, factors, parameters, to_user, user_blocks
+from .deviance import deviance, reduce
+from .linalg import inverse, logdet_quadratic
+from .moments import Moments
+
+NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
+FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
+PROBE = 1e-3  # step of the differences that measure the curvature of a zero column
+SADDLE = -1e-4  # curvature below which a zero column is no minimum
+MAX_RESTARTS = 3
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Estimate:
+    """A fitted model as arrays. `theta` and `beta` are on the user's scale, the others as said."""
+
+    t: jax.Array  # (d,) conditioned parameters
+    theta: jax.Array  # (d,) lme4's theta
+    beta: jax.Array  # (p,)
+    sigma: jax.Array  # () residual standard deviation
+    vcov: jax.Array  # (p, p) covariance of beta
+    deviance: jax.Array  # () -2 log L, or -2 log L_REML
+    gradient: jax.Array  # (d,) of the deviance with respect to t
+    predicted_decrease: jax.Array  # () deviance units still to gain, by the optimiser's quadratic model
+    steps: jax.Array  # () evaluations
+    status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
+
+
+def moment_start(m: Moments):
+    """One-way moment estimates of the variances, each factor and column as if alone: t (d,).
+
+    E sum_i s_i^2 = u sum_i G_i^2 + sigma^2 sum_i G_i for the scores s_i = z_i'W y~ of one column, with sum_i G_i = n
+    and total variance u + sigma^2 = 1 by conditioning. Correlations start at 0.
+    """
+    grams, scores = [jnp.einsum("kkm->km", G) for G in m.G], list(m.Zy)
+    diagonal = jnp.diagonal(m.XX)
+    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+        grams.append(diagonal[start:end].reshape(block.levels, block.k).T)
+        scores.append(m.Xy[start:end].reshape(block.levels, block.k).T)
+    spread = [jnp.sum(g**2, 1) - m.n for g in grams]
+    shares = [(jnp.sum(s**2, 1) - m.n) / jnp.maximum(v, 1e-6 * m.n) for s, v in zip(scores, spread, strict=True)]
+    shares = [jnp.clip(u, 0.02, 0.9) for u in shares]
+    residual = jnp.maximum(1.0 - sum(jnp.sum(u) for u in shares), 0.1)
+    return parameters([jnp.diag(jnp.sqrt(u / residual)) for u in shares], m.layout.blocks)
+
+
+def search(m: Moments, reml, t) -> optimize.Bfgs:
+    """BFGS on the profiled deviance from t (d,)."""
+    return optimize.minimise(jax.value_and_grad(lambda t: deviance(t, m, reml)), t)
+
+
+def near_zero(t, blocks):
+    """Whether each diagonal entry of the Lambda~ is small enough to be tried at zero: (K,)."""
+    return jnp.abs(t[np.array([c[0] for c in columns(blocks)])]) < NEAR_ZERO
+
+
+class Settled(NamedTuple):
+    """Parameters (d,) after the boundary has been looked at, and whether a search from them can still gain."""
+
+    t: jax.Array
+    restart: jax.Array
+
+
+def settle(t, m: Moments, reml) -> Settled:
+    """Set diagonal entries of Lambda that are all but zero to exactly zero, and leave saddles.
+
+    The deviance is even in each column of Lambda, so a zero column is stationary whether it is a minimum or a saddle.
+    Where its curvature is negative, t moves off it, and `restart` says so.
+    """
+    blocks = m.layout.blocks
+    diagonals = jnp.array([c[0] for c in columns(blocks)])
+
+    def try_zero(i, carry):
+        t, f = carry
+        candidate = _canonical(t.at[diagonals[i]].set(0.0), blocks)
+        value = deviance(candidate, m, reml)
+        take = (jnp.abs(t[diagonals[i]]) < NEAR_ZERO) & (value <= f + FREE_RISE)
+        return jnp.where(take, candidate, t), jnp.where(take, value, f)
+
+    t = _canonical(t, blocks)
+    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, deviance(t, m, reml)))
+    probed = lax.map(lambda e: jax.grad(deviance)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
+    within, zero = zero_columns(t, blocks)
+    curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
+    values, vectors = jnp.linalg.eigh(0.5 * (curvature + curvature.T))
+    saddle = values[0] < SADDLE
+    return Settled(jnp.where(saddle, t + 0.1 * vectors[:, 0], t), saddle)
+
+
+def zero_columns(t, blocks):
+    """Pairs of parameters of one column of Lambda (d, d), and the parameters whose column is zero (d,)."""
+    within = np.zeros((t.shape[0],) * 2, bool)
+    for c in columns(blocks):
+        within[np.ix_(c, c)] = True
+    return within, ~jnp.any(within & (t != 0)[None], 1)
+
+
+def _canonical(t, blocks):
+    return parameters([canonical(Lam) for Lam in factors(t, blocks)], blocks)
+
+
+def estimate(m: Moments, reml=True, t0=None) -> Estimate:
+    """Fit by (restricted) maximum likelihood. t0 (d,): conditioned start, by default from the moments."""
+
+    def attempt(carry):
+        t, _, tries, steps, _ = carry
+        found = search(m, reml, t)
+        look = near_zero(found.x, m.layout.blocks).any()
+        t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), found.x)
+        return t, restart, tries + 1, steps + found.steps, found
+
+    t = moment_start(m) if t0 is None else t0
+    first = (t, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t))
+    t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < MAX_RESTARTS), attempt, first)
+    return finish(t, m, reml, found._replace(steps=steps))
+
+
+def finish(t, m: Moments, reml, found: optimize.Bfgs) -> Estimate:
+    """Everything of the estimate that follows from t (d,) and how the search for it ended."""
+    t = _canonical(t, m.layout.blocks)
+    theta = parameters(to_user(factors(t, m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+    beta, sigma, vcov = fixed_effects(t, m, reml)
+    _, zero = zero_columns(t, m.layout.blocks)
+    gradient = jnp.where(zero, 0.0, jnp.abs(found.g))
+    return Estimate(
+        t, theta, beta, sigma, vcov, deviance(t, m, reml), gradient, found.predicted_decrease, found.steps, found.status
+    )
+
+
+def fixed_effects(t, m: Moments, reml):
+    """beta (p,), sigma () and the covariance of beta (p, p), on the user's scale."""
+    reduced = reduce(t, m)
+    _, explained = logdet_quadratic(reduced.XX, reduced.Xy[:, None])
+    sigma = m.scale * jnp.sqrt((reduced.yy - explained[0, 0]) / (m.n - jnp.where(reml, m.p, 0)))
+    unscaled = inverse(reduced.XX)
+    beta = m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy)
+    half = solve_triangular(m.R, unscaled)
+    return beta, sigma, sigma**2 * solve_triangular(m.R, half.T)

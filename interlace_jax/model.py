@@ -1,0 +1,232 @@
+"""The front door: `fit` a formula, or `compile` it to functions of theta."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import estimate, structure
+from .compute import island, run
+from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
+from .design import Design, build
+from .deviance import deviance
+from .formula import parse
+from .moments import Moments, moments
+from .result import Fit, report
+
+METHODS = ("REML", "ML")
+DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
+CONSTANT = 1e-13  # relative spread of a response that does not vary
+
+
+def fit(
+    formula: str,
+    data: Any,
+    groups: str | Iterable[str] | None = None,
+    random: str | Iterable[str] | None = None,
+    *,
+    method: str = "REML",
+    weights: str | Iterable[float] | None = None,
+    offset: str | Iterable[float] | None = None,
+    df_method: str = "satterthwaite",
+    theta0: Iterable[float] | None = None,
+    na_action: str = "drop",
+) -> Fit:
+    """Fit a linear mixed model.
+
+    Parameters
+    ----------
+    formula
+        lme4's grammar, `"y ~ x + (1 + x | g)"`; the fixed part may use everything formulaic knows. Random effects may
+        stand in the formula, in `groups` or in `random`, also mixed.
+    data
+        A pandas or polars frame (or another that narwhals reads). It is not modified.
+    groups
+        Factors with a random intercept: `"g"`, `["g1", "g2"]`.
+    random
+        Random-effects terms: `"(1 + x | g)"`, `["(1 + x || g)", "(1 | h)"]`. With `||` every column has its own
+        variance and no correlations, dummy columns of a categorical included (lme4 keeps those correlated).
+    method
+        `"REML"` or `"ML"`.
+    weights
+        Prior weights w, Var(eps_i) = sigma^2 / w_i: a column name or one number per row. Rows of weight zero are left
+        out.
+    offset
+        Known part of the mean: a column name or one number per row.
+    df_method
+        `"satterthwaite"`, `"kenward-roger"` (REML only) or `"normal"`.
+    theta0
+        Start values on lme4's theta scale, in place of moment estimates.
+    na_action
+        `"drop"` leaves out rows with missing values in the columns used, `"raise"` refuses them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that does not determine a model; the message names the column or term.
+    """
+    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action)
+    return model.fit(method, df_method=df_method, theta0=theta0)
+
+
+def compile(
+    formula: str,
+    data: Any,
+    groups: str | Iterable[str] | None = None,
+    random: str | Iterable[str] | None = None,
+    *,
+    weights: str | Iterable[float] | None = None,
+    offset: str | Iterable[float] | None = None,
+    na_action: str = "drop",
+) -> Model:
+    """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
+    design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action)
+    return Model(design, data, dict(weights=weights, offset=offset, na_action=na_action))
+
+
+class Model:
+    """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
+
+    `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
+    JAX's setting, and return the dtype that they are given.
+    """
+
+    def __init__(self, design: Design, data: Any, arguments: dict[str, Any]):
+        self.design, self.data, self.arguments = design, data, arguments
+        y = design.y if design.offset is None else design.y - design.offset
+        if np.ptp(y) <= CONSTANT * np.abs(y).max():
+            raise ValueError(f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit")
+
+    @functools.cached_property
+    def moments(self) -> Moments:
+        """Conditioned cross-products of the data, as NumPy arrays."""
+        design, used = self.design, self.design.factors
+        n = len(design.y)
+        plan = structure.plan([f.codes for f in used], [f.sizes for f in used], [len(f.levels) for f in used], pad=True)
+        weights = np.ones(n) if design.weights is None else design.weights
+        offset = np.zeros(n) if design.offset is None else design.offset
+        # Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
+        codes, rows, *arrays = _padded(
+            (plan.codes, plan.rows, design.y, design.X, [f.Z for f in used], weights, offset), structure.bucket(n) - n
+        )
+        return run(_moments, replace(plan, codes=codes, rows=rows), *arrays)
+
+    @property
+    def theta0(self) -> np.ndarray:
+        """Moment estimates (d,): where the search for theta starts."""
+        return run(_user_start, self.moments)
+
+    def deviance(self, theta, reml: bool = True):
+        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
+        if isinstance(theta, jax.Array):
+            return island(lambda theta: _deviance(theta, self.moments, reml))(theta)
+        return float(run(_deviance, self._theta(theta), self.moments, reml))
+
+    def loglik(self, theta, reml: bool = True):
+        """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
+        return -0.5 * self.deviance(theta, reml)
+
+    def fit(
+        self, method: str = "REML", *, df_method: str = "satterthwaite", theta0: Iterable[float] | None = None
+    ) -> Fit:
+        """Estimate the model. Arguments as in `fit`."""
+        _one_of("method", method, METHODS)
+        _one_of("df_method", df_method, DF_METHODS)
+        if df_method == "kenward-roger" and method == "ML":
+            raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
+        t = None if theta0 is None else run(_conditioned, self._theta(theta0), self.moments)
+        found = Fit(self, _optimise(self.moments, method == "REML", t), method, df_method)
+        report(found)
+        return found
+
+    def with_response(self, y: Iterable[float]) -> Model:
+        """The same model of another response y (n,), one number per row used."""
+        y = np.asarray(y, float)
+        n = len(self.design.y)
+        if y.shape != (n,):
+            raise ValueError(f"y has shape {y.shape}, but the model has {n} rows: give one number for each row used")
+        if bad := np.count_nonzero(~np.isfinite(y)):
+            raise ValueError(f"y has {bad} missing or infinite values: give one number for each of the {n} rows used")
+        return Model(replace(self.design, y=y), self.data, self.arguments)
+
+    def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
+        """The model of a changed formula or other data.
+
+        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights`, `offset`, `na_action`.
+        """
+        if unknown := set(arguments) - set(self.arguments):
+            raise TypeError(f"update() takes {', '.join(self.arguments)}, not {', '.join(sorted(unknown))}")
+        old = self.design.formula
+        left, right = old.response or "", str(old).partition("~")[2].strip()
+        new_left, tilde, new_right = (formula or ". ~ .").partition("~")
+        text = _fill_dots(new_left, left) + tilde + _fill_dots(new_right, right)
+        return compile(text, self.data if data is None else data, **self.arguments | arguments)
+
+    def _theta(self, theta) -> np.ndarray:
+        theta, d = np.asarray(theta, float), structure.parameter_count(self.moments.layout.blocks)
+        if theta.shape != (d,) or not np.isfinite(theta).all():
+            raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
+        return theta
+
+
+def _fill_dots(text: str, old: str) -> str:
+    """Replace every `.` that is a term of its own."""
+    return re.sub(r"(?<![\w.)\]])\.(?![\w.(])", old.replace("\\", r"\\"), text)
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _padded(arrays, rows):
+    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), arrays)
+
+
+# Compiled pieces -----------------------------------------------------------------------------------------------------
+
+_moments = jax.jit(moments)
+_settle = jax.jit(estimate.settle)
+_finish = jax.jit(estimate.finish)
+
+
+@jax.jit
+def _search(m, reml, t):
+    found = estimate.search(m, reml, estimate.moment_start(m) if t is None else t)
+    return found, estimate.finish(found.x, m, reml, found)
+
+
+@jax.jit
+def _user_start(m):
+    return parameters(to_user(factors(estimate.moment_start(m), m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+
+
+@jax.jit
+def _conditioned(theta, m):
+    return to_conditioned(theta, m.layout, m.A)
+
+
+@jax.jit
+def _deviance(theta, m, reml):
+    return deviance(to_conditioned(theta, m.layout, m.A), m, reml)
+
+
+def _optimise(m: Moments, reml: bool, t: np.ndarray | None) -> estimate.Estimate:
+    """`estimate.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
+    steps = 0
+    for _ in range(estimate.MAX_RESTARTS):
+        found, made = run(_search, m, reml, t)
+        steps += int(found.steps)
+        if not estimate.near_zero(found.x, m.layout.blocks).any():
+            break
+        t, restart = run(_settle, found.x, m, reml)
+        made = run(_finish, t, m, reml, found)
+        if not restart:
+            break
+    return replace(made, steps=steps)

@@ -1,0 +1,153 @@
+"""Rows to cross-products, once: everything the likelihood needs of the data.
+
+The columns are conditioned exactly on the way, by constants that the likelihood does not depend on and that are
+therefore constants under differentiation:
+
+    X~ = X R^-1            orthonormal columns (R from the QR of W^1/2 X)
+    y~ = (y - X beta0) / s least-squares residual of unit mean square
+    Z~ = Z A^-1            per term, Z~'W Z~ / n = I, A lower triangular; terms of one column are only scaled
+
+With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps its zero columns, so that theta is a
+linear function of the conditioned parameters. Rescaling or shifting a predictor leaves Z~ as it was.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jax.scipy.linalg import solve_triangular
+
+from .structure import Layout, Plan
+
+COLLINEAR = 1e-9  # below this relative size of its pivots a term is scaled by columns instead of made orthonormal
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Moments:
+    """Conditioned cross-products of a model, in elimination order; c = q + p where the core is dense, else p.
+
+    A pytree: `vmap` over it fits many models of one shape.
+    """
+
+    layout: Layout
+    G: tuple[jax.Array, ...]  # per chain block (k, k, m): Z'WZ
+    B: tuple[tuple[jax.Array, ...], ...]  # B[j][h] (k_j, k_h, m_j): Z_j'W Z_h of later chain blocks
+    E: tuple[jax.Array, ...]  # sparse core only, per chain block (k, e): Z'W Z_core at the entries
+    ZX: tuple[jax.Array, ...]  # per chain block (k, c, m): Z'W [Z_core X]
+    Zy: tuple[jax.Array, ...]  # per chain block (k, m): Z'Wy
+    XX: jax.Array  # (q + p, q + p): [Z_core X]'W[Z_core X]
+    Xy: jax.Array  # (q + p,)
+    yy: jax.Array  # ()
+    n: jax.Array  # () rows of positive weight
+    log_weights: jax.Array  # () sum of log w
+    A: tuple[jax.Array, ...]  # per block (k, k), lower triangular
+    R: jax.Array  # (p, p) upper triangular
+    beta0: jax.Array  # (p,)
+    scale: jax.Array  # () s
+
+    @property
+    def p(self) -> int:
+        """Fixed-effect columns."""
+        return self.R.shape[-1]
+
+
+def moments(plan: Plan, y, X, Z, weights=None, offset=None) -> Moments:
+    """Cross-products of the rows; pure, and differentiable in every array.
+
+    plan: `structure.plan` of the level codes. y (n,). X (n, p) of full column rank. Z: per factor, in the order the
+    plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of weight zero are left out. offset (n,).
+    """
+    w = jnp.ones_like(y) if weights is None else weights
+    y = y if offset is None else y - offset
+    n = jnp.sum(w > 0).astype(y.dtype)
+    root = jnp.sqrt(jnp.where(w > 0, w, 1.0)) * (w > 0)
+    R = stop_gradient(jnp.linalg.qr(root[:, None] * X, mode="r"))
+    X = solve_triangular(R, X.T, trans=1).T
+    Z = [Z[plan.layout.order.index(j)] for j in range(len(Z))]
+    A = tuple(stop_gradient(_conditioner(z, root, n, block)) for z, block in zip(Z, plan.layout.blocks, strict=True))
+    Z = [solve_triangular(a, z.T, trans=1, lower=True).T for a, z in zip(A, Z, strict=True)]
+    b0 = stop_gradient(X.T @ (w * y))
+    residual = y - X @ b0
+    s = stop_gradient(jnp.sqrt(jnp.sum(w * residual**2) / n))
+    s = jnp.where(s > 0, s, 1.0)
+    log_weights = jnp.sum(jnp.log(jnp.where(w > 0, w, 1.0)))
+    constants = dict(n=n, log_weights=log_weights, A=A, R=R, beta0=solve_triangular(R, b0), scale=s)
+    return Moments(plan.layout, **_design_products(plan, X, Z, w), **_response_products(plan, residual / s, X, Z, w), **constants)
+
+
+def _conditioner(Z, root, n, block):
+    """Lower triangular A with A'A = Z'WZ / n term by term: the reversed R of a QR of the reversed columns."""
+    A = jnp.zeros((block.k, block.k), Z.dtype)
+    start = 0
+    for size in block.sizes:
+        columns = root[:, None] * Z[:, start : start + size] / jnp.sqrt(n)
+        rms = jnp.sqrt(jnp.sum(columns**2, 0))
+        scales = jnp.where(rms > 0, rms, 1.0)[None]
+        a = jnp.linalg.qr((columns / scales)[:, ::-1], mode="r")[::-1, ::-1]
+        sound = jnp.min(jnp.abs(jnp.diagonal(a))) > COLLINEAR
+        a = jnp.where(sound, a * jnp.sign(jnp.diagonal(a))[:, None], jnp.eye(size, dtype=Z.dtype)) * scales
+        A = A.at[start : start + size, start : start + size].set(a)
+        start += size
+    return A
+
+
+def _sum_by(values, index, size):
+    """Sum the rows of values (n, ...) that share an index: (..., size)."""
+    summed = jnp.zeros((size, *values.shape[1:]), values.dtype).at[index].add(values)
+    return jnp.moveaxis(summed, 0, -1)
+
+
+def _outer(a, b):
+    return a[:, :, None] * b[:, None, :]
+
+
+def _core_columns(layout, codes):
+    """Per core block (n, k): the core columns that a row touches."""
+    return [
+        offset + code[:, None] * block.k + jnp.arange(block.k)[None]
+        for block, offset, code in zip(layout.core, layout.offsets, codes[layout.chain :], strict=False)
+    ]
+
+
+def _design_products(plan, X, Z, w):
+    layout, codes, t = plan.layout, plan.codes, plan.layout.chain
+    q, p, dense = layout.q, X.shape[1], not layout.entries
+    columns = _core_columns(layout, codes)
+    core = Z[t:]
+    G, B, E, ZX = [], [], [], []
+    for j in range(t):
+        levels = layout.blocks[j].levels
+        wz = w[:, None] * Z[j]
+        G.append(_sum_by(_outer(wz, Z[j]), codes[j], levels))
+        B.append(tuple(_sum_by(_outer(wz, Z[h]), codes[j], levels) for h in range(j + 1, t)))
+        zx = _sum_by(_outer(wz, X), codes[j], levels)
+        if q and dense:
+            met = jnp.zeros((levels, q, wz.shape[1]), X.dtype)
+            for cols, z in zip(columns, core, strict=True):
+                met = met.at[codes[j][:, None], cols].add(_outer(z, wz))
+            zx = jnp.concatenate([jnp.moveaxis(met, (0, 1, 2), (2, 1, 0)), zx], 1)
+        elif q:
+            met = jnp.zeros((layout.entries[j].level.shape[0], wz.shape[1]), X.dtype)
+            for row, z in zip(plan.rows[j], core, strict=True):
+                met = met.at[row[:, None] + jnp.arange(z.shape[1])[None]].add(_outer(z, wz))
+            E.append(met.T)
+        ZX.append(zx)
+    XX = jnp.zeros((q + p, q + p), X.dtype).at[q:, q:].set(X.T @ (w[:, None] * X))
+    for cols, z in zip(columns, core, strict=True):
+        for others, other in zip(columns, core, strict=True):
+            XX = XX.at[cols[:, :, None], others[:, None, :]].add(_outer(w[:, None] * z, other))
+        cross = jnp.zeros((q, p), X.dtype).at[cols].add(_outer(w[:, None] * z, X))
+        XX = XX.at[:q, q:].add(cross).at[q:, :q].add(cross.T)
+    return dict(G=tuple(G), B=tuple(B), E=tuple(E), ZX=tuple(ZX), XX=XX)
+
+
+def _response_products(plan, y, X, Z, w):
+    layout, codes, t = plan.layout, plan.codes, plan.layout.chain
+    wy = w * y
+    Zy = tuple(_sum_by(wy[:, None] * Z[j], codes[j], layout.blocks[j].levels) for j in range(t))
+    core = jnp.zeros(layout.q, y.dtype)
+    for cols, z in zip(_core_columns(layout, codes), Z[t:], strict=True):
+        core = core.at[cols].add(wy[:, None] * z)
+    return dict(Zy=Zy, Xy=jnp.concatenate([core, X.T @ wy]), yy=wy @ y)

@@ -1,0 +1,202 @@
+"""The integer side of a model: which levels meet which, and in what order the factors are eliminated.
+
+Everything here is host NumPy on level codes; the result, a `Plan`, is a pytree whose shapes are static and whose index
+lists are leaves, so that models of one shape share an executable.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+STATIC = dict(static=True)
+# A dense update of the core costs 2 k m q^2 flops, a scattered one about as much as 80 flops a pair.
+FLOPS_PER_PAIR = 80
+
+
+@dataclass(frozen=True)
+class Block:
+    """Shape of one grouping factor: its levels (padding included) and the sizes of its independent terms."""
+
+    levels: int
+    sizes: tuple[int, ...]
+
+    @property
+    def k(self) -> int:
+        """Random-effect columns on the factor."""
+        return sum(self.sizes)
+
+    @property
+    def parameters(self) -> tuple[tuple[int, int], ...]:
+        """Position (row, column) in Lambda of every theta: term by term, lower triangle column by column."""
+        starts = np.cumsum((0, *self.sizes))
+        return tuple((a + i, a + j) for a, s in zip(starts, self.sizes, strict=False) for j in range(s) for i in range(j, s))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Entries:
+    """Where the levels of one eliminated factor meet columns of the core, for a core too sparse to be stored dense."""
+
+    level: np.ndarray  # (e,) level of the eliminated factor
+    column: np.ndarray  # (e,) column of the core
+    up: tuple[np.ndarray, ...]  # per later factor of the chain (e,): the entry this one passes its fill on to
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]  # two entries of one level each, and row * q + column of the core
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Layout:
+    """Elimination order and index lists of a model, without its rows.
+
+    The first `chain` blocks are eliminated level by level (each is nested in the next); the levels of the others form
+    one symmetric *core* with q columns, ordered by factor, level, column.
+    """
+
+    blocks: tuple[Block, ...] = field(metadata=STATIC)  # in elimination order
+    order: tuple[int, ...] = field(metadata=STATIC)  # order[i]: place in `blocks` of the i-th factor as the user sees it
+    chain: int = field(metadata=STATIC)
+    parents: tuple[tuple[np.ndarray, ...], ...]  # parents[j][h]: level of block j + 1 + h for each level of block j
+    entries: tuple[Entries, ...]  # per chain block; empty where the core is absent or kept dense
+
+    @property
+    def core(self) -> tuple[Block, ...]:
+        """Blocks that are not eliminated level by level."""
+        return self.blocks[self.chain :]
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """First core column of every core block, and q at the end."""
+        return tuple(int(c) for c in np.cumsum([0, *(b.levels * b.k for b in self.core)]))
+
+    @property
+    def q(self) -> int:
+        """Columns of the core."""
+        return self.offsets[-1]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Plan:
+    """A layout, and where every row of the data goes in it."""
+
+    layout: Layout
+    codes: tuple[np.ndarray, ...]  # per block (n,): level of every row
+    rows: tuple[tuple[np.ndarray, ...], ...]  # sparse core: rows[j][h] (n,), first entry of chain block j a row adds to
+
+
+def bucket(size: int) -> int:
+    """The next size that shares an executable: at most an eighth larger."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // step) * step
+
+
+def plan(codes, sizes, levels=None, pad=False) -> Plan:
+    """Lay out a model from the integer level codes of its factors.
+
+    codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
+    `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number of levels (default: largest code + 1).
+    pad: round levels and list lengths up, so that similar data share an executable; padded levels change nothing.
+    """
+    codes = [np.asarray(c, np.int32) for c in codes]
+    levels = [int(c.max()) + 1 for c in codes] if levels is None else list(levels)
+    dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
+    chain, core = _elimination_order(codes, levels, dims)
+    places = chain + core
+    codes = tuple(codes[g] for g in places)
+    levels = [levels[g] for g in places]
+    rounded = bucket if pad else int
+    blocks = tuple(Block(rounded(m), tuple(sizes[g])) for m, g in zip(levels, places, strict=True))
+    parents = tuple(
+        tuple(_parents(codes[j], codes[h], blocks[j].levels) for h in range(j + 1, len(chain))) for j in range(len(chain))
+    )
+    order = tuple(places.index(g) for g in range(len(places)))
+    dense = Layout(blocks, order, len(chain), parents, ())
+    entries, rows = _sparse_core(dense, codes, rounded) if core else ((), ())
+    return Plan(Layout(blocks, order, len(chain), parents, entries), codes, rows)
+
+
+def _parents(child, parent, levels):
+    """Parent level of every child level (0 for padding)."""
+    found = np.zeros(levels, np.int32)
+    found[child] = parent
+    return found
+
+
+def _nested(child, parent, levels):
+    return np.array_equal(_parents(child, parent, levels)[child], parent)
+
+
+def _elimination_order(codes, levels, dims):
+    """The nested chain that leaves the smallest core, and the core's factors (largest first)."""
+    by_size = sorted(range(len(codes)), key=lambda g: -dims[g])
+    nested = {(g, h) for g in by_size for h in by_size if g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])}
+
+    def chain_from(leaf):
+        chain = [leaf]
+        for h in sorted(by_size, key=lambda g: -levels[g]):
+            if h not in chain and all((g, h) in nested for g in chain):
+                chain.append(h)
+        return chain
+
+    chain = max((chain_from(g) for g in by_size), key=lambda c: (sum(dims[g] for g in c), -len(c)))
+    return chain, [g for g in by_size if g not in chain]
+
+
+def _sparse_core(layout, codes, rounded):
+    """Entry lists and the entries of every row; two empty tuples where dense columns are cheaper."""
+    chain, blocks, q = layout.chain, layout.blocks, layout.q
+    met = [_meetings(codes[j], codes[chain:], layout) for j in range(chain)]
+    counts = [np.bincount(level, minlength=b.levels) for (level, _, _), b in zip(met, blocks, strict=False)]
+    pairs = sum(int(c @ (c + 1)) // 2 for c in counts)
+    dense_flops = sum(b.levels * b.k for b in blocks[:chain]) * q**2
+    if pairs * FLOPS_PER_PAIR > dense_flops:
+        return (), ()
+    keys = [level * q + column for level, column, _ in met]
+    sorters = [np.argsort(key) for key in keys]
+    entries = []
+    for j, (level, column, _) in enumerate(met):
+        e = rounded(len(level) + 1)  # at least one empty entry, for padding pairs to point at
+        wanted = [parent[level] * np.int64(q) + column for parent in layout.parents[j]]
+        up = [sorters[h][np.searchsorted(keys[h], key, sorter=sorters[h])] for h, key in enumerate(wanted, j + 1)]
+        first, second, place = _pairs(level, column, counts[j], q)
+        size = rounded(len(place))
+        pairs = _padded(first, size, len(level)), _padded(second, size, len(level)), _padded(place, size, 0)
+        entries.append(Entries(_padded(level, e, 0), _padded(column, e, 0), tuple(_padded(u, e, 0) for u in up), pairs))
+    return tuple(entries), tuple(rows for _, _, rows in met)
+
+
+def _padded(a, size, fill):
+    return np.concatenate([a, np.full(size - len(a), fill, a.dtype)]).astype(np.int32)
+
+
+def _meetings(codes, core_codes, layout):
+    """Every (level, core column) that rows share, and for each core factor the first entry of every row."""
+    levels, columns, rows, start = [], [], [], 0
+    for other, block, offset in zip(core_codes, layout.core, layout.offsets, strict=False):
+        keys, where = np.unique(codes.astype(np.int64) * block.levels + other, return_inverse=True)
+        levels.append(np.repeat(keys // block.levels, block.k))
+        columns.append((offset + (keys % block.levels)[:, None] * block.k + np.arange(block.k)).ravel())
+        rows.append((start + where.ravel() * block.k).astype(np.int32))
+        start += len(keys) * block.k
+    return np.concatenate(levels), np.concatenate(columns), tuple(rows)
+
+
+def _pairs(level, column, counts, q):
+    """All pairs of entries that share a level, each once, with their place in the lower triangle of the core."""
+    by_level = np.argsort(level, kind="stable")
+    ends = np.repeat(np.cumsum(counts), counts)  # where the group of each entry ends
+    partners = ends - np.arange(len(level))
+    first = np.repeat(np.arange(len(level)), partners)
+    starts = np.cumsum(partners) - partners
+    second = first + np.arange(len(first)) - np.repeat(starts, partners)
+    a, b = by_level[first], by_level[second]
+    place = np.maximum(column[a], column[b]) * q + np.minimum(column[a], column[b])
+    by_place = np.argsort(place, kind="stable")  # neighbouring writes
+    return a[by_place], b[by_place], place[by_place]
+
+
+def parameter_count(blocks) -> int:
+    """Length of theta."""
+    return sum(math.comb(s + 1, 2) for b in blocks for s in b.sizes)

@@ -1,0 +1,21 @@
+"""Settings for every test. Whether JAX is 64 bits wide everywhere is left to JAX_ENABLE_X64, as it is to users."""
+
+import jax
+import pytest
+from threadpoolctl import threadpool_limits
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """Small matrices gain nothing from BLAS threads, and lose a factor of five when another process is busy."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """Run the test in 64 bits, whatever the process's setting: for functions that work in the dtype they are given."""
+    with jax.enable_x64(True):
+        yield
