@@ -13,13 +13,14 @@ Lambda' for level i, eliminating it subtracts C_i' W_i C_i from the cross-produc
 All functions take conditioned parameters t (see `covariance`) and `Moments`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .covariance import factors
-from .linalg import logdet_quadratic, whiten
+from .linalg import absorb, logdet_quadratic, whiten
 from .moments import Moments
 
 
@@ -43,53 +44,80 @@ def _pass_up(U, V, parent, like):
 
 def reduce(t, m: Moments) -> Reduced:
     """Eliminate the random effects: the chain level by level, then the core."""
+    return _reduce(_FACTOR_FORM, factors(t, m.layout.blocks), m)
+
+
+def reduce_covariances(Sigmas, m: Moments) -> Reduced:
+    """The same from the relative covariance matrices Lambda~ Lambda~' (k, k) of the blocks.
+
+    Slower, but linear in the covariances where it matters: smooth at and across the boundary.
+    """
+    return _reduce(_COVARIANCE_FORM, Sigmas, m)
+
+
+class _Form(NamedTuple):
+    """How a factor is eliminated: C'WC = left'right for every pair of blocks."""
+
+    level: Callable  # (G, Lambda or Sigma, blocks) -> log-determinant, left and right of every block
+    core: Callable  # (Lambdas or Sigmas of the core, layout, cross-products) -> log-determinant, explained (c, c)
+
+
+def _reduce(form, given, m):
     layout, q = m.layout, m.layout.q
-    Lams = factors(t, layout.blocks)
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
     S = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
-    logdet, S = _eliminate_chain(Lams, m, C, S)
+    logdet, S = _eliminate_chain(form, given, m, C, S)
     if q:
-        core_logdet, S = _eliminate_core(Lams[layout.chain :], layout, S)
-        logdet = logdet + core_logdet
+        core_logdet, explained = form.core(given[layout.chain :], layout, S)
+        logdet, S = logdet + core_logdet, S[q:, q:] - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
 
-def _eliminate_chain(Lams, m, C, S):
-    layout, q = m.layout, m.layout.q
+def _gram(U, V):
+    return jnp.einsum("kam,kbm->ab", U, V)
+
+
+def _pass_up(U, V, parent, like):
+    """Sum U'V of every level into its parent's: (k_h, c, m_h)."""
+    return jnp.zeros_like(like).at[:, :, parent].add(jnp.einsum("qam,qcm->acm", U, V))
+
+
+def _eliminate_chain(form, given, m, C, S):
+    layout = m.layout
     G, B, E = list(m.G), [list(b) for b in m.B], list(m.E)
     logdet = 0.0
     for j in range(layout.chain):
-        k, levels = G[j].shape[1:]
         blocks = [C[j], *B[j]]
         if E:
+            k, levels = G[j].shape[1:]
             blocks.append(jnp.broadcast_to(jnp.eye(k, dtype=S.dtype)[:, :, None], (k, k, levels)))
-        added, (UC, *UB) = whiten(G[j], Lams[j], blocks)
+        added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], blocks)
         logdet = logdet + added
         if E:
             entries = layout.entries[j]
-            UE = jnp.einsum("abe,be->ae", UB.pop()[:, :, entries.level], E[j])
-            S = S - _sparse_update(UE, UC, entries, q, S)
+            UE, VE = (jnp.einsum("abe,be->ae", T.pop()[:, :, entries.level], E[j]) for T in (UB, VB))
+            S = S - _sparse_update(UE, VE, UC, VC, entries, layout.q)
         else:
-            S = S - _gram(UC, UC)
+            S = S - _gram(UC, VC)
         for h, parent in enumerate(layout.parents[j], j + 1):
             U = UB[h - j - 1]
-            G[h] = G[h] - _pass_up(U, U, parent, G[h])
-            C[h] = C[h] - _pass_up(U, UC, parent, C[h])
+            G[h] = G[h] - _pass_up(U, VB[h - j - 1], parent, G[h])
+            C[h] = C[h] - _pass_up(U, VC, parent, C[h])
             for i in range(h + 1, layout.chain):
-                B[h][i - h - 1] = B[h][i - h - 1] - _pass_up(U, UB[i - j - 1], parent, B[h][i - h - 1])
+                B[h][i - h - 1] = B[h][i - h - 1] - _pass_up(U, VB[i - j - 1], parent, B[h][i - h - 1])
             if E:
-                fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], UE)
+                fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], VE)
                 E[h] = E[h].at[:, entries.up[h - j - 1]].add(-fill)
     return logdet, S
 
 
-def _sparse_update(UE, UC, entries, q, like):
+def _sparse_update(UE, VE, UC, VC, entries, q):
     """What eliminating one factor takes from [core X y]'[core X y], scattered pair by pair."""
     first, second, place = entries.pairs
-    lower = jnp.zeros(q * q, like.dtype).at[place].add(jnp.sum(UE[:, first] * UE[:, second], 0)).reshape(q, q)
-    cross = jnp.zeros((q, UC.shape[1]), like.dtype)
-    cross = cross.at[entries.column].add(jnp.einsum("ke,kce->ec", UE, UC[:, :, entries.level]))
-    return jnp.block([[lower + jnp.tril(lower, -1).T, cross], [cross.T, _gram(UC, UC)]])
+    lower = jnp.zeros(q * q, UC.dtype).at[place].add(jnp.sum(UE[:, first] * VE[:, second], 0)).reshape(q, q)
+    cross = jnp.zeros((q, UC.shape[1]), UC.dtype)
+    cross = cross.at[entries.column].add(jnp.einsum("ke,kce->ec", UE, VC[:, :, entries.level]))
+    return jnp.block([[lower + jnp.tril(lower, -1).T, cross], [cross.T, _gram(UC, VC)]])
 
 
 def _scale_rows(Lams, layout, S):
@@ -101,12 +129,32 @@ def _scale_rows(Lams, layout, S):
     return jnp.concatenate(parts)
 
 
-def _eliminate_core(Lams, layout, S):
+def _whitened_level(G, Lam, blocks):
+    logdet, U = whiten(G, Lam, blocks)
+    return logdet, U, list(U)
+
+
+def _whitened_core(Lams, layout, S):
     q = layout.q
     scaled = _scale_rows(Lams, layout, S[:q])
     M = _scale_rows(Lams, layout, scaled[:, :q].T) + jnp.eye(q, dtype=S.dtype)
-    logdet, explained = logdet_quadratic(M, scaled[:, q:])
-    return logdet, S[q:, q:] - explained
+    return logdet_quadratic(M, scaled[:, q:])
+
+
+def _absorbed_level(G, Sigma, blocks):
+    logdet, V = absorb(G, Sigma, blocks)
+    return logdet, list(blocks), V
+
+
+def _absorbed_core(Sigmas, layout, S):
+    q = layout.q
+    scaled = _scale_rows(Sigmas, layout, S[:q])
+    M = scaled[:, :q] + jnp.eye(q, dtype=S.dtype)
+    return jnp.linalg.slogdet(M)[1], S[:q, q:].T @ jnp.linalg.solve(M, scaled[:, q:])
+
+
+_FACTOR_FORM = _Form(_whitened_level, _whitened_core)
+_COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
 
 def profile(t, m: Moments, reml):

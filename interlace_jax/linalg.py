@@ -61,6 +61,15 @@ def _whiten_lapack(G, Lam, blocks, k):
     return logdet, [jnp.moveaxis(U, 0, -1) for U in whitened]
 
 
+def absorb(G, Sigma, blocks):
+    """The same elimination from the covariance Sigma (k, k), which need not be definite: `log|I + Sigma G|`, and
+    `(I + Sigma G)^-1 Sigma C` for every C of blocks (shapes as in `whiten`).
+    """
+    M = jnp.einsum("ij,jkm->mik", Sigma, G) + jnp.eye(G.shape[0], dtype=G.dtype)[None]
+    absorbed = [jnp.linalg.solve(M, jnp.einsum("ij,jcm->mic", Sigma, C)) for C in blocks]
+    return jnp.sum(jnp.linalg.slogdet(M)[1]), [jnp.moveaxis(V, 0, -1) for V in absorbed]
+
+
 @jax.custom_jvp
 def inverse(M):
     """Inverse of a symmetric positive definite M (q, q); its tangent is -W dM W, at every order."""
