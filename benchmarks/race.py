@@ -60,7 +60,7 @@ class Lane:
 
 def run(benchmark: Benchmark, interpreters: dict[str, str]) -> dict[str, Any]:
     """`interpreters` maps a driver's file name to the program that runs it. Returns what the JSON file holds."""
-    load_before = os.getloadavg()
+    measured_on, load_before = machine.describe(), os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         csv = benchmark.csv if isinstance(benchmark.csv, Path) else benchmark.csv(Path(folder))
         lanes = [_lane(benchmark, runner, interpreters, csv, Path(folder)) for runner in benchmark.runners]
@@ -72,7 +72,7 @@ def run(benchmark: Benchmark, interpreters: dict[str, str]) -> dict[str, Any]:
         "formula": benchmark.formula,
         "rounds": benchmark.rounds,
         "calls_per_round": benchmark.calls,
-        "machine": machine.describe(),
+        "machine": measured_on,
         "load_average": {"before": load_before, "rounds": loads, "after": os.getloadavg()},
         "runners": {lane.runner.name: lane.report | _times(lane) for lane in lanes},
         "ratios": {ours.runner.name: _ratios(ours, lanes) for ours in lanes if ours.runner.ours and ours.visits},

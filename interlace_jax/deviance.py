@@ -157,25 +157,33 @@ _FACTOR_FORM = _Form(_whitened_level, _whitened_core)
 _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
 
-def profile(t, m: Moments, reml):
-    """Pieces of the profiled deviance: (log|M| + [REML] log|R_X'R_X|, r2, nu), all in the units of the data."""
-    reduced = reduce(t, m)
+class Profiled(NamedTuple):
+    """Pieces of the profiled deviance, in the units of the data."""
+
+    logdet: jax.Array  # () log|M| + [REML] log|R_X'R_X|
+    r2: jax.Array  # () penalised residual sum of squares
+    nu: jax.Array  # () n or n - p
+
+    @property
+    def deviance(self):
+        """-2 log L up to the weights, with sigma^2 = r2 / nu."""
+        return self.logdet + self.nu * (1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu))
+
+
+def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
+    """Put beta at its optimum. reml: True for the restricted likelihood, may be traced."""
     logdet_x, explained = logdet_quadratic(reduced.XX, reduced.Xy[:, None])
     logdet_r = 2.0 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(m.R))))
     r2 = (reduced.yy - explained[0, 0]) * m.scale**2
-    return reduced.logdet + jnp.where(reml, logdet_x + logdet_r, 0.0), r2, m.n - jnp.where(reml, m.p, 0)
+    return Profiled(reduced.logdet + jnp.where(reml, logdet_x + logdet_r, 0.0), r2, m.n - jnp.where(reml, m.p, 0))
 
 
 def deviance(t, m: Moments, reml):
-    """Profiled deviance -2 log L: beta and sigma at their optimum for t. NaN where r2 is not positive.
-
-    t (d,). reml: True for the restricted likelihood, may be traced. Returns a scalar.
-    """
-    logdet, r2, nu = profile(t, m, reml)
-    return logdet + nu * (1.0 + jnp.log(2.0 * jnp.pi * r2 / nu)) - m.log_weights
+    """Profiled deviance -2 log L of t (d,): beta and sigma at their optimum. NaN where r2 is not positive."""
+    return profile(reduce(t, m), m, reml).deviance - m.log_weights
 
 
 def joint_deviance(t, log_sigma, m: Moments, reml):
     """Deviance with only beta profiled: what variance-parameter inference differentiates. log_sigma is a scalar."""
-    logdet, r2, nu = profile(t, m, reml)
+    logdet, r2, nu = profile(reduce(t, m), m, reml)
     return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + r2 * jnp.exp(-2.0 * log_sigma) - m.log_weights

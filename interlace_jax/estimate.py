@@ -11,8 +11,8 @@ from jax.scipy.linalg import solve_triangular
 
 from . import optimize
 from .covariance import canonical, columns, factors, parameters, to_user, user_blocks
-from .deviance import deviance, reduce
-from .linalg import inverse, logdet_quadratic
+from .deviance import deviance, profile, reduce
+from .linalg import inverse
 from .moments import Moments
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
@@ -39,27 +39,49 @@ class Estimate:
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
 
 
+def _diagonals(m: Moments):
+    """Per block, the diagonal of every level's Gram matrix and the scores Z'Wy~: two lists of arrays (k, m)."""
+    grams, scores = [jnp.einsum("kkm->km", G) for G in m.G], list(m.Zy)
+    diagonal = jnp.diagonal(m.XX)
+    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+        grams.append(diagonal[start:end].reshape(block.levels, block.k).T)
+        scores.append(m.Xy[start:end].reshape(block.levels, block.k).T)
+    return grams, scores
+
+
 def moment_start(m: Moments):
     """One-way moment estimates of the variances, each factor and column as if alone: t (d,).
 
     E sum_i s_i^2 = u sum_i G_i^2 + sigma^2 sum_i G_i for the scores s_i = z_i'W y~ of one column, with sum_i G_i = n
     and total variance u + sigma^2 = 1 by conditioning. Correlations start at 0.
     """
-    grams, scores = [jnp.einsum("kkm->km", G) for G in m.G], list(m.Zy)
-    diagonal = jnp.diagonal(m.XX)
-    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
-        grams.append(diagonal[start:end].reshape(block.levels, block.k).T)
-        scores.append(m.Xy[start:end].reshape(block.levels, block.k).T)
-    spread = [jnp.sum(g**2, 1) - m.n for g in grams]
-    shares = [(jnp.sum(s**2, 1) - m.n) / jnp.maximum(v, 1e-6 * m.n) for s, v in zip(scores, spread, strict=True)]
-    shares = [jnp.clip(u, 0.02, 0.9) for u in shares]
+    shares = []
+    for G, s in zip(*_diagonals(m), strict=True):
+        spread = jnp.maximum(jnp.sum(G**2, 1) - m.n, 1e-6 * m.n)
+        shares.append(jnp.clip((jnp.sum(s**2, 1) - m.n) / spread, 0.02, 0.9))
     residual = jnp.maximum(1.0 - sum(jnp.sum(u) for u in shares), 0.1)
     return parameters([jnp.diag(jnp.sqrt(u / residual)) for u in shares], m.layout.blocks)
 
 
+def curvature(t, m: Moments):
+    """Rough diagonal of the deviance's Hessian (d,): the expected information were all columns orthogonal.
+
+    For Lambda_ij, tr(V^-1 dV V^-1 dV) summed over levels, with K = G / (1 + t_jj^2 G) in place of Z'V^-1 Z.
+    """
+    found, at = [], 0
+    for block, (G, _) in zip(m.layout.blocks, zip(*_diagonals(m), strict=True), strict=True):
+        places = np.array(block.parameters)
+        own = t[at + np.flatnonzero(places[:, 0] == places[:, 1])] ** 2
+        K = G / (1.0 + own[:, None] * G)
+        rows, cols = places.T
+        found.append(np.where(rows == cols, 4.0, 2.0) * own[cols] * jnp.sum(K[rows] * K[cols], 1))
+        at += len(places)
+    return jnp.concatenate(found)
+
+
 def search(m: Moments, reml, t) -> optimize.Bfgs:
     """BFGS on the profiled deviance from t (d,)."""
-    return optimize.minimise(jax.value_and_grad(lambda t: deviance(t, m, reml)), t)
+    return optimize.minimise(jax.value_and_grad(lambda t: deviance(t, m, reml)), t, curvature(t, m))
 
 
 def near_zero(t, blocks):
@@ -123,7 +145,7 @@ def estimate(m: Moments, reml=True, t0=None) -> Estimate:
         return t, restart, tries + 1, steps + found.steps, found
 
     t = moment_start(m) if t0 is None else t0
-    first = (t, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t))
+    first = (t, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t, jnp.ones_like(t)))
     t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < MAX_RESTARTS), attempt, first)
     return finish(t, m, reml, found._replace(steps=steps))
 
@@ -132,20 +154,13 @@ def finish(t, m: Moments, reml, found: optimize.Bfgs) -> Estimate:
     """Everything of the estimate that follows from t (d,) and how the search for it ended."""
     t = _canonical(t, m.layout.blocks)
     theta = parameters(to_user(factors(t, m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
-    beta, sigma, vcov = fixed_effects(t, m, reml)
     _, zero = zero_columns(t, m.layout.blocks)
     gradient = jnp.where(zero, 0.0, jnp.abs(found.g))
-    return Estimate(
-        t, theta, beta, sigma, vcov, deviance(t, m, reml), gradient, found.predicted_decrease, found.steps, found.status
-    )
-
-
-def fixed_effects(t, m: Moments, reml):
-    """beta (p,), sigma () and the covariance of beta (p, p), on the user's scale."""
     reduced = reduce(t, m)
-    _, explained = logdet_quadratic(reduced.XX, reduced.Xy[:, None])
-    sigma = m.scale * jnp.sqrt((reduced.yy - explained[0, 0]) / (m.n - jnp.where(reml, m.p, 0)))
+    profiled = profile(reduced, m, reml)
+    sigma = jnp.sqrt(profiled.r2 / profiled.nu)
     unscaled = inverse(reduced.XX)
     beta = m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy)
-    half = solve_triangular(m.R, unscaled)
-    return beta, sigma, sigma**2 * solve_triangular(m.R, half.T)
+    vcov = sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T)
+    ended = profiled.deviance - m.log_weights, gradient, found.predicted_decrease, found.steps, found.status
+    return Estimate(t, theta, beta, sigma, vcov, *ended)

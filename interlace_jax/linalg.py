@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 UNROLL = 3  # unrolled code at k = 8 takes seconds to compile and runs slower than LAPACK
+LEAF = 384  # below this size LAPACK inverts about as fast as matrix products do, and compiles in a fifth of the time
 
 
 def _cholesky_unrolled(A, k):
@@ -71,16 +72,34 @@ def absorb(G, Sigma, blocks):
 
 
 @jax.custom_jvp
+def logdet_inverse(M):
+    """`(log|M|, M^-1)` of a symmetric positive definite M (q, q); the tangents are tr(W dM) and -W dM W, at every order.
+
+    By halves, on matrix products: M^-1 follows from the inverses of the leading block and of its Schur complement, in
+    4/3 q^3 multiplications where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.
+    """
+    q = M.shape[0]
+    if q <= LEAF:
+        L = jnp.linalg.cholesky(M, symmetrize_input=False)
+        return 2.0 * jnp.sum(jnp.log(jnp.diagonal(L))), cho_solve((L, True), jnp.eye(q, dtype=M.dtype))
+    half = q // 2
+    logdet_a, A = logdet_inverse(M[:half, :half])
+    T = M[half:, :half] @ A
+    logdet_s, S = logdet_inverse(M[half:, half:] - T @ M[:half, half:])
+    ST = S @ T
+    return logdet_a + logdet_s, jnp.block([[A + T.T @ ST, -ST.T], [-ST, S]])
+
+
+@logdet_inverse.defjvp
+def _logdet_inverse_jvp(primals, tangents):
+    logdet, W = logdet_inverse(*primals)
+    dM = tangents[0]
+    return (logdet, W), (jnp.sum(W * dM), -W @ dM @ W)
+
+
 def inverse(M):
-    """Inverse of a symmetric positive definite M (q, q); its tangent is -W dM W, at every order."""
-    L = jnp.linalg.cholesky(M, symmetrize_input=False)
-    return cho_solve((L, True), jnp.eye(M.shape[0], dtype=M.dtype))
-
-
-@inverse.defjvp
-def _inverse_jvp(primals, tangents):
-    W = inverse(*primals)
-    return W, -W @ tangents[0] @ W
+    """Inverse of a symmetric positive definite M (q, q)."""
+    return logdet_inverse(M)[1] if M.shape[0] else M
 
 
 @jax.custom_jvp
@@ -94,17 +113,17 @@ def _logdet_quadratic(M, C):
 def _logdet_quadratic_jvp(primals, tangents):
     M, C = primals
     dM, dC = tangents
-    W = inverse(M)
+    logdet, W = logdet_inverse(M)
     X = W @ C
     half = X.T @ (dC - 0.5 * dM @ X)
-    return _logdet_quadratic(M, C), (jnp.sum(W * dM), half + half.T)
+    return (logdet, C.T @ X), (jnp.sum(W * dM), half + half.T)
 
 
 def logdet_quadratic(M, C):
     """`(log|M|, C' M^-1 C)` for a symmetric positive definite M (q, q) and C (q, c).
 
-    Differentiating it costs one inverse (about three Choleskys) instead of differentiating the factorisation (about
-    thirteen); the rule is closed under differentiation. Only up to q = 3 plain unrolled arithmetic is cheaper.
+    Differentiating it costs one inverse instead of differentiating the factorisation (about four times as much); the
+    rule is closed under differentiation. Only up to q = 3 plain unrolled arithmetic is cheaper.
     """
     q = M.shape[0]
     if q == 0:

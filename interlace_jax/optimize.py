@@ -12,7 +12,7 @@ from jax import lax
 
 RUNNING, CONVERGED, STALLED, EXHAUSTED = range(4)
 MAX_STEPS = 300
-LONGEST_STEP = 4.0  # no trial moves farther than this many times max(1, |x|)
+FIRST_STEP, LONGEST_STEP = 0.5, 4.0  # no trial moves farther than this many times max(1, |x|)
 
 
 class Bfgs(NamedTuple):
@@ -26,7 +26,6 @@ class Bfgs(NamedTuple):
     a: jax.Array  # () its step length
     steps: jax.Array  # () evaluations so far
     status: jax.Array  # () RUNNING, ...
-    fresh: jax.Array  # () no curvature seen yet
 
     @property
     def predicted_decrease(self):
@@ -39,11 +38,12 @@ def tolerance(dtype) -> float:
     return 1e-12 if dtype == jnp.float64 else 1e-5
 
 
-def start(x) -> Bfgs:
-    """The state before the first evaluation, which `step` makes at x itself."""
+def start(x, curvature) -> Bfgs:
+    """The state before the first evaluation, which `step` makes at x itself. curvature (d,): rough Hessian diagonal."""
     zero = jnp.zeros((), x.dtype)
-    H = jnp.eye(x.shape[0], dtype=x.dtype)
-    return Bfgs(x, zero + jnp.inf, jnp.zeros_like(x), H, jnp.zeros_like(x), zero, jnp.int32(0), jnp.int32(RUNNING), jnp.bool(True))
+    H = jnp.diag(1.0 / jnp.maximum(curvature, 1e-6 * jnp.max(curvature)))
+    nowhere = jnp.zeros_like(x)
+    return Bfgs(x, zero + jnp.inf, nowhere, H, nowhere, zero, jnp.int32(0), jnp.int32(RUNNING))
 
 
 def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
@@ -58,37 +58,35 @@ def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
     flat = (f <= s.f + noise * jnp.abs(s.f)) & (jnp.abs(slope_at_trial) <= 0.9 * jnp.abs(slope))
     ok = (armijo | flat) & jnp.isfinite(f) & jnp.all(jnp.isfinite(g))
 
-    H, curved = _updated(s, x - s.x, g - s.g)
+    H = jnp.where(ok & ~first, _updated(s.H, x - s.x, g - s.g), s.H)
     shortened = jnp.clip(-slope * s.a**2 / (2.0 * (f - s.f - slope * s.a)), 0.1 * s.a, 0.5 * s.a)
     shortened = jnp.where(jnp.isfinite(shortened), shortened, 0.1 * s.a)
     x, f, g = jnp.where(ok, x, s.x), jnp.where(ok, f, s.f), jnp.where(ok, g, s.g)
-    H, fresh = jnp.where(ok, H, s.H), s.fresh & ~(ok & curved)
     direction = jnp.where(ok, -H @ g, s.direction)
-    # Without curvature the first move is half a unit long; later ones are full steps.
-    reach = jnp.where(fresh, 0.5, LONGEST_STEP * jnp.maximum(1.0, jnp.linalg.norm(x)))
+    reach = jnp.where(first, FIRST_STEP, LONGEST_STEP) * jnp.maximum(1.0, jnp.linalg.norm(x))
     longest = jnp.minimum(1.0, reach / jnp.maximum(jnp.linalg.norm(direction), 1e-30))
     a = jnp.where(ok, longest, shortened)
-    new = Bfgs(x, f, g, H, direction, a, s.steps + 1, s.status, fresh)
-    flat_enough = (ok & ~fresh & (new.predicted_decrease < tol)) | (ok & jnp.all(g == 0))
+    new = Bfgs(x, f, g, H, direction, a, s.steps + 1, s.status)
+    flat_enough = ok & (~first & (new.predicted_decrease < tol) | jnp.all(g == 0))
     status = jnp.where(a < 1e-10, STALLED, jnp.where(new.steps >= MAX_STEPS, EXHAUSTED, RUNNING))
     status = jnp.where(flat_enough, CONVERGED, jnp.where(first & ~ok, STALLED, status)).astype(jnp.int32)
     return jax.tree.map(lambda old, now: jnp.where(s.status == RUNNING, now, old), s, new._replace(status=status))
 
 
-def _updated(s, dx, dg):
-    """BFGS update of the inverse Hessian (Nocedal & Wright 2006, eq. 6.17), scaled first as in their eq. 6.20."""
+def _updated(H, dx, dg):
+    """BFGS update of the inverse Hessian (Nocedal & Wright 2006, eq. 6.17); none without positive curvature."""
     curvature = dx @ dg
     curved = curvature > 1e-14 * jnp.linalg.norm(dx) * jnp.linalg.norm(dg)
     rho = 1.0 / jnp.where(curved, curvature, 1.0)
-    scale = curvature * rho * curvature / jnp.where(curved, dg @ dg, 1.0)
-    H = jnp.where(s.fresh, scale * jnp.eye(dx.shape[0], dtype=dx.dtype), s.H)
     Hg = H @ dg
     cross = jnp.outer(dx, Hg)
-    H = H - rho * (cross + cross.T) + rho * (1.0 + rho * (dg @ Hg)) * jnp.outer(dx, dx)
-    return jnp.where(curved, H, s.H), curved
+    updated = H - rho * (cross + cross.T) + rho * (1.0 + rho * (dg @ Hg)) * jnp.outer(dx, dx)
+    return jnp.where(curved, updated, H)
 
 
-def minimise(value_and_grad, x, tol=None) -> Bfgs:
-    """Run to the end. value_and_grad: (d,) -> (scalar, (d,)); x (d,) start."""
+def minimise(value_and_grad, x, curvature=None, tol=None) -> Bfgs:
+    """Run to the end. value_and_grad: (d,) -> (scalar, (d,)); x (d,) start; curvature (d,): rough Hessian diagonal there."""
+    curvature = jnp.ones_like(x) if curvature is None else curvature
     tol = tolerance(x.dtype) if tol is None else tol
-    return lax.while_loop(lambda s: s.status == RUNNING, lambda s: step(value_and_grad, s, tol), start(x))
+    begin = start(x, curvature)
+    return lax.while_loop(lambda s: s.status == RUNNING, lambda s: step(value_and_grad, s, tol), begin)
