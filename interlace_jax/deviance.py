@@ -122,6 +122,8 @@ def _sparse_update(UE, VE, UC, VC, entries, q):
 
 def _scale_rows(Lams, layout, S):
     """Lambda' S for the block diagonal Lambda of the core."""
+    if all(block.k == 1 for block in layout.core):
+        return jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])[:, None] * S
     parts = []
     for Lam, block, start, end in zip(Lams, layout.core, layout.offsets, layout.offsets[1:], strict=False):
         rows = S[start:end].reshape(block.levels, block.k, S.shape[1])
@@ -137,7 +139,7 @@ def _whitened_level(G, Lam, blocks):
 def _whitened_core(Lams, layout, S):
     q = layout.q
     scaled = _scale_rows(Lams, layout, S[:q])
-    M = _scale_rows(Lams, layout, scaled[:, :q].T) + jnp.eye(q, dtype=S.dtype)
+    M = _scale_rows(Lams, layout, scaled[:, :q].T).T + jnp.eye(q, dtype=S.dtype)
     return logdet_quadratic(M, scaled[:, q:])
 
 

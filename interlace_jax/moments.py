@@ -12,6 +12,7 @@ linear function of the conditioned parameters. Rescaling or shifting a predictor
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,28 +54,79 @@ class Moments:
         return self.R.shape[-1]
 
 
+class Basis(NamedTuple):
+    """Conditioned rows of a design, in elimination order, and the constants that condition them."""
+
+    X: jax.Array  # (n, p)
+    Z: tuple[jax.Array, ...]  # per block (n, k)
+    w: jax.Array  # (n,)
+    n: jax.Array  # () rows of positive weight
+    A: tuple[jax.Array, ...]
+    R: jax.Array
+
+
+class Response(NamedTuple):
+    """The part of the moments that depends on y; with a leading axis for several responses to one design."""
+
+    Zy: tuple[jax.Array, ...]
+    Xy: jax.Array
+    yy: jax.Array
+    beta0: jax.Array
+    scale: jax.Array
+
+
 def moments(plan: Plan, y, X, Z, weights=None, offset=None) -> Moments:
     """Cross-products of the rows; pure, and differentiable in every array.
 
     plan: `structure.plan` of the level codes. y (n,). X (n, p) of full column rank. Z: per factor, in the order the
     plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of weight zero are left out. offset (n,).
     """
-    w = jnp.ones_like(y) if weights is None else weights
+    basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights)
     y = y if offset is None else y - offset
-    n = jnp.sum(w > 0).astype(y.dtype)
+    response = jax.tree.map(lambda a: a[0], respond(plan, basis, y[:, None]))
+    return assemble(plan, basis, response)
+
+
+def assemble(plan: Plan, basis: Basis, response: Response) -> Moments:
+    """The moments of a conditioned design and one response to it."""
+    log_weights = jnp.sum(jnp.log(jnp.where(basis.w > 0, basis.w, 1.0)))
+    constants = dict(n=basis.n, log_weights=log_weights, A=basis.A, R=basis.R)
+    return Moments(plan.layout, **_design_products(plan, *basis[:3]), **response._asdict(), **constants)
+
+
+def condition(plan: Plan, X, Z, w) -> Basis:
+    """Make the columns of X (n, p) and of every term of Z orthonormal."""
+    blocks, order = plan.layout.blocks, plan.layout.order
+    n = jnp.sum(w > 0).astype(X.dtype)
     root = jnp.sqrt(jnp.where(w > 0, w, 1.0)) * (w > 0)
-    R = stop_gradient(jnp.linalg.qr(root[:, None] * X, mode="r"))
-    X = solve_triangular(R, X.T, trans=1).T
-    Z = [Z[plan.layout.order.index(j)] for j in range(len(Z))]
-    A = tuple(stop_gradient(_conditioner(z, root, n, block)) for z, block in zip(Z, plan.layout.blocks, strict=True))
-    Z = [solve_triangular(a, z.T, trans=1, lower=True).T for a, z in zip(A, Z, strict=True)]
-    b0 = stop_gradient(X.T @ (w * y))
-    residual = y - X @ b0
-    s = stop_gradient(jnp.sqrt(jnp.sum(w * residual**2) / n))
-    s = jnp.where(s > 0, s, 1.0)
-    log_weights = jnp.sum(jnp.log(jnp.where(w > 0, w, 1.0)))
-    constants = dict(n=n, log_weights=log_weights, A=A, R=R, beta0=solve_triangular(R, b0), scale=s)
-    return Moments(plan.layout, **_design_products(plan, X, Z, w), **_response_products(plan, residual / s, X, Z, w), **constants)
+    R = stop_gradient(jnp.linalg.qr(root[:, None] * X, mode="r")) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
+    Z = [Z[order.index(j)] for j in range(len(Z))]
+    A = tuple(stop_gradient(_conditioner(z, root, n, block)) for z, block in zip(Z, blocks, strict=True))
+    Z = tuple(solve_triangular(a, z.T, trans=1, lower=True).T for a, z in zip(A, Z, strict=True))
+    return Basis(solve_triangular(R, X.T, trans=1).T if X.shape[1] else X, Z, w, n, A, R)
+
+
+def respond(plan: Plan, basis: Basis, Y) -> Response:
+    """Cross-products of responses Y (n, r) with the design; every array of the result has a leading axis r."""
+    layout, codes, t = plan.layout, plan.codes, plan.layout.chain
+    X, Z, w, n = basis[:4]
+    wX = w[:, None] * X
+    b0 = stop_gradient(wX.T @ Y)
+    Y = Y - X @ b0
+    scale = stop_gradient(jnp.sqrt(jnp.sum(w[:, None] * Y**2, 0) / n))
+    scale = jnp.where(scale > 0, scale, 1.0)
+    Y = Y / scale[None]
+    wY = w[:, None] * Y
+
+    def by_level(z, code, levels):
+        return jnp.stack([_sum_by(z[:, c, None] * wY, code, levels) for c in range(z.shape[1])], 1)  # (r, k, m)
+
+    blocks = layout.blocks
+    Zy = [by_level(z, code, block.levels) for z, code, block in zip(Z, codes, blocks, strict=True)]
+    core = [jnp.swapaxes(zy, 1, 2).reshape(Y.shape[1], -1) for zy in Zy[t:]]
+    Xy = jnp.concatenate([*core, (wX.T @ Y).T], 1)
+    beta0 = solve_triangular(basis.R, b0).T if X.shape[1] else b0.T
+    return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale)
 
 
 def _conditioner(Z, root, n, block):
@@ -141,13 +193,3 @@ def _design_products(plan, X, Z, w):
         cross = jnp.zeros((q, p), X.dtype).at[cols].add(_outer(w[:, None] * z, X))
         XX = XX.at[:q, q:].add(cross).at[q:, :q].add(cross.T)
     return dict(G=tuple(G), B=tuple(B), E=tuple(E), ZX=tuple(ZX), XX=XX)
-
-
-def _response_products(plan, y, X, Z, w):
-    layout, codes, t = plan.layout, plan.codes, plan.layout.chain
-    wy = w * y
-    Zy = tuple(_sum_by(wy[:, None] * Z[j], codes[j], layout.blocks[j].levels) for j in range(t))
-    core = jnp.zeros(layout.q, y.dtype)
-    for cols, z in zip(_core_columns(layout, codes), Z[t:], strict=True):
-        core = core.at[cols].add(wy[:, None] * z)
-    return dict(Zy=Zy, Xy=jnp.concatenate([core, X.T @ wy]), yy=wy @ y)
