@@ -1,12 +1,16 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
+from .anova import anova as anova
 from .datasets import load_dataset as load_dataset
+from .emmeans import emmeans as emmeans
 from .errors import ConvergenceWarning as ConvergenceWarning
 from .errors import RankWarning as RankWarning
 from .errors import SingularFitWarning as SingularFitWarning
+from .many import Many as Many
 from .model import Model as Model
 from .model import compile as compile
 from .model import fit as fit
+from .model import fit_many as fit_many
 from .result import Fit as Fit
 
 __version__ = "0.1.0"

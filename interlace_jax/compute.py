@@ -28,7 +28,7 @@ def run(function, *args):
 
     A float64 JAX array that left the 64-bit context would silently become float32 at its next operation.
     """
-    with jax.enable_x64(True), _one_blas_thread():
+    with float64(), _one_blas_thread():
         leaves, tree = jax.tree.flatten(args)
         key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         if key in _compiled:
@@ -37,6 +37,18 @@ def run(function, *args):
             result = jax.tree.map(np.asarray, function(*args))
         _compiled.add(key)
         return result
+
+
+def float64():
+    """JAX's 64-bit context; a thread of its own must enter it for itself."""
+    return jax.enable_x64(True)
+
+
+@contextlib.contextmanager
+def session():
+    """What `run` sets up, for work that keeps arrays in JAX over many calls."""
+    with float64(), _one_blas_thread(), _compile_cache():
+        yield
 
 
 @functools.cache
@@ -95,7 +107,8 @@ def island(function):
     def _(primals, tangents):
         jacobians = island(jax.jacrev(function, argnums=tuple(range(len(primals)))))(*primals)
         products = [
-            jax.tree.map(lambda J, t=t: jnp.tensordot(J, t, t.ndim), J) for J, t in zip(jacobians, tangents, strict=True)
+            jax.tree.map(lambda J, t=t: jnp.tensordot(J, t, t.ndim), J)
+            for J, t in zip(jacobians, tangents, strict=True)
         ]
         return inside(*primals), jax.tree.map(lambda *terms: sum(terms), *products)
 

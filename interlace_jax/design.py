@@ -25,7 +25,8 @@ from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import Variable, get_required_variables
 from interface_meta import override
 
-from interlace_jax.formula import Formula, Term
+from .errors import RankWarning
+from .formula import Formula, Term
 
 _Matrix = tuple[np.ndarray, tuple[str, ...]]
 "A model matrix and the names of its columns."
@@ -153,7 +154,7 @@ def build(
     kept = _independent_columns(X if w is None else X * np.sqrt(w)[:, None])
     dropped = tuple(name for j, name in enumerate(names) if j not in kept)
     if dropped:
-        warnings.warn(_alias_message(dropped), UserWarning, stacklevel=2)
+        warnings.warn(_alias_message(dropped), RankWarning, stacklevel=2)
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(rows) <= len(names):
         raise ValueError(f"{len(rows)} rows are too few for {len(names)} fixed-effects columns: {_listed(names)}")
@@ -667,6 +668,9 @@ def _response(matrix: _Matrix, part: _Part) -> tuple[np.ndarray, str]:
     return values[:, 0], names[0]
 
 
+_CONSTANT = 1e-13
+"Relative spread below which a response does not vary."
+
 # Rank ----------------------------------------------------------------------------------------------------------------
 
 _ALIASED = 1e-7
@@ -842,3 +846,8 @@ def _known(name: str, column: pd.Series, levels: pd.Index) -> np.ndarray:
                 f"({type(twin).__name__}) in the fit; give both the same type"
             )
     return at[codes]
+
+
+def is_constant(y: np.ndarray) -> bool:
+    """Whether a response (n,) does not vary."""
+    return bool(np.ptp(y) <= _CONSTANT * np.abs(y).max())

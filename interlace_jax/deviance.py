@@ -123,7 +123,10 @@ def _sparse_update(UE, VE, UC, VC, entries, q):
 def _scale_rows(Lams, layout, S):
     """Lambda' S for the block diagonal Lambda of the core."""
     if all(block.k == 1 for block in layout.core):
-        return jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])[:, None] * S
+        return (
+            jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])[:, None]
+            * S
+        )
     parts = []
     for Lam, block, start, end in zip(Lams, layout.core, layout.offsets, layout.offsets[1:], strict=False):
         rows = S[start:end].reshape(block.levels, block.k, S.shape[1])

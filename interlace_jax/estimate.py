@@ -20,6 +20,8 @@ FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
 PROBE = 1e-3  # step of the differences that measure the curvature of a zero column
 SADDLE = -1e-4  # curvature below which a zero column is no minimum
 MAX_RESTARTS = 3
+SINGULAR = 1e-4  # lme4's tolerance, made free of scale
+NEGLIGIBLE = 1e-7  # deviance units: a search that stalled with less than this to gain has converged
 
 
 @jax.tree_util.register_dataclass
@@ -37,6 +39,7 @@ class Estimate:
     predicted_decrease: jax.Array  # () deviance units still to gain, by the optimiser's quadratic model
     steps: jax.Array  # () evaluations
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
+    vanishing: list[jax.Array]  # per factor, in the user's order (k,): columns of Lambda that are singular
 
 
 def _diagonals(m: Moments):
@@ -85,8 +88,8 @@ def search(m: Moments, reml, t) -> optimize.Bfgs:
 
 
 def near_zero(t, blocks):
-    """Whether each diagonal entry of the Lambda~ is small enough to be tried at zero: (K,)."""
-    return jnp.abs(t[np.array([c[0] for c in columns(blocks)])]) < NEAR_ZERO
+    """Whether each diagonal entry of the Lambda~ is small enough to be tried at zero: (..., K) of t (..., d)."""
+    return abs(t[..., np.array([c[0] for c in columns(blocks)])]) < NEAR_ZERO
 
 
 class Settled(NamedTuple):
@@ -153,14 +156,28 @@ def estimate(m: Moments, reml=True, t0=None) -> Estimate:
 def finish(t, m: Moments, reml, found: optimize.Bfgs) -> Estimate:
     """Everything of the estimate that follows from t (d,) and how the search for it ended."""
     t = _canonical(t, m.layout.blocks)
-    theta = parameters(to_user(factors(t, m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+    Lams = to_user(factors(t, m.layout.blocks), m.layout, m.A)
     _, zero = zero_columns(t, m.layout.blocks)
-    gradient = jnp.where(zero, 0.0, jnp.abs(found.g))
     reduced = reduce(t, m)
     profiled = profile(reduced, m, reml)
     sigma = jnp.sqrt(profiled.r2 / profiled.nu)
     unscaled = inverse(reduced.XX)
-    beta = m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy)
-    vcov = sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T)
-    ended = profiled.deviance - m.log_weights, gradient, found.predicted_decrease, found.steps, found.status
-    return Estimate(t, theta, beta, sigma, vcov, *ended)
+    return Estimate(
+        t=t,
+        theta=parameters(Lams, user_blocks(m.layout)),
+        beta=m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy),
+        sigma=sigma,
+        vcov=sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T),
+        deviance=profiled.deviance - m.log_weights,
+        gradient=jnp.where(zero, 0.0, jnp.abs(found.g)),
+        predicted_decrease=found.predicted_decrease,
+        steps=found.steps,
+        status=found.status,
+        vanishing=_vanishing(Lams, m),
+    )
+
+
+def _vanishing(Lams, m):
+    """A diagonal entry of Lambda, the SD relative to sigma that is its column's own, times the RMS of Z's column."""
+    rms = [jnp.sqrt(jnp.sum(m.A[j] ** 2, 0)) for j in m.layout.order]
+    return [jnp.abs(jnp.diagonal(Lam)) * r < SINGULAR for Lam, r in zip(Lams, rms, strict=True)]

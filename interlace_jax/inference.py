@@ -1,17 +1,24 @@
-"""Uncertainty from exact derivatives: degrees of freedom of the fixed effects.
+"""Uncertainty from exact derivatives: variance parameters, functions of all parameters, degrees of freedom.
 
-Everything variance-parameter inference needs comes from the *joint* deviance in (theta, sigma), never from the one with
-sigma profiled out. Parameters in zero columns of Lambda are on the boundary and are left out.
+Everything variance-parameter inference needs comes from the *joint* deviance in x = (t, log sigma), never from the one
+with sigma profiled out. Parameters in zero columns of Lambda are on the boundary and are left out: the deviance and
+every variance are even in them, so that their derivatives vanish.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from .covariance import factors, parameters, to_user, user_blocks
 from .deviance import joint_deviance, reduce
 from .estimate import zero_columns
 from .linalg import inverse
 from .moments import Moments
+from .structure import Block
 
 FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry no information
 
@@ -32,20 +39,89 @@ def parameter_covariance(H):
     return (vectors * jnp.where(used, 2.0 / jnp.where(used, values, 1.0), 0.0)[None]) @ vectors.T
 
 
-def satterthwaite(t, log_sigma, contrasts, m: Moments, reml):
-    """Satterthwaite degrees of freedom nu = 2 v^2 / (g'Wg) of every contrast c'beta: (r,).
+class Curvature(NamedTuple):
+    """Second-order facts at an estimate, on the user's scale for beta and in x = (t, log sigma) for the variances."""
 
-    v = c' Cov(beta) c as a function of (theta, sigma), g its gradient, W the covariance of (theta, sigma)
-    (Giesbrecht & Burns 1985; as lmerTest, with exact derivatives). contrasts (r, p), on the user's scale.
-    """
+    vcov: jax.Array  # (p, p) covariance of beta
+    dvcov: jax.Array  # (d + 1, p, p) its derivatives by x, zero for the parameters left out
+    W: jax.Array  # (d + 1, d + 1) covariance of x, zero for the parameters left out
+
+
+def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
+    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter."""
     d = t.shape[0]
-    rows = solve_triangular(m.R, contrasts.T, trans=1).T
 
-    def variances(x):
-        unscaled = inverse(reduce(x[:d], m).XX)
-        return jnp.exp(2.0 * x[d]) * jnp.einsum("rp,pq,rq->r", rows, unscaled, rows)
+    def vcov(x):
+        half = solve_triangular(m.R, inverse(reduce(x[:d], m).XX))
+        return jnp.exp(2.0 * x[d]) * solve_triangular(m.R, half.T)
 
     x = jnp.append(t, log_sigma)
     H, free = joint_hessian(t, log_sigma, m, reml)
-    g = jnp.where(free[None], jax.jacfwd(variances)(x), 0.0)
-    return 2.0 * variances(x) ** 2 / jnp.einsum("ri,ij,rj->r", g, parameter_covariance(H), g)
+    W = jnp.where(free[:, None] & free[None], parameter_covariance(H), 0.0)
+    dvcov = jnp.where(free[:, None, None], jnp.moveaxis(jax.jacfwd(vcov)(x), -1, 0), 0.0)
+    return Curvature(vcov(x), dvcov, W)
+
+
+def degrees_of_freedom(contrasts, c: Curvature):
+    """Satterthwaite's nu = 2 v^2 / (g'Wg) of every contrast c'beta: (r,).
+
+    v = c' Cov(beta) c as a function of the variance parameters, g its gradient, W their covariance (Giesbrecht & Burns
+    1985; as lmerTest, with exact derivatives). contrasts (r, p), on the user's scale; NumPy or JAX.
+    """
+    v = ((contrasts @ c.vcov) * contrasts).sum(-1)
+    g = ((contrasts[None] @ c.dvcov) * contrasts[None]).sum(-1)
+    return 2.0 * v**2 / ((c.W @ g) * g).sum(0)
+
+
+def satterthwaite(t, log_sigma, contrasts, m: Moments, reml):
+    """`degrees_of_freedom` of every contrast (r, p) at an estimate: (r,)."""
+    return degrees_of_freedom(contrasts, curvature(t, log_sigma, m, reml))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters of a model, as a function given to `delta` receives them."""
+
+    beta: jax.Array  # (p,)
+    theta: jax.Array  # (d,) lme4's theta
+    sigma: jax.Array  # ()
+    columns: tuple[str, ...] = field(metadata=dict(static=True))
+    groups: tuple[str, ...] = field(metadata=dict(static=True))
+    blocks: tuple[Block, ...] = field(metadata=dict(static=True))
+
+    def __getitem__(self, column: str):
+        """A coefficient by its name."""
+        return self.beta[_place(column, self.columns, "coefficient")]
+
+    def covariance(self, group: str):
+        """Covariance matrix (k, k) of the random effects of a grouping factor, in the squared unit of the response."""
+        return self.sigma**2 * self.covariances[_place(group, self.groups, "grouping factor")]
+
+    @property
+    def covariances(self):
+        """Relative covariance matrices Lambda Lambda' (k, k), one a factor."""
+        return [Lam @ Lam.T for Lam in factors(self.theta, self.blocks)]
+
+
+def _place(name, names, what):
+    if name not in names:
+        raise ValueError(f"there is no {what} {name!r}; there are {', '.join(map(repr, names))}")
+    return names.index(name)
+
+
+def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
+    """Value of fn(Parameters, *data) and its covariance by the delta method, with derivatives by JAX.
+
+    at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated with the variance
+    parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the covariance is (r, r).
+    """
+    d = t.shape[0]
+
+    def value(beta, x):
+        theta = parameters(to_user(factors(x[:d], layout.blocks), layout, A), user_blocks(layout))
+        return jnp.atleast_1d(fn(replace(at, beta=beta, theta=theta, sigma=jnp.exp(x[d])), *data))
+
+    x = jnp.append(t, jnp.log(at.sigma))
+    by_beta, by_x = jax.jacfwd(value, argnums=(0, 1))(at.beta, x)
+    return value(at.beta, x), by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T

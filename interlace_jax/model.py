@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,15 +15,16 @@ import numpy as np
 from . import estimate, structure
 from .compute import island, run
 from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
-from .design import Design, build
+from .design import Design, build, is_constant
 from .deviance import deviance
+from .errors import one_of
 from .formula import parse
+from .many import Groups, Many, Responses, responses_of, run_all
 from .moments import Moments, moments
 from .result import Fit, report
 
 METHODS = ("REML", "ML")
 DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
-CONSTANT = 1e-13  # relative spread of a response that does not vary
 
 
 def fit(
@@ -75,6 +77,65 @@ def fit(
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
+def fit_many(
+    formula: str,
+    data: Any,
+    groups: str | Iterable[str] | None = None,
+    random: str | Iterable[str] | None = None,
+    *,
+    responses: Any = None,
+    by: str | None = None,
+    method: str = "REML",
+    weights: str | Iterable[float] | None = None,
+    offset: str | Iterable[float] | None = None,
+    df_method: str = "satterthwaite",
+    na_action: str = "drop",
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool | None = None,
+) -> Many:
+    """Fit one formula many times.
+
+    Parameters
+    ----------
+    formula, data, groups, random, method, weights, offset, na_action
+        As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
+    responses
+        The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
+        memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
+        model only.
+    by
+        Instead of `responses`, a column of `data` whose values tell the models apart: one model per value, each with
+        its own rows and levels.
+    df_method
+        `"satterthwaite"` or `"normal"`.
+    checkpoint
+        A folder. Results of finished chunks are kept there as Parquet files (needs pyarrow); a run that was killed
+        goes on from them and ends with the same numbers as one that was not.
+    progress
+        Show a progress bar; by default when there is more than one chunk.
+
+    A model that cannot be fitted (a constant response, one level, too few rows) does not stop the others: its row is
+    missing and its `status` says why.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that determines none of the models.
+    """
+    one_of("method", method, METHODS)
+    one_of("df_method", df_method, ("satterthwaite", "normal"))
+    if (responses is None) == (by is None):
+        raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
+    parsed, arguments = parse(formula, groups, random), dict(weights=weights, offset=offset, na_action=na_action)
+    work = responses_of(parsed, data, responses, arguments) if by is None else Groups(parsed, data, by, arguments)
+    single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
+    return Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+
+
+def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:
+    return fit(*work.problem(place), **arguments)
+
+
 def compile(
     formula: str,
     data: Any,
@@ -99,9 +160,10 @@ class Model:
 
     def __init__(self, design: Design, data: Any, arguments: dict[str, Any]):
         self.design, self.data, self.arguments = design, data, arguments
-        y = design.y if design.offset is None else design.y - design.offset
-        if np.ptp(y) <= CONSTANT * np.abs(y).max():
-            raise ValueError(f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit")
+        if is_constant(y := design.y if design.offset is None else design.y - design.offset):
+            raise ValueError(
+                f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
+            )
 
     @functools.cached_property
     def moments(self) -> Moments:
@@ -112,9 +174,8 @@ class Model:
         weights = np.ones(n) if design.weights is None else design.weights
         offset = np.zeros(n) if design.offset is None else design.offset
         # Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
-        codes, rows, *arrays = _padded(
-            (plan.codes, plan.rows, design.y, design.X, [f.Z for f in used], weights, offset), structure.bucket(n) - n
-        )
+        by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in used], weights, offset
+        codes, rows, *arrays = structure.pad_rows(by_row, structure.bucket(n) - n)
         return run(_moments, replace(plan, codes=codes, rows=rows), *arrays)
 
     @property
@@ -136,8 +197,8 @@ class Model:
         self, method: str = "REML", *, df_method: str = "satterthwaite", theta0: Iterable[float] | None = None
     ) -> Fit:
         """Estimate the model. Arguments as in `fit`."""
-        _one_of("method", method, METHODS)
-        _one_of("df_method", df_method, DF_METHODS)
+        one_of("method", method, METHODS)
+        one_of("df_method", df_method, DF_METHODS)
         if df_method == "kenward-roger" and method == "ML":
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
         t = None if theta0 is None else run(_conditioned, self._theta(theta0), self.moments)
@@ -178,15 +239,6 @@ class Model:
 def _fill_dots(text: str, old: str) -> str:
     """Replace every `.` that is a term of its own."""
     return re.sub(r"(?<![\w.)\]])\.(?![\w.(])", old.replace("\\", r"\\"), text)
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
-
-
-def _padded(arrays, rows):
-    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), arrays)
 
 
 # Compiled pieces -----------------------------------------------------------------------------------------------------

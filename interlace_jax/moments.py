@@ -11,7 +11,7 @@ With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps 
 linear function of the conditioned parameters. Rescaling or shifting a predictor leaves Z~ as it was.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -52,6 +52,10 @@ class Moments:
     def p(self) -> int:
         """Fixed-effect columns."""
         return self.R.shape[-1]
+
+    def with_response(self, response: "Response") -> "Moments":
+        """The same design with another response."""
+        return replace(self, **response._asdict())
 
 
 class Basis(NamedTuple):

@@ -13,7 +13,9 @@ from .design import Design, new_data
 
 def fitted_values(design: Design, beta: np.ndarray, modes: Sequence[np.ndarray]) -> np.ndarray:
     """X beta + Z b + offset for the rows of the fit: (n,)."""
-    return design.X @ beta + _random_part(modes, [f.codes for f in design.factors], [f.Z for f in design.factors], design.offset)
+    return design.X @ beta + _random_part(
+        modes, [f.codes for f in design.factors], [f.Z for f in design.factors], design.offset
+    )
 
 
 def _random_part(modes, codes, Z, offset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +13,24 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from . import inference, modes, optimize, tables
+from . import hypotheses, inference, modes, optimize, tables, variances
+from .anova import f_table
 from .compute import run
+from .confint import confint, profile
 from .design import Design, Factor
 from .deviance import deviance
 from .errors import ConvergenceWarning, SingularFitWarning
-from .estimate import Estimate
+from .estimate import NEGLIGIBLE, Estimate
 from .prediction import fitted_values, predict
+from .resampling import Bootstrap, simulate
 
 if TYPE_CHECKING:
     from .model import Model
 
-NEGLIGIBLE = 1e-7  # deviance units: a search that stalled with less than this to gain has converged
-SINGULAR = 1e-4  # standard deviation relative to sigma, per unit RMS of its column; lme4's tolerance
 
 _modes = jax.jit(modes.modes)
 _mode_covariances = jax.jit(modes.mode_covariances)
-_satterthwaite = jax.jit(inference.satterthwaite)
+_curvature = jax.jit(inference.curvature)
 _hessian = jax.jit(jax.hessian(deviance))
 
 
@@ -47,6 +48,10 @@ class Optimum:
     "Evaluations of deviance and gradient."
     status: str
     message: str
+    boundary: tuple[str, ...]
+    "Random-effects columns whose variance is 0, or whose correlations are +-1, as `x|g`."
+    re_pca: dict[str, pd.DataFrame] = field(repr=False)
+    "By factor the principal components of the random effects: `sd` relative to sigma, and the `proportion` of variance."
     hessian: Any = field(repr=False)
     "Call it for the Hessian (d, d) of the profiled deviance in conditioned parameters."
 
@@ -54,6 +59,11 @@ class Optimum:
     def hessian_eigenvalues(self) -> np.ndarray:
         """Eigenvalues (d,) of the Hessian, increasing; positive at a minimum inside the parameter space."""
         return np.linalg.eigvalsh(self.hessian())
+
+    @property
+    def smallest_eigenvalue(self) -> float:
+        """The smallest of `hessian_eigenvalues`: not below 0 at a minimum."""
+        return float(self.hessian_eigenvalues[0])
 
 
 class Fit:
@@ -144,7 +154,13 @@ class Fit:
         status = names[int(e.status)]
         message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
         hessian = functools.partial(run, _hessian, e.t, self.model.moments, self.method == "REML")
-        return Optimum(e.theta, e.gradient, float(e.predicted_decrease), int(e.steps), status, message, hessian)
+        boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
+        pca = {
+            f.name: variances.principal_components(Lam)
+            for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)
+        }
+        decrease = float(e.predicted_decrease)
+        return Optimum(e.theta, e.gradient, decrease, int(e.steps), status, message, boundary, pca, hessian)
 
     # Fixed effects
 
@@ -160,7 +176,7 @@ class Fit:
     def fe_cov(self) -> pd.DataFrame:
         """Covariance matrix of the coefficients."""
         names = list(self._design.columns)
-        return pd.DataFrame(self.estimate.vcov, index=names, columns=names)
+        return pd.DataFrame(self.coefficients().vcov, index=names, columns=names)
 
     @property
     def fe_bse(self) -> pd.Series:
@@ -175,24 +191,18 @@ class Fit:
     @functools.cached_property
     def fe_df(self) -> pd.Series:
         """Degrees of freedom of the t statistics by `df_method`; infinite for "normal"."""
-        p = len(self._design.columns)
-        if self.df_method == "normal" or p == 0:
-            return self._by_coefficient(np.full(p, np.inf))
-        e, reml = self.estimate, self.method == "REML"
-        return self._by_coefficient(run(_satterthwaite, e.t, np.log(e.sigma), np.eye(p), self.model.moments, reml))
+        return self._by_coefficient(self.coefficients().df(np.eye(len(self._design.columns))))
 
     @property
     def fe_pvalues(self) -> pd.Series:
         """Two-sided p-values of the coefficients."""
-        t, df = -np.abs(self.fe_tvalues), self.fe_df
-        return self._by_coefficient(2.0 * np.where(np.isinf(df), special.ndtr(t), special.stdtr(df, t)))
+        return self._by_coefficient(hypotheses.t_pvalue(self.fe_tvalues, self.fe_df))
 
     @property
     def fe_conf_int(self) -> pd.DataFrame:
         """95% intervals of the coefficients: columns `lower` and `upper`."""
-        df = self.fe_df
-        quantile = np.where(np.isinf(df), special.ndtri(0.975), special.stdtrit(df, 0.975))
-        return pd.DataFrame({"lower": self.fe_params - quantile * self.fe_bse, "upper": self.fe_params + quantile * self.fe_bse})
+        half = hypotheses.t_quantile(0.975, self.fe_df) * self.fe_bse
+        return pd.DataFrame({"lower": self.fe_params - half, "upper": self.fe_params + half})
 
     # Random effects
 
@@ -258,7 +268,9 @@ class Fit:
     def covariances(self) -> dict[str, pd.DataFrame]:
         """Covariance matrix of the random effects by factor, terms x terms."""
         pairs = zip(self._design.factors, self.Lambdas, strict=True)
-        return {f.name: pd.DataFrame(self.scale * L @ L.T, index=list(f.columns), columns=list(f.columns)) for f, L in pairs}
+        return {
+            f.name: pd.DataFrame(self.scale * L @ L.T, index=list(f.columns), columns=list(f.columns)) for f, L in pairs
+        }
 
     @property
     def variance_components(self) -> dict[str, float | dict[str, float]]:
@@ -276,19 +288,20 @@ class Fit:
 
     @property
     def varcorr(self) -> pd.DataFrame:
-        """Variances, covariances, SDs and correlations: `grp var1 var2 vcov sdcor`, as lme4's VarCorr data frame."""
-        return tables.varcorr(self._design.factors, self.covariances, self.scale)
+        """Variances, covariances, SDs and correlations: `grp var1 var2 vcov sdcor`, as lme4's VarCorr data frame.
+
+        Then their standard errors `vcov_se sdcor_se` and the 95% Wald interval `lower upper` of `sdcor`, computed on
+        the log scale for SDs and on Fisher's z for correlations; NaN for what is at the boundary.
+        """
+        found = variances.components(self.uncertainty).rename(columns={"se": "sdcor_se"})
+        table = tables.varcorr(self._design.factors, self.covariances, self.scale)
+        return table.assign(**{name: found[name].to_numpy() for name in ("vcov_se", "sdcor_se", "lower", "upper")})
 
     @functools.cached_property
     def singular_terms(self) -> list[tuple[Factor, list[int]]]:
         """Factors at the boundary with the columns of Lambda that vanish."""
-        layout, found = self.model.moments.layout, []
-        for i, (f, Lam) in enumerate(zip(self._design.factors, self.Lambdas, strict=True)):
-            A = self.model.moments.A[layout.order[i]]
-            small = np.diag(Lam) * np.sqrt(np.diag(A.T @ A)) < SINGULAR
-            if small.any():
-                found.append((f, np.flatnonzero(small).tolist()))
-        return found
+        pairs = zip(self._design.factors, self.estimate.vanishing, strict=True)
+        return [(f, np.flatnonzero(flag).tolist()) for f, flag in pairs if flag.any()]
 
     @property
     def is_singular(self) -> bool:
@@ -321,17 +334,133 @@ class Fit:
         allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
         offset: needed again when the fit's was an array; an offset column is read from newdata.
         """
-        return predict(self._design, self.estimate.beta, self.mode_arrays, newdata, include_re, allow_new_levels, offset)
+        return predict(
+            self._design, self.estimate.beta, self.mode_arrays, newdata, include_re, allow_new_levels, offset
+        )
 
     def refit(self, y: Iterable[float]) -> Fit:
         """The same model of another response, one number per row used."""
         return self.model.with_response(y).fit(self.method, df_method=self.df_method)
+
+    def simulate(self, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
+        """New responses from the fitted model: rows used x nsim, with new random effects and residuals.
+
+        seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
+        """
+        Y = simulate(self._design, self.estimate.beta, self.Lambdas, self.sigma, nsim, seed)
+        return pd.DataFrame(Y, index=self._design.index)
+
+    def bootstrap(self, n: int = 1000, seed: Any = None, progress: bool | None = None) -> Bootstrap:
+        """Parametric bootstrap: the model refitted to n responses simulated from this fit, as one batch."""
+        return Bootstrap(self, self.simulate(n, seed).to_numpy(), progress)
+
+    @property
+    def parameters(self) -> pd.Series:
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`."""
+        components = tables.varcorr(self._design.factors, self.covariances, self.scale)["sdcor"].to_numpy()
+        named = pd.Series(components, index=variances.component_names(self._design.factors))
+        return pd.concat([self.fe_params, named])
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
         """Fit again with a changed formula (a dot stands for what was there: `". ~ . + x"`), data or arguments of `fit`."""
         method = arguments.pop("method", self.method)
         df_method = arguments.pop("df_method", self.df_method)
         return self.model.update(formula, data, **arguments).fit(method, df_method=df_method)
+
+    # Inference
+
+    @functools.cached_property
+    def curvature(self) -> inference.Curvature:
+        """Covariance of beta and of the variance parameters, from the Hessian of the joint deviance."""
+        e = self.estimate
+        return run(_curvature, e.t, np.log(e.sigma), self.model.moments, self.method == "REML")
+
+    @functools.cached_property
+    def _by_rule(self) -> dict[str, hypotheses.Coefficients]:
+        return {}
+
+    def coefficients(self, ddf: str | None = None) -> hypotheses.Coefficients:
+        """Fixed effects as arrays with a rule for degrees of freedom, by default `df_method`."""
+        rule = ddf or self.df_method
+        if rule not in self._by_rule:
+            arguments = self._design.columns, self.estimate, self.model.moments, self.method == "REML", rule
+            self._by_rule[rule] = hypotheses.coefficients(*arguments, lambda: self.curvature)
+        return self._by_rule[rule]
+
+    @property
+    def uncertainty(self) -> variances.Uncertainty:
+        """What functions of all parameters need: estimates and their covariance."""
+        arguments = self._design, self.model.moments, self.estimate
+        return variances.Uncertainty(*arguments, self.coefficients().vcov, self.curvature.W)
+
+    def delta(
+        self, fn: Callable[[inference.Parameters], Any], level: float = 0.95, scale: str = "identity"
+    ) -> pd.Series | pd.DataFrame:
+        """Estimate, SE and Wald interval of any function of the parameters, by the delta method with JAX's derivatives.
+
+        fn: takes `p` with `p.beta` (p,), `p.theta` (d,), `p.sigma`, `p["x"]` (a coefficient) and `p.covariance("g")`
+        (k, k), and returns a number (the result is a Series) or a vector (a DataFrame); write it with `jax.numpy`.
+        scale: where the interval is computed: "identity", "log", "logit" or "fisher".
+
+        >>> fit.delta(lambda p: p["Days"] / p.sigma)
+        """
+        return variances.delta(self.uncertainty, fn, level, scale)
+
+    def icc(self, level: float = 0.95) -> pd.DataFrame:
+        """Intraclass correlation, `adjusted` for the fixed effects and `unadjusted`, with intervals (logit scale).
+
+        Share of the random effects' mean variance (over the rows, so that slopes count; Johnson 2014, Methods Ecol.
+        Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al. 2017).
+        """
+        return variances.icc(self.uncertainty, level)
+
+    def r2(self, level: float = 0.95) -> pd.DataFrame:
+        """Nakagawa & Schielzeth's R squared, `marginal` and `conditional`, with intervals (logit scale).
+
+        Shares of the fixed part, and of fixed and random parts, in the total variance; random slopes as Johnson (2014).
+        """
+        return variances.r2(self.uncertainty, level)
+
+    def test(self, hypothesis: hypotheses.Hypothesis, joint: bool = True, ddf: str | None = None) -> pd.DataFrame:
+        """Test linear hypotheses about the coefficients.
+
+        hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas or in a list; a
+        mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with an interval; several the joint
+        F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal".
+        """
+        return hypotheses.wald_test(self.coefficients(ddf), hypothesis, joint)
+
+    def anova(self, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
+        """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as lmerTest's.
+
+        type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells
+        counting alike whatever the coding of the factors. Use `interlace_jax.anova` to compare fits.
+        """
+        return f_table(self._design, self.model.data, self.coefficients(ddf), self.sigma, type)
+
+    def confint(
+        self, method: str = "wald", level: float = 0.95, parm: str | Iterable[str] | None = None, criterion: str = "ML"
+    ) -> pd.DataFrame:
+        """Intervals `lower upper` of SDs (`sd_x|g`), correlations (`cor_x.(Intercept)|g`), `sigma` and coefficients.
+
+        method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z) or "profile" (where
+        the deviance, everything else re-optimised, has risen by the chi-square quantile).
+        parm: names to select; "theta_" stands for all variance parameters, "beta_" for all coefficients.
+        criterion: of the profiles of variance parameters, "ML" (as lme4, also for a REML fit) or "REML"; those of
+        coefficients are ML. `attrs["criterion"]` of the table says which, and `attrs["at_boundary"]` lists the limits
+        (name, side) that are 0, -1 or 1 because the profile does not rise enough before that.
+        """
+        return confint(self, method, level, parm, criterion)
+
+    def profile(
+        self, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6
+    ) -> pd.DataFrame:
+        """Profiles as a frame `parameter value zeta`: zeta is the signed root of the rise of the deviance.
+
+        A straight line of zeta over value means that Wald intervals are right. zmax: the largest |zeta|; points: so many
+        on each side of the estimate. parm, criterion: as in `confint`.
+        """
+        return profile(self, parm, criterion, zmax, points)
 
     # For the eye
 
@@ -350,7 +479,9 @@ def report(fit: Fit) -> None:
     """Warn of a fit that is singular, or not at its optimum."""
     if not fit.converged:
         warnings.warn(
-            f"the fit of {fit.model.design.formula} did not converge: {fit.optimum.message}", ConvergenceWarning, stacklevel=4
+            f"the fit of {fit.model.design.formula} did not converge: {fit.optimum.message}",
+            ConvergenceWarning,
+            stacklevel=4,
         )
     if fit.is_singular:
         warnings.warn(tables.singular_message(fit), SingularFitWarning, stacklevel=4)

@@ -5,6 +5,7 @@ lists are leaves, so that models of one shape share an executable.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
@@ -31,7 +32,9 @@ class Block:
     def parameters(self) -> tuple[tuple[int, int], ...]:
         """Position (row, column) in Lambda of every theta: term by term, lower triangle column by column."""
         starts = np.cumsum((0, *self.sizes))
-        return tuple((a + i, a + j) for a, s in zip(starts, self.sizes, strict=False) for j in range(s) for i in range(j, s))
+        return tuple(
+            (a + i, a + j) for a, s in zip(starts, self.sizes, strict=False) for j in range(s) for i in range(j, s)
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +58,9 @@ class Layout:
     """
 
     blocks: tuple[Block, ...] = field(metadata=STATIC)  # in elimination order
-    order: tuple[int, ...] = field(metadata=STATIC)  # order[i]: place in `blocks` of the i-th factor as the user sees it
+    order: tuple[int, ...] = field(
+        metadata=STATIC
+    )  # order[i]: place in `blocks` of the i-th factor as the user sees it
     chain: int = field(metadata=STATIC)
     parents: tuple[tuple[np.ndarray, ...], ...]  # parents[j][h]: level of block j + 1 + h for each level of block j
     entries: tuple[Entries, ...]  # per chain block; empty where the core is absent or kept dense
@@ -92,12 +97,13 @@ def bucket(size: int) -> int:
     return -(-size // step) * step
 
 
-def plan(codes, sizes, levels=None, pad=False) -> Plan:
+def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False) -> Plan:
     """Lay out a model from the integer level codes of its factors.
 
     codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
     `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number of levels (default: largest code + 1).
-    pad: round levels and list lengths up, so that similar data share an executable; padded levels change nothing.
+    pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that similar data share an
+    executable; padded levels change nothing.
     """
     codes = [np.asarray(c, np.int32) for c in codes]
     levels = [int(c.max()) + 1 for c in codes] if levels is None else list(levels)
@@ -106,10 +112,11 @@ def plan(codes, sizes, levels=None, pad=False) -> Plan:
     places = chain + core
     codes = tuple(codes[g] for g in places)
     levels = [levels[g] for g in places]
-    rounded = bucket if pad else int
+    rounded = pad if callable(pad) else bucket if pad else int
     blocks = tuple(Block(rounded(m), tuple(sizes[g])) for m, g in zip(levels, places, strict=True))
     parents = tuple(
-        tuple(_parents(codes[j], codes[h], blocks[j].levels) for h in range(j + 1, len(chain))) for j in range(len(chain))
+        tuple(_parents(codes[j], codes[h], blocks[j].levels) for h in range(j + 1, len(chain)))
+        for j in range(len(chain))
     )
     order = tuple(places.index(g) for g in range(len(places)))
     dense = Layout(blocks, order, len(chain), parents, ())
@@ -131,7 +138,12 @@ def _nested(child, parent, levels):
 def _elimination_order(codes, levels, dims):
     """The nested chain that leaves the smallest core, and the core's factors (largest first)."""
     by_size = sorted(range(len(codes)), key=lambda g: -dims[g])
-    nested = {(g, h) for g in by_size for h in by_size if g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])}
+    nested = {
+        (g, h)
+        for g in by_size
+        for h in by_size
+        if g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])
+    }
 
     def chain_from(leaf):
         chain = [leaf]
@@ -200,3 +212,8 @@ def _pairs(level, column, counts, q):
 def parameter_count(blocks) -> int:
     """Length of theta."""
     return sum(math.comb(s + 1, 2) for b in blocks for s in b.sizes)
+
+
+def pad_rows(arrays, rows: int):
+    """Arrays (n, ...) of any pytree with so many rows of zeros after them: zero weights, so they change nothing."""
+    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), arrays)

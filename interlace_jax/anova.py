@@ -1,0 +1,205 @@
+"""Tables of tests: likelihood-ratio tests between fits, and F tests of the terms of one fit. Host."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from .design import Design, Factor
+from .hypotheses import Coefficients
+from .terms import Terms, variables
+
+if TYPE_CHECKING:
+    from .result import Fit
+
+F_COLUMNS = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
+PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
+IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
+REFITTED = "refitted by ML: REML criteria of different fixed parts cannot be compared"
+
+
+def f_table(design: Design, data: Any, c: Coefficients, sigma: float, type: int) -> pd.DataFrame:
+    """See `Fit.anova`."""
+    if type not in (1, 2, 3):
+        raise ValueError(f"type must be 1, 2 or 3, not {type!r}")
+    terms = Terms(design, variables(design, data))
+    rows = []
+    for name in terms.columns:
+        t = c.f_test(terms.hypothesis(name, type))
+        mean_square = sigma**2 * t.F / t.scale
+        rows.append((mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
+    return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))
+
+
+# Likelihood-ratio tests ----------------------------------------------------------------------------------------------
+
+
+def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None) -> pd.DataFrame:
+    """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
+
+    fits: in any order; each is compared with the next smaller one.
+    refit: refit REML fits by ML first (said in `attrs["note"]` of the table), as models with different fixed parts need.
+        False compares the fits as they are: REML fits must then have the same fixed part.
+    nsim: also simulate so many responses from the smaller model, fit both models to each, and give the share of
+        statistics at least as large in `Pr(>Chisq) simulated` (seed: of the random numbers).
+
+    Returns a frame with one row a model: `npar AIC BIC logLik deviance Chisq Df Pr(>Chisq)`, and `Pr(>Chisq) boundary`:
+    a variance of 0 lies on the boundary, where the naive p-value is too large. If one variance and its k covariances
+    are tested, the null distribution is the 50:50 mixture of chi-square(k) and chi-square(k + 1) (Stram & Lee 1994,
+    Biometrics 50); the column is NaN for other comparisons of variances (use nsim), and repeats the naive p-value where
+    no variance is tested. `attrs["models"]` has the formulas.
+
+    Raises ValueError for models that are not nested or were fitted to different data.
+    """
+    if len(fits) < 2:
+        raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
+    for a, b in itertools.pairwise(fits):
+        _check_same_data(a.model.design, b.model.design)
+    ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)
+    names, fits = [f"m{i}" for i, _ in ordered], [f for _, f in ordered]
+    note = REFITTED if refit and any(f.method == "REML" for f in fits) else ""
+    if refit:
+        fits = [f.model.fit("ML", df_method="normal") if f.method == "REML" else f for f in fits]
+    _check_methods(fits)
+    table = pd.DataFrame([_criteria(f) for f in fits], index=pd.Index(names, dtype=object))
+    named = list(zip(names, fits, strict=True))
+    tests = [_compare(small, big, nsim, seed) for small, big in itertools.pairwise(named)]
+    table = table.join(pd.DataFrame(tests, index=table.index[1:]))
+    table.attrs |= {"models": {name: str(f.model.design.formula) for name, f in named}, "note": note}
+    return table
+
+
+def _criteria(f: Fit) -> dict[str, float]:
+    return dict(npar=f.nparams, AIC=f.aic, BIC=f.bic, logLik=f.llf, deviance=f.deviance)
+
+
+def _compare(small, big, nsim, seed):
+    (name, a), (other, b) = small, big
+    nested = _nested(a, b)
+    if nested:
+        raise ValueError(f"{name} and {other} are not nested: {nested}; compare them by AIC or BIC instead")
+    statistic, df = max(a.deviance - b.deviance, 0.0), b.nparams - a.nparams
+    p = float(special.chdtrc(df, statistic)) if df else np.nan
+    row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p, "Pr(>Chisq) boundary": _boundary_pvalue(a, b, statistic, p)}
+    if nsim:
+        row["Pr(>Chisq) simulated"] = _simulated_pvalue(a, b, statistic, nsim, np.random.default_rng(seed))
+    return row
+
+
+def _check_methods(fits):
+    methods = {f.method for f in fits}
+    if len(methods) > 1:
+        raise ValueError("the fits are by ML and by REML, which cannot be compared: use refit=True, or one method for all")
+    if methods == {"REML"}:
+        X = fits[0].model.design.X
+        if any(f.model.design.X.shape != X.shape or not np.allclose(f.model.design.X, X) for f in fits[1:]):
+            raise ValueError("REML fits can be compared only if their fixed parts are the same: use refit=True")
+
+
+def _check_same_data(a: Design, b: Design) -> None:
+    if len(a.y) != len(b.y):
+        raise ValueError(
+            f"the fits use {len(a.y)} and {len(b.y)} rows: fit both to the same rows (missing values in a variable of one "
+            "model leave rows out there only)"
+        )
+    for what in ("y", "weights", "offset"):
+        mine, theirs = getattr(a, what), getattr(b, what)
+        if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
+            raise ValueError(f"the fits differ in their {'response' if what == 'y' else what}: only models of the same data compare")
+
+
+# What is nested in what ----------------------------------------------------------------------------------------------
+
+
+def _nested(small: Fit, big: Fit) -> str:
+    """Why `small` is no special case of `big`; empty if it is."""
+    a, b = small.model.design, big.model.design
+    outside = _outside(a.X, b.X)
+    if outside.any():
+        names = [repr(a.columns[j]) for j in np.flatnonzero(outside)]
+        return f"the larger model's fixed part lacks {', '.join(names)} of the smaller's"
+    probes = np.random.default_rng(0).normal(size=(len(a.y), PROBES))
+    mine, theirs = _covariance_terms(a, probes), _covariance_terms(b, probes)
+    if _outside(np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])).any():
+        return "the larger model's random effects cannot reproduce the smaller's"
+    return ""
+
+
+def _outside(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Which columns are no linear combination of the basis."""
+    if basis.shape[1] == 0:
+        return np.linalg.norm(columns, axis=0) > 0
+    fitted = basis @ np.linalg.lstsq(basis, columns, rcond=None)[0]
+    return np.linalg.norm(columns - fitted, axis=0) > IN_SPAN * np.linalg.norm(columns, axis=0)
+
+
+def _covariance_terms(design: Design, probes: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """V_i u for every matrix V_i that Cov(y) is a combination of, on the probes u, raveled."""
+    weights = 1.0 if design.weights is None else 1.0 / design.weights[:, None]
+    found = [("residual", (weights * probes).ravel())]
+    for f in design.factors:
+        for i, j in _pattern(f):
+            product = _apply(f, i, j, probes)
+            found.append((f.name, (product if i == j else product + _apply(f, j, i, probes)).ravel()))
+    return found
+
+
+def _pattern(f: Factor) -> list[tuple[int, int]]:
+    pairs, start = [], 0
+    for size in f.sizes:
+        pairs += [(i, j) for i in range(start, start + size) for j in range(start, i + 1)]
+        start += size
+    return pairs
+
+
+def _apply(f, i, j, probes):
+    sums = np.zeros((len(f.levels), probes.shape[1]))
+    np.add.at(sums, f.codes, f.Z[:, j, None] * probes)
+    return f.Z[:, i, None] * sums[f.codes]
+
+
+def _boundary_pvalue(a: Fit, b: Fit, statistic: float, naive: float) -> float:
+    """The right p-value if one variance (with its k covariances) is tested, NaN where no simple mixture is known."""
+    small, big = ({f.name: set(f.columns) for f in fit.model.design.factors} for fit in (a, b))
+    q = len(b.theta) - len(a.theta)
+    if q == 0:
+        return naive
+    if a.model.design.X.shape[1] != b.model.design.X.shape[1] or any(not c <= big.get(g, set()) for g, c in small.items()):
+        return np.nan
+    added = sum(map(len, big.values())) - sum(map(len, small.values()))
+    if added == 0:  # correlations alone are not at a boundary
+        return naive
+    return 0.5 * (_chi2_tail(q - 1, statistic) + _chi2_tail(q, statistic)) if added == 1 else np.nan
+
+
+def _chi2_tail(df: int, statistic: float) -> float:
+    return float(special.chdtrc(df, statistic)) if df else float(statistic <= 0.0)
+
+
+# Simulation ----------------------------------------------------------------------------------------------------------
+
+
+def _simulated_pvalue(a, b, statistic, nsim, rng):
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # half of the simulated fits are singular, as they should be
+        for _ in range(nsim):
+            y = _simulate(a, rng)
+            small, big = (f.model.with_response(y).fit(f.method, df_method="normal") for f in (a, b))
+            found.append(small.deviance - big.deviance)
+    return (1.0 + np.count_nonzero(np.array(found) >= statistic)) / (nsim + 1.0)
+
+
+def _simulate(fit, rng):
+    design = fit.model.design
+    noise = rng.normal(size=len(design.y)) / (1.0 if design.weights is None else np.sqrt(design.weights))
+    y = design.X @ fit.fe_params.to_numpy() + fit.sigma * noise + (0.0 if design.offset is None else design.offset)
+    for f, Lam in zip(design.factors, fit.Lambdas, strict=True):
+        b = fit.sigma * rng.normal(size=(len(f.levels), len(Lam))) @ Lam.T
+        y += np.einsum("nk,nk->n", f.Z, b[f.codes])
+    return y

@@ -1,0 +1,120 @@
+"""Many models of one shape at a time: vmapped BFGS in rounds, with the lanes still running gathered between rounds.
+
+Lanes differ in how many steps they need (9 on average, 50 for the slowest of thousands); a plain `vmap` of the whole
+fit makes every lane wait for the slowest. Here all lanes take a few steps, then those that are not done are gathered
+into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import estimate, optimize
+from .deviance import deviance
+from .moments import Moments, Response
+
+FIRST_ROUND, NEXT_ROUNDS = 8, 4  # steps
+SMALLEST = 32  # lanes in a gathered batch
+
+
+class Lanes(NamedTuple):
+    """Models of one shape. What they have in common has no lane axis."""
+
+    shared: Moments | None  # with any response, where only responses differ
+    each: Moments | Response  # leading lane axis
+
+    @property
+    def blocks(self):
+        """Blocks of the common layout."""
+        return (self.each if self.shared is None else self.shared).layout.blocks
+
+
+def _of(shared: Moments | None, lane: Moments | Response) -> Moments:
+    return lane if shared is None else shared.with_response(lane)
+
+
+def over_lanes(function):
+    """Compile function(moments, reml, *arrays of one lane) for all lanes at once."""
+
+    def batched(lanes, reml, *arrays):
+        return jax.vmap(lambda lane, *a: function(_of(lanes.shared, lane), reml, *a))(lanes.each, *arrays)
+
+    return jax.jit(batched)
+
+
+def _start(m, reml, t):
+    return optimize.start(t, estimate.curvature(t, m))
+
+
+_moment_starts = over_lanes(lambda m, reml: estimate.moment_start(m))
+_begin = over_lanes(_start)
+_settle = over_lanes(lambda m, reml, t: estimate.settle(t, m, reml))
+_finish = over_lanes(lambda m, reml, t, found: estimate.finish(t, m, reml, found))
+
+
+@functools.partial(jax.jit, static_argnames="trips")
+def _advance(lanes, reml, states, trips):
+    def one(lane, state):
+        m = _of(lanes.shared, lane)
+        value_and_grad = jax.value_and_grad(lambda t: deviance(t, m, reml))
+        return optimize.step(value_and_grad, state, optimize.tolerance(state.x.dtype))
+
+    return jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
+
+
+@jax.jit
+def _take(tree, index):
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def _gathered(tree, index):
+    """The lanes of an index, padded to the next power of two with copies of the first."""
+    size = max(SMALLEST, 1 << (len(index) - 1).bit_length())
+    return _take(tree, np.concatenate([index, np.full(size - len(index), index[0])]))
+
+
+def _search(lanes: Lanes, reml, t) -> optimize.Bfgs:
+    """BFGS of every lane from t (r, d); NumPy leaves."""
+    states = _begin(lanes, reml, t)
+    result, waiting, trips = None, np.arange(t.shape[0]), FIRST_ROUND
+    while len(waiting):
+        states = _advance(lanes, reml, states, trips)
+        host = jax.tree.map(lambda a: np.asarray(a)[: len(waiting)], states)
+        if result is None:
+            result = jax.tree.map(np.array, host)
+        else:
+            for whole, part in zip(result, host, strict=True):
+                whole[waiting] = part
+        left = np.flatnonzero(host.status == optimize.RUNNING)
+        waiting, trips = waiting[left], NEXT_ROUNDS
+        if len(left):
+            states, each = _gathered((states, lanes.each), left)
+            lanes = lanes._replace(each=each)
+    return result
+
+
+def fit_lanes(lanes: Lanes, reml, t=None) -> estimate.Estimate:
+    """`estimate.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves. t (r, d): starts."""
+    t = np.asarray(_moment_starts(lanes, reml) if t is None else t)
+    found = _search(lanes, reml, t)
+    t, steps = np.array(found.x), np.array(found.steps)
+    waiting = np.flatnonzero(estimate.near_zero(t, lanes.blocks).any(-1) & np.isfinite(found.f))
+    for _ in range(estimate.MAX_RESTARTS):
+        if not len(waiting):
+            break
+        part, at = _gathered((lanes.each, t), waiting)
+        part = Lanes(lanes.shared, part)
+        settled = jax.tree.map(lambda a: np.asarray(a)[: len(waiting)], _settle(part, reml, at))
+        t[waiting] = settled.t
+        waiting = waiting[settled.restart]
+        if len(waiting):
+            part, at = _gathered((lanes.each, t), waiting)
+            again = jax.tree.map(lambda a: a[: len(waiting)], _search(Lanes(lanes.shared, part), reml, np.asarray(at)))
+            for whole, new in zip(found, again, strict=True):
+                whole[waiting] = new
+            t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
+            waiting = waiting[estimate.near_zero(t[waiting], lanes.blocks).any(-1)]
+    return jax.tree.map(np.asarray, _finish(lanes, reml, t, found._replace(steps=steps)))

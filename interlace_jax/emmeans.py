@@ -1,0 +1,198 @@
+"""Estimated marginal means and contrasts of them, as R's emmeans. Host NumPy.
+
+Own code and no adapter to `marginaleffects` (0.6), which has one df for a whole table and no Tukey adjustment, so that
+neither Satterthwaite's nor Kenward and Roger's df could be passed on; it also averages over rows, not over cells.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy  # scipy.stats takes 0.6 s to import: left to its first use
+
+from .design import Design, new_data
+from .hypotheses import Coefficients, t_quantile
+from .terms import variables
+from .variances import check_level
+
+if TYPE_CHECKING:
+    from .result import Fit
+
+METHODS = ("pairwise", "trt.vs.ctrl")
+ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
+
+
+def emmeans(
+    fit: Fit,
+    specs: str | Sequence[str],
+    by: str | Sequence[str] | None = None,
+    at: Mapping[str, Any] | None = None,
+    *,
+    ddf: str | None = None,
+    level: float = 0.95,
+) -> MarginalMeans:
+    """Marginal means of the levels of `specs`: predictions averaged over a balanced grid, not over the rows.
+
+    specs: variables of the fixed part whose combinations are wanted. by: more of them; contrasts are made within each
+    of their combinations. at: values to use for variables, as `{"x": [0, 1]}`. Every other categorical variable is
+    averaged over its levels with equal weights, every other number is held at its mean over the rows used (R's emmeans
+    instead averages over the values of a number that has only two). An offset counts with its mean.
+    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
+    """
+    check_level(level)
+    specs, by = ([v] if isinstance(v, str) else list(v or ()) for v in (specs, by))
+    frame = variables(fit.model.design, fit.model.data)
+    values = {name: _values(frame[name], name in specs + by) for name in frame} | _at(at, frame)
+    if unknown := [name for name in specs + by if name not in values]:
+        raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
+    grid, L = _averaged(fit.model.design, frame, values, by + specs)
+    shift = 0.0 if fit.model.design.offset is None else float(fit.model.design.offset.mean())
+    return MarginalMeans(grid, L, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift)
+
+
+def _values(column: pd.Series, wanted: bool) -> list[Any]:
+    """All levels of a categorical variable; the mean of a number, unless it has been asked for by name."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return list(column.cat.categories)
+    if wanted or column.dtype.kind not in "iuf":
+        return sorted(column.unique())
+    return [column.mean()]
+
+
+def _at(at, frame):
+    at = {name: list(np.atleast_1d(values)) for name, values in (at or {}).items()}
+    for name in at:
+        if name not in frame:
+            raise ValueError(f"at={name!r} is no variable of the fixed part; there are {', '.join(map(repr, frame))}")
+    return at
+
+
+def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.ndarray]:
+    """The combinations of the variables shown, and their rows of X averaged over the other variables."""
+    grid = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
+    grid = grid.astype({name: c.dtype for name, c in frame.items() if isinstance(c.dtype, pd.CategoricalDtype)})
+    X = new_data(design, grid, np.zeros(len(grid)), random=False).X
+    cells = pd.DataFrame(list(itertools.product(*(values[name] for name in shown))), columns=shown)
+    keys = pd.MultiIndex.from_frame(cells) if shown else None
+    place = keys.get_indexer(pd.MultiIndex.from_frame(grid[shown].astype(object))) if shown else np.zeros(len(grid), int)
+    L = np.zeros((max(len(cells), 1), X.shape[1]))
+    np.add.at(L, place, X)
+    return cells, L / np.bincount(place)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class MarginalMeans:
+    """Marginal means; `frame` is the table, `contrasts` compares them."""
+
+    grid: pd.DataFrame = field(repr=False)
+    "(r, v) the combinations."
+    L: np.ndarray = field(repr=False)
+    "(r, p) every mean is L beta."
+    coefficients: Coefficients = field(repr=False)
+    specs: tuple[str, ...]
+    by: tuple[str, ...]
+    level: float
+    shift: float
+
+    @functools.cached_property
+    def frame(self) -> pd.DataFrame:
+        """The variables, then `emmean se df lower upper`."""
+        table = self.coefficients.t_table(self.L, 0.0, self.level, self.shift)
+        table = table.rename(columns={"estimate": "emmean"})[["emmean", "se", "df", "lower", "upper"]]
+        return pd.concat([self.grid, table], axis=1)
+
+    def pairs(self, adjust: str = "tukey") -> pd.DataFrame:
+        """All pairwise differences within each combination of `by`."""
+        return self.contrasts("pairwise", adjust)
+
+    def contrasts(
+        self, method: str | Mapping[str, Sequence[float]] = "pairwise", adjust: str | None = None, ref: int | str = 0
+    ) -> pd.DataFrame:
+        """Contrasts of the means: `contrast estimate se df lower upper t p`, after the columns of `by`.
+
+        method: "pairwise"; "trt.vs.ctrl" (each against `ref`, a label or position); or `{label: weights}`.
+        adjust: of p-values and intervals for the contrasts of one family, a combination of `by`: "tukey" (pairwise
+            only), "holm" (intervals by Bonferroni, as no Holm intervals exist), "bonferroni" or "none". By default
+            Tukey for pairwise contrasts, Holm for treatment contrasts (R's Dunnett-like "dunnettx" is not offered) and
+            none for custom ones.
+        """
+        labels = [" ".join(map(str, row)) for row in self.grid[list(self.specs)].itertuples(index=False)]
+        if self.by:
+            families = self.grid.groupby(list(self.by), sort=False, observed=True).indices
+        else:
+            families = {(): np.arange(len(self.L))}
+        adjust = _adjustment(method, adjust)
+        tables = []
+        for key, rows in families.items():
+            names, C = _weights(method, [labels[i] for i in rows], ref)
+            table = _adjusted(self.coefficients.t_table(C @ self.L[rows], level=self.level), adjust, len(rows), self.level)
+            table.insert(0, "contrast", names)
+            for name, value in reversed(list(zip(self.by, np.atleast_1d(np.array(key, object)), strict=False))):
+                table.insert(0, name, [value] * len(table))
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def __repr__(self) -> str:
+        return repr(self.frame)
+
+    def _repr_html_(self) -> str:
+        return self.frame._repr_html_()
+
+
+def _adjustment(method, adjust):
+    default = {"pairwise": "tukey", "trt.vs.ctrl": "holm"}.get(method, "none") if isinstance(method, str) else "none"
+    adjust = adjust or default
+    if adjust not in ADJUSTMENTS:
+        raise ValueError(f"adjust must be {' or '.join(map(repr, ADJUSTMENTS))}, not {adjust!r}")
+    if adjust == "tukey" and method != "pairwise":
+        raise ValueError('the Tukey adjustment is for method="pairwise"; use adjust="holm"')
+    return adjust
+
+
+def _weights(method, labels, ref) -> tuple[list[str], np.ndarray]:
+    """Names of the contrasts and their weights (c, r) on the means of one family."""
+    one = np.eye(len(labels))
+    if isinstance(method, Mapping):
+        C = np.array(list(method.values()), float)
+        if C.ndim != 2 or C.shape[1] != len(labels):
+            raise ValueError(f"a contrast needs one weight for each of the {len(labels)} means {', '.join(map(repr, labels))}")
+        return list(method), C
+    if method == "pairwise":
+        pairs = list(itertools.combinations(range(len(labels)), 2))
+    elif method == "trt.vs.ctrl":
+        control = labels.index(ref) if ref in labels else ref
+        if not isinstance(control, int) or not 0 <= control < len(labels):
+            raise ValueError(f"ref must be one of {', '.join(map(repr, labels))} or its position, not {ref!r}")
+        pairs = [(i, control) for i in range(len(labels)) if i != control]
+    else:
+        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))} or a mapping label -> weights, not {method!r}")
+    return [f"{labels[i]} - {labels[j]}" for i, j in pairs], np.array([one[i] - one[j] for i, j in pairs]).reshape(-1, len(labels))
+
+
+def _adjusted(table: pd.DataFrame, adjust: str, means: int, level: float) -> pd.DataFrame:
+    """p-values and intervals for the whole family of contrasts (of `means` means)."""
+    p, c = table["p"].to_numpy(), max(len(table), 1)
+    df = table["df"].to_numpy()
+    if adjust == "none" or c == 1 and adjust != "tukey":
+        return table
+    if adjust == "tukey":
+        p = scipy.stats.studentized_range.sf(np.sqrt(2.0) * np.abs(table["t"].to_numpy()), means, df)
+        quantile = scipy.stats.studentized_range.ppf(level, means, df) / np.sqrt(2.0)
+    else:
+        quantile = t_quantile(1.0 - (1.0 - level) / (2.0 * c), df)
+        p = np.minimum(1.0, c * p) if adjust == "bonferroni" else _holm(p)
+    half = quantile * table["se"]
+    return table.assign(lower=table["estimate"] - half, upper=table["estimate"] + half, p=p)
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))))
+    return adjusted

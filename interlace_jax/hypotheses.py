@@ -1,0 +1,220 @@
+"""Linear hypotheses about the fixed effects: t and F tests with degrees of freedom by one of three rules. Host NumPy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from formulaic.errors import FormulaicError
+from formulaic.utils.constraints import LinearConstraints
+from scipy import special
+
+from .compute import run
+from .estimate import Estimate
+from .inference import Curvature, degrees_of_freedom
+from .kenward_roger import Adjusted, f_approximation, kenward_roger
+from .moments import Moments
+
+RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
+RULES = ("satterthwaite", "kenward-roger", "normal")
+SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
+
+_kenward_roger = jax.jit(kenward_roger)
+
+
+class FTest(NamedTuple):
+    """Outcome of a joint test; Kenward and Roger multiply Wald's F by `scale`."""
+
+    F: float
+    num_df: int
+    den_df: float
+    p: float
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Fixed effects with their covariance, and the rule for degrees of freedom as subclasses define it."""
+
+    names: tuple[str, ...]
+    beta: np.ndarray
+    "(p,)"
+    vcov: np.ndarray
+    "(p, p)"
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Degrees of freedom (r,) of the t statistics of L beta; L (r, p)."""
+        return np.full(len(L), np.inf)
+
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """Factor of the Wald F statistic of L beta = 0, and its denominator df; L (q, p) of full row rank."""
+        return 1.0, np.inf
+
+    def t_table(self, L: np.ndarray, rhs: Any = 0.0, level: float = 0.95, shift: float = 0.0) -> pd.DataFrame:
+        """Estimate, SE, df, interval, t and p of every row of L beta - rhs = 0 (shift: added to the estimates)."""
+        estimate, se, df = L @ self.beta + shift, np.sqrt(np.einsum("rp,pq,rq->r", L, self.vcov, L)), self.df(L)
+        half, t = t_quantile(0.5 + level / 2.0, df) * se, _ratio(estimate - rhs, se)
+        columns = dict(estimate=estimate, se=se, df=df, lower=estimate - half, upper=estimate + half, t=t, p=t_pvalue(t, df))
+        return pd.DataFrame(columns)
+
+    def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
+        """Joint test of L beta = rhs; redundant rows do not count."""
+        values, vectors = np.linalg.eigh(L @ self.vcov @ L.T)
+        used = values > RANK * max(values[-1], 0.0)
+        q = int(used.sum())
+        if q == 0:
+            return FTest(np.nan, 0, np.nan, np.nan, 1.0)
+        rows = vectors[:, used].T @ L  # independent statistics, largest variance last
+        difference = vectors[:, used].T @ (L @ self.beta - rhs)
+        scale, df = self.scale_and_df(rows)
+        F = scale * float(np.sum(difference**2 / values[used])) / q
+        return FTest(F, q, df, f_pvalue(F, q, df), scale)
+
+
+@dataclass(frozen=True, eq=False)
+class SatterthwaiteCoefficients(Coefficients):
+    """Satterthwaite's rule (lmerTest's)."""
+
+    curvature: Curvature
+
+    def df(self, L):
+        return degrees_of_freedom(L, self.curvature)
+
+    def scale_and_df(self, L):
+        """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t statistics."""
+        nu = self.df(L)
+        if np.ptp(nu) < SAME:
+            return 1.0, float(nu.mean())
+        if (nu <= 2.0).any():
+            return 1.0, 2.0
+        E = np.sum(nu / (nu - 2.0))
+        return 1.0, float(2.0 * E / (E - len(nu)))
+
+
+@dataclass(frozen=True, eq=False)
+class KenwardRogerCoefficients(Coefficients):
+    """Kenward and Roger's rule; `vcov` is the adjusted covariance."""
+
+    adjusted: Adjusted
+
+    def df(self, L):
+        return np.array([f_approximation(row[None], self.adjusted)[0] for row in L])
+
+    def scale_and_df(self, L):
+        df, scale = f_approximation(L, self.adjusted)
+        return float(scale), float(df)
+
+
+def _ratio(a, b):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return a / b
+
+
+def t_quantile(probability: float, df: Any) -> np.ndarray:
+    """Quantile of Student's t; normal where df is infinite."""
+    infinite = np.isinf(df)
+    return np.where(infinite, special.ndtri(probability), special.stdtrit(np.where(infinite, 1.0, df), probability))
+
+
+def t_pvalue(t: Any, df: Any) -> np.ndarray:
+    """Two-sided p-value of t statistics; normal where df is infinite."""
+    t, infinite = -np.abs(t), np.isinf(df)
+    return 2.0 * np.where(infinite, special.ndtr(t), special.stdtr(np.where(infinite, 1.0, df), t))
+
+
+def f_pvalue(F: float, q: int, df: float) -> float:
+    """Upper tail of F(q, df); of chi-square(q) / q where df is infinite."""
+    return float(special.chdtrc(q, q * F) if np.isinf(df) else special.fdtrc(q, df, F))
+
+
+# What is tested ------------------------------------------------------------------------------------------------------
+
+Hypothesis = str | Mapping[str, float] | Sequence[Any] | np.ndarray
+
+
+def contrast_matrix(hypothesis: Hypothesis, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """L (r, p), the right-hand sides (r,) and a label for every row.
+
+    hypothesis: text such as "x = 0", "a = b" or "2 * a - b = 1" (several joined by commas, or in a list); the name of a
+    coefficient; a mapping name -> weight; or an array of weights, (p,) or (r, p).
+    """
+    if isinstance(hypothesis, str):
+        return _parsed(hypothesis, names)
+    if isinstance(hypothesis, Mapping):
+        _check_names(hypothesis, names)
+        row = np.array([float(hypothesis.get(name, 0.0)) for name in names])
+        return row[None], np.zeros(1), [" + ".join(f"{w:g}*{name}" for name, w in hypothesis.items())]
+    if not isinstance(hypothesis, np.ndarray) and any(isinstance(h, str | Mapping) for h in hypothesis):
+        parts = [contrast_matrix(h, names) for h in hypothesis]
+        return np.vstack([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), [x for p in parts for x in p[2]]
+    return _matrix(hypothesis, names)
+
+
+def _matrix(values, names):
+    try:
+        L = np.atleast_2d(np.asarray(values, float))
+    except (TypeError, ValueError):
+        raise TypeError(f'a hypothesis is text such as "x = 0", a mapping or an array of weights, not {values!r}') from None
+    if L.ndim != 2 or L.shape[1] != len(names) or not np.isfinite(L).all():
+        raise ValueError(
+            f"a contrast has one finite weight for each of the {len(names)} coefficients {', '.join(map(repr, names))}; "
+            f"this one has shape {np.shape(values)}"
+        )
+    return L, np.zeros(len(L)), [f"L{i + 1}" for i in range(len(L))]
+
+
+def _check_names(used: Iterable[str], names: Sequence[str]) -> None:
+    for name in used:
+        if name not in names:
+            raise ValueError(f"there is no coefficient {name!r}; there are {', '.join(map(repr, names))}")
+
+
+def _parsed(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """formulaic reads the equations, once every coefficient is written as a plain name."""
+    plain = [f"coefficient_{i}" for i in range(len(names))]
+    by_length = sorted(names, key=len, reverse=True)
+    alternatives = "|".join(rf"`{re.escape(n)}`|(?<![\w.]){re.escape(n)}(?![\w.\[:])" for n in by_length)
+    replaced = re.sub(alternatives, lambda found: plain[names.index(found[0].strip("`"))], text) if names else text
+    try:
+        constraints = LinearConstraints.from_spec(replaced, variable_names=plain)
+    except (FormulaicError, ValueError, KeyError, RuntimeError) as err:
+        raise ValueError(
+            f'the hypothesis {text!r} cannot be read; write equations in {", ".join(map(repr, names))}, as in '
+            f'"{names[-1]} = 0"'
+        ) from err
+    L = np.atleast_2d(np.asarray(constraints.constraint_matrix, float))
+    labels = [part.strip() for part in text.split(",")] if text.count(",") == len(L) - 1 else [text] * len(L)
+    return L, np.atleast_1d(np.asarray(constraints.constraint_values, float)), labels
+
+
+def wald_test(
+    coefficients: Coefficients, hypothesis: Hypothesis, joint: bool = True, level: float = 0.95
+) -> pd.DataFrame:
+    """See `Fit.test`."""
+    L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
+    if joint and len(L) > 1:
+        return pd.DataFrame([coefficients.f_test(L, rhs)[:4]], columns=list(FTest._fields[:4]), index=[", ".join(labels)])
+    return coefficients.t_table(L, rhs, level).set_axis(pd.Index(labels), axis=0)
+
+
+def coefficients(names: Sequence[str], e: Estimate, m: Moments, reml: bool, rule: str, curvature: Callable) -> Coefficients:
+    """The fixed effects of an estimate under the rule "satterthwaite", "kenward-roger" or "normal".
+
+    curvature: called for the `Curvature` of the estimate when the rule needs it.
+    """
+    if rule not in RULES:
+        raise ValueError(f"ddf must be {' or '.join(map(repr, RULES))}, not {rule!r}")
+    names = tuple(names)
+    if rule == "kenward-roger" and not reml:
+        raise ValueError('Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"')
+    if rule == "normal" or not names:
+        return Coefficients(names, e.beta, e.vcov)
+    if rule == "satterthwaite":
+        return SatterthwaiteCoefficients(names, e.beta, e.vcov, curvature())
+    adjusted = run(_kenward_roger, e.t, np.log(e.sigma), m)
+    return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -1,0 +1,97 @@
+"""Kenward & Roger's covariance and degrees of freedom of the fixed effects, REML fits only.
+
+    V(phi) = sum_i phi_i V_i,   phi = (every free entry of sigma^2 Lambda Lambda', sigma^2)
+    P_i = -X'V^-1 V_i V^-1 X            = d X'V^-1X / d phi_i
+    Q_ij + Q_ji,  Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X,  = d^2 X'V^-1X / d phi_i d phi_j
+    tr(V^-1 V_i V^-1 V_j)               = -d^2 log|V| / d phi_i d phi_j
+    I_ij = 1/2 tr(V^-1 V_i V^-1 V_j) - tr(Phi Q_ij) + 1/2 tr(Phi P_i Phi P_j),   W = I^-1,   Phi = (X'V^-1X)^-1
+    Phi_A = Phi + 2 Phi [ sum_ij W_ij (Q_ij - P_i Phi P_j) ] Phi
+
+(Kenward & Roger 1997, Biometrics 53, 983-997; V is linear in phi, so their R_ij vanishes.) The derivatives are taken on
+the cross-products, never on an n x n matrix. The information is the expected one: it is defined at the boundary too.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+
+from .covariance import factors
+from .deviance import reduce_covariances
+from .inference import parameter_covariance
+from .moments import Moments
+
+
+class Adjusted(NamedTuple):
+    """What tests of beta need, on the user's scale."""
+
+    vcov: jax.Array  # (p, p) Phi
+    adjusted: jax.Array  # (p, p) Phi_A
+    dvcov: jax.Array  # (f, p, p) derivatives of Phi by phi, -Phi P_i Phi
+    W: jax.Array  # (f, f) covariance of phi
+
+
+def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
+    """Adjusted covariance of beta at a REML estimate. t (d,) conditioned parameters."""
+    blocks, d = m.layout.blocks, t.shape[0]
+    sigma2 = jnp.exp(2.0 * log_sigma) / m.scale**2
+    places = np.array([(g, i, j) for g, b in enumerate(blocks) for i, j in b.parameters])
+
+    def criteria(phi):
+        """X~'V^-1X~ and log|V| up to its constant."""
+        Sigmas = []
+        for g, block in enumerate(blocks):
+            mine = np.flatnonzero(places[:, 0] == g)
+            i, j = places[mine, 1], places[mine, 2]
+            S = jnp.zeros((block.k, block.k), phi.dtype).at[i, j].set(phi[mine]).at[j, i].set(phi[mine])
+            Sigmas.append(S / phi[d])
+        reduced = reduce_covariances(Sigmas, m)
+        return reduced.XX / phi[d], reduced.logdet + m.n * jnp.log(phi[d])
+
+    Ss = [Lam @ Lam.T for Lam in factors(t, blocks)]
+    phi = jnp.append(sigma2 * jnp.stack([Ss[g][i, j] for g, i, j in places]), sigma2)
+    units = jnp.eye(d + 1, dtype=t.dtype) * sigma2
+    rows, columns = np.tril_indices(d + 1)
+
+    def along(pair):
+        """Value, first derivative along one direction, second along both: ((XX, log|V|), ...)."""
+        (value, slope), (_, bend) = jax.jvp(lambda x: jax.jvp(criteria, (x,), (pair[0],)), (phi,), (pair[1],))
+        return value[0], slope[0], bend
+
+    # Pair by pair: a wide batch of core-sized matrices would cost memory, not save time.
+    XX, slopes, (bends, logdet_bends) = lax.map(along, (units[rows], units[columns]))
+    Phi, P = jnp.linalg.inv(XX[0]), slopes[np.flatnonzero(rows == columns)]
+    square = np.zeros((d + 1, d + 1), int)
+    square[rows, columns] = square[columns, rows] = np.arange(len(rows))
+    twice_Q, trace = bends[square], -logdet_bends[square]
+    PP = jnp.einsum("iab,bc,jcd->ijad", P, Phi, P)
+    information = 0.5 * (trace - jnp.einsum("ab,ijba->ij", Phi, twice_Q) + jnp.einsum("ab,ijba->ij", Phi, PP))
+    W = 0.5 * parameter_covariance(information)
+    bias = jnp.einsum("ij,ijab->ab", W, 0.5 * twice_Q - PP)
+    adjusted = Phi + Phi @ (bias + bias.T) @ Phi
+
+    def to_user(S):
+        """R^-1 S R^-T in units of the response."""
+        half = solve_triangular(m.R, S)
+        return m.scale**2 * solve_triangular(m.R, half.T).T
+
+    return Adjusted(to_user(Phi), to_user(adjusted), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
+
+
+def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
+    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank."""
+    q = len(L)
+    M = L.T @ np.linalg.solve(L @ a.vcov @ L.T, L)
+    T = M @ a.dvcov
+    t = np.einsum("iaa->i", T)
+    A1, A2 = t @ a.W @ t, np.einsum("ij,iab,jba->", a.W, T, T)
+    B = (A1 + 6.0 * A2) / (2.0 * q)
+    g = ((q + 1.0) * A1 - (q + 4.0) * A2) / ((q + 2.0) * A2)
+    d = 3.0 * q + 2.0 * (1.0 - g)
+    c1, c2, c3 = g / d, (q - g) / d, (q + 2.0 - g) / d
+    E, V = 1.0 / (1.0 - A2 / q), 2.0 / q * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
+    df = 4.0 + (q + 2.0) / (q * V / (2.0 * E**2) - 1.0)
+    return df, df / (E * (df - 2.0))

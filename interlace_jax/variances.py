@@ -1,0 +1,195 @@
+"""Uncertainty of variance parameters and of whatever is made of them: SDs, correlations, ICC, R squared, any function.
+
+Intervals are Wald intervals on a scale without bounds: log for standard deviations, Fisher's z for correlations, logit
+for shares. Where a variance is estimated at 0 the likelihood has no quadratic there: SE and limits are NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from .compute import run
+from .covariance import user_blocks
+from .design import Design, Factor
+from .estimate import Estimate
+from .inference import Parameters, propagate
+from .moments import Moments
+from .structure import Block
+
+_propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
+
+SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
+    "identity": (lambda v: v, np.ones_like, lambda z: z),
+    "log": (np.log, lambda v: 1.0 / v, np.exp),
+    "logit": (special.logit, lambda v: 1.0 / (v * (1.0 - v)), special.expit),
+    "fisher": (np.arctanh, lambda v: 1.0 / (1.0 - v**2), np.tanh),
+}
+"By name: the scale of the interval, its derivative, and the way back."
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Estimates and their covariance: what functions of all parameters need."""
+
+    design: Design
+    moments: Moments
+    estimate: Estimate
+    vcov: np.ndarray
+    "(p, p) of beta"
+    W: np.ndarray
+    "(d + 1, d + 1) of (t, log sigma)"
+
+    @property
+    def parameters(self) -> Parameters:
+        """The estimates, with the names that a function may ask for."""
+        e, names = self.estimate, tuple(f.name for f in self.design.factors)
+        return Parameters(e.beta, e.theta, e.sigma, self.design.columns, names, user_blocks(self.moments.layout))
+
+    def propagate(self, fn: Callable, *data: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Values (r,) of fn(parameters, *data) and their covariance (r, r)."""
+        m = self.moments
+        return run(_propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data)
+
+
+def intervals(estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "identity") -> tuple[np.ndarray, np.ndarray]:
+    """Wald limits computed on one of SCALES and taken back; NaN where the scale ends."""
+    to, slope, back = SCALES[scale]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, half = to(estimate), special.ndtri(0.5 + level / 2.0) * se * slope(estimate)
+        lower, upper = back(centre - half), back(centre + half)
+    sound = np.isfinite(centre) & np.isfinite(half)
+    return np.where(sound, lower, np.nan), np.where(sound, upper, np.nan)
+
+
+def delta(fit: Uncertainty, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity") -> pd.Series | pd.DataFrame:
+    """See `Fit.delta`."""
+    check_level(level)
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}, not {scale!r}")
+    if not callable(fn):
+        raise TypeError(f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}")
+    values, cov = fit.propagate(fn)
+    table = _table(values, cov, level, scale)
+    return table.iloc[0].rename(None) if len(table) == 1 else table
+
+
+def _table(values, cov, level, scale, index=None):
+    se = np.sqrt(np.diag(cov))
+    lower, upper = intervals(values, se, level, scale)
+    return pd.DataFrame(dict(estimate=values, se=se, lower=lower, upper=upper), index=index)
+
+
+def check_level(level: float) -> None:
+    """Refuse a confidence level that is none."""
+    if not (isinstance(level, int | float) and 0 < level < 1):
+        raise ValueError(f"level must lie between 0 and 1, as in 0.95, not {level!r}")
+
+
+# Variances, SDs, correlations ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Components:
+    """Function of the parameters: every row of `varcorr`, first as (co)variance, then as SD or correlation."""
+
+    blocks: tuple[Block, ...]
+
+    def __call__(self, p: Parameters):
+        vcov, sdcor = [], []
+        for S, block in zip(p.covariances, self.blocks, strict=True):
+            S = p.sigma**2 * S
+            for i, j in component_pairs(block.sizes):
+                vcov.append(S[i, j])
+                product = S[i, i] * S[j, j]
+                inside = product > 0.0
+                root = jnp.sqrt(jnp.where(inside, product, 1.0))
+                sdcor.append(jnp.where(inside, jnp.sqrt(root) if i == j else S[i, j] / root, 0.0 if i == j else jnp.nan))
+        return jnp.stack([*vcov, p.sigma**2, *sdcor, p.sigma])
+
+
+def component_pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Columns (i, j) of every row of `varcorr` for one factor: per term the variances, then the covariances."""
+    pairs, start = [], 0
+    for size in sizes:
+        term = range(start, start + size)
+        pairs += [(i, i) for i in term] + [(i, j) for i in term for j in term if j > i]
+        start += size
+    return pairs
+
+
+def component_names(factors: Sequence[Factor]) -> list[str]:
+    """lme4's names of the SDs and correlations, in the order of `varcorr`: `sd_x|g`, `cor_x.(Intercept)|g`, `sigma`."""
+    names = []
+    for f in factors:
+        for i, j in component_pairs(f.sizes):
+            names.append(f"sd_{f.columns[i]}|{f.name}" if i == j else f"cor_{f.columns[j]}.{f.columns[i]}|{f.name}")
+    return [*names, "sigma"]
+
+
+def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """`estimate se lower upper` of every SD and correlation, and `vcov_se`: the SE of the (co)variance; see `Fit.varcorr`."""
+    check_level(level)
+    values, cov = fit.propagate(_Components(user_blocks(fit.moments.layout)))
+    r = len(values) // 2
+    with np.errstate(invalid="ignore"):
+        se = np.sqrt(np.diag(cov))
+    se = np.where(se > 0.0, se, np.nan)  # a parameter at the boundary has no derivative
+    names = component_names(fit.design.factors)
+    correlation = np.array([name.startswith("cor_") for name in names])
+    log, fisher = (intervals(values[r:], se[r:], level, scale) for scale in ("log", "fisher"))
+    lower, upper = (np.where(correlation, b, a) for a, b in zip(log, fisher, strict=True))
+    columns = dict(estimate=values[r:], se=se[r:], lower=lower, upper=upper, vcov_se=se[:r])
+    return pd.DataFrame(columns, index=names)
+
+
+def principal_components(Lam: np.ndarray) -> pd.DataFrame:
+    """SDs (relative to sigma) of the principal components of random effects with factor Lam (k, k), and their shares."""
+    sd = np.linalg.svd(Lam, compute_uv=False)
+    total = np.sum(sd**2)
+    return pd.DataFrame({"sd": sd, "proportion": sd**2 / total if total > 0.0 else np.zeros_like(sd)})
+
+
+# Shares of variance --------------------------------------------------------------------------------------------------
+
+
+def _shares(p: Parameters, X_cov, ZZ):
+    """Variance of the fixed part, mean variance of the random part (Johnson 2014) and residual variance."""
+    fixed = p.beta @ X_cov @ p.beta
+    random = p.sigma**2 * sum(jnp.sum(S * zz) for S, zz in zip(p.covariances, ZZ, strict=True))
+    return fixed, random, p.sigma**2
+
+
+def _icc(p, X_cov, ZZ):
+    fixed, random, residual = _shares(p, X_cov, ZZ)
+    return jnp.stack([random / (random + residual), random / (fixed + random + residual)])
+
+
+def _r2(p, X_cov, ZZ):
+    fixed, random, residual = _shares(p, X_cov, ZZ)
+    return jnp.stack([fixed, fixed + random]) / (fixed + random + residual)
+
+
+def _second_moments(design):
+    n = len(design.X)
+    return np.atleast_2d(np.cov(design.X, rowvar=False)), [f.Z.T @ f.Z / n for f in design.factors]
+
+
+def icc(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """See `Fit.icc`."""
+    check_level(level)
+    return _table(*fit.propagate(_icc, *_second_moments(fit.design)), level, "logit", ["adjusted", "unadjusted"])
+
+
+def r2(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """See `Fit.r2`."""
+    check_level(level)
+    return _table(*fit.propagate(_r2, *_second_moments(fit.design)), level, "logit", ["marginal", "conditional"])
