@@ -43,7 +43,7 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
 
     fits: in any order; each is compared with the next smaller one.
-    refit: refit REML fits by ML first (said in `attrs["note"]` of the table), as models with different fixed parts need.
+    refit: refit REML fits by ML first, as models with different fixed parts need; `attrs["note"]` of the table says so.
         False compares the fits as they are: REML fits must then have the same fixed part.
     nsim: also simulate so many responses from the smaller model, fit both models to each, and give the share of
         statistics at least as large in `Pr(>Chisq) simulated` (seed: of the random numbers).
@@ -94,7 +94,7 @@ def _compare(small, big, nsim, seed):
 def _check_methods(fits):
     methods = {f.method for f in fits}
     if len(methods) > 1:
-        raise ValueError("the fits are by ML and by REML, which cannot be compared: use refit=True, or one method for all")
+        raise ValueError("the fits are by ML and by REML, which do not compare: use refit=True, or one method for all")
     if methods == {"REML"}:
         X = fits[0].model.design.X
         if any(f.model.design.X.shape != X.shape or not np.allclose(f.model.design.X, X) for f in fits[1:]):
@@ -104,13 +104,14 @@ def _check_methods(fits):
 def _check_same_data(a: Design, b: Design) -> None:
     if len(a.y) != len(b.y):
         raise ValueError(
-            f"the fits use {len(a.y)} and {len(b.y)} rows: fit both to the same rows (missing values in a variable of one "
-            "model leave rows out there only)"
+            f"the fits use {len(a.y)} and {len(b.y)} rows: fit both to the same rows (missing values in a variable of "
+            "one model leave rows out there only)"
         )
     for what in ("y", "weights", "offset"):
         mine, theirs = getattr(a, what), getattr(b, what)
         if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
-            raise ValueError(f"the fits differ in their {'response' if what == 'y' else what}: only models of the same data compare")
+            name = "response" if what == "y" else what
+            raise ValueError(f"the fits differ in their {name}: only models of the same data can be compared")
 
 
 # What is nested in what ----------------------------------------------------------------------------------------------
@@ -169,7 +170,8 @@ def _boundary_pvalue(a: Fit, b: Fit, statistic: float, naive: float) -> float:
     q = len(b.theta) - len(a.theta)
     if q == 0:
         return naive
-    if a.model.design.X.shape[1] != b.model.design.X.shape[1] or any(not c <= big.get(g, set()) for g, c in small.items()):
+    same_fixed = a.model.design.X.shape[1] == b.model.design.X.shape[1]
+    if not same_fixed or any(not columns <= big.get(group, set()) for group, columns in small.items()):
         return np.nan
     added = sum(map(len, big.values())) - sum(map(len, small.values()))
     if added == 0:  # correlations alone are not at a boundary

@@ -163,24 +163,30 @@ _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
 
 class Profiled(NamedTuple):
-    """Pieces of the profiled deviance, in the units of the data."""
+    """Pieces of the profiled deviance."""
 
     logdet: jax.Array  # () log|M| + [REML] log|R_X'R_X|
-    r2: jax.Array  # () penalised residual sum of squares
+    r2: jax.Array  # () penalised residual sum of squares, in units of the response's scale
     nu: jax.Array  # () n or n - p
+    scale: jax.Array  # ()
+
+    @property
+    def sigma(self):
+        """Residual standard deviation."""
+        return self.scale * jnp.sqrt(self.r2 / self.nu)
 
     @property
     def deviance(self):
         """-2 log L up to the weights, with sigma^2 = r2 / nu."""
-        return self.logdet + self.nu * (1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu))
+        return self.logdet + self.nu * (1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu) + 2.0 * jnp.log(self.scale))
 
 
 def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
     """Put beta at its optimum. reml: True for the restricted likelihood, may be traced."""
     logdet_x, explained = logdet_quadratic(reduced.XX, reduced.Xy[:, None])
     logdet_r = 2.0 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(m.R))))
-    r2 = (reduced.yy - explained[0, 0]) * m.scale**2
-    return Profiled(reduced.logdet + jnp.where(reml, logdet_x + logdet_r, 0.0), r2, m.n - jnp.where(reml, m.p, 0))
+    logdet = reduced.logdet + jnp.where(reml, logdet_x + logdet_r, 0.0)
+    return Profiled(logdet, reduced.yy - explained[0, 0], m.n - jnp.where(reml, m.p, 0), m.scale)
 
 
 def deviance(t, m: Moments, reml):
@@ -188,7 +194,13 @@ def deviance(t, m: Moments, reml):
     return profile(reduce(t, m), m, reml).deviance - m.log_weights
 
 
+def joint(reduced: Reduced, log_sigma, m: Moments, reml):
+    """Deviance of what is left after elimination with only beta profiled. log_sigma is a scalar."""
+    found = profile(reduced, m, reml)
+    lack = found.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
+    return found.logdet + found.nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + lack - m.log_weights
+
+
 def joint_deviance(t, log_sigma, m: Moments, reml):
-    """Deviance with only beta profiled: what variance-parameter inference differentiates. log_sigma is a scalar."""
-    logdet, r2, nu = profile(reduce(t, m), m, reml)
-    return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + r2 * jnp.exp(-2.0 * log_sigma) - m.log_weights
+    """Deviance of (theta, sigma), beta profiled: what variance-parameter inference differentiates."""
+    return joint(reduce(t, m), log_sigma, m, reml)

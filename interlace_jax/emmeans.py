@@ -79,8 +79,9 @@ def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.nd
     grid = grid.astype({name: c.dtype for name, c in frame.items() if isinstance(c.dtype, pd.CategoricalDtype)})
     X = new_data(design, grid, np.zeros(len(grid)), random=False).X
     cells = pd.DataFrame(list(itertools.product(*(values[name] for name in shown))), columns=shown)
-    keys = pd.MultiIndex.from_frame(cells) if shown else None
-    place = keys.get_indexer(pd.MultiIndex.from_frame(grid[shown].astype(object))) if shown else np.zeros(len(grid), int)
+    place = np.zeros(len(grid), int)
+    if shown:
+        place = pd.MultiIndex.from_frame(cells).get_indexer(pd.MultiIndex.from_frame(grid[shown].astype(object)))
     L = np.zeros((max(len(cells), 1), X.shape[1]))
     np.add.at(L, place, X)
     return cells, L / np.bincount(place)[:, None]
@@ -131,7 +132,8 @@ class MarginalMeans:
         tables = []
         for key, rows in families.items():
             names, C = _weights(method, [labels[i] for i in rows], ref)
-            table = _adjusted(self.coefficients.t_table(C @ self.L[rows], level=self.level), adjust, len(rows), self.level)
+            table = self.coefficients.t_table(C @ self.L[rows], level=self.level)
+            table = _adjusted(table, adjust, len(rows), self.level)
             table.insert(0, "contrast", names)
             for name, value in reversed(list(zip(self.by, np.atleast_1d(np.array(key, object)), strict=False))):
                 table.insert(0, name, [value] * len(table))
@@ -161,7 +163,7 @@ def _weights(method, labels, ref) -> tuple[list[str], np.ndarray]:
     if isinstance(method, Mapping):
         C = np.array(list(method.values()), float)
         if C.ndim != 2 or C.shape[1] != len(labels):
-            raise ValueError(f"a contrast needs one weight for each of the {len(labels)} means {', '.join(map(repr, labels))}")
+            raise ValueError(f"a contrast needs one weight for each of the means {', '.join(map(repr, labels))}")
         return list(method), C
     if method == "pairwise":
         pairs = list(itertools.combinations(range(len(labels)), 2))
@@ -171,8 +173,9 @@ def _weights(method, labels, ref) -> tuple[list[str], np.ndarray]:
             raise ValueError(f"ref must be one of {', '.join(map(repr, labels))} or its position, not {ref!r}")
         pairs = [(i, control) for i in range(len(labels)) if i != control]
     else:
-        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))} or a mapping label -> weights, not {method!r}")
-    return [f"{labels[i]} - {labels[j]}" for i, j in pairs], np.array([one[i] - one[j] for i, j in pairs]).reshape(-1, len(labels))
+        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))} or {{label: weights}}, not {method!r}")
+    C = np.array([one[i] - one[j] for i, j in pairs]).reshape(-1, len(labels))
+    return [f"{labels[i]} - {labels[j]}" for i, j in pairs], C
 
 
 def _adjusted(table: pd.DataFrame, adjust: str, means: int, level: float) -> pd.DataFrame:

@@ -160,7 +160,7 @@ def finish(t, m: Moments, reml, found: optimize.Bfgs) -> Estimate:
     _, zero = zero_columns(t, m.layout.blocks)
     reduced = reduce(t, m)
     profiled = profile(reduced, m, reml)
-    sigma = jnp.sqrt(profiled.r2 / profiled.nu)
+    sigma = profiled.sigma
     unscaled = inverse(reduced.XX)
     return Estimate(
         t=t,

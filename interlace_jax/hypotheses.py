@@ -1,4 +1,4 @@
-"""Linear hypotheses about the fixed effects: t and F tests with degrees of freedom by one of three rules. Host NumPy."""
+"""Linear hypotheses about the fixed effects: t and F tests, degrees of freedom by one of three rules. Host NumPy."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Coefficients:
         """Estimate, SE, df, interval, t and p of every row of L beta - rhs = 0 (shift: added to the estimates)."""
         estimate, se, df = L @ self.beta + shift, np.sqrt(np.einsum("rp,pq,rq->r", L, self.vcov, L)), self.df(L)
         half, t = t_quantile(0.5 + level / 2.0, df) * se, _ratio(estimate - rhs, se)
-        columns = dict(estimate=estimate, se=se, df=df, lower=estimate - half, upper=estimate + half, t=t, p=t_pvalue(t, df))
-        return pd.DataFrame(columns)
+        limits = dict(lower=estimate - half, upper=estimate + half)
+        return pd.DataFrame(dict(estimate=estimate, se=se, df=df, **limits, t=t, p=t_pvalue(t, df)))
 
     def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
         """Joint test of L beta = rhs; redundant rows do not count."""
@@ -82,10 +82,11 @@ class SatterthwaiteCoefficients(Coefficients):
 
     curvature: Curvature
 
-    def df(self, L):
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Giesbrecht & Burns (1985)."""
         return degrees_of_freedom(L, self.curvature)
 
-    def scale_and_df(self, L):
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
         """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t statistics."""
         nu = self.df(L)
         if np.ptp(nu) < SAME:
@@ -102,10 +103,12 @@ class KenwardRogerCoefficients(Coefficients):
 
     adjusted: Adjusted
 
-    def df(self, L):
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Those of F tests with one numerator degree of freedom."""
         return np.array([f_approximation(row[None], self.adjusted)[0] for row in L])
 
-    def scale_and_df(self, L):
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """Kenward & Roger (1997)."""
         df, scale = f_approximation(L, self.adjusted)
         return float(scale), float(df)
 
@@ -159,11 +162,11 @@ def _matrix(values, names):
     try:
         L = np.atleast_2d(np.asarray(values, float))
     except (TypeError, ValueError):
-        raise TypeError(f'a hypothesis is text such as "x = 0", a mapping or an array of weights, not {values!r}') from None
+        raise TypeError(f'a hypothesis is text such as "x = 0", a mapping or weights, not {values!r}') from None
     if L.ndim != 2 or L.shape[1] != len(names) or not np.isfinite(L).all():
         raise ValueError(
-            f"a contrast has one finite weight for each of the {len(names)} coefficients {', '.join(map(repr, names))}; "
-            f"this one has shape {np.shape(values)}"
+            f"a contrast has one finite weight for each of the {len(names)} coefficients "
+            f"{', '.join(map(repr, names))}; this one has shape {np.shape(values)}"
         )
     return L, np.zeros(len(L)), [f"L{i + 1}" for i in range(len(L))]
 
@@ -175,7 +178,7 @@ def _check_names(used: Iterable[str], names: Sequence[str]) -> None:
 
 
 def _parsed(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """formulaic reads the equations, once every coefficient is written as a plain name."""
+    """Equations are read by formulaic, once every coefficient is written as a plain name."""
     plain = [f"coefficient_{i}" for i in range(len(names))]
     by_length = sorted(names, key=len, reverse=True)
     alternatives = "|".join(rf"`{re.escape(n)}`|(?<![\w.]){re.escape(n)}(?![\w.\[:])" for n in by_length)
@@ -198,11 +201,15 @@ def wald_test(
     """See `Fit.test`."""
     L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
     if joint and len(L) > 1:
-        return pd.DataFrame([coefficients.f_test(L, rhs)[:4]], columns=list(FTest._fields[:4]), index=[", ".join(labels)])
+        outcome = coefficients.f_test(L, rhs)._asdict()
+        del outcome["scale"]
+        return pd.DataFrame(outcome, index=[", ".join(labels)])
     return coefficients.t_table(L, rhs, level).set_axis(pd.Index(labels), axis=0)
 
 
-def coefficients(names: Sequence[str], e: Estimate, m: Moments, reml: bool, rule: str, curvature: Callable) -> Coefficients:
+def coefficients(
+    names: Sequence[str], e: Estimate, m: Moments, reml: bool, rule: str, curvature: Callable[[], Curvature]
+) -> Coefficients:
     """The fixed effects of an estimate under the rule "satterthwaite", "kenward-roger" or "normal".
 
     curvature: called for the `Curvature` of the estimate when the rule needs it.

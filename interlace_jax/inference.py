@@ -14,22 +14,13 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from .covariance import factors, parameters, to_user, user_blocks
-from .deviance import joint_deviance, reduce
+from .deviance import joint, reduce
 from .estimate import zero_columns
 from .linalg import inverse
 from .moments import Moments
 from .structure import Block
 
 FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry no information
-
-
-def joint_hessian(t, log_sigma, m: Moments, reml):
-    """Hessian (d + 1, d + 1) of the joint deviance in (t, log sigma), with identity rows for parameters left out."""
-    d = t.shape[0]
-    H = jax.hessian(lambda x: joint_deviance(x[:d], x[d], m, reml))(jnp.append(t, log_sigma))
-    _, zero = zero_columns(t, m.layout.blocks)
-    free = jnp.append(~zero, True)
-    return jnp.where(free[:, None] & free[None], H, jnp.eye(d + 1, dtype=H.dtype)), free
 
 
 def parameter_covariance(H):
@@ -48,18 +39,29 @@ class Curvature(NamedTuple):
 
 
 def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
-    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter."""
+    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter.
+
+    One pass of derivatives over one elimination gives all of it: that is what takes time to compile.
+    """
     d = t.shape[0]
+    _, zero = zero_columns(t, m.layout.blocks)
+    free = jnp.append(~zero, True)
+    both = free[:, None] & free[None]
 
-    def vcov(x):
-        half = solve_triangular(m.R, inverse(reduce(x[:d], m).XX))
-        return jnp.exp(2.0 * x[d]) * solve_triangular(m.R, half.T)
+    def criterion(x):
+        reduced = reduce(x[:d], m)
+        return joint(reduced, x[d], m, reml), reduced.XX
 
-    x = jnp.append(t, log_sigma)
-    H, free = joint_hessian(t, log_sigma, m, reml)
-    W = jnp.where(free[:, None] & free[None], parameter_covariance(H), 0.0)
-    dvcov = jnp.where(free[:, None, None], jnp.moveaxis(jax.jacfwd(vcov)(x), -1, 0), 0.0)
-    return Curvature(vcov(x), dvcov, W)
+    def gradient_and_vcov(x):
+        g, XX = jax.grad(criterion, has_aux=True)(x)
+        half = solve_triangular(m.R, inverse(XX))
+        vcov = jnp.exp(2.0 * x[d]) * solve_triangular(m.R, half.T)
+        return (g, vcov), vcov
+
+    (H, dvcov), vcov = jax.jacfwd(gradient_and_vcov, has_aux=True)(jnp.append(t, log_sigma))
+    W = parameter_covariance(jnp.where(both, H, jnp.eye(d + 1, dtype=H.dtype)))
+    dvcov = jnp.where(free[:, None, None], jnp.moveaxis(dvcov, -1, 0), 0.0)
+    return Curvature(vcov, dvcov, jnp.where(both, W, 0.0))
 
 
 def degrees_of_freedom(contrasts, c: Curvature):
@@ -69,8 +71,8 @@ def degrees_of_freedom(contrasts, c: Curvature):
     1985; as lmerTest, with exact derivatives). contrasts (r, p), on the user's scale; NumPy or JAX.
     """
     v = ((contrasts @ c.vcov) * contrasts).sum(-1)
-    g = ((contrasts[None] @ c.dvcov) * contrasts[None]).sum(-1)
-    return 2.0 * v**2 / ((c.W @ g) * g).sum(0)
+    g = ((contrasts[None] @ c.dvcov) * contrasts[None]).sum(-1) / v[None]  # relative, or squares overflow
+    return 2.0 / ((c.W @ g) * g).sum(0)
 
 
 def satterthwaite(t, log_sigma, contrasts, m: Moments, reml):

@@ -24,6 +24,9 @@ from .moments import Moments, moments
 from .result import Fit, report
 
 METHODS = ("REML", "ML")
+SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
+ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
+PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
 DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
 
 
@@ -164,6 +167,11 @@ class Model:
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
             )
+        if not SMALLEST < np.abs(y).max() < 1.0 / SMALLEST:
+            raise ValueError(
+                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of floating-point "
+                "range: give it in another unit"
+            )
 
     @functools.cached_property
     def moments(self) -> Moments:
@@ -203,8 +211,19 @@ class Model:
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
         t = None if theta0 is None else run(_conditioned, self._theta(theta0), self.moments)
         found = Fit(self, _optimise(self.moments, method == "REML", t), method, df_method)
+        self._check_residual(found.estimate)
         report(found)
         return found
+
+    def _check_residual(self, found: estimate.Estimate) -> None:
+        """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
+        y, m = self.design.y, self.moments
+        by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
+        if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
+            raise ValueError(
+                f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual variance to "
+                "estimate. Is the response computed from the predictors, or constant within the levels of a factor?"
+            )
 
     def with_response(self, y: Iterable[float]) -> Model:
         """The same model of another response y (n,), one number per row used."""

@@ -8,7 +8,7 @@ therefore constants under differentiation:
     Z~ = Z A^-1            per term, Z~'W Z~ / n = I, A lower triangular; terms of one column are only scaled
 
 With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps its zero columns, so that theta is a
-linear function of the conditioned parameters. Rescaling or shifting a predictor leaves Z~ as it was.
+linear function of the conditioned parameters. Rescaling a predictor leaves Z~ as it was, shifting one rotates it.
 """
 
 from dataclasses import dataclass, replace
@@ -117,7 +117,9 @@ def respond(plan: Plan, basis: Basis, Y) -> Response:
     wX = w[:, None] * X
     b0 = stop_gradient(wX.T @ Y)
     Y = Y - X @ b0
-    scale = stop_gradient(jnp.sqrt(jnp.sum(w[:, None] * Y**2, 0) / n))
+    size = jnp.max(jnp.abs(Y), 0)
+    size = jnp.where(size > 0, size, 1.0)  # first, or squares under- and overflow
+    scale = stop_gradient(size * jnp.sqrt(jnp.sum(w[:, None] * (Y / size[None]) ** 2, 0) / n))
     scale = jnp.where(scale > 0, scale, 1.0)
     Y = Y / scale[None]
     wY = w[:, None] * Y

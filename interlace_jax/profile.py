@@ -1,11 +1,11 @@
 """Profile likelihood: the value of one quantity at which the deviance, all else re-optimised, has risen by z^2.
 
-A *question* asks for one limit of one quantity c = centre + unit u. The constraint is built into the parametrisation,
-in y = (t, log sigma, u), so that every other coordinate stays free:
+A *question* asks for one limit of one quantity c = centre + unit u. The constraint is built into the parametrisation
+y = (t, log sigma, u), so that every other coordinate stays free:
 
     SD of column j      row j of Lambda is replaced by c / sigma times its direction
-    correlation (i, j)  row j by its length times (sin c u_i + cos c w), u_i the direction of row i, w that of what row j
-                        has at a right angle to it
+    correlation (i, j)  row j by its length times (sin c v + cos c w), v the direction of row i, w that of what row j
+                        has at a right angle to v
     sigma               log sigma is c
     coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
 
@@ -60,7 +60,7 @@ class Limit(NamedTuple):
 
 
 def _direction(v):
-    """v / |v|, and |v|; zero where v is."""
+    """Direction and length of a vector; zero where it is."""
     square = jnp.sum(v**2)
     norm = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
     return jnp.where(square > 0.0, v / norm, 0.0), jnp.where(square > 0.0, norm, 0.0)
@@ -69,10 +69,10 @@ def _direction(v):
 def _constrained(Lam, i, j, c, sigma, is_correlation):
     """Lam (k, k) on the user's scale with its row j moved to where c wants it."""
     row = j @ Lam
-    u, _ = _direction(i @ Lam)
+    v, _ = _direction(i @ Lam)
     along, length = _direction(row)
-    w, _ = _direction(row - (row @ u) * u)
-    new = jnp.where(is_correlation, length * (jnp.sin(c) * u + jnp.cos(c) * w), c / sigma * along)
+    w, _ = _direction(row - (row @ v) * v)
+    new = jnp.where(is_correlation, length * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * along)
     return Lam + j[:, None] * (new - row)[None]
 
 
@@ -140,7 +140,8 @@ def limit(q: Question, m: Moments) -> Limit:
         return _Root(s, inside, outside, zeta, r.s, found.x, found.H, r.steps + 1, done)
 
     zero = jnp.zeros_like(q.first)
-    start = _Root(jnp.minimum(q.first, q.bound), zero, zero + jnp.inf, zero, zero, q.y, q.H, jnp.int32(0), jnp.bool(False))
+    first, never = jnp.minimum(q.first, q.bound), jnp.bool(False)
+    start = _Root(first, zero, zero + jnp.inf, zero, zero, q.y, q.H, jnp.int32(0), never)
     r = lax.while_loop(lambda r: ~r.done & (r.steps < MAX_ROOT_STEPS), body, start)
     at_bound = (r.zeta < z * (1.0 - PRECISE)) & (r.tried >= q.bound)
     return Limit(q.centre + q.unit * side * r.tried, side * r.zeta, at_bound, r.done, r.y)

@@ -51,7 +51,7 @@ class Optimum:
     boundary: tuple[str, ...]
     "Random-effects columns whose variance is 0, or whose correlations are +-1, as `x|g`."
     re_pca: dict[str, pd.DataFrame] = field(repr=False)
-    "By factor the principal components of the random effects: `sd` relative to sigma, and the `proportion` of variance."
+    "By factor the principal components of the random effects: `sd` relative to sigma, `proportion` of the variance."
     hessian: Any = field(repr=False)
     "Call it for the Hessian (d, d) of the profiled deviance in conditioned parameters."
 
@@ -457,8 +457,8 @@ class Fit:
     ) -> pd.DataFrame:
         """Profiles as a frame `parameter value zeta`: zeta is the signed root of the rise of the deviance.
 
-        A straight line of zeta over value means that Wald intervals are right. zmax: the largest |zeta|; points: so many
-        on each side of the estimate. parm, criterion: as in `confint`.
+        A straight line of zeta over value means that Wald intervals are right. zmax: the largest |zeta|; points: so
+        many on each side of the estimate. parm, criterion: as in `confint`.
         """
         return profile(self, parm, criterion, zmax, points)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,20 +17,26 @@ from formulaic.parser.types import Term
 
 from .design import Design
 
-DEPENDENT = 1e-9  # a column whose residual on those before it is below this part of its norm is redundant
+DEPENDENT = 1e-9  # a column is redundant if its part outside those before it is below this part of its norm
 
 
 def variables(design: Design, data: Any) -> pd.DataFrame:
     """The variables of the fixed part in the n rows used, as the model sees them."""
-    frame = data if isinstance(data, pd.DataFrame) else nw.from_native(nw.to_native(data, pass_through=True), eager_only=True)
-    names = [str(v) for v in formulaic.Formula(design.formula.fixed).required_variables if str(v) in frame.columns]
-    columns = {name: pd.Series(frame[name].to_list() if not isinstance(frame, pd.DataFrame) else frame[name]) for name in names}
-    taken = {name: c.iloc[design.rows].reset_index(drop=True) for name, c in columns.items()}
-    return pd.DataFrame({name: _compact(c) for name, c in taken.items()}, index=pd.RangeIndex(len(design.rows)))
+    frame = nw.from_native(nw.to_native(data, pass_through=True), eager_only=True)
+    needed = map(str, formulaic.Formula(design.formula.fixed).required_variables)
+    columns = {name: _taken(frame[name], design.rows) for name in needed if name in frame.columns}
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(design.rows)))
 
 
-def _compact(column: pd.Series) -> pd.Series:
-    return column.cat.remove_unused_categories() if isinstance(column.dtype, pd.CategoricalDtype) else column.infer_objects()
+def _taken(column: nw.Series, rows: np.ndarray) -> pd.Series:
+    """Some rows as pandas; of a categorical the levels that occur, in its order."""
+    native = column.to_native()
+    if not isinstance(native, pd.Series):
+        ordered = isinstance(column.dtype, nw.Enum)
+        native = pd.Series(column.to_list(), dtype=pd.CategoricalDtype(column.dtype.categories) if ordered else None)
+    taken = native.iloc[rows].reset_index(drop=True)
+    categorical = isinstance(taken.dtype, pd.CategoricalDtype)
+    return taken.cat.remove_unused_categories() if categorical else taken.infer_objects()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +49,22 @@ class Terms:
 
     @functools.cached_property
     def spec(self) -> ModelSpec:
+        """How formulaic coded the fixed part: factors, contrasts, columns by term."""
         return formulaic.model_matrix(self.design.formula.fixed, self.frame).model_spec
 
     @functools.cached_property
     def columns(self) -> dict[str, list[int]]:
         """Positions among the columns kept, by term; terms that lost all of theirs are absent."""
         kept = {name: j for j, name in enumerate(self.design.columns)}
-        found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in self.spec.structure if s.term.factors != ()}
+        found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in self.spec.structure}
         return {name: at for name, at in found.items() if at and name != "1"}
 
     def _factors(self, name: str) -> tuple[frozenset[str], frozenset[str]]:
         """Categorical and numeric factors of a term."""
         term = next(s.term for s in self.spec.structure if str(s.term) == name)
-        exprs = {f.expr for f in term.factors}
-        categorical = {e for e in exprs if e in self.spec.encoder_state and self.spec.encoder_state[e][0].value == "categorical"}
-        return frozenset(categorical), frozenset(exprs - categorical)
+        exprs = frozenset(f.expr for f in term.factors)
+        coded = {expr for expr, (kind, _) in self.spec.encoder_state.items() if kind.value == "categorical"}
+        return exprs & coded, exprs - coded
 
     def _contained(self, name: str, other: str) -> bool:
         """Whether `other` is `name` crossed with further categorical factors (SAS's sense)."""
@@ -65,47 +72,73 @@ class Terms:
         return numeric == others and mine < theirs
 
     def hypothesis(self, name: str, type: int) -> np.ndarray:
-        """L (q, p) of the type I, II or III test of a term, as lmerTest's."""
-        return {1: self._sequential, 2: self._marginal, 3: self._balanced}[type](name)
+        """L (q, p) of the type I, II or III test of a term.
+
+        The rows are lmerTest's, whose Satterthwaite df of several rows depend a little on the choice of rows: they are
+        chosen in treatment coding, so that the coding of the factors in the model does not matter.
+        """
+        rows = {1: self._sequential, 2: self._marginal, 3: self._balanced}[type](name)
+        return rows @ self._treatment.to_coding
 
     def _sequential(self, name):
-        """Its contribution after the columns before it: rows of the R of a QR of X."""
-        return np.linalg.qr(self.design.X, mode="r")[self.columns[name]]
+        """Its contribution after the columns before it: rows of the unit upper factor of X'X."""
+        return _unit_upper(self._treatment.X)[self._treatment.columns(name)]
 
     def _marginal(self, name):
         """Its contribution after all terms that do not contain it."""
-        mine = self.columns[name]
-        above = [j for other, at in self.columns.items() if self._contained(name, other) for j in at]
-        order = [j for j in range(len(self.design.columns)) if j not in mine and j not in above] + mine + above
-        rows = np.linalg.qr(self.design.X[:, order], mode="r")[[order.index(j) for j in mine]]
-        L = np.empty_like(rows)
-        L[:, order] = rows
-        return L
+        coding, above = self._treatment, self._containing(name)
+        mine = coding.columns(name)
+        if not above:
+            return np.eye(len(coding.owners))[mine]
+        last = [j for other in above for j in coding.columns(other)]
+        order = [j for j in range(len(coding.owners)) if j not in mine and j not in last] + mine + last
+        rows = np.zeros((len(mine), len(order)))
+        rows[:, order] = _unit_upper(coding.X[:, order])[[order.index(j) for j in mine]]
+        return rows
 
     def _balanced(self, name):
-        """Its coefficients under sum-to-zero coding, whatever coding was used: all cells count alike."""
-        coded, names = self._sum_coded
-        return coded[[j for j, owner in enumerate(names) if owner == name]]
+        """Differences from the first level, averaged over the cells of the other factors, which count alike."""
+        coding = self._treatment
+        if not self._containing(name):
+            return np.eye(len(coding.owners))[coding.columns(name)]
+        effects = self._deviations.to_coding[self._deviations.columns(name)]
+        return effects @ np.linalg.inv(coding.to_coding)
+
+    def _containing(self, name: str) -> list[str]:
+        return [other for other in self.columns if self._contained(name, other)]
 
     @functools.cached_property
-    def _sum_coded(self) -> tuple[np.ndarray, list[str]]:
-        """The map (p, p) from coefficients to those of sum-to-zero coding, and the term of each of the latter."""
+    def _treatment(self) -> _Coding:
+        return self._coded(lambda indicators: indicators[:, 1:])
+
+    @functools.cached_property
+    def _deviations(self) -> _Coding:
+        """Differences from the first level between effects that sum to zero: differences of means over cells."""
+
+        def code(indicators):
+            deviations = indicators[:, 1:] - indicators[:, :1]
+            return deviations @ np.linalg.inv(np.eye(deviations.shape[1]) + 1.0)
+
+        return self._coded(code)
+
+    def _coded(self, code: Callable[[np.ndarray], np.ndarray]) -> _Coding:
+        """X with the factors of reduced rank coded from their indicators by `code`."""
         blocks, owners = [], []
         for structure in self.spec.structure:
-            block = np.hstack([self._scoped(scoped) for scoped in structure.scoped_terms])
-            blocks.append(block)
-            owners += [str(structure.term)] * block.shape[1]
-        M = np.linalg.lstsq(self.design.X, np.hstack(blocks), rcond=None)[0]
+            for scoped in structure.scoped_terms:
+                blocks.append(self._scoped(scoped, code))
+                owners += [str(structure.term)] * blocks[-1].shape[1]
+        X = np.hstack(blocks)
+        M = np.linalg.lstsq(self.design.X, X, rcond=None)[0]
         kept = _independent(M)
-        return np.linalg.inv(M[:, kept]), [owners[j] for j in kept]
+        return _Coding(X[:, kept], np.linalg.inv(M[:, kept]), [owners[j] for j in kept])
 
-    def _scoped(self, scoped: ScopedTerm) -> np.ndarray:
-        """Columns of one product of factors; reduced factors sum to zero over their levels."""
+    def _scoped(self, scoped: ScopedTerm, code: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Columns of one product of factors."""
         product = np.ones((len(self.frame), 1))
         for part in scoped.factors:
             values = self._encoded(part.factor.expr)
-            if part.reduced:
-                values = values[:, :-1] - values[:, -1:]
+            values = code(values) if part.reduced else values
             product = (product[:, :, None] * values[:, None, :]).reshape(len(values), -1)
         return product
 
@@ -115,6 +148,31 @@ class Terms:
         return np.asarray(formulaic.model_matrix(formulaic.SimpleFormula([Term([factor])]), self.frame), float)
 
 
+@dataclass(frozen=True, eq=False)
+class _Coding:
+    """The fixed part in another coding of its factors."""
+
+    X: np.ndarray
+    "(n, p)"
+    to_coding: np.ndarray
+    "(p, p) the model's coefficients to those of this coding."
+    owners: list[str]
+    "Term of every column."
+
+    def columns(self, name: str) -> list[int]:
+        return [j for j, owner in enumerate(self.owners) if owner == name]
+
+
+def _unit_upper(X: np.ndarray) -> np.ndarray:
+    """U with ones on its diagonal in X'X = U'DU."""
+    R = np.linalg.qr(X, mode="r")
+    return R / np.diag(R)[:, None]
+
+
 def _independent(M: np.ndarray) -> Sequence[int]:
     """Columns that do not depend linearly on those before them."""
-    return np.flatnonzero(np.abs(np.diag(np.linalg.qr(M, mode="r"))) > DEPENDENT * np.linalg.norm(M, axis=0)[: len(M)])
+    kept: list[int] = []
+    for j in range(M.shape[1]):
+        if np.linalg.matrix_rank(M[:, [*kept, j]], tol=DEPENDENT * np.linalg.norm(M[:, j])) > len(kept):
+            kept.append(j)
+    return kept

@@ -60,7 +60,9 @@ class Uncertainty:
         return run(_propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data)
 
 
-def intervals(estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "identity") -> tuple[np.ndarray, np.ndarray]:
+def intervals(
+    estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "identity"
+) -> tuple[np.ndarray, np.ndarray]:
     """Wald limits computed on one of SCALES and taken back; NaN where the scale ends."""
     to, slope, back = SCALES[scale]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -70,7 +72,9 @@ def intervals(estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "
     return np.where(sound, lower, np.nan), np.where(sound, upper, np.nan)
 
 
-def delta(fit: Uncertainty, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity") -> pd.Series | pd.DataFrame:
+def delta(
+    fit: Uncertainty, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity"
+) -> pd.Series | pd.DataFrame:
     """See `Fit.delta`."""
     check_level(level)
     if scale not in SCALES:
@@ -112,7 +116,8 @@ class _Components:
                 product = S[i, i] * S[j, j]
                 inside = product > 0.0
                 root = jnp.sqrt(jnp.where(inside, product, 1.0))
-                sdcor.append(jnp.where(inside, jnp.sqrt(root) if i == j else S[i, j] / root, 0.0 if i == j else jnp.nan))
+                ratio, otherwise = (jnp.sqrt(root), 0.0) if i == j else (S[i, j] / root, jnp.nan)
+                sdcor.append(jnp.where(inside, ratio, otherwise))
         return jnp.stack([*vcov, p.sigma**2, *sdcor, p.sigma])
 
 
@@ -126,33 +131,33 @@ def component_pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
     return pairs
 
 
+def component_name(f: Factor, i: int, j: int) -> str:
+    """lme4's name of the SD of column i (= j) of a factor, or of its correlation with a later column j."""
+    return f"sd_{f.columns[i]}|{f.name}" if i == j else f"cor_{f.columns[j]}.{f.columns[i]}|{f.name}"
+
+
 def component_names(factors: Sequence[Factor]) -> list[str]:
-    """lme4's names of the SDs and correlations, in the order of `varcorr`: `sd_x|g`, `cor_x.(Intercept)|g`, `sigma`."""
-    names = []
-    for f in factors:
-        for i, j in component_pairs(f.sizes):
-            names.append(f"sd_{f.columns[i]}|{f.name}" if i == j else f"cor_{f.columns[j]}.{f.columns[i]}|{f.name}")
-    return [*names, "sigma"]
+    """Names of all SDs and correlations in the order of `varcorr`, and `sigma`."""
+    return [*(component_name(f, i, j) for f in factors for i, j in component_pairs(f.sizes)), "sigma"]
 
 
 def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
-    """`estimate se lower upper` of every SD and correlation, and `vcov_se`: the SE of the (co)variance; see `Fit.varcorr`."""
+    """`estimate se lower upper` of every SD and correlation, and `vcov_se` of its (co)variance; see `Fit.varcorr`."""
     check_level(level)
     values, cov = fit.propagate(_Components(user_blocks(fit.moments.layout)))
     r = len(values) // 2
     with np.errstate(invalid="ignore"):
         se = np.sqrt(np.diag(cov))
     se = np.where(se > 0.0, se, np.nan)  # a parameter at the boundary has no derivative
-    names = component_names(fit.design.factors)
-    correlation = np.array([name.startswith("cor_") for name in names])
+    correlation = np.array([*(i != j for f in fit.design.factors for i, j in component_pairs(f.sizes)), False])
     log, fisher = (intervals(values[r:], se[r:], level, scale) for scale in ("log", "fisher"))
     lower, upper = (np.where(correlation, b, a) for a, b in zip(log, fisher, strict=True))
     columns = dict(estimate=values[r:], se=se[r:], lower=lower, upper=upper, vcov_se=se[:r])
-    return pd.DataFrame(columns, index=names)
+    return pd.DataFrame(columns, index=component_names(fit.design.factors))
 
 
 def principal_components(Lam: np.ndarray) -> pd.DataFrame:
-    """SDs (relative to sigma) of the principal components of random effects with factor Lam (k, k), and their shares."""
+    """SDs (relative to sigma) of the principal components of random effects with factor Lam (k, k), and shares."""
     sd = np.linalg.svd(Lam, compute_uv=False)
     total = np.sum(sd**2)
     return pd.DataFrame({"sd": sd, "proportion": sd**2 / total if total > 0.0 else np.zeros_like(sd)})

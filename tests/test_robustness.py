@@ -1,0 +1,303 @@
+"""Units, origins and awkward data: the same inference, a finite result, or one clear error; never NaN in silence."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from fits import fitted, quiet_fit, sleepstudy
+from numpy.testing import assert_allclose, assert_array_equal
+
+import interlace_jax as interlace
+
+SLOPE = "Reaction ~ Days + (1 + Days | Subject)"
+
+
+def sound(fit):
+    """Everything that a user would print is finite, and adds up."""
+    for name in ("deviance", "sigma", "theta", "fe_params", "fe_bse", "fe_pvalues"):
+        assert np.all(np.isfinite(getattr(fit, name))), name
+    assert np.all(fit.fe_df > 0)
+    for tables in (fit.random_effects, fit.random_effects_se):
+        assert all(np.isfinite(table.to_numpy()).all() for table in tables.values())
+    assert np.isfinite(fit.varcov.to_numpy()).all()
+    y = fit.model.design.y
+    assert_allclose(fit.fittedvalues + fit.resid, y, rtol=0, atol=1e-12 * np.abs(y).max())
+    assert fit.converged
+    return fit
+
+
+# Units and origins ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e-3, 1e6, 1e-6])
+@pytest.mark.parametrize("method", ["REML", "ML"])
+def test_the_unit_of_a_slope_changes_no_inference(scale, method):
+    fit = fitted(f"sleepstudy_slope_{method}")
+    data = sleepstudy()
+    data["Days"] = data.Days * scale
+    other = sound(quiet_fit(SLOPE, data, method=method))
+    # log|X'V^-1 X| of the restricted likelihood knows the unit of X: 2 log(scale).
+    constant = 2 * np.log(scale) * (method == "REML")
+    assert_allclose(other.deviance, fit.deviance + constant, rtol=0, atol=1e-8)
+    assert_allclose(other.fe_tvalues, fit.fe_tvalues, rtol=1e-6)
+    assert_allclose(other.fe_df, fit.fe_df, rtol=1e-4)
+    units = [1, scale]
+    assert_allclose(other.random_effects["Subject"] * units, fit.random_effects["Subject"], rtol=1e-4, atol=1e-4)
+    assert_allclose(other.random_effects_se["Subject"] * units, fit.random_effects_se["Subject"], rtol=1e-5)
+    assert_allclose(other.fittedvalues, fit.fittedvalues, rtol=1e-7)
+    assert not other.is_singular
+
+
+def test_the_rescaled_optima_that_others_miss():
+    for scale, llf in ((1000, -878.7219), (1 / 1000, -864.9064)):
+        fit = quiet_fit(SLOPE, sleepstudy().assign(Days=lambda d, s=scale: d.Days * s))
+        assert_allclose(fit.llf, llf, atol=1e-4)
+        assert_allclose(fit.variance_components["Subject"]["(Intercept)"], 612.0899, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e6])
+def test_the_unit_of_the_response_changes_no_inference(scale):
+    fit = fitted("sleepstudy_slope_REML")
+    other = sound(fit.refit(fit.model.design.y * scale))
+    assert_allclose(other.deviance, fit.deviance + 2 * 178 * np.log(scale), rtol=0, atol=1e-7)
+    assert_allclose(other.theta, fit.theta, atol=1e-6)
+    assert_allclose(other.fe_tvalues, fit.fe_tvalues, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["REML", "ML"])
+def test_the_origin_of_a_slope_does_not_matter_to_an_unstructured_term(method):
+    fit = fitted(f"sleepstudy_slope_{method}")
+    years = sound(quiet_fit(SLOPE, sleepstudy().assign(Days=lambda d: d.Days + 2000), method=method))
+    # Intercepts at year 0 correlate with slopes to 1 - 1e-6, which costs digits in what is reported at year 0.
+    assert_allclose(years.deviance, fit.deviance, rtol=0, atol=1e-7)
+    assert_allclose(years.sigma, fit.sigma, rtol=1e-6)
+    assert_allclose(years.fe_tvalues["Days"], fit.fe_tvalues["Days"], rtol=1e-5)
+    assert_allclose(years.fe_df["Days"], fit.fe_df["Days"], rtol=1e-4)
+    ours, theirs = years.random_effects["Subject"], fit.random_effects["Subject"]
+    assert_allclose(ours.Days, theirs.Days, atol=1e-4)
+    assert_allclose(ours["(Intercept)"] + 2000 * ours.Days, theirs["(Intercept)"], atol=1e-4)
+    assert_allclose(years.random_effects_se["Subject"].Days, fit.random_effects_se["Subject"].Days, rtol=1e-4)
+    assert_allclose(years.fittedvalues, fit.fittedvalues, rtol=1e-7)
+    assert not years.is_singular
+
+
+def test_equal_weights_of_any_size_are_no_weights():
+    fit = fitted("sleepstudy_slope_REML")
+    weighted = sound(quiet_fit(SLOPE, sleepstudy(), weights=np.full(180, 1e6)))
+    assert_allclose(weighted.deviance, fit.deviance, rtol=0, atol=1e-7)
+    assert_allclose(weighted.scale, fit.scale * 1e6, rtol=1e-6)
+    assert_allclose(weighted.varcov, fit.varcov, rtol=1e-5)
+    assert_allclose(weighted.fe_bse, fit.fe_bse, rtol=1e-6)
+
+
+def test_the_order_of_rows_does_not_matter():
+    shuffled = sleepstudy().sample(frac=1, random_state=0)
+    fit = quiet_fit(SLOPE, shuffled)
+    assert_allclose(fit.deviance, fitted("sleepstudy_slope_REML").deviance, rtol=0, atol=1e-9)
+    assert fit.fittedvalues.index.tolist() == shuffled.index.tolist()
+
+
+# Missing values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column, value", [("Reaction", np.nan), ("Days", np.nan), ("Subject", None)])
+def test_a_missing_value_anywhere_drops_the_row(column, value):
+    data = sleepstudy().astype({"Days": float})
+    complete = quiet_fit("Reaction ~ 1 + (1 + Days | Subject)", data.drop(index=[3, 50]))
+    data.loc[[3, 50], column] = value
+    fit = quiet_fit("Reaction ~ 1 + (1 + Days | Subject)", data)
+    assert (fit.nobs, fit.n_dropped) == (178, 2)
+    assert_allclose(fit.deviance, complete.deviance, rtol=1e-12)
+    with pytest.raises(ValueError, match=f"{column}.*2"):
+        interlace.fit("Reaction ~ 1 + (1 + Days | Subject)", data, na_action="raise")
+
+
+# The boundary --------------------------------------------------------------------------------------------------------
+
+
+def test_a_singular_fit_warns_once_naming_factor_and_term():
+    with pytest.warns(interlace.SingularFitWarning, match="Batch") as caught:
+        fit = interlace.fit("Yield ~ 1 + (1 | Batch)", interlace.load_dataset("dyestuff2"))
+    assert len(caught) == 1
+    sound(fit)
+    assert_array_equal(fit.theta, 0)
+    assert_array_equal(fit.random_effects["Batch"], 0)
+    assert_allclose(fit.fe_df, 29, rtol=1e-6)  # nothing but the residual is left
+    assert fit.is_singular
+
+
+@pytest.fixture(scope="module")
+def perfect():
+    """Slopes that are twice the intercepts, with noise: the correlation is estimated at 1."""
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(20), 6), np.tile(np.arange(6.0), 20)
+    b = rng.normal(size=20)
+    y = b[g] * (1 + 2 * x) + rng.normal(size=120)
+    return pd.DataFrame(dict(y=y, x=x, g=[f"g{i}" for i in g]))
+
+
+def test_a_perfect_correlation_is_reported_as_one(perfect):
+    with pytest.warns(interlace.SingularFitWarning, match=r"\|\|"):
+        fit = interlace.fit("y ~ x + (1 + x | g)", perfect)
+    sound(fit)
+    assert fit.theta[2] == 0
+    assert_allclose(fit.varcorr.sdcor[2], 1, rtol=1e-12)
+    _, vectors = np.linalg.eigh(fit.varcov)
+    assert np.all(np.isfinite(vectors))
+
+
+def test_varcorr_of_a_zero_variance_has_no_correlation_and_no_warning(perfect):
+    data = perfect.assign(y=np.random.default_rng(3).normal(size=120))
+    data["y"] -= data.groupby("g").y.transform("mean")  # less than no variance between groups
+    fit = sound(quiet_fit("y ~ x + (1 + x | g)", data))
+    assert fit.is_singular
+    assert fit.varcorr.vcov.notna().all()
+
+
+# Awkward data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(12), 5)
+    x = rng.normal(size=60)
+    y = 1 + x + rng.normal(size=12)[g] + rng.normal(size=12)[g] * x / 2 + rng.normal(size=60)
+    return pd.DataFrame(dict(y=y, x=x, g=[f"g{i:02d}" for i in g], i=np.arange(60), z=3.0, u=2 * x))
+
+
+def fit_or_error(*arguments, **options):
+    """A sound fit, or None after a ValueError of ours."""
+    try:
+        fit = quiet_fit(*arguments, **options)
+    except ValueError as err:
+        assert len(str(err)) > 20 and "\n" not in str(err)
+        return None
+    return sound(fit)
+
+
+def test_a_constant_response_is_an_error(data):
+    with pytest.raises(ValueError, match="'y' is 7 in all 60 rows"):
+        interlace.fit("y ~ x + (1 | g)", data.assign(y=7.0))
+
+
+def test_a_response_exactly_linear_in_x_is_an_error_or_finite(data):
+    fit = fit_or_error("y ~ x + (1 | g)", data.assign(y=2 + 3 * data.x))
+    if fit is not None:
+        assert_allclose(fit.fe_params, [2, 3], rtol=1e-6)
+
+
+def test_a_response_of_group_values_only_is_an_error_or_finite(data):
+    fit = fit_or_error("y ~ 1 + (1 | g)", data.assign(y=data.groupby("g").y.transform("mean")))
+    if fit is not None:
+        assert_allclose(fit.fe_params, data.y.mean(), rtol=1e-6)
+
+
+def test_two_rows_are_too_few():
+    with pytest.raises(ValueError, match="2"):
+        interlace.fit("y ~ 1 + (1 | g)", pd.DataFrame(dict(y=[1.0, 2.0], g=["a", "b"])))
+
+
+def test_one_level_is_an_error_that_names_the_factor(data):
+    with pytest.raises(ValueError, match="'g'.*one level"):
+        interlace.fit("y ~ x + (1 | g)", data.assign(g="only"))
+
+
+def test_a_level_per_row_is_an_error_that_says_why(data):
+    with pytest.raises(ValueError, match="60 levels.*'i'.*60 rows"):
+        interlace.fit("y ~ x + (1 | i)", data)
+
+
+def test_a_slope_without_variance_is_an_intercept(data):
+    fit = fit_or_error("y ~ x + (1 + z | g)", data)
+    if fit is not None:
+        assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=0, atol=1e-5)
+
+
+def test_a_slope_given_twice_in_two_units_is_one_slope(data):
+    fit = fit_or_error("y ~ x + (1 + x + u | g)", data)
+    if fit is not None:
+        assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 + x | g)", data).deviance, rtol=0, atol=1e-5)
+
+
+def test_a_slope_of_zeros_is_an_error_or_finite(data):
+    fit = fit_or_error("y ~ x + (1 + z | g)", data.assign(z=0.0))
+    if fit is not None:
+        assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200, 1e-100, 1e100])
+def test_responses_of_any_size_give_the_same_fit_or_an_error(data, scale):
+    expected = quiet_fit("y ~ x + (1 + x | g)", data)
+    fit = fit_or_error("y ~ x + (1 + x | g)", data.assign(y=data.y * scale))
+    if fit is not None:
+        assert_allclose(fit.theta, expected.theta, atol=1e-5)
+        assert_allclose(fit.fe_tvalues, expected.fe_tvalues, rtol=1e-5)
+
+
+def test_a_large_mean_costs_digits_only(data):
+    expected = quiet_fit("y ~ x + (1 | g)", data)
+    fit = sound(quiet_fit("y ~ x + (1 | g)", data.assign(y=data.y + 1e6)))
+    assert_allclose(fit.theta, expected.theta, atol=1e-5)
+
+
+def test_most_groups_may_have_one_row(data):
+    sound(quiet_fit("y ~ x + (1 | g)", data.assign(g=np.where(np.arange(60) < 50, np.arange(60), 55))))
+
+
+def test_two_levels_are_enough(data):
+    sound(quiet_fit("y ~ x + (1 | g)", data.assign(g=np.where(data.i % 2, "a", "b"))))
+
+
+def test_an_extreme_outlier_is_fitted(data):
+    data.loc[7, "y"] = 1e8
+    fit = sound(quiet_fit("y ~ x + (1 + x | g)", data))
+    assert fit.sigma > 1e6
+
+
+def test_integers_are_numbers_and_booleans_are_not(data):
+    fit = sound(quiet_fit("y ~ x + (1 | g)", data.assign(y=data.i)))
+    assert fit.fittedvalues.dtype == float
+    with pytest.raises(ValueError, match="'y' is not numeric but bool"):
+        interlace.fit("y ~ x + (1 | g)", data.assign(y=data.y > 0))
+
+
+def test_weights_of_very_different_size_are_sound(data):
+    sound(quiet_fit("y ~ x + (1 + x | g)", data, weights=10.0 ** (data.i.to_numpy() % 9 - 4)))
+
+
+def test_rank_deficiency_warns_once_and_names_the_columns(data):
+    with pytest.warns(UserWarning, match="'u'") as caught:
+        fit = interlace.fit("y ~ x + u + (1 | g)", data)
+    assert len(caught) == 1
+    assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=1e-12)
+
+
+def test_spellings_without_intercept_are_one_model(data):
+    fits = [quiet_fit("y ~ x + " + term, data) for term in ("(0 + x | g)", "(x - 1 | g)", "(-1 + x | g)")]
+    assert_allclose([fit.deviance for fit in fits], fits[0].deviance, rtol=1e-14)
+    assert fits[0].theta.shape == (1,)
+
+
+def test_categorical_slopes_have_a_variance_for_each_level():
+    fit = fitted("machines_slope_REML")
+    assert list(fit.variance_components["Worker"]) == ["Machine[A]", "Machine[B]", "Machine[C]"]
+
+
+@pytest.mark.slow
+def test_a_thousand_fixed_effects_are_fitted():
+    rng = np.random.default_rng(0)
+    f, g = rng.permutation(np.arange(1500) % 1000), rng.permutation(np.arange(1500) % 30)
+    y = rng.normal(size=1000)[f] + rng.normal(size=30)[g] + rng.normal(size=1500)
+    data = pd.DataFrame(dict(y=y, f=[f"f{i}" for i in f], g=[f"g{i}" for i in g]))
+    fit = quiet_fit("y ~ f + (1 | g)", data)
+    assert fit.converged and len(fit.fe_params) == 1000
+    assert np.isfinite(fit.fe_bse).all()
+    assert 0.5 < fit.theta[0] < 2
+
+
+def test_no_sound_fit_warns(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sound(interlace.fit("y ~ x + (1 | g)", data))

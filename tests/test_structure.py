@@ -1,0 +1,174 @@
+"""The integer side: elimination order, nesting, index lists, padding; all against brute force."""
+
+from itertools import combinations_with_replacement
+
+import arrays
+import jax
+import numpy as np
+import oracle
+import pytest
+
+from interlace_jax import structure
+
+every_kind = pytest.mark.parametrize("kind", oracle.KINDS)
+crossed_kinds = pytest.mark.parametrize("kind", [k for k in oracle.KINDS if "crossed" in k])
+
+
+@pytest.fixture
+def sparse(monkeypatch):
+    monkeypatch.setattr(structure, "FLOPS_PER_PAIR", 0)
+
+
+def test_parameters_are_lower_triangles_by_column_as_the_oracle_has_them():
+    for kind in oracle.KINDS:
+        for factor in oracle.random_design(0, kind).factors:
+            block = structure.Block(factor.m, tuple(len(t) for t in factor.terms))
+            assert list(block.parameters) == factor.pattern
+            assert block.k == factor.Z.shape[1]
+
+
+def test_parameter_count_is_the_length_of_theta():
+    for kind in oracle.KINDS:
+        problem = oracle.random_design(0, kind)
+        assert structure.parameter_count(arrays.plan(problem).layout.blocks) == problem.d
+
+
+@every_kind
+def test_order_leads_from_the_users_factors_to_the_blocks(kind):
+    problem = oracle.random_design(0, kind)
+    plan = arrays.plan(problem)
+    for factor, place in zip(problem.factors, plan.layout.order, strict=True):
+        assert plan.layout.blocks[place].levels == factor.m
+        np.testing.assert_array_equal(plan.codes[place], factor.codes)
+
+
+@every_kind
+def test_parents_are_the_level_of_the_next_factors_in_every_row(kind):
+    plan = arrays.plan(oracle.random_design(1, kind))
+    for j in range(plan.layout.chain):
+        for h, parent in enumerate(plan.layout.parents[j], j + 1):
+            np.testing.assert_array_equal(parent[plan.codes[j]], plan.codes[h])
+
+
+@pytest.mark.parametrize(
+    "kind, chain", [("nested", 2), ("nested_chain", 3), ("nested_crossed", 2), ("crossed_three", 1)]
+)
+def test_a_factor_comes_before_the_one_it_is_nested_in_and_only_crossed_ones_are_core(kind, chain):
+    layout = arrays.plan(oracle.random_design(0, kind)).layout
+    assert layout.chain == chain
+    levels = [block.levels for block in layout.blocks[:chain]]
+    assert levels == sorted(levels, reverse=True)
+    assert layout.q == sum(b.levels * b.k for b in layout.blocks[chain:])
+
+
+def test_the_order_of_factors_in_the_formula_does_not_change_the_elimination():
+    problem = oracle.random_design(0, "nested_crossed")
+    codes, levels = [f.codes for f in problem.factors], [f.m for f in problem.factors]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        layout = structure.plan([codes[g] for g in order], [(1,)] * 3, [levels[g] for g in order]).layout
+        assert [b.levels for b in layout.blocks] == [levels[0], levels[2], levels[1]]
+
+
+def test_the_largest_of_crossed_factors_is_eliminated():
+    rng = np.random.default_rng(0)
+    small, large = rng.permutation(np.arange(40) % 4), rng.permutation(np.arange(40) % 10)
+    layout = structure.plan([small, large], [(1,), (1,)]).layout
+    assert [b.levels for b in layout.blocks] == [10, 4]
+    # Columns count, not levels: 4 levels of 3 columns are more than 10 of one.
+    assert structure.plan([small, large], [(3,), (1,)]).layout.blocks[0].levels == 4
+
+
+def test_factors_with_the_same_partition_are_nested_in_each_other():
+    codes = np.repeat(np.arange(5), 4)
+    layout = structure.plan([codes, codes[::-1].copy()], [(1,), (1,)]).layout
+    assert (layout.chain, layout.q) == (2, 0)
+
+
+@crossed_kinds
+def test_entries_of_a_sparse_core_are_the_meetings_of_the_rows(kind, sparse):
+    plan = arrays.plan(oracle.random_design(0, kind))
+    layout = plan.layout
+    assert len(layout.entries) == layout.chain
+    for j, entries in enumerate(layout.entries):
+        met = {(int(entries.level[e]), int(entries.column[e])) for e in range(len(entries.level) - 1)}
+        expected = set()
+        for code, offset, block in zip(plan.codes[layout.chain :], layout.offsets, layout.core, strict=False):
+            pairs = set(zip(plan.codes[j].tolist(), code.tolist(), strict=True))
+            expected |= {(a, offset + b * block.k + c) for a, b in pairs for c in range(block.k)}
+        assert met == expected
+        assert len(entries.level) == len(expected) + 1  # one empty entry for padding to point at
+
+
+@crossed_kinds
+def test_rows_of_a_sparse_core_add_to_their_own_entries(kind, sparse):
+    plan = arrays.plan(oracle.random_design(0, kind))
+    layout = plan.layout
+    for j, entries in enumerate(layout.entries):
+        core = zip(plan.rows[j], plan.codes[layout.chain :], layout.offsets, layout.core, strict=False)
+        for first, code, offset, block in core:
+            for c in range(block.k):
+                np.testing.assert_array_equal(entries.level[first + c], plan.codes[j])
+                np.testing.assert_array_equal(entries.column[first + c], offset + code * block.k + c)
+
+
+@crossed_kinds
+def test_pairs_of_a_sparse_core_are_every_two_entries_of_a_level_once(kind, sparse):
+    layout = arrays.plan(oracle.random_design(0, kind)).layout
+    for entries in layout.entries:
+        real = len(entries.level) - 1
+        expected = [
+            {a, b} for a, b in combinations_with_replacement(range(real), 2) if entries.level[a] == entries.level[b]
+        ]
+        first, second, place = entries.pairs
+        found = [{int(a), int(b)} for a, b in zip(first, second, strict=True)]
+        assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+        columns = entries.column[first], entries.column[second]
+        np.testing.assert_array_equal(place, np.maximum(*columns) * layout.q + np.minimum(*columns))
+
+
+def test_fill_is_passed_up_to_the_entry_of_the_parent_in_the_same_column(sparse):
+    layout = arrays.plan(oracle.random_design(0, "nested_crossed")).layout
+    child, parent = layout.entries
+    real = slice(0, len(child.level) - 1)
+    np.testing.assert_array_equal(parent.level[child.up[0][real]], layout.parents[0][0][child.level[real]])
+    np.testing.assert_array_equal(parent.column[child.up[0][real]], child.column[real])
+
+
+def test_the_core_is_kept_dense_when_that_is_cheaper(monkeypatch):
+    problem = oracle.random_design(0, "crossed")
+    monkeypatch.setattr(structure, "FLOPS_PER_PAIR", 1e9)
+    assert arrays.plan(problem).layout.entries == ()
+    monkeypatch.setattr(structure, "FLOPS_PER_PAIR", 0)
+    assert len(arrays.plan(problem).layout.entries) == 1
+
+
+def test_buckets_hold_their_size_and_are_at_most_an_eighth_larger():
+    sizes = np.arange(1, 5000)
+    buckets = np.array([structure.bucket(int(s)) for s in sizes])
+    assert np.all(buckets >= sizes) and np.all(buckets <= sizes * 1.125)
+    assert np.all(np.diff(buckets) >= 0)
+    np.testing.assert_array_equal([structure.bucket(int(b)) for b in buckets], buckets)
+    assert len(set(buckets[1000:])) < 30
+
+
+@every_kind
+def test_padding_adds_levels_and_empty_entries_only(kind, sparse):
+    problem = oracle.random_design(0, kind)
+    exact, padded = arrays.plan(problem), arrays.plan(problem, pad=True)
+    assert padded.layout.order == exact.layout.order and padded.layout.chain == exact.layout.chain
+    for a, b in zip(exact.layout.blocks, padded.layout.blocks, strict=True):
+        assert (b.levels, b.sizes) == (structure.bucket(a.levels), a.sizes)
+    for a, b in zip(exact.layout.entries, padded.layout.entries, strict=True):
+        real = len(a.pairs[0])
+        assert np.all(b.pairs[0][real:] == len(a.level) - 1)  # the empty entry
+        assert len(b.level) >= len(a.level)
+
+
+def test_designs_of_similar_size_have_one_shape():
+    rng = np.random.default_rng(0)
+    shapes = set()
+    for m in (97, 100, 104):
+        plan = structure.plan([rng.permutation(np.arange(1000) % m)], [(2,)], pad=True)
+        leaves, tree = jax.tree.flatten(plan)
+        shapes.add((tree, tuple(leaf.shape for leaf in leaves)))
+    assert len(shapes) == 1
