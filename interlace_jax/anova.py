@@ -64,7 +64,7 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     names, fits = [f"m{i}" for i, _ in ordered], [f for _, f in ordered]
     note = REFITTED if refit and any(f.method == "REML" for f in fits) else ""
     if refit:
-        fits = [f.model.fit("ML", df_method="normal") if f.method == "REML" else f for f in fits]
+        fits = [f.by("ML") for f in fits]
     _check_methods(fits)
     table = pd.DataFrame([_criteria(f) for f in fits], index=pd.Index(names, dtype=object))
     named = list(zip(names, fits, strict=True))

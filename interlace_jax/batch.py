@@ -5,11 +5,9 @@ fit makes every lane wait for the slowest. Here all lanes take a few steps, then
 into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from . import estimate, optimize
@@ -52,10 +50,10 @@ def _start(m, reml, t):
 _moment_starts = over_lanes(lambda m, reml: estimate.moment_start(m))
 _begin = over_lanes(_start)
 _settle = over_lanes(lambda m, reml, t: estimate.settle(t, m, reml))
-_finish = over_lanes(lambda m, reml, t, found: estimate.finish(t, m, reml, found))
+_finish = over_lanes(lambda m, reml, t, *ended: estimate.finish(t, m, reml, *ended))
 
 
-@functools.partial(jax.jit, static_argnames="trips")
+@jax.jit
 def _advance(lanes, reml, states, trips):
     def one(lane, state):
         m = _of(lanes.shared, lane)
@@ -76,18 +74,24 @@ def _gathered(tree, index):
     return _take(tree, np.concatenate([index, np.full(size - len(index), index[0])]))
 
 
+def _first(tree, count):
+    """The first lanes, as NumPy."""
+    return jax.tree.map(lambda a: np.asarray(a)[:count], tree)
+
+
+def _put(whole, index, part):
+    for to, new in zip(whole, part, strict=True):
+        to[index] = new
+
+
 def _search(lanes: Lanes, reml, t) -> optimize.Bfgs:
     """BFGS of every lane from t (r, d); NumPy leaves."""
-    states = _begin(lanes, reml, t)
-    result, waiting, trips = None, np.arange(t.shape[0]), FIRST_ROUND
+    states, waiting, trips = _begin(lanes, reml, t), np.arange(t.shape[0]), FIRST_ROUND
+    result = jax.tree.map(np.array, states)
     while len(waiting):
         states = _advance(lanes, reml, states, trips)
-        host = jax.tree.map(lambda a: np.asarray(a)[: len(waiting)], states)
-        if result is None:
-            result = jax.tree.map(np.array, host)
-        else:
-            for whole, part in zip(result, host, strict=True):
-                whole[waiting] = part
+        host = _first(states, len(waiting))
+        _put(result, waiting, host)
         left = np.flatnonzero(host.status == optimize.RUNNING)
         waiting, trips = waiting[left], NEXT_ROUNDS
         if len(left):
@@ -101,20 +105,19 @@ def fit_lanes(lanes: Lanes, reml, t=None) -> estimate.Estimate:
     t = np.asarray(_moment_starts(lanes, reml) if t is None else t)
     found = _search(lanes, reml, t)
     t, steps = np.array(found.x), np.array(found.steps)
-    waiting = np.flatnonzero(estimate.near_zero(t, lanes.blocks).any(-1) & np.isfinite(found.f))
+    waiting = np.arange(len(t))
     for _ in range(estimate.MAX_RESTARTS):
+        near = estimate.near_zero(t[waiting], lanes.blocks).any(-1) & np.isfinite(found.f[waiting])
+        waiting = waiting[near]
         if not len(waiting):
             break
-        part, at = _gathered((lanes.each, t), waiting)
-        part = Lanes(lanes.shared, part)
-        settled = jax.tree.map(lambda a: np.asarray(a)[: len(waiting)], _settle(part, reml, at))
+        each, at = _gathered((lanes.each, t), waiting)
+        settled = _first(_settle(Lanes(lanes.shared, each), reml, at), len(waiting))
         t[waiting] = settled.t
         waiting = waiting[settled.restart]
         if len(waiting):
-            part, at = _gathered((lanes.each, t), waiting)
-            again = jax.tree.map(lambda a: a[: len(waiting)], _search(Lanes(lanes.shared, part), reml, np.asarray(at)))
-            for whole, new in zip(found, again, strict=True):
-                whole[waiting] = new
+            each, at = _gathered((lanes.each, t), waiting)
+            again = _first(_search(Lanes(lanes.shared, each), reml, at), len(waiting))
+            _put(found, waiting, again)
             t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
-            waiting = waiting[estimate.near_zero(t[waiting], lanes.blocks).any(-1)]
-    return jax.tree.map(np.asarray, _finish(lanes, reml, t, found._replace(steps=steps)))
+    return jax.tree.map(np.asarray, _finish(lanes, reml, t, found.g, found.predicted_decrease, steps, found.status))

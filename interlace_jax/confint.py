@@ -127,7 +127,7 @@ class Profiles:
         known = places(fit.model.design)
         self.m, self.names, self.places = fit.model.moments, names, [known[name] for name in names]
         self.criteria = {name: "ML" if known[name].kind == "beta" else criterion for name in names}
-        centres = {method: _Centre(_fitted(fit, method)) for method in set(self.criteria.values())}
+        centres = {method: _Centre(fit.by(method)) for method in set(self.criteria.values())}
         self.questions = [centres[self.criteria[name]].question(name, known[name]) for name in names]
         self.last: dict[float, tuple[float, Limit]] = {}
 
@@ -174,15 +174,6 @@ class Profiles:
         if place.kind == "beta":
             return self.m.beta0[place.i] + self.m.scale * c
         return {"sd": float, "cor": np.sin, "sigma": np.exp}[place.kind](c)
-
-
-def _fitted(fit: Fit, method: str) -> Fit:
-    """The same model by another method."""
-    if fit.method == method:
-        return fit
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the user's own fit has warned
-        return fit.model.fit(method, df_method="normal")
 
 
 class _Centre:

@@ -40,15 +40,15 @@ def emmeans(
     """Marginal means of the levels of `specs`: predictions averaged over a balanced grid, not over the rows.
 
     specs: variables of the fixed part whose combinations are wanted. by: more of them; contrasts are made within each
-    of their combinations. at: values to use for variables, as `{"x": [0, 1]}`. Every other categorical variable is
-    averaged over its levels with equal weights, every other number is held at its mean over the rows used (R's emmeans
-    instead averages over the values of a number that has only two). An offset counts with its mean.
+    of their combinations. at: values to use for variables, as `{"x": [0, 1]}`. Every other categorical variable has all
+    of its levels, with equal weights; every other number is held at its mean over the rows used (where it has two
+    values, R's emmeans takes those). An offset counts with its mean.
     ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
     """
     check_level(level)
     specs, by = ([v] if isinstance(v, str) else list(v or ()) for v in (specs, by))
     frame = variables(fit.model.design, fit.model.data)
-    values = {name: _values(frame[name], name in specs + by) for name in frame} | _at(at, frame)
+    values = {name: _values(frame[name]) for name in frame} | _at(at, frame)
     if unknown := [name for name in specs + by if name not in values]:
         raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
     grid, L = _averaged(fit.model.design, frame, values, by + specs)
@@ -56,13 +56,11 @@ def emmeans(
     return MarginalMeans(grid, L, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift)
 
 
-def _values(column: pd.Series, wanted: bool) -> list[Any]:
-    """All levels of a categorical variable; the mean of a number, unless it has been asked for by name."""
+def _values(column: pd.Series) -> list[Any]:
+    """All levels of a categorical variable, the mean of a number."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return list(column.cat.categories)
-    if wanted or column.dtype.kind not in "iuf":
-        return sorted(column.unique())
-    return [column.mean()]
+    return [column.mean()] if column.dtype.kind in "iuf" else sorted(column.unique())
 
 
 def _at(at, frame):

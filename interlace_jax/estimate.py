@@ -150,11 +150,11 @@ def estimate(m: Moments, reml=True, t0=None) -> Estimate:
     t = moment_start(m) if t0 is None else t0
     first = (t, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t, jnp.ones_like(t)))
     t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < MAX_RESTARTS), attempt, first)
-    return finish(t, m, reml, found._replace(steps=steps))
+    return finish(t, m, reml, found.g, found.predicted_decrease, steps, found.status)
 
 
-def finish(t, m: Moments, reml, found: optimize.Bfgs) -> Estimate:
-    """Everything of the estimate that follows from t (d,) and how the search for it ended."""
+def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
+    """Everything of the estimate that follows from t (d,), and how the search for it ended."""
     t = _canonical(t, m.layout.blocks)
     Lams = to_user(factors(t, m.layout.blocks), m.layout, m.A)
     _, zero = zero_columns(t, m.layout.blocks)
@@ -169,10 +169,10 @@ def finish(t, m: Moments, reml, found: optimize.Bfgs) -> Estimate:
         sigma=sigma,
         vcov=sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T),
         deviance=profiled.deviance - m.log_weights,
-        gradient=jnp.where(zero, 0.0, jnp.abs(found.g)),
-        predicted_decrease=found.predicted_decrease,
-        steps=found.steps,
-        status=found.status,
+        gradient=jnp.where(zero, 0.0, jnp.abs(gradient)),
+        predicted_decrease=predicted_decrease,
+        steps=steps,
+        status=status,
         vanishing=_vanishing(Lams, m),
     )
 

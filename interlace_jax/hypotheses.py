@@ -187,7 +187,7 @@ def _parsed(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, li
         constraints = LinearConstraints.from_spec(replaced, variable_names=plain)
     except (FormulaicError, ValueError, KeyError, RuntimeError) as err:
         raise ValueError(
-            f'the hypothesis {text!r} cannot be read; write equations in {", ".join(map(repr, names))}, as in '
+            f"the hypothesis {text!r} cannot be read; write equations in {', '.join(map(repr, names))}, as in "
             f'"{names[-1]} = 0"'
         ) from err
     L = np.atleast_2d(np.asarray(constraints.constraint_matrix, float))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -76,21 +77,18 @@ class Responses:
 
     @functools.cached_property
     def plan(self) -> structure.Plan:
+        """Layout and codes of the design."""
         return _plan(self.design)
 
     @functools.cached_property
-    def basis(self) -> Basis:
+    def prepared(self) -> tuple[Basis, Moments]:
+        """The conditioned design, and its moments with a response that stands for all."""
         d = self.design
         weights = np.ones(len(d.X)) if d.weights is None else d.weights
-        return compute.run(_condition, self.plan, d.X, [f.Z for f in d.factors], weights)
-
-    @functools.cached_property
-    def shared(self) -> Moments:
-        """The design's moments, with one response that stands for all."""
-        some = compute.run(_respond, self.plan, self.basis, np.ones((len(self.design.X), 1)))
-        return compute.run(_assemble, self.plan, self.basis, jax.tree.map(lambda a: a[0], some))
+        return compute.run(_prepare, self.plan, d.X, [f.Z for f in d.factors], weights)
 
     def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
+        """The models of one chunk, and those of it that cannot be fitted."""
         start = i * self.size
         Y = np.array(self.Y[:, start : start + self.size], dtype=float)[self.rows]
         if self.design.offset is not None:
@@ -104,12 +102,13 @@ class Responses:
         return chunks, [Failure(start + j, reason) for j, reason in reasons.items()]
 
     def _complete(self, Y, missing, part) -> Lanes:
-        return Lanes(self.shared, _respond(self.plan, self.basis, Y[:, _filled(part, self.size)]))
+        basis, shared = self.prepared
+        return Lanes(shared, _respond(self.plan, basis, Y[:, _filled(part, self.size)]))
 
     def _masked(self, Y, missing, part) -> Lanes:
         """Missing values are rows of weight zero, so every lane has a design of its own."""
         part = _filled(part, max(32, 1 << (len(part) - 1).bit_length()))
-        weights = np.where(missing[:, part], 0.0, np.asarray(self.basis.w)[:, None]).T
+        weights = np.where(missing[:, part], 0.0, self.prepared[0].w[:, None]).T
         Z = [f.Z for f in self.design.factors]
         return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y[:, part]).T, self.design.X, Z, weights))
 
@@ -127,6 +126,11 @@ class Responses:
             elif missing[:, j].any() and (reason := _unfit_rows(self.design, used)):
                 yield j, reason
 
+    def fingerprint(self) -> str:
+        """A hash of the design and of some of the responses."""
+        some = np.linspace(0, len(self.labels) - 1, 16).astype(int)
+        return _hash([self.design], [np.asarray(self.Y[:, j], float) for j in some])
+
     def problem(self, place: int) -> tuple[str, Any]:
         """Formula and data of one of the models, for `fit`."""
         frame = nw.from_native(self.data, eager_only=True)
@@ -140,29 +144,20 @@ class Responses:
         return str(formula), frame.with_columns(y).to_native()
 
 
-class Groups:
-    """One model per group of rows; groups of similar size and structure share their programs."""
+class Designs:
+    """Models with a design each; those of similar size and structure share their programs."""
 
-    start = None  # every group has its own moment estimates
+    start = None  # every model has its own moment estimates
+    size = None  # chunks depend on the designs alone
 
-    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any]):
-        self.formula, self.arguments = formula, arguments
-        self.data = nw.from_native(data, eager_only=True).to_pandas()
-        if by not in self.data.columns:
-            raise ValueError(
-                f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
-            )
-        for name in ("weights", "offset"):
-            if not (arguments[name] is None or isinstance(arguments[name], str)):
-                raise ValueError(f"with by=, {name} must be the name of a column")
-        self.rows = self.data.groupby(by, sort=True, observed=True).indices
-        self.labels = pd.Index(list(self.rows), name=by)
+    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any]):
+        self.formula, self.labels, self.arguments = formula, labels, arguments
         alike: dict[Any, list[int]] = {}
         self.designs: list[Design | None] = []
         self.failures: list[Failure] = []
-        for place in range(len(self.labels)):
+        for place in range(len(labels)):
             try:
-                design = self._design(place)
+                design = self.make(place)
                 alike.setdefault(_shape(design), []).append(place)
             except ValueError as err:
                 design = None
@@ -174,23 +169,18 @@ class Groups:
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
-            raise ValueError(
-                f"none of the {len(self.labels)} models can be fitted; the first: {self.failures[0].reason}"
-            )
+            raise ValueError(f"none of the {len(labels)} models can be fitted; the first: {self.failures[0].reason}")
         self.design = max(sound, key=lambda d: len(d.columns))
 
-    def _design(self, place: int) -> Design:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
-            design = build(self.formula, self.data.iloc[self.rows[self.labels[place]]], **self.arguments)
-        if is_constant(design.y):
-            raise ValueError("the response is constant")
-        return design
+    def make(self, place: int) -> Design:
+        """The design of one model, or a ValueError that says why there is none."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
+        """The models of one chunk; with the first, all that cannot be fitted."""
         places = np.array(self.parts[i])
         designs = [self.designs[p] for p in self.parts[i]]
         models = [_padded_model(d) for d in designs]
@@ -198,9 +188,42 @@ class Groups:
         lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *filled))
         return [Chunk(places, designs[0], Lanes(None, lanes))], self.failures if i == 0 else []
 
+    def fingerprint(self) -> str:
+        """A hash of all designs and responses."""
+        sound = [d for d in self.designs if d is not None]
+        return _hash(sound, [d.y for d in sound])
+
+
+class Groups(Designs):
+    """One model per group of rows."""
+
+    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any]):
+        self.data = nw.from_native(data, eager_only=True).to_pandas()
+        if by not in self.data.columns:
+            raise ValueError(
+                f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
+            )
+        for name in ("weights", "offset"):
+            if not (arguments[name] is None or isinstance(arguments[name], str)):
+                raise ValueError(f"with by=, {name} must be the name of a column")
+        self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
+        super().__init__(formula, pd.Index([label for label, _ in self.rows], name=by), arguments)
+
+    def make(self, place: int) -> Design:
+        """The design of one group."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
+            design = build(self.formula, self._part(place), **self.arguments)
+        if is_constant(design.y):
+            raise ValueError("the response is constant")
+        return design
+
+    def _part(self, place: int) -> pd.DataFrame:
+        return self.data.iloc[self.rows[place][1]]
+
     def problem(self, place: int) -> tuple[str, Any]:
         """Formula and data of one of the models, for `fit`."""
-        return str(self.formula), self.data.iloc[self.rows[self.labels[place]]]
+        return str(self.formula), self._part(place)
 
 
 def responses_of(formula: Formula, data: Any, responses: Any, arguments: dict[str, Any]) -> Responses:
@@ -234,6 +257,14 @@ def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
 def _plan(design: Design, rounded=int) -> structure.Plan:
     used = design.factors
     return structure.plan([f.codes for f in used], [f.sizes for f in used], [len(f.levels) for f in used], rounded)
+
+
+def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
+    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z) for f in d.factors)) for d in designs]
+    found = hashlib.sha256()
+    for a in [*jax.tree.leaves(arrays), *more]:
+        found.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _power_of_two(size: int) -> int:
@@ -285,7 +316,7 @@ def _chunk_size(layout: structure.Layout, p: int) -> int:
 
 
 def run_all(
-    work: Responses | Groups, method: str, checkpoint: Any = None, progress: bool | None = None
+    work: Responses | Designs, method: str, checkpoint: Any = None, progress: bool | None = None
 ) -> pd.DataFrame:
     """Fit all chunks, as many at a time as there are cores: one row a model, in order."""
     store = None if checkpoint is None else _Store(Path(checkpoint), work, method)
@@ -309,7 +340,8 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
         chunks, failures = work.chunk(i)
         tables = [_table(chunk, reml, work.start) for chunk in chunks]
     if failures:
-        tables.append(pd.DataFrame({"status": [f.reason for f in failures]}, index=[f.place for f in failures]))
+        nothing = dict(status=[f.reason for f in failures], converged=False, singular=False, nobs=0)
+        tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))
     table = pd.concat(tables).sort_index()
     if store is not None:
         store.write(i, table)
@@ -350,18 +382,25 @@ def _theta_names(design: Design) -> list[str]:
 
 
 class _Store:
-    """Finished chunks in a folder; a file is complete or not there."""
+    """Finished chunks in a folder; a file is complete or not there.
 
-    def __init__(self, folder: Path, work: Responses | Groups, method: str):
+    Their size is kept with them and used again: it depends on the machine, and with it the last digits of the results.
+    """
+
+    def __init__(self, folder: Path, work: Responses | Designs, method: str):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, plan = folder, folder / "run.json"
-        mine = dict(formula=str(work.formula), method=method, models=len(work.labels), chunks=len(work))
+        mine = dict(formula=str(work.formula), method=method, models=len(work.labels), data=work.fingerprint())
         if plan.exists():
             found = json.loads(plan.read_text())
-            if found != mine:
-                raise ValueError(f"the checkpoint {str(folder)!r} belongs to another run, {found}; this one is {mine}")
+            work.size = found.pop("size")
+            if other := [name for name in mine if mine[name] != found[name]]:
+                raise ValueError(
+                    f"the checkpoint {str(folder)!r} belongs to another run: its {other[0]} is {found[other[0]]!r}, "
+                    f"here it is {mine[other[0]]!r}; give this run a folder of its own"
+                )
         else:
-            _write(plan, lambda path: path.write_text(json.dumps(mine)))
+            _write(plan, lambda path: path.write_text(json.dumps(mine | dict(size=work.size))))
 
     def _path(self, i: int) -> Path:
         return self.folder / f"chunk-{i:06d}.parquet"
@@ -389,7 +428,7 @@ class Many:
     """
 
     def __init__(
-        self, work: Responses | Groups, method: str, df_method: str, table: pd.DataFrame, single: Callable[[int], Any]
+        self, work: Responses | Designs, method: str, df_method: str, table: pd.DataFrame, single: Callable[[int], Any]
     ):
         self.method, self.df_method, self._work, self._single = method, df_method, work, single
         self._table = table.set_axis(work.labels)
@@ -507,21 +546,21 @@ class Many:
     @property
     def nobs(self) -> pd.Series:
         """Rows used; 0 for a model that could not be fitted."""
-        return self._table["nobs"].fillna(0).astype(int)
+        return self._table["nobs"]
 
     @property
     def converged(self) -> pd.Series:
         """Whether what is left to gain is negligible."""
-        return self._table["converged"].eq(True)
+        return self._table["converged"]
 
     @property
     def is_singular(self) -> pd.Series:
         """Whether a variance is 0 or a correlation +-1."""
-        return self._table["singular"].eq(True).rename("is_singular")
+        return self._table["singular"].rename("is_singular")
 
     @property
     def status(self) -> pd.Series:
-        """ "converged", "stalled", "step limit", or why a model could not be fitted."""
+        """How each search ended: "converged", "stalled", "step limit"; or why a model could not be fitted."""
         return self._table["status"]
 
     @property
@@ -553,11 +592,16 @@ def _false_discovery(p: pd.Series, method: str) -> pd.Series:
 
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
-_condition = jax.jit(condition)
 _respond = jax.jit(respond)
-_assemble = jax.jit(assemble)
 _masked_moments = jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0)))
 _group_moments = jax.jit(jax.vmap(moments))
+
+
+@jax.jit
+def _prepare(plan, X, Z, weights):
+    basis = condition(plan, X, Z, weights)
+    some = jax.tree.map(lambda a: a[0], respond(plan, basis, jnp.ones((X.shape[0], 1))))
+    return basis, assemble(plan, basis, some)
 
 
 @over_lanes

@@ -270,7 +270,7 @@ _finish = jax.jit(estimate.finish)
 @jax.jit
 def _search(m, reml, t):
     found = estimate.search(m, reml, estimate.moment_start(m) if t is None else t)
-    return found, estimate.finish(found.x, m, reml, found)
+    return estimate.finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
 
 
 @jax.jit
@@ -292,12 +292,12 @@ def _optimise(m: Moments, reml: bool, t: np.ndarray | None) -> estimate.Estimate
     """`estimate.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
     steps = 0
     for _ in range(estimate.MAX_RESTARTS):
-        found, made = run(_search, m, reml, t)
-        steps += int(found.steps)
-        if not estimate.near_zero(found.x, m.layout.blocks).any():
+        made = run(_search, m, reml, t)
+        steps += int(made.steps)
+        if not estimate.near_zero(made.t, m.layout.blocks).any():
             break
-        t, restart = run(_settle, found.x, m, reml)
-        made = run(_finish, t, m, reml, found)
+        t, restart = run(_settle, made.t, m, reml)
+        made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
         if not restart:
             break
     return replace(made, steps=steps)

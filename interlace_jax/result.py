@@ -22,7 +22,7 @@ from .deviance import deviance
 from .errors import ConvergenceWarning, SingularFitWarning
 from .estimate import NEGLIGIBLE, Estimate
 from .prediction import fitted_values, predict
-from .resampling import Bootstrap, simulate
+from .resampling import Bootstrap, bootstrap, simulate
 
 if TYPE_CHECKING:
     from .model import Model
@@ -350,9 +350,15 @@ class Fit:
         Y = simulate(self._design, self.estimate.beta, self.Lambdas, self.sigma, nsim, seed)
         return pd.DataFrame(Y, index=self._design.index)
 
-    def bootstrap(self, n: int = 1000, seed: Any = None, progress: bool | None = None) -> Bootstrap:
-        """Parametric bootstrap: the model refitted to n responses simulated from this fit, as one batch."""
-        return Bootstrap(self, self.simulate(n, seed).to_numpy(), progress)
+    def bootstrap(
+        self, n: int = 1000, seed: Any = None, kind: str = "parametric", progress: bool | None = None
+    ) -> Bootstrap:
+        """The model refitted to n sets of new data, as one batch.
+
+        kind: "parametric", responses simulated from this fit; or "cases", whole groups drawn with replacement, for one
+        grouping factor or nested ones (crossed groups are not independent of each other).
+        """
+        return bootstrap(self, n, seed, kind, progress)
 
     @property
     def parameters(self) -> pd.Series:
@@ -400,7 +406,8 @@ class Fit:
 
         fn: takes `p` with `p.beta` (p,), `p.theta` (d,), `p.sigma`, `p["x"]` (a coefficient) and `p.covariance("g")`
         (k, k), and returns a number (the result is a Series) or a vector (a DataFrame); write it with `jax.numpy`.
-        scale: where the interval is computed: "identity", "log", "logit" or "fisher".
+        scale: where the interval is computed: "identity", "log", "logit" or "fisher". A variance estimated at 0 counts
+        as known to be 0: the likelihood has no quadratic there.
 
         >>> fit.delta(lambda p: p["Days"] / p.sigma)
         """
@@ -461,6 +468,14 @@ class Fit:
         many on each side of the estimate. parm, criterion: as in `confint`.
         """
         return profile(self, parm, criterion, zmax, points)
+
+    def by(self, method: str) -> Fit:
+        """The same model fitted by "ML" or "REML", without repeating the warnings of this fit."""
+        if method == self.method:
+            return self
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return self.model.fit(method, df_method="normal")
 
     # For the eye
 

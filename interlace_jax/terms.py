@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from formulaic.materializers.types import ScopedTerm
 from formulaic.model_spec import ModelSpec
-from formulaic.parser.types import Term
+from formulaic.parser.types import Factor, Term
+from formulaic.utils.variables import get_required_variables
 
 from .design import Design
 
@@ -23,9 +24,18 @@ DEPENDENT = 1e-9  # a column is redundant if its part outside those before it is
 def variables(design: Design, data: Any) -> pd.DataFrame:
     """The variables of the fixed part in the n rows used, as the model sees them."""
     frame = nw.from_native(nw.to_native(data, pass_through=True), eager_only=True)
-    needed = map(str, formulaic.Formula(design.formula.fixed).required_variables)
+    factors = [factor for term in formulaic.Formula(design.formula.fixed) for factor in term.factors]
+    needed = dict.fromkeys(name for factor in factors for name in _names(factor))
     columns = {name: _taken(frame[name], design.rows) for name in needed if name in frame.columns}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(design.rows)))
+
+
+def _names(factor: Factor) -> list[str]:
+    """Names that a factor of a term uses; those that are no columns are functions."""
+    if factor.eval_method.value == "lookup":
+        return [factor.expr]
+    found = get_required_variables(factor.expr) if factor.eval_method.value == "python" else ()
+    return sorted({str(name) for variable in found for name in (variable, variable.root)})
 
 
 def _taken(column: nw.Series, rows: np.ndarray) -> pd.Series:

@@ -43,7 +43,7 @@ def kernel(theta: Array, m: moments.Moments, reml: bool) -> dict[str, Any]:
 @quick_jit
 def _kernel(theta, m, reml):
     t = covariance.to_conditioned(theta, m.layout, m.A)
-    made = estimate.finish(t, m, reml, optimize.start(t, jnp.ones_like(t)))
+    made = estimate.finish(t, m, reml, jnp.zeros_like(t), 0.0, 0, optimize.CONVERGED)
     value, gradient = jax.value_and_grad(of_theta)(theta, m, reml)
     joint = deviance.joint_deviance(t, jnp.log(1.7), m, reml)
     covariances = modes.mode_covariances(t, m)

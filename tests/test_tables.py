@@ -33,7 +33,13 @@ def crossed():
 
 def at(fit, **changes):
     """The fit with other numbers in its estimate: tables for results that data seldom give."""
-    return Fit(fit.model, replace(fit.estimate, **changes), fit.method, fit.df_method)
+    return with_estimate(fit.model, replace(fit.estimate, **changes))
+
+
+def with_estimate(model, estimate):
+    """A REML fit of any estimate, singular where its theta is."""
+    fit = Fit(model, estimate, "REML", "satterthwaite")
+    return Fit(model, replace(estimate, vanishing=[np.diag(Lam) == 0.0 for Lam in fit.Lambdas]), "REML", "satterthwaite")
 
 
 def section(text, title):
@@ -261,7 +267,7 @@ def test_a_singular_correlated_term_is_told_by_what_is_wrong(slope, theta, piece
 def test_an_uncorrelated_slope_without_variance_is_to_be_left_out(sleepstudy, slope):
     model = interlace.compile("Reaction ~ Days + (1 + Days || Subject)", sleepstudy)
     estimate = replace(slope.estimate, theta=np.array([0.9, 0.0]))
-    message = tables.singular_message(Fit(model, estimate, "REML", "satterthwaite"))
+    message = tables.singular_message(with_estimate(model, estimate))
     assert "consider leaving 'Days' out of the random effects of 'Subject'" in message
     assert "||" not in message
 
@@ -269,7 +275,7 @@ def test_an_uncorrelated_slope_without_variance_is_to_be_left_out(sleepstudy, sl
 def test_three_effects_of_rank_two_determine_each_other(slope):
     model = interlace.compile("score ~ 1 + (0 + Machine | Worker)", interlace.load_dataset("machines"))
     estimate = replace(slope.estimate, theta=np.array([1.0, 0.5, 0.4, 1.0, 0.7, 0.0]))
-    message = tables.singular_message(Fit(model, estimate, "REML", "satterthwaite"))
+    message = tables.singular_message(with_estimate(model, estimate))
     assert "'Machine[A]', 'Machine[B]' and 'Machine[C]' of 'Worker' determine each other" in message
     assert "try (0 + Machine || Worker)" in message
 
