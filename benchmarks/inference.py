@@ -1,4 +1,4 @@
-"""Degrees of freedom and profile intervals against lmerTest, pbkrtest and lme4, in one run: `python benchmarks/inference.py`.
+"""Degrees of freedom and profiles against lmerTest, pbkrtest and lme4, in one run: `python benchmarks/inference.py`.
 
 Warm medians in milliseconds, each on a fresh fit, so that nothing is remembered from the call before; the first call
 (compilation, or its copy on disk) apart. R runs on one BLAS thread.

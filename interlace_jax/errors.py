@@ -1,4 +1,4 @@
-"""Warnings that say what is the matter with a fit. Wrong input is a ValueError or TypeError where it is found."""
+"""Warnings that say what is the matter with a fit, and words for errors (a ValueError or TypeError where input is met)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,3 +20,10 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Refuse a value that is none of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+
+
+def listed(names: Iterable[Any], most: int = 10) -> str:
+    """Names for a message: the first of them, quoted, and how many there are."""
+    names = list(names)
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f", ... ({len(names)} in all)" if len(names) > most else "")

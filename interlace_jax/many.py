@@ -29,6 +29,7 @@ from .design import Design, build, is_constant
 from .errors import RankWarning, one_of
 from .formula import Formula
 from .moments import Basis, Moments, assemble, condition, moments, respond
+from .permutation import PermutationTest, permutation_test
 from .variances import component_names, component_pairs
 
 MOST_LANES = 2048  # a chunk that stays in the processor's cache is twice as fast as one that does not
@@ -125,6 +126,10 @@ class Responses:
                 yield j, "the response is constant"
             elif missing[:, j].any() and (reason := _unfit_rows(self.design, used)):
                 yield j, reason
+
+    def with_design(self, design: Design) -> Responses:
+        """The same responses on another design of the same rows."""
+        return Responses(design, self.data, self.Y, self.labels, self.rows, self.arguments)
 
     def fingerprint(self) -> str:
         """A hash of the design and of some of the responses."""
@@ -573,6 +578,40 @@ class Many:
         one_of("method", method, ("bh", "by"))
         p = self.fe_pvalues
         return p.apply(lambda column: _false_discovery(column, method))
+
+    def of(self, work: Responses) -> Many:
+        """The same models of another design."""
+        return Many(work, self.method, self.df_method, run_all(work, self.method, progress=False), self._single)
+
+    def permutation_test(
+        self,
+        predictor: str,
+        n: int = 1000,
+        *,
+        within: str | None = None,
+        between: str | None = None,
+        seed: Any = None,
+        progress: bool | None = None,
+    ) -> PermutationTest:
+        """Permutation test of a predictor in every model, and in all of them together by the largest |t| (max-T).
+
+        The values of the predictor are shuffled n times, the same way for all responses, and every model is refitted.
+
+        Parameters
+        ----------
+        predictor
+            A column of the data. All coefficients that it enters are tested.
+        within
+            A column: values move among the rows of each of its levels, as for a condition that varies within subjects.
+        between
+            A column: whole levels exchange their values, as for a property of subjects. Without either, rows exchange
+            theirs.
+        seed
+            Anything `numpy.random.default_rng` takes; the same seed gives the same permutations.
+        """
+        if not isinstance(self._work, Responses):
+            raise ValueError("a permutation test needs models that share a design: use responses= in place of by=")
+        return permutation_test(self, self._work, predictor, n, within, between, seed, progress)
 
     def to_frame(self) -> pd.DataFrame:
         """One tidy frame: a row per model and coefficient with `estimate se df t p`."""

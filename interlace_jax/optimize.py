@@ -1,4 +1,4 @@
-"""BFGS as one flat loop: one value-and-gradient a trip, accept or backtrack by selection. Knows nothing of mixed models.
+"""BFGS as one flat loop: a value-and-gradient a trip, accept or backtrack by selection. Knows nothing of mixed models.
 
 The same code serves one problem and, under `vmap`, many: there is no inner line-search loop for lanes to wait in, and
 the objective appears once in the program, which halves the time to compile it.
@@ -85,7 +85,7 @@ def _updated(H, dx, dg):
 
 
 def minimise(value_and_grad, x, curvature=None, tol=None) -> Bfgs:
-    """Run to the end. value_and_grad: (d,) -> (scalar, (d,)); x (d,) start; curvature (d,): rough Hessian diagonal there."""
+    """Run to the end. value_and_grad: (d,) -> (scalar, (d,)). x (d,): start. curvature (d,): rough Hessian diagonal."""
     curvature = jnp.ones_like(x) if curvature is None else curvature
     tol = tolerance(x.dtype) if tol is None else tol
     begin = start(x, curvature)

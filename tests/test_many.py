@@ -121,7 +121,7 @@ def test_responses_may_come_in_any_form(tmp_path):
         assert list(found.index) == (list(range(12)) if isinstance(responses, np.ndarray) else names)
 
 
-@each_design
+@pytest.mark.parametrize("name", ["slopes, weights and offset", "crossed"])
 def test_a_missing_value_leaves_out_that_row_of_that_response_only(name):
     right, arguments = DESIGNS[name]
     Y, rng = _responses().copy(), np.random.default_rng(3)
@@ -242,7 +242,7 @@ def _genes() -> pd.DataFrame:
     """Eleven genes with different rows and levels; the last five cannot be fitted as the formula says."""
     rng = np.random.default_rng(4)
     parts = []
-    sizes = [(40, 5), (33, 5), (64, 8), (64, 8), (90, 11), (17, 3), (40, 5), (40, 1), (3, 2)]
+    sizes = [(40, 5), (33, 5), (64, 8), (64, 8), (90, 11), (35, 7), (40, 5), (40, 1), (2, 2)]
     for gene, (rows, levels) in enumerate(sizes):
         g = np.arange(rows) % levels
         x = rng.normal(size=rows)
@@ -281,7 +281,7 @@ def test_a_group_of_lower_rank_has_no_estimate_for_the_dropped_coefficient():
 def test_a_group_that_cannot_be_fitted_says_why():
     many = _by_gene()
     assert "level" in many.status["gene7"]
-    assert "levels" in many.status["gene8"] or "rows" in many.status["gene8"]
+    assert "2 rows" in many.status["gene8"]
     assert "constant" in many.status["gene9"]
     assert many.converged.sum() == 7
     assert many.fe_params.index.name == "gene"
@@ -294,7 +294,7 @@ def test_one_group_rebuilt_is_the_fit_of_its_rows():
 
 
 def test_groups_with_different_columns_share_a_table():
-    frame = _genes()[lambda d: d["gene"].isin(["gene0", "gene2", "gene4"])].copy()
+    frame = _genes()[lambda d: d["gene"].isin(["gene0", "gene2"])].copy()
     frame["kind"] = np.where(frame["gene"] == "gene0", "a", np.resize(["a", "b", "c"], len(frame)))
     many = interlace.fit_many("y ~ x + kind + (1 | g)", frame, by="gene")
     fit = quiet_fit("y ~ x + kind + (1 | g)", frame[frame["gene"] == "gene2"])

@@ -1,0 +1,136 @@
+"""Any data frame -> the columns a model uses, as pandas, with their types checked and missing values found. Host."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+
+def as_frame(data: Any) -> pd.DataFrame | nw.DataFrame:
+    """A frame as pandas, or as narwhals wraps it; refuses what is none."""
+    if isinstance(data, pd.DataFrame):
+        return data
+    try:
+        native = nw.to_native(data, pass_through=True)
+        return native if isinstance(native, pd.DataFrame) else nw.from_native(data, eager_only=True)
+    except TypeError:
+        raise TypeError(
+            f"data must be a pandas or polars data frame, not {type(data).__name__}; "
+            "collect() a lazy frame, wrap arrays in pandas.DataFrame"
+        ) from None
+
+
+def get_column(frame: pd.DataFrame | nw.DataFrame, name: str, where: str) -> pd.Series:
+    """One column as a pandas Series; `where` says in which term a missing one was asked for."""
+    try:
+        column = frame[name]
+    except (KeyError, nw.exceptions.ColumnNotFoundError):
+        raise ValueError(_unknown_message(name, where, list(frame.columns))) from None
+    if isinstance(column, pd.DataFrame):
+        raise ValueError(f"the data have {column.shape[1]} columns named {name!r}; rename all but one")
+    return column if isinstance(column, pd.Series) else _to_pandas(column)
+
+
+def _unknown_message(name: str, where: str, columns: list[Any]) -> str:
+    names = [str(column) for column in columns]
+    folded = {column.lower(): column for column in names}
+    near = [folded[match] for match in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    listing = f" The columns are {', '.join(map(repr, names))}." if len(names) <= 20 else ""
+    return f"column {name!r} (in the {where}) is not in the data{hint or ';' if listing else hint}{listing}"
+
+
+def _to_pandas(column: nw.Series) -> pd.Series:
+    """A column of another library; integers keep their type when some are missing."""
+    dtype = column.dtype
+    if isinstance(dtype, nw.Enum):
+        return pd.Series(pd.Categorical(column.to_list(), categories=list(dtype.categories)))
+    if isinstance(dtype, nw.Categorical):
+        return pd.Series(column.cast(nw.String).to_list())
+    if dtype.is_integer() and column.is_null().any():
+        null = column.is_null().to_numpy()
+        return pd.Series(pd.arrays.IntegerArray(column.fill_null(0).cast(nw.Int64).to_numpy(), null))
+    return pd.Series((column.cast(nw.Float64) if dtype.is_decimal() else column).to_numpy())
+
+
+def _usable(column: pd.Series) -> pd.Series:
+    """Without missing values a column needs no nullable or object type; narrow integers would overflow in products."""
+    dtype = column.dtype
+    if dtype == "float64" or dtype == "int64" or dtype == "str":
+        return column
+    if isinstance(dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories()
+    if dtype.kind == "O" and isinstance(dtype, np.dtype):
+        column = column.infer_objects()
+        return column.astype(float) if pd.api.types.infer_dtype(column, skipna=False) == "decimal" else column
+    for kind, target in _TARGETS:
+        if kind(dtype):
+            return column.astype(target)
+    return column
+
+
+_TARGETS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (pd.api.types.is_bool_dtype, "bool"),
+    (pd.api.types.is_integer_dtype, "int64"),
+    (pd.api.types.is_float_dtype, "float64"),
+    (pd.api.types.is_string_dtype, "str"),
+)
+
+
+def row_vector(frame: pd.DataFrame | nw.DataFrame, what: str, value: str | Iterable[float] | None) -> np.ndarray | None:
+    """Weights or offset as (n,) float64, NaN where missing."""
+    if value is None:
+        return None
+    shown = f"the {what} {value!r}" if isinstance(value, str) else f"the {what}"
+    values = get_column(frame, value, what) if isinstance(value, str) else value
+    try:
+        values = pd.Series(values.to_numpy() if hasattr(values, "to_numpy") else values)
+        vector = values.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise ValueError(f"{shown} must be numbers: a column name, or one number per row of the data") from None
+    if len(vector) != len(frame):
+        raise ValueError(f"{shown}: {len(vector)} values, but the data have {len(frame)} rows; give one per row")
+    if np.isinf(vector).any():
+        raise ValueError(f"{shown} has infinite values in {np.isinf(vector).sum()} rows")
+    return vector
+
+
+def check_weights(weights: np.ndarray) -> None:
+    """Refuse prior weights that are negative, infinite, or all zero."""
+    if (weights < 0).any():
+        raise ValueError(f"the weights are negative in {(weights < 0).sum()} rows; they must be 0 or more")
+    if not (weights != 0).any():
+        raise ValueError("the weights are 0 in all rows; at least some must be positive")
+
+
+def missing_values(columns: Mapping[str, pd.Series], **vectors: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Where values are missing, by name of the column; only columns with any."""
+    masks = {name: column.isna().to_numpy() for name, column in columns.items()}
+    masks |= {name: np.isnan(vector) for name, vector in vectors.items() if vector is not None}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def complete_rows(missing: Mapping[str, np.ndarray], used: np.ndarray, na_action: str) -> tuple[np.ndarray, int]:
+    """Positions of the rows with nothing missing, and the number of rows left out for that."""
+    complete = used
+    for mask in missing.values():
+        complete = complete & ~mask
+    rows = np.flatnonzero(complete)
+    counts = ", ".join(f"{name!r} ({(mask & used).sum()})" for name, mask in missing.items() if (mask & used).any())
+    if counts and na_action == "raise":
+        raise ValueError(f"na_action='raise': missing values in {counts}; drop or fill them, or use na_action='drop'")
+    if len(rows) == 0:
+        raise ValueError(f"all {used.sum()} rows have missing values: in {counts}")
+    return rows, int(used.sum()) - len(rows)
+
+
+def take_rows(columns: Mapping[str, pd.Series], rows: np.ndarray, n: int) -> dict[str, pd.Series]:
+    """The same columns on some of their n rows, with types that can be computed with."""
+    if len(rows) < n:
+        columns = {name: column.iloc[rows] for name, column in columns.items()}
+    return {name: _usable(column) for name, column in columns.items()}

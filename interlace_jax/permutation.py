@@ -1,0 +1,100 @@
+"""Permutation tests of a predictor over many responses: the predictor is shuffled, every model refitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import narwhals.stable.v1 as nw
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .design import build
+
+if TYPE_CHECKING:
+    from .many import Many, Responses
+
+
+@dataclass(frozen=True, eq=False)
+class PermutationTest:
+    """Two-sided permutation p-values of |t|."""
+
+    table: pd.DataFrame
+    "A row per model and coefficient: `t`, its own `p`, and `p_max`, adjusted over the models by the largest |t|."
+    null: pd.DataFrame = field(repr=False)
+    "Largest |t| over the models, permutations x coefficients."
+    outcomes: pd.DataFrame = field(repr=False)
+    "A row per permutation: models `fitted`, `converged` and `singular`."
+
+
+def permutation_test(
+    many: Many,
+    work: Responses,
+    predictor: str,
+    n: int,
+    within: str | None,
+    between: str | None,
+    seed: Any,
+    progress: bool | None,
+) -> PermutationTest:
+    """See `Many.permutation_test`; work: where the models come from."""
+    frame, used = nw.from_native(work.data, eager_only=True), work.design.rows
+    shuffle = _shuffle(frame, used, predictor, within, between)
+    rng, observed = np.random.default_rng(seed), many.fe_tvalues.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding
+    largest, outcomes = [], []
+    reached, changed = np.zeros(observed.shape, int), np.zeros(observed.shape[1], bool)
+    for _ in tqdm(range(n), unit="permutation", disable=progress is False, delay=1.0):
+        rows = np.arange(len(frame))
+        rows[used] = used[shuffle(rng)]
+        permuted = frame.with_columns(frame[predictor][rows.tolist()].alias(predictor))
+        design = build(work.formula, permuted.to_native(), **work.arguments, response=False)
+        if design.columns != work.design.columns:
+            raise ValueError(f"a permutation of {predictor!r} changes which coefficients can be estimated")
+        changed |= np.any(design.X != work.design.X, 0)
+        again = many.of(work.with_design(design))
+        t = again.fe_tvalues.abs().to_numpy()
+        largest.append(np.fmax.reduce(t, 0))
+        reached += t >= observed
+        outcomes.append((np.isfinite(t).any(1).sum(), again.converged.sum(), again.is_singular.sum()))
+    largest, names = np.array(largest), np.array(work.design.columns)
+    above = (largest[:, None] >= observed).sum(0)
+    tables = [_table(many.fe_tvalues[names[j]], names[j], reached[:, j], above[:, j], n) for j in np.flatnonzero(changed)]
+    table = pd.concat(tables).rename_axis(work.labels.name or "model").reset_index()
+    null = pd.DataFrame(largest[:, changed], columns=names[changed])
+    return PermutationTest(table, null, pd.DataFrame(outcomes, columns=["fitted", "converged", "singular"]))
+
+
+def _table(t: pd.Series, name: str, reached, above, n) -> pd.DataFrame:
+    """The data as they are count as one of n + 1 arrangements (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. 9)."""
+    p = {what: np.where(t.notna(), (1 + count) / (n + 1), np.nan) for what, count in (("p", reached), ("p_max", above))}
+    return pd.DataFrame(dict(coefficient=name, t=t) | p, index=t.index)
+
+
+def _shuffle(frame: nw.DataFrame, used: np.ndarray, predictor: str, within: str | None, between: str | None):
+    """A function of a random generator: for every row used (n,), which of them its new value comes from."""
+    if within is not None and between is not None:
+        raise ValueError("give within= (shuffle inside each level) or between= (shuffle whole levels), not both")
+    for name in (predictor, within, between):
+        if name is not None and name not in frame.columns:
+            raise ValueError(f"{name!r} is not a column of the data; there are {', '.join(frame.columns)}")
+    n = len(used)
+    if within is None and between is None:
+        return lambda rng: rng.permutation(n)
+    codes = _codes(frame, within or between)[used]
+    if within is not None:
+        home = np.argsort(codes, kind="stable")
+        back = np.argsort(home)
+        return lambda rng: np.lexsort((rng.random(n), codes))[back]
+    _, first, level = np.unique(codes, return_index=True, return_inverse=True)
+    values = _codes(frame, predictor)[used]
+    if np.any(values != values[first][level]):
+        raise ValueError(
+            f"{predictor!r} varies within the levels of {between!r}, so that whole levels cannot be shuffled: "
+            f"write within={between!r}"
+        )
+    return lambda rng: first[rng.permutation(len(first))][level]
+
+
+def _codes(frame: nw.DataFrame, name: str) -> np.ndarray:
+    return pd.factorize(frame[name].to_pandas())[0]
