@@ -11,6 +11,7 @@ from .model import Model as Model
 from .model import compile as compile
 from .model import fit as fit
 from .model import fit_many as fit_many
+from .power import power as power
 from .result import Fit as Fit
 
 __version__ = "0.1.0"

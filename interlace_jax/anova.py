@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 F_COLUMNS = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
-REFITTED = "refitted by ML: REML criteria of different fixed parts cannot be compared"
+REFITTED = "REML fits are refitted by ML: REML criteria of different fixed parts cannot be compared"
 
 
 def f_table(design: Design, data: Any, c: Coefficients, sigma: float, type: int) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
 
     fits: in any order; each is compared with the next smaller one.
-    refit: refit REML fits by ML first, as models with different fixed parts need; `attrs["note"]` of the table says so.
+    refit: refit REML fits by ML first, as models with different fixed parts need, and say so in a warning.
         False compares the fits as they are: REML fits must then have the same fixed part.
     nsim: also simulate so many responses from the smaller model, fit both models to each, and give the share of
         statistics at least as large in `Pr(>Chisq) simulated` (seed: of the random numbers).
@@ -62,15 +62,15 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
         _check_same_data(a.model.design, b.model.design)
     ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)
     names, fits = [f"m{i}" for i, _ in ordered], [f for _, f in ordered]
-    note = REFITTED if refit and any(f.method == "REML" for f in fits) else ""
-    if refit:
+    if refit and any(f.method == "REML" for f in fits):
+        warnings.warn(REFITTED, stacklevel=2)
         fits = [f.by("ML") for f in fits]
     _check_methods(fits)
     table = pd.DataFrame([_criteria(f) for f in fits], index=pd.Index(names, dtype=object))
     named = list(zip(names, fits, strict=True))
     tests = [_compare(small, big, nsim, seed) for small, big in itertools.pairwise(named)]
     table = table.join(pd.DataFrame(tests, index=table.index[1:]))
-    table.attrs |= {"models": {name: str(f.model.design.formula) for name, f in named}, "note": note}
+    table.attrs["models"] = {name: str(f.model.design.formula) for name, f in named}
     return table
 
 

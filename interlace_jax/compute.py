@@ -90,7 +90,7 @@ def island(function):
     """`function` computed in float64 inside a float32 program: wider inside, the caller's dtype outside.
 
     A transposed program runs outside the 64-bit context, so the derivative rule is recursive: the tangent is an island
-    of the Jacobian, and every order is evaluated inside. Takes and returns arrays; where 64 bits are on, nothing is done.
+    of the Jacobian, and every order is evaluated inside. Takes and returns arrays; in 64 bits nothing is done.
     """
 
     def wide(*args):

@@ -1,4 +1,4 @@
-"""Warnings that say what is the matter with a fit, and words for errors (a ValueError or TypeError where input is met)."""
+"""Warnings that say what is the matter with a fit, and words for errors, which are ValueErrors and TypeErrors."""
 
 from collections.abc import Iterable
 from typing import Any

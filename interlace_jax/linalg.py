@@ -73,7 +73,7 @@ def absorb(G, Sigma, blocks):
 
 @jax.custom_jvp
 def logdet_inverse(M):
-    """`(log|M|, M^-1)` of a symmetric positive definite M (q, q); the tangents are tr(W dM) and -W dM W, at every order.
+    """`(log|M|, W = M^-1)` of a symmetric positive definite M (q, q); tangents tr(W dM) and -W dM W, at every order.
 
     By halves, on matrix products: M^-1 follows from the inverses of the leading block and of its Schur complement, in
     4/3 q^3 multiplications where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.

@@ -169,8 +169,9 @@ class Designs:
                 self.failures.append(Failure(place, str(err)))
             self.designs.append(design)
         self.parts = []
-        for (layout, p, _), places in alike.items():
-            size = _chunk_size(layout, p)
+        for places in alike.values():
+            first = self.designs[places[0]]
+            size = _chunk_size(_plan(first, _power_of_two).layout, first.X.shape[1])
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
@@ -288,9 +289,8 @@ def _padded_model(design: Design):
 
 def _shape(design: Design):
     """What models must have in common to be lanes of one batch."""
-    model = _padded_model(design)
-    leaves, tree = jax.tree.flatten(model)
-    return model[0].layout, design.X.shape[1], (tree, tuple(a.shape for a in leaves))
+    leaves, tree = jax.tree.flatten(_padded_model(design))
+    return tree, tuple(a.shape for a in leaves)
 
 
 def _filled(index: np.ndarray, size: int) -> np.ndarray:

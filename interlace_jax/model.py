@@ -169,8 +169,8 @@ class Model:
             )
         if not SMALLEST < np.abs(y).max() < 1.0 / SMALLEST:
             raise ValueError(
-                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of floating-point "
-                "range: give it in another unit"
+                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of "
+                "floating-point range: give it in another unit"
             )
 
     @functools.cached_property
@@ -221,8 +221,8 @@ class Model:
         by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
-                f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual variance to "
-                "estimate. Is the response computed from the predictors, or constant within the levels of a factor?"
+                f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "
+                "variance to estimate. Is the response computed from the predictors, or constant within the levels of a factor?"
             )
 
     def with_response(self, y: Iterable[float]) -> Model:

@@ -67,7 +67,8 @@ def permutation_test(
 
 def _table(t: pd.Series, name: str, reached, above, n) -> pd.DataFrame:
     """The data as they are count as one of n + 1 arrangements (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. 9)."""
-    p = {what: np.where(t.notna(), (1 + count) / (n + 1), np.nan) for what, count in (("p", reached), ("p_max", above))}
+    share = {"p": (1 + reached) / (n + 1), "p_max": (1 + above) / (n + 1)}
+    p = {what: np.where(t.notna(), value, np.nan) for what, value in share.items()}
     return pd.DataFrame(dict(coefficient=name, t=t) | p, index=t.index)
 
 

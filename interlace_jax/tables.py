@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LINE = 80  # characters to which text is wrapped
 NUMBER = 14  # characters; a column with longer numbers turns to scientific notation
 DIGITS = 4  # significant digits of the smallest number of a column
+GAIN = 1e-9  # deviance units below which nobody needs to know more
 CORRELATIONS = 12  # fixed effects up to which their correlations are shown
 ZERO = 1e-4  # standard deviation relative to sigma, per unit RMS of its column, that counts as none
 PERFECT = 1e-4  # distance from -1 or 1 at which a correlation counts as perfect
@@ -289,7 +290,9 @@ def _correlations_of_fixed(fit: Fit) -> Iterator[_Table]:
 
 
 def _notes(fit: Fit) -> Iterator[str]:
-    if not fit.converged:
+    if fit.converged:
+        yield f"Optimum: {fit.optimum.status}, less than {max(GAIN, fit.optimum.predicted_decrease):.0e} deviance units to gain"
+    else:
         yield f"Warning: the fit did not converge: {fit.optimum.message}"
     if fit.is_singular:
         yield f"Note: {singular_message(fit)}"

@@ -302,6 +302,14 @@ def test_groups_with_different_columns_share_a_table():
     assert many.fe_params.loc["gene0", ["kind[T.b]", "kind[T.c]"]].isna().all()
 
 
+def test_groups_with_nested_levels_are_fits_of_their_rows():
+    frame = _genes()[lambda d: d["gene"].isin(["gene2", "gene3"])].reset_index(drop=True)
+    frame["part"] = np.where(frame.groupby(["gene", "g"]).cumcount() % 2, "p", "q")
+    many = interlace.fit_many("y ~ x + (1 | g/part)", frame, by="gene")
+    for gene in ("gene2", "gene3"):
+        _same(many, gene, quiet_fit("y ~ x + (1 | g/part)", frame[frame["gene"] == gene]))
+
+
 @pytest.mark.parametrize(
     ("formula", "arguments", "message"),
     [

@@ -1,0 +1,96 @@
+"""Rounds over lanes: every lane ends where a fit of its own ends, whatever its neighbours do."""
+
+from functools import cache
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from arrays import plan, rows
+from numpy.testing import assert_allclose, assert_array_equal
+
+from interlace_jax import batch, compute, estimate, moments
+from interlace_jax.batch import Lanes, fit_lanes
+
+LANES = 40
+KINDS = ["slope", "crossed_slopes"]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+_basis = jax.jit(lambda p, X, Z, w: (b := moments.condition(p, X, Z, w), moments.respond(p, b, X[:, :1])))
+_respond = jax.jit(moments.respond)
+_assemble = jax.jit(moments.assemble)
+_single = jax.jit(estimate.estimate)
+
+
+@cache
+def _lanes(kind: str) -> Lanes:
+    """Responses of one design; every other one is noise, so that variances vanish."""
+    problem, rng = oracle.random_design(3, kind), np.random.default_rng(4)
+    _, X, Z, w, _ = rows(problem)
+    V = np.linalg.cholesky(problem.V(oracle.random_theta(problem, 3)))
+    noise = rng.normal(size=(len(X), LANES))
+    Y = np.where(np.arange(LANES) % 2, noise, V @ noise)
+    p = plan(problem)
+    basis, some = compute.run(_basis, p, X, Z, w)
+    shared = compute.run(_assemble, p, basis, jax.tree.map(lambda a: a[0], some))
+    return Lanes(shared, compute.run(_respond, p, basis, Y))
+
+
+@cache
+def _found(kind: str) -> estimate.Estimate:
+    with compute.session():
+        return fit_lanes(_lanes(kind), True)
+
+
+def _one(kind: str, j: int) -> estimate.Estimate:
+    lanes = _lanes(kind)
+    return compute.run(_single, lanes.shared.with_response(jax.tree.map(lambda a: a[j], lanes.each)), True)
+
+
+@each_kind
+def test_every_lane_is_the_fit_of_its_own(kind):
+    found = _found(kind)
+    vanishing = np.concatenate(found.vanishing, 1).any(1)
+    assert vanishing.any() and not vanishing.all()
+    for j in range(0, LANES, 3):
+        one = _one(kind, j)
+        assert_allclose(found.deviance[j], one.deviance, rtol=0, atol=1e-8)
+        assert_allclose(found.beta[j], one.beta, rtol=1e-4, atol=1e-5)
+        assert_array_equal(np.concatenate(found.vanishing, 1)[j], np.concatenate(one.vanishing))
+
+
+@each_kind
+def test_lanes_that_start_on_a_saddle_leave_it(kind):
+    # At Lambda = 0 every gradient is exactly zero, whether it is the optimum or not.
+    with compute.session():
+        found = fit_lanes(_lanes(kind), True, np.zeros_like(_found(kind).t))
+    assert (found.status == 0).all()
+    assert_allclose(found.deviance, _found(kind).deviance, rtol=0, atol=1e-7)
+
+
+def test_lanes_do_not_see_each_other():
+    lanes, few = _lanes("slope"), np.array([7, 30, 2])
+    with compute.session():
+        found = fit_lanes(lanes._replace(each=jax.tree.map(lambda a: a[few], lanes.each)), True)
+    assert_allclose(found.t, _found("slope").t[few], rtol=0, atol=1e-9)
+    assert_array_equal(found.steps, _found("slope").steps[few])
+
+
+def test_the_length_of_rounds_does_not_matter(monkeypatch):
+    monkeypatch.setattr(batch, "FIRST_ROUND", 1)
+    monkeypatch.setattr(batch, "NEXT_ROUNDS", 3)
+    with compute.session():
+        found = fit_lanes(_lanes("slope"), True)
+    assert_allclose(found.t, _found("slope").t, rtol=0, atol=1e-9)
+    assert_array_equal(found.steps, _found("slope").steps)
+
+
+def test_a_lane_of_nonsense_ends_and_leaves_the_others_alone():
+    lanes = _lanes("slope")
+    each = jax.tree.map(np.array, lanes.each)
+    each.yy[5] = np.nan
+    with compute.session():
+        found = fit_lanes(lanes._replace(each=each), True)
+    others = np.arange(LANES) != 5
+    assert not np.isfinite(found.deviance[5])
+    assert_allclose(found.deviance[others], _found("slope").deviance[others], rtol=0, atol=1e-9)
