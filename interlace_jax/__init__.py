@@ -2,6 +2,11 @@
 
 from .anova import anova as anova
 from .datasets import load_dataset as load_dataset
+from .embedding import deviance as deviance
+from .embedding import estimate as estimate
+from .embedding import moments as moments
+from .embedding import predict as predict
+from .embedding import random_effects as random_effects
 from .emmeans import emmeans as emmeans
 from .errors import ConvergenceWarning as ConvergenceWarning
 from .errors import RankWarning as RankWarning

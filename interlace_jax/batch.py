@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from . import estimate, optimize
-from .deviance import deviance
-from .moments import Moments, Response
+from . import estimation, optimize
+from .crossproducts import Moments, Response
+from .likelihood import deviance
 
 FIRST_ROUND, NEXT_ROUNDS = 8, 4  # steps
 SMALLEST = 32  # lanes in a gathered batch
@@ -44,13 +44,13 @@ def over_lanes(function):
 
 
 def _start(m, reml, t):
-    return optimize.start(t, estimate.curvature(t, m))
+    return optimize.start(t, estimation.curvature(t, m))
 
 
-_moment_starts = over_lanes(lambda m, reml: estimate.moment_start(m))
+_moment_starts = over_lanes(lambda m, reml: estimation.moment_start(m))
 _begin = over_lanes(_start)
-_settle = over_lanes(lambda m, reml, t: estimate.settle(t, m, reml))
-_finish = over_lanes(lambda m, reml, t, *ended: estimate.finish(t, m, reml, *ended))
+_settle = over_lanes(lambda m, reml, t: estimation.settle(t, m, reml))
+_finish = over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended))
 
 
 @jax.jit
@@ -100,14 +100,14 @@ def _search(lanes: Lanes, reml, t) -> optimize.Bfgs:
     return result
 
 
-def fit_lanes(lanes: Lanes, reml, t=None) -> estimate.Estimate:
-    """`estimate.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves. t (r, d): starts."""
+def fit_lanes(lanes: Lanes, reml, t=None) -> estimation.Estimate:
+    """`estimation.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves. t (r, d): starts."""
     t = np.asarray(_moment_starts(lanes, reml) if t is None else t)
     found = _search(lanes, reml, t)
     t, steps = np.array(found.x), np.array(found.steps)
     waiting = np.arange(len(t))
-    for _ in range(estimate.MAX_RESTARTS):
-        near = estimate.near_zero(t[waiting], lanes.blocks).any(-1) & np.isfinite(found.f[waiting])
+    for _ in range(estimation.MAX_RESTARTS):
+        near = estimation.near_zero(t[waiting], lanes.blocks).any(-1) & np.isfinite(found.f[waiting])
         waiting = waiting[near]
         if not len(waiting):
             break

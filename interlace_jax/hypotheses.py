@@ -15,10 +15,10 @@ from formulaic.utils.constraints import LinearConstraints
 from scipy import special
 
 from .compute import run
-from .estimate import Estimate
+from .crossproducts import Moments
+from .estimation import Estimate
 from .inference import Curvature, degrees_of_freedom
 from .kenward_roger import Adjusted, f_approximation, kenward_roger
-from .moments import Moments
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "normal")

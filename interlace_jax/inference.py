@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from .covariance import factors, parameters, to_user, user_blocks
-from .deviance import joint, reduce
-from .estimate import zero_columns
+from .crossproducts import Moments
+from .estimation import zero_columns
+from .likelihood import profile, reduce
 from .linalg import inverse
-from .moments import Moments
 from .structure import Block
 
 FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry no information
@@ -50,7 +50,7 @@ def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
 
     def criterion(x):
         reduced = reduce(x[:d], m)
-        return joint(reduced, x[d], m, reml), reduced.XX
+        return profile(reduced, m, reml).at(x[d]), reduced.XX
 
     def gradient_and_vcov(x):
         g, XX = jax.grad(criterion, has_aux=True)(x)

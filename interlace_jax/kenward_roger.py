@@ -20,9 +20,9 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from .covariance import factors
-from .deviance import reduce_covariances
+from .crossproducts import Moments
 from .inference import parameter_covariance
-from .moments import Moments
+from .likelihood import reduce_covariances
 
 
 class Adjusted(NamedTuple):

@@ -23,12 +23,12 @@ import scipy  # scipy.stats takes long to import; this way that happens on first
 from scipy import special
 from tqdm.auto import tqdm
 
-from . import compute, estimate, inference, optimize, structure
+from . import compute, estimation, inference, optimize, structure
 from .batch import Lanes, fit_lanes, over_lanes
+from .crossproducts import Basis, Moments, assemble, condition, moments, respond
 from .design import Design, build, is_constant
 from .errors import RankWarning, one_of
 from .formula import Formula
-from .moments import Basis, Moments, assemble, condition, moments, respond
 from .permutation import PermutationTest, permutation_test
 from .variances import component_names, component_pairs
 
@@ -356,7 +356,7 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
 def _table(chunk: Chunk, reml: bool, start: np.ndarray | None) -> pd.DataFrame:
     lanes = len(jax.tree.leaves(chunk.lanes.each)[0])
     e = fit_lanes(chunk.lanes, reml, None if start is None else np.broadcast_to(start, (lanes, len(start))))
-    done = (e.status == optimize.CONVERGED) | (np.isfinite(e.deviance) & (e.predicted_decrease < estimate.NEGLIGIBLE))
+    done = (e.status == optimize.CONVERGED) | (np.isfinite(e.deviance) & (e.predicted_decrease < estimation.NEGLIGIBLE))
     columns = {
         "status": np.where(done, "converged", [STATUS[s] for s in e.status.tolist()]),
         "converged": done,

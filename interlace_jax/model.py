@@ -12,15 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import estimate, structure
+from . import structure
 from .compute import island, run
 from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
+from .crossproducts import Moments, moments
 from .design import Design, build, is_constant
-from .deviance import deviance
 from .errors import one_of
+from .estimation import MAX_RESTARTS, Estimate, finish, moment_start, near_zero, search, settle
 from .formula import parse
+from .likelihood import deviance
 from .many import Groups, Many, Responses, responses_of, run_all
-from .moments import Moments, moments
 from .result import Fit, report
 
 METHODS = ("REML", "ML")
@@ -215,14 +216,15 @@ class Model:
         report(found)
         return found
 
-    def _check_residual(self, found: estimate.Estimate) -> None:
+    def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
         y, m = self.design.y, self.moments
         by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "
-                "variance to estimate. Is the response computed from the predictors, or constant within the levels of a factor?"
+                "variance to estimate. Is the response computed from the predictors, or constant "
+                "within the levels of a factor?"
             )
 
     def with_response(self, y: Iterable[float]) -> Model:
@@ -263,19 +265,19 @@ def _fill_dots(text: str, old: str) -> str:
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _moments = jax.jit(moments)
-_settle = jax.jit(estimate.settle)
-_finish = jax.jit(estimate.finish)
+_settle = jax.jit(settle)
+_finish = jax.jit(finish)
 
 
 @jax.jit
 def _search(m, reml, t):
-    found = estimate.search(m, reml, estimate.moment_start(m) if t is None else t)
-    return estimate.finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+    found = search(m, reml, moment_start(m) if t is None else t)
+    return finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
 
 
 @jax.jit
 def _user_start(m):
-    return parameters(to_user(factors(estimate.moment_start(m), m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+    return parameters(to_user(factors(moment_start(m), m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
 
 
 @jax.jit
@@ -288,13 +290,13 @@ def _deviance(theta, m, reml):
     return deviance(to_conditioned(theta, m.layout, m.A), m, reml)
 
 
-def _optimise(m: Moments, reml: bool, t: np.ndarray | None) -> estimate.Estimate:
+def _optimise(m: Moments, reml: bool, t: np.ndarray | None) -> Estimate:
     """`estimate.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
     steps = 0
-    for _ in range(estimate.MAX_RESTARTS):
+    for _ in range(MAX_RESTARTS):
         made = run(_search, m, reml, t)
         steps += int(made.steps)
-        if not estimate.near_zero(made.t, m.layout.blocks).any():
+        if not near_zero(made.t, m.layout.blocks).any():
             break
         t, restart = run(_settle, made.t, m, reml)
         made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)

@@ -10,9 +10,9 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from .deviance import reduce
+from .crossproducts import Moments
+from .likelihood import reduce
 from .linalg import logdet_quadratic
-from .moments import Moments
 
 
 def modes(t, m: Moments):

@@ -59,7 +59,9 @@ def permutation_test(
         outcomes.append((np.isfinite(t).any(1).sum(), again.converged.sum(), again.is_singular.sum()))
     largest, names = np.array(largest), np.array(work.design.columns)
     above = (largest[:, None] >= observed).sum(0)
-    tables = [_table(many.fe_tvalues[names[j]], names[j], reached[:, j], above[:, j], n) for j in np.flatnonzero(changed)]
+    tables = [
+        _table(many.fe_tvalues[names[j]], names[j], reached[:, j], above[:, j], n) for j in np.flatnonzero(changed)
+    ]
     table = pd.concat(tables).rename_axis(work.labels.name or "model").reset_index()
     null = pd.DataFrame(largest[:, changed], columns=names[changed])
     return PermutationTest(table, null, pd.DataFrame(outcomes, columns=["fitted", "converged", "singular"]))

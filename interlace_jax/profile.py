@@ -21,9 +21,9 @@ from jax import lax
 
 from . import optimize
 from .covariance import columns, factors, parameters
-from .deviance import reduce
+from .crossproducts import Moments
+from .likelihood import reduce
 from .linalg import logdet_quadratic
-from .moments import Moments
 
 AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
 PRECISE = 1e-8  # of |z|

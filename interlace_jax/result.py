@@ -18,9 +18,9 @@ from .anova import f_table
 from .compute import run
 from .confint import confint, profile
 from .design import Design, Factor
-from .deviance import deviance
 from .errors import ConvergenceWarning, SingularFitWarning
-from .estimate import NEGLIGIBLE, Estimate
+from .estimation import NEGLIGIBLE, Estimate
+from .likelihood import deviance
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
 

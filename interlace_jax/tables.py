@@ -291,7 +291,8 @@ def _correlations_of_fixed(fit: Fit) -> Iterator[_Table]:
 
 def _notes(fit: Fit) -> Iterator[str]:
     if fit.converged:
-        yield f"Optimum: {fit.optimum.status}, less than {max(GAIN, fit.optimum.predicted_decrease):.0e} deviance units to gain"
+        gain = max(GAIN, fit.optimum.predicted_decrease)
+        yield f"Optimum: {fit.optimum.status}, less than {gain:.0e} deviance units to gain"
     else:
         yield f"Warning: the fit did not converge: {fit.optimum.message}"
     if fit.is_singular:

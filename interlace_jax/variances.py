@@ -19,10 +19,10 @@ from scipy import special
 
 from .compute import run
 from .covariance import user_blocks
+from .crossproducts import Moments
 from .design import Design, Factor
-from .estimate import Estimate
+from .estimation import Estimate
 from .inference import Parameters, propagate
-from .moments import Moments
 from .structure import Block
 
 _propagate = functools.partial(jax.jit, static_argnums=0)(propagate)

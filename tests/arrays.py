@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from oracle import Array, Problem
 
-from interlace_jax import compute, covariance, deviance, estimate, modes, moments, optimize, structure
+from interlace_jax import compute, covariance, crossproducts, estimation, likelihood, modes, optimize, structure
 
 # Tiny arrays run as fast without LLVM's optimisations, and compile in half the time.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -25,17 +25,17 @@ def rows(problem: Problem) -> tuple:
     return problem.y, problem.X, [f.Z for f in problem.factors], problem.w, problem.shift
 
 
-def condition(problem: Problem, pad: bool = False) -> moments.Moments:
+def condition(problem: Problem, pad: bool = False) -> crossproducts.Moments:
     """The Moments of a problem in float64, as NumPy."""
     return compute.run(_moments, plan(problem, pad), *rows(problem))
 
 
-def of_theta(theta: Any, m: moments.Moments, reml: Any) -> Any:
+def of_theta(theta: Any, m: crossproducts.Moments, reml: Any) -> Any:
     """The deviance as a function of lme4's theta, as the oracle has it."""
-    return deviance.deviance(covariance.to_conditioned(theta, m.layout, m.A), m, reml)
+    return likelihood.deviance(covariance.to_conditioned(theta, m.layout, m.A), m, reml)
 
 
-def kernel(theta: Array, m: moments.Moments, reml: bool) -> dict[str, Any]:
+def kernel(theta: Array, m: crossproducts.Moments, reml: bool) -> dict[str, Any]:
     """Everything that the library makes of a theta, by one compiled program."""
     return compute.run(_kernel, theta, m, reml)
 
@@ -43,13 +43,13 @@ def kernel(theta: Array, m: moments.Moments, reml: bool) -> dict[str, Any]:
 @quick_jit
 def _kernel(theta, m, reml):
     t = covariance.to_conditioned(theta, m.layout, m.A)
-    made = estimate.finish(t, m, reml, jnp.zeros_like(t), 0.0, 0, optimize.CONVERGED)
+    made = estimation.finish(t, m, reml, jnp.zeros_like(t), 0.0, 0, optimize.CONVERGED)
     value, gradient = jax.value_and_grad(of_theta)(theta, m, reml)
-    joint = deviance.joint_deviance(t, jnp.log(1.7), m, reml)
+    joint = likelihood.joint_deviance(t, jnp.log(1.7), m, reml)
     covariances = modes.mode_covariances(t, m)
     found = dict(beta=made.beta, sigma=made.sigma, vcov=made.vcov, deviance=value, gradient=gradient)
     return found | dict(joint=joint, modes=modes.modes(t, m), mode_covariances=covariances)
 
 
 hessian = quick_jit(jax.hessian(of_theta))
-_moments = quick_jit(moments.moments)
+_moments = quick_jit(crossproducts.moments)

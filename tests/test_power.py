@@ -142,7 +142,8 @@ def _pilot():
 
 @cache
 def _curve():
-    return interlace.power(_pilot(), CONDITION, [0.0, 0.4, 1.5], {"subject": [12, 24]}, nsim=150, seed=1, progress=False)
+    effects, subjects = [0.0, 0.4, 1.5], {"subject": [12, 24]}
+    return interlace.power(_pilot(), CONDITION, effects, subjects, nsim=150, seed=1, progress=False)
 
 
 def test_power_grows_with_the_effect_and_with_the_subjects():

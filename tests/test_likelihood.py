@@ -10,7 +10,7 @@ import oracle
 import pytest
 from numpy.testing import assert_allclose
 
-from interlace_jax import compute, deviance, moments, structure
+from interlace_jax import compute, crossproducts, likelihood, structure
 
 # One of each kind of code: unrolled and LAPACK blocks, a chain, a dense core. Other files differentiate the rest.
 HESSIANS = ("slope", "weights", "zero_weights", "offset", "unbalanced", "several_terms", "nested", "crossed_slopes")
@@ -156,7 +156,7 @@ def test_derivatives_in_the_data_are_exact_although_the_conditioning_is_held_con
     @arrays.quick_jit
     def slopes(plan, theta):
         def f(x):
-            return arrays.of_theta(theta, moments.moments(plan, *_arrays_of(moved(x))), True)
+            return arrays.of_theta(theta, crossproducts.moments(plan, *_arrays_of(moved(x))), True)
 
         return jax.grad(f)(jnp.zeros(len(along))), jax.jacfwd(f)(jnp.zeros(len(along)))
 
@@ -175,7 +175,7 @@ def test_float32_moments_give_the_deviance_to_float32_accuracy():
     theta = oracle.random_theta(problem, 3)
     with jax.enable_x64(False):
         y, X, Z, w, shift = (jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), part) for part in arrays.rows(problem))
-        m = jax.jit(moments.moments)(arrays.plan(problem), y, X, Z, w, shift)
+        m = jax.jit(crossproducts.moments)(arrays.plan(problem), y, X, Z, w, shift)
         value = _value_and_gradient(jnp.asarray(theta, jnp.float32), m, True)[0]
     assert value.dtype == jnp.float32
     # Thanks to the conditioning: 60 rows of order 1, one part in 10^7 each.
@@ -185,4 +185,4 @@ def test_float32_moments_give_the_deviance_to_float32_accuracy():
 def test_an_impossible_residual_is_nan():
     m = arrays.condition(oracle.random_design(0, "slope"))
     broken = replace(m, yy=np.float64(-1.0))
-    assert np.isnan(compute.run(arrays.quick_jit(deviance.deviance), np.ones(3), broken, True))
+    assert np.isnan(compute.run(arrays.quick_jit(likelihood.deviance), np.ones(3), broken, True))

@@ -12,10 +12,10 @@ from cases import load_case
 from fits import fitted
 from numpy.testing import assert_allclose, assert_array_equal
 
-from interlace_jax import compute, covariance, estimate, optimize
+from interlace_jax import compute, covariance, estimation, optimize
 
-_estimate = arrays.quick_jit(estimate.estimate)
-_many = arrays.quick_jit(jax.vmap(estimate.estimate, in_axes=(0, None)))
+_estimate = arrays.quick_jit(estimation.estimate)
+_many = arrays.quick_jit(jax.vmap(estimation.estimate, in_axes=(0, None)))
 
 
 def solve(m, reml=True, t0=None):
@@ -112,7 +112,7 @@ def test_a_batch_of_responses_is_a_loop(singular):
 def test_moment_starts_are_positive_and_in_the_neighbourhood():
     problem = oracle.random_design(0, "nested_crossed")
     m = arrays.condition(problem)
-    t = compute.run(arrays.quick_jit(estimate.moment_start), m)
+    t = compute.run(arrays.quick_jit(estimation.moment_start), m)
     diagonals = [c[0] for c in covariance.columns(m.layout.blocks)]
     assert np.all(t[diagonals] > 0) and np.all(t[diagonals] < 5)
     assert_array_equal(np.delete(t, diagonals), 0)
@@ -125,7 +125,7 @@ def test_moment_starts_of_a_large_one_way_layout_are_nearly_the_estimates():
     y = 1.5 * rng.normal(size=m)[codes] + rng.normal(size=m * r)
     factor = oracle.Factor(codes, np.ones((m * r, 1)), m, ((0,),))
     moments = arrays.condition(oracle.Problem(y, np.ones((m * r, 1)), (factor,)))
-    t = compute.run(arrays.quick_jit(estimate.moment_start), moments)
+    t = compute.run(arrays.quick_jit(estimation.moment_start), moments)
     between, within = y.reshape(m, r).mean(1).var(ddof=1), y.reshape(m, r).var(1, ddof=1).mean()
     assert_allclose(t, np.sqrt(between / within - 1 / r), rtol=0.02)  # the method of moments of a textbook
 
@@ -133,7 +133,7 @@ def test_moment_starts_of_a_large_one_way_layout_are_nearly_the_estimates():
 def test_settling_an_interior_optimum_changes_nothing(slope):
     m = arrays.condition(slope)
     t = solve(m).t
-    settled = compute.run(arrays.quick_jit(estimate.settle), t, m, True)
+    settled = compute.run(arrays.quick_jit(estimation.settle), t, m, True)
     assert not settled.restart
     assert_allclose(settled.t, t, atol=1e-12)
 
@@ -141,7 +141,7 @@ def test_settling_an_interior_optimum_changes_nothing(slope):
 def test_zero_columns_are_those_with_nothing_but_zeros(slope):
     blocks = arrays.plan(slope).layout.blocks
     with jax.enable_x64(True):
-        zero = partial(estimate.zero_columns, blocks=blocks)
+        zero = partial(estimation.zero_columns, blocks=blocks)
         assert_array_equal(zero(np.array([1.0, 0, 0]))[1], [False, False, True])
         assert_array_equal(zero(np.array([0.0, 1, 0]))[1], [False, False, True])
         assert_array_equal(zero(np.array([0.0, 0, 1]))[1], [True, True, False])

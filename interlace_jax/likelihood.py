@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from .covariance import factors
+from .crossproducts import Moments
 from .linalg import absorb, logdet_quadratic, whiten
-from .moments import Moments
 
 
 class Reduced(NamedTuple):
@@ -180,6 +180,11 @@ class Profiled(NamedTuple):
         """-2 log L up to the weights, with sigma^2 = r2 / nu."""
         return self.logdet + self.nu * (1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu) + 2.0 * jnp.log(self.scale))
 
+    def at(self, log_sigma):
+        """The same at another sigma."""
+        lack = self.r2 * jnp.exp(2.0 * (jnp.log(self.scale) - log_sigma))
+        return self.logdet + self.nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + lack
+
 
 def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
     """Put beta at its optimum. reml: True for the restricted likelihood, may be traced."""
@@ -194,13 +199,6 @@ def deviance(t, m: Moments, reml):
     return profile(reduce(t, m), m, reml).deviance - m.log_weights
 
 
-def joint(reduced: Reduced, log_sigma, m: Moments, reml):
-    """Deviance of what is left after elimination with only beta profiled. log_sigma is a scalar."""
-    found = profile(reduced, m, reml)
-    lack = found.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
-    return found.logdet + found.nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + lack - m.log_weights
-
-
 def joint_deviance(t, log_sigma, m: Moments, reml):
     """Deviance of (theta, sigma), beta profiled: what variance-parameter inference differentiates."""
-    return joint(reduce(t, m), log_sigma, m, reml)
+    return profile(reduce(t, m), m, reml).at(log_sigma) - m.log_weights

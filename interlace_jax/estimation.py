@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.dtypes import float0
 from jax.scipy.linalg import solve_triangular
 
 from . import optimize
 from .covariance import canonical, columns, factors, parameters, to_user, user_blocks
-from .deviance import deviance, profile, reduce
+from .crossproducts import Moments
+from .likelihood import deviance, profile, reduce
 from .linalg import inverse
-from .moments import Moments
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
 FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
@@ -138,7 +139,20 @@ def _canonical(t, blocks):
 
 
 def estimate(m: Moments, reml=True, t0=None) -> Estimate:
-    """Fit by (restricted) maximum likelihood. t0 (d,): conditioned start, by default from the moments."""
+    """Fit by (restricted) maximum likelihood. t0 (d,): conditioned start, by default from the moments.
+
+    Differentiable in the moments, and so in y, X, Z, weights and offset, in forward and reverse mode and at every
+    order, by the implicit function theorem: nothing is differentiated through the iterations. The derivatives are those
+    of `t theta beta sigma vcov deviance`; what says how the search ended has none. Zero columns of Lambda stay zero:
+    by symmetry their derivative is 0 while the optimum stays at the boundary, and there is none where it leaves it.
+    """
+    t, *ended = _optimum(m, reml, moment_start(m) if t0 is None else t0)
+    return finish(t, m, reml, *ended)
+
+
+@jax.custom_jvp
+def _optimum(m, reml, t0):
+    """Conditioned t (d,) at the optimum; gradient, predicted decrease, evaluations and status of the search for it."""
 
     def attempt(carry):
         t, _, tries, steps, _ = carry
@@ -147,10 +161,24 @@ def estimate(m: Moments, reml=True, t0=None) -> Estimate:
         t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), found.x)
         return t, restart, tries + 1, steps + found.steps, found
 
-    t = moment_start(m) if t0 is None else t0
-    first = (t, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t, jnp.ones_like(t)))
+    first = (t0, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t0, jnp.ones_like(t0)))
     t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < MAX_RESTARTS), attempt, first)
-    return finish(t, m, reml, found.g, found.predicted_decrease, steps, found.status)
+    return t, found.g, found.predicted_decrease, steps, found.status
+
+
+@_optimum.defjvp
+def _optimum_jvp(primals, tangents):
+    """The gradient stays 0 along the optimum: H dt = -(d gradient / d m) dm over the columns that are not zero."""
+    m, reml, t0 = primals
+    t, *ended = _optimum(m, reml, t0)
+    gradient = jax.grad(deviance)
+    _, moved = jax.jvp(lambda m: gradient(t, m, reml), (m,), (tangents[0],))
+    _, zero = zero_columns(t, m.layout.blocks)
+    free = ~zero
+    H = jnp.where(free[:, None] & free[None], jax.jacfwd(gradient)(t, m, reml), jnp.eye(t.shape[0], dtype=t.dtype))
+    dt = -jnp.linalg.solve(H, jnp.where(free, moved, 0.0))
+    none = [jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, float0) for a in ended]
+    return (t, *ended), (dt, *none)
 
 
 def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:

@@ -1,0 +1,133 @@
+"""The array-level door: values against the labelled API, derivatives of the fit against refits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from arrays import quick_jit
+from numpy.testing import assert_allclose
+
+import interlace_jax as interlace
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+KINDS = ["slope", "nested", "crossed", "weights"]
+STEP = 1e-2
+
+
+def arrays(problem):
+    """(y, X, Z, weights, offset): everything a fit can be differentiated by."""
+    return problem.y, problem.X, [f.Z for f in problem.factors], problem.w, problem.shift
+
+
+def groups(problem, Z):
+    return [(f.codes, z, tuple(len(t) for t in f.terms)) for f, z in zip(problem.factors, Z, strict=True)]
+
+
+def fitting(problem):
+    """Everything a fit gives, as a function of the arrays."""
+
+    def fit(y, X, Z, w, offset):
+        m = interlace.moments(y, X, groups(problem, Z), w, offset)
+        e = interlace.estimate(m)
+        rows = interlace.predict(e, m, X, groups(problem, Z))
+        return e.theta, e.sigma, e.beta, e.deviance, interlace.random_effects(e, m), rows
+
+    return fit
+
+
+def strong(kind):
+    """A design of the oracle with a response of large random effects, so that the optimum is inside."""
+    problem = oracle.random_design(3, kind)
+    theta = np.where(problem.theta0 > 0, 1.5, 0.3)
+    rng = np.random.default_rng(5)
+    y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(1)
+    return oracle.Problem(y, problem.X, problem.factors, problem.weights, problem.offset)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request):
+    """A problem, a direction in all of its arrays, the jvp of the fit along it, and the same by differences of refits."""
+    with jax.enable_x64(True):
+        problem = strong(request.param)
+        at = jax.tree.map(jnp.asarray, arrays(problem))
+        rng = np.random.default_rng(0)
+        # Rows that were 1 stay in the model; a weight must stay positive.
+        v = jax.tree.map(lambda a: jnp.asarray(0.1 * rng.standard_normal(a.shape)) * jnp.maximum(jnp.abs(a), 0.1), at)
+        fit = quick_jit(fitting(problem))
+        _, tangent = quick_jit(lambda a, v: jax.jvp(fitting(problem), a, v))(at, v)
+        moved = {s: fit(*jax.tree.map(lambda a, d, s=s: a + s * STEP * d, at, v)) for s in (-2, -1, 1, 2)}
+        differences = jax.tree.map(
+            lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *(moved[s] for s in (-2, -1, 1, 2))
+        )
+        return problem, at, v, tangent, differences
+
+
+def test_derivatives_of_the_fit_are_those_of_refits(case):
+    *_, tangent, differences = case
+    # Refits are off their optimum by up to 1e-7 in theta, which the step of the differences turns into 1e-5.
+    for found, expected in zip(jax.tree.leaves(tangent), jax.tree.leaves(differences), strict=True):
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_reverse_mode_is_the_transpose_of_forward_mode(case):
+    problem, at, v, tangent, _ = case
+    gradient = quick_jit(jax.grad(lambda a: fitting(problem)(*a)[2][-1]))(at)
+    products = jax.tree.map(lambda g, d: jnp.vdot(g, d), gradient, v)
+    assert_allclose(sum(jax.tree.leaves(products)), tangent[2][-1], rtol=1e-9)
+
+
+def test_at_the_boundary_the_variance_stays_zero_and_the_rest_is_that_of_least_squares():
+    frame = interlace.load_dataset("dyestuff2")
+    codes = np.unique(frame.Batch, return_inverse=True)[1]
+    y, X = jnp.asarray(frame.Yield.to_numpy()), jnp.ones((len(frame), 1))
+
+    def fit(y):
+        e = interlace.estimate(interlace.moments(y, X, [(codes, X)]))
+        return e.theta[0], e.beta[0]
+
+    theta, beta = quick_jit(jax.jacrev(fit))(y)
+    assert np.all(np.asarray(theta) == 0.0)
+    assert_allclose(beta, np.full(len(y), 1 / len(y)), rtol=1e-10)
+
+
+def test_the_fit_is_the_labelled_one():
+    frame = interlace.load_dataset("sleepstudy")
+    design = interlace.compile("Reaction ~ Days + (1 + Days | Subject)", frame).design
+    [f] = design.factors
+    m = interlace.moments(jnp.asarray(design.y), jnp.asarray(design.X), [(f.codes, jnp.asarray(f.Z))])
+    found, labelled = quick_jit(interlace.estimate)(m), interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+    assert_allclose(found.deviance, labelled.deviance, rtol=1e-12)
+    assert_allclose(found.beta, labelled.fe_params, rtol=1e-9)
+    assert_allclose(interlace.random_effects(found, m)[0], labelled.random_effects["Subject"], rtol=1e-5)
+    assert_allclose(interlace.deviance(jnp.asarray(labelled.theta), m), labelled.deviance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_deviances_of_every_kind_are_the_oracles(reml):
+    problem = oracle.random_design(1, "crossed")
+    theta, at = oracle.random_theta(problem, 1), jax.tree.map(jnp.asarray, arrays(problem))
+    m = interlace.moments(at[0], at[1], groups(problem, at[2]), *at[3:])
+    assert_allclose(interlace.deviance(theta, m, reml), oracle.deviance(problem, theta, reml), rtol=1e-10)
+    assert_allclose(
+        interlace.deviance(theta, m, reml, sigma=1.3), oracle.joint_deviance(problem, theta, 1.3, reml), rtol=1e-10
+    )
+
+
+def test_the_deviance_of_a_given_beta_is_the_density_of_y():
+    problem = oracle.random_design(1, "slope")
+    theta, beta, sigma = oracle.random_theta(problem, 1), np.full(problem.X.shape[1], 0.7), 1.3
+    at = jax.tree.map(jnp.asarray, arrays(problem))
+    m = interlace.moments(at[0], at[1], groups(problem, at[2]), *at[3:])
+    r, V = problem.y - problem.shift - problem.X @ beta, sigma**2 * problem.V(theta)
+    expected = np.linalg.slogdet(2 * np.pi * V)[1] + r @ np.linalg.solve(V, r)
+    assert_allclose(interlace.deviance(theta, m, False, sigma=sigma, beta=beta), expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="reml=False"):
+        interlace.deviance(theta, m, True, beta=beta)
+
+
+def test_traced_codes_are_refused_by_name():
+    X = jnp.ones((6, 1))
+    with pytest.raises(TypeError, match="codes"):
+        quick_jit(lambda c: interlace.moments(X[:, 0], X, [(c, X)]))(jnp.array([0, 0, 1, 1, 2, 2]))
