@@ -5,12 +5,13 @@ fit makes every lane wait for the slowest. Here all lanes take a few steps, then
 into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
 """
 
+import threading
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from . import estimation, optimize
+from . import estimation, linalg, optimize
 from .crossproducts import Moments, Response
 from .likelihood import deviance
 
@@ -25,13 +26,36 @@ class Lanes(NamedTuple):
     each: Moments | Response  # leading lane axis
 
     @property
-    def blocks(self):
-        """Blocks of the common layout."""
-        return (self.each if self.shared is None else self.shared).layout.blocks
+    def design(self) -> Moments:
+        """Moments with what the lanes have in common."""
+        return self.each if self.shared is None else self.shared
+
+    @property
+    def is_unrolled(self) -> bool:
+        """Whether the deviance is computed without LAPACK."""
+        layout = self.design.layout
+        return max(layout.q, self.design.p, *(b.k for b in layout.blocks)) <= linalg.UNROLL
 
 
 def _of(shared: Moments | None, lane: Moments | Response) -> Moments:
     return lane if shared is None else shared.with_response(lane)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def alone(compiled):
+    """A compiled function with batched LAPACK calls, run by one thread at a time, to its end.
+
+    jaxlib spreads a batch over XLA's threads from one of these threads, which waits for the others meanwhile: two such
+    calls on two threads wait for each other for ever.
+    """
+
+    def call(*args):
+        with _one_at_a_time:
+            return jax.block_until_ready(compiled(*args))
+
+    return call
 
 
 def over_lanes(function):
@@ -40,7 +64,7 @@ def over_lanes(function):
     def batched(lanes, reml, *arrays):
         return jax.vmap(lambda lane, *a: function(_of(lanes.shared, lane), reml, *a))(lanes.each, *arrays)
 
-    return jax.jit(batched)
+    return alone(jax.jit(batched))
 
 
 def _start(m, reml, t):
@@ -61,6 +85,9 @@ def _advance(lanes, reml, states, trips):
         return optimize.step(value_and_grad, state, optimize.tolerance(state.x.dtype))
 
     return jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
+
+
+_advance_alone = alone(_advance)
 
 
 @jax.jit
@@ -86,10 +113,11 @@ def _put(whole, index, part):
 
 def _search(lanes: Lanes, reml, t) -> optimize.Bfgs:
     """BFGS of every lane from t (r, d); NumPy leaves."""
+    advance = _advance if lanes.is_unrolled else _advance_alone
     states, waiting, trips = _begin(lanes, reml, t), np.arange(t.shape[0]), FIRST_ROUND
     result = jax.tree.map(np.array, states)
     while len(waiting):
-        states = _advance(lanes, reml, states, trips)
+        states = advance(lanes, reml, states, trips)
         host = _first(states, len(waiting))
         _put(result, waiting, host)
         left = np.flatnonzero(host.status == optimize.RUNNING)
@@ -107,7 +135,7 @@ def fit_lanes(lanes: Lanes, reml, t=None) -> estimation.Estimate:
     t, steps = np.array(found.x), np.array(found.steps)
     waiting = np.arange(len(t))
     for _ in range(estimation.MAX_RESTARTS):
-        near = estimation.near_zero(t[waiting], lanes.blocks).any(-1) & np.isfinite(found.f[waiting])
+        near = estimation.near_zero(t[waiting], lanes.design.layout.blocks).any(-1) & np.isfinite(found.f[waiting])
         waiting = waiting[near]
         if not len(waiting):
             break

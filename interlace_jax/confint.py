@@ -21,7 +21,7 @@ from .variances import check_level, component_name, component_pairs, components
 if TYPE_CHECKING:
     from .result import Fit
 
-METHODS = ("wald", "profile")
+METHODS = ("wald", "profile", "boot")
 CRITERIA = ("ML", "REML")
 LANES_NUMBERS = 1 << 24  # float64 numbers that the lanes run at once may keep
 TYPICAL = 0.4  # first step for a correlation without standard error, in radians
@@ -29,7 +29,13 @@ _limits = functools.partial(jax.jit, static_argnums=2)(limits)
 
 
 def confint(
-    fit: Fit, method: str = "wald", level: float = 0.95, parm: str | Iterable[str] | None = None, criterion: str = "ML"
+    fit: Fit,
+    method: str = "wald",
+    level: float = 0.95,
+    parm: str | Iterable[str] | None = None,
+    criterion: str = "ML",
+    nsim: int = 1000,
+    seed: Any = None,
 ) -> pd.DataFrame:
     """See `Fit.confint`."""
     check_level(level)
@@ -38,6 +44,8 @@ def confint(
     names = _chosen(fit.model.design, parm)
     if method == "wald":
         return _wald(fit, level).loc[names]
+    if method == "boot":
+        return fit.bootstrap(nsim, seed).confint(level).loc[names]
     z = special.ndtri(0.5 + level / 2.0)
     profiles = Profiles(fit, names, criterion)
     lower, upper = profiles.reach([-z, z])

@@ -24,7 +24,7 @@ from scipy import special
 from tqdm.auto import tqdm
 
 from . import compute, estimation, inference, optimize, structure
-from .batch import Lanes, fit_lanes, over_lanes
+from .batch import Lanes, alone, fit_lanes, over_lanes
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
 from .design import Design, build, is_constant
 from .errors import RankWarning, one_of
@@ -362,7 +362,7 @@ def _table(chunk: Chunk, reml: bool, start: np.ndarray | None) -> pd.DataFrame:
         "converged": done,
         "singular": np.any(np.concatenate(e.vanishing, 1), 1),
         "nobs": np.broadcast_to(
-            np.asarray((chunk.lanes.each if chunk.lanes.shared is None else chunk.lanes.shared).n, int), e.status.shape
+            np.asarray(chunk.lanes.design.n, int), e.status.shape
         ),
         "deviance": e.deviance,
         "sigma": e.sigma,
@@ -632,8 +632,8 @@ def _false_discovery(p: pd.Series, method: str) -> pd.Series:
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _respond = jax.jit(respond)
-_masked_moments = jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0)))
-_group_moments = jax.jit(jax.vmap(moments))
+_masked_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0))))
+_group_moments = alone(jax.jit(jax.vmap(moments)))
 
 
 @jax.jit

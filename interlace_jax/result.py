@@ -446,18 +446,26 @@ class Fit:
         return f_table(self._design, self.model.data, self.coefficients(ddf), self.sigma, type)
 
     def confint(
-        self, method: str = "wald", level: float = 0.95, parm: str | Iterable[str] | None = None, criterion: str = "ML"
+        self,
+        method: str = "wald",
+        level: float = 0.95,
+        parm: str | Iterable[str] | None = None,
+        criterion: str = "ML",
+        nsim: int = 1000,
+        seed: Any = None,
     ) -> pd.DataFrame:
         """Intervals `lower upper` of SDs (`sd_x|g`), correlations (`cor_x.(Intercept)|g`), `sigma` and coefficients.
 
-        method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z) or "profile" (where
-        the deviance, everything else re-optimised, has risen by the chi-square quantile).
+        method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z), "profile" (where
+        the deviance, everything else re-optimised, has risen by the chi-square quantile) or "boot" (percentiles of a
+        parametric bootstrap; `bootstrap` has other kinds).
         parm: names to select; "theta_" stands for all variance parameters, "beta_" for all coefficients.
         criterion: of the profiles of variance parameters, "ML" (as lme4, also for a REML fit) or "REML"; those of
         coefficients are ML. `attrs["criterion"]` of the table says which, and `attrs["at_boundary"]` lists the limits
         (name, side) that are 0, -1 or 1 because the profile does not rise enough before that.
+        nsim, seed: of the bootstrap.
         """
-        return confint(self, method, level, parm, criterion)
+        return confint(self, method, level, parm, criterion, nsim, seed)
 
     def profile(
         self, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6

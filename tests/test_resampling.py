@@ -159,3 +159,8 @@ def test_bootstrap_errors_are_near_those_of_the_fit():
     assert_allclose(boot.bse[fit.fe_bse.index], fit.fe_bse, rtol=0.15)
     bias = boot.estimates.mean() - fit.parameters
     assert (bias[fit.fe_bse.index].abs() < 4 * fit.fe_bse / np.sqrt(400)).all()
+
+
+def test_bootstrap_intervals_are_found_among_the_others():
+    table = _sleep().confint(method="boot", nsim=400, seed=1, parm="beta_")
+    assert_frame_equal(table, _parametric().confint().loc[["Intercept", "Days"]], check_exact=True)
