@@ -157,7 +157,8 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
 
 def _markdown(result) -> str:
     lines = [f"### many-{result['name']}: {result['models']:,} responses of `{result['formula']}`, REML", ""]
-    lines += ["| runner | models timed | first call | seconds | models/s | for all, s |", "|---|---:|---:|---:|---:|---:|"]
+    lines += ["| runner | models timed | first call | seconds | models/s | for all, s |"]
+    lines += ["|---|---:|---:|---:|---:|---:|"]
     for row in result["rows"]:
         if "error" in row:
             lines.append(f"| {row['runner']} | failed | | | | |")
@@ -169,7 +170,8 @@ def _markdown(result) -> str:
         lines.append(f"| {row['runner']} | {cells}")
     c = result["certificate"]
     lines += ["", f"Converged {c['converged']:.2%}, singular {c['singular']:.2%}; largest predicted decrease "]
-    lines[-1] += f"{c['predicted_decrease']:.1e}. Load average {result['load_before']:.1f} to {result['load_after']:.1f}."
+    load = f"Load average {result['load_before']:.1f} to {result['load_after']:.1f}."
+    lines[-1] += f"{c['predicted_decrease']:.1e}. {load}"
     return "\n".join(lines) + "\n"
 
 

@@ -27,7 +27,7 @@ ms = np.linspace(-100, 900, times)
 where = np.exp(-((scalp["left_right"] ** 2 + (scalp["back_front"] + 0.2) ** 2) / 0.3))
 truth = -3.0 * where.to_numpy()[:, None] * np.exp(-(((ms - 400) / 100) ** 2))[None]
 
-# Every subject reads every item, half of them where they do not fit; subjects differ in level and effect, items in level.
+# Every subject reads every item, half of them at odd places; subjects differ in level and effect, items in level.
 subject, item = (grid.ravel() for grid in np.meshgrid(np.arange(subjects), np.arange(items), indexing="ij"))
 odd = (subject + item) % 2
 trials = pd.DataFrame({"subject": subject, "item": item, "condition": np.where(odd, "odd", "expected")})

@@ -10,7 +10,19 @@ import interlace_jax
 
 PACKAGE = Path(interlace_jax.__file__).parent
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
-PURE = {"structure", "crossproducts", "covariance", "linalg", "likelihood", "optimize", "estimation", "modes", "inference", "kenward_roger", "profile"}
+PURE = {
+    "structure",
+    "crossproducts",
+    "covariance",
+    "linalg",
+    "likelihood",
+    "optimize",
+    "estimation",
+    "modes",
+    "inference",
+    "kenward_roger",
+    "profile",
+}
 
 every_file = pytest.mark.parametrize("name", FILES)
 
