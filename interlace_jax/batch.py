@@ -134,7 +134,7 @@ def fit_lanes(lanes: Lanes, reml, t=None) -> estimation.Estimate:
     found = _search(lanes, reml, t)
     t, steps = np.array(found.x), np.array(found.steps)
     waiting = np.arange(len(t))
-    for _ in range(estimation.MAX_RESTARTS + sum(b.k for b in lanes.design.layout.blocks)):  # a saddle frees a column
+    for _ in range(estimation.attempts(lanes.design.layout.blocks)):
         near = estimation.near_zero(t[waiting], lanes.design.layout.blocks).any(-1) & np.isfinite(found.f[waiting])
         waiting = waiting[near]
         if not len(waiting):

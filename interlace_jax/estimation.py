@@ -20,7 +20,6 @@ NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS
 FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
 PROBE = 1e-3  # step of the differences that measure the curvature of a zero column
 SADDLE = -1e-4  # curvature below which a zero column is no minimum
-MAX_RESTARTS = 3
 SINGULAR = 1e-4  # lme4's tolerance, made free of scale
 NEGLIGIBLE = 1e-7  # deviance units: a search that stalled with less than this to gain has converged
 
@@ -93,6 +92,11 @@ def near_zero(t, blocks):
     return abs(t[..., np.array([c[0] for c in columns(blocks)])]) < NEAR_ZERO
 
 
+def attempts(blocks) -> int:
+    """Searches to make at most: each restart off a saddle frees one column of Lambda."""
+    return 3 + sum(b.k for b in blocks)
+
+
 class Settled(NamedTuple):
     """Parameters (d,) after the boundary has been looked at, and whether a search from them can still gain."""
 
@@ -162,7 +166,7 @@ def _optimum(m, reml, t0):
         return t, restart, tries + 1, steps + found.steps, found
 
     first = (t0, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t0, jnp.ones_like(t0)))
-    t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < MAX_RESTARTS), attempt, first)
+    t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < attempts(m.layout.blocks)), attempt, first)
     return t, found.g, found.predicted_decrease, steps, found.status
 
 

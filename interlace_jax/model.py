@@ -18,11 +18,12 @@ from .covariance import factors, parameters, to_conditioned, to_user, user_block
 from .crossproducts import Moments, moments
 from .design import Design, build, is_constant
 from .errors import one_of
-from .estimation import MAX_RESTARTS, Estimate, finish, moment_start, near_zero, search, settle
+from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
 from .formula import parse
 from .likelihood import deviance
-from .many import Groups, Many, Responses, responses_of, run_all
+from .many import Many, run_all
 from .result import Fit, report
+from .sources import Groups, Responses, responses_of
 
 METHODS = ("REML", "ML")
 SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
@@ -291,9 +292,9 @@ def _deviance(theta, m, reml):
 
 
 def _optimise(m: Moments, reml: bool, t: np.ndarray | None) -> Estimate:
-    """`estimate.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
+    """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
     steps = 0
-    for _ in range(MAX_RESTARTS):
+    for _ in range(attempts(m.layout.blocks)):
         made = run(_search, m, reml, t)
         steps += int(made.steps)
         if not near_zero(made.t, m.layout.blocks).any():

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from .design import build
 
 if TYPE_CHECKING:
-    from .many import Many, Responses
+    from .many import Many
+    from .sources import Responses
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 
 from .design import Design
 from .errors import one_of
-from .many import Many, Responses, run_all
+from .many import Many, run_all
 from .resampling import regrouped, simulate
+from .sources import Responses
 
 if TYPE_CHECKING:
     from .result import Fit

@@ -13,7 +13,8 @@ from scipy import special
 
 from .design import Design, Factor
 from .errors import one_of
-from .many import Designs, Many, Responses, run_all
+from .many import Many, run_all
+from .sources import Designs, Responses
 
 if TYPE_CHECKING:
     from .result import Fit

@@ -23,7 +23,7 @@ def data() -> tuple[pd.DataFrame, np.ndarray]:
 
 def run(folder: str | None, Y: np.ndarray | None = None) -> interlace.Many:
     """The whole run, in chunks of 32."""
-    interlace.many.MOST_LANES = 32
+    interlace.sources.MOST_LANES = 32
     frame, responses = data()
     responses = responses if Y is None else Y
     return interlace.fit_many("~ x + (1 | g)", frame, responses=responses, checkpoint=folder, progress=False)

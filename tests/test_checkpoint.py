@@ -22,7 +22,7 @@ CHUNKS = LANES // 32
 
 @pytest.fixture(autouse=True)
 def chunks_as_they_were(monkeypatch):
-    monkeypatch.setattr("interlace_jax.many.MOST_LANES", 32)
+    monkeypatch.setattr("interlace_jax.sources.MOST_LANES", 32)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_chunks_keep_the_size_they_began_with(tmp_path, monkeypatch, uninterrupt
     run(tmp_path)
     for file in list(tmp_path.glob("*.parquet"))[::2]:
         file.unlink()
-    monkeypatch.setattr("interlace_jax.many.MOST_LANES", 2048)
+    monkeypatch.setattr("interlace_jax.sources.MOST_LANES", 2048)
     frame, Y = data()
     resumed = interlace.fit_many("~ x + (1 | g)", frame, responses=Y, checkpoint=tmp_path, progress=False)
     assert_frame_equal(resumed._table, uninterrupted._table, check_exact=True)

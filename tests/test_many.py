@@ -1,6 +1,8 @@
 """fit_many: every model of a batch is the model that `fit` makes of its data."""
 
 import os
+import subprocess
+import sys
 import warnings
 from functools import cache
 
@@ -183,11 +185,24 @@ def test_variances_are_those_of_the_fit():
 def test_the_size_of_chunks_does_not_matter(monkeypatch):
     right, arguments = DESIGNS["crossed"]
     Y = np.tile(_responses(), 6)
-    monkeypatch.setattr("interlace_jax.many.MOST_LANES", 32)
+    monkeypatch.setattr("interlace_jax.sources.MOST_LANES", 32)
     many = interlace.fit_many("~ " + right, _design_frame(), responses=Y, progress=False)
     assert len(many._work) == 3
     assert_allclose(many.llf, np.tile(_many("crossed").llf, 6), rtol=0, atol=1e-9)
     assert_allclose(many.fe_df, np.tile(_many("crossed").fe_df, (6, 1)), rtol=1e-4)
+
+
+def test_threads_that_factor_matrices_do_not_wait_for_each_other_for_ever():
+    # jaxlib's batched LAPACK calls block a thread of XLA's pool each; two of them used to hang on two cores.
+    script = """
+import numpy as np, pandas as pd, interlace_jax as interlace
+g, h = (codes.ravel() for codes in np.meshgrid(np.arange(24), np.arange(24)))
+Y = np.random.default_rng(0).normal(size=(576, 512))
+many = interlace.fit_many("~ 1 + (1 | g) + (1 | h)", pd.DataFrame({"g": g, "h": h}), responses=Y, progress=False)
+assert len(many._work) > 1 and many.converged.all()
+"""
+    root = os.path.dirname(os.path.dirname(__file__))
+    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": root}, timeout=180, check=True)
 
 
 def test_adjusted_p_values_are_scipys():
