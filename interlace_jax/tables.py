@@ -377,7 +377,10 @@ def _html(part: str | _Table) -> str:
 
     def row(cells: Sequence[str], tag: str) -> str:
         pairs = zip(cells, part.align, strict=True)
-        return "".join(f'<{tag} style="text-align:{sides[side]}">{escape(cell)}</{tag}>' for cell, side in pairs)
+        return "".join(
+            f'<{tag} style="text-align:{sides[side]};padding:0.1em 0.6em">{escape(cell)}</{tag}>'
+            for cell, side in pairs
+        )
 
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in part.rows)
     title = f"<b>{escape(part.title)}</b>" if part.title else ""
