@@ -4,6 +4,8 @@ import jax
 import pytest
 from threadpoolctl import threadpool_limits
 
+from interlace_jax import compute
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -12,6 +14,17 @@ def one_blas_thread():
     """Small matrices gain nothing from BLAS threads, and lose a factor of five when another process is busy."""
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Forget compiled programs after each file: thousands in one process exhaust the kernel's limit of memory maps.
+
+    Those that another file needs again come back from the compilation cache.
+    """
+    yield
+    jax.clear_caches()
+    compute._compiled.clear()
 
 
 @pytest.fixture
