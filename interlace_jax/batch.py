@@ -14,6 +14,7 @@ import numpy as np
 from . import estimation, linalg, optimize
 from .crossproducts import Moments, Response
 from .likelihood import deviance
+from .structure import power_of_two
 
 FIRST_ROUND, NEXT_ROUNDS = 8, 4  # steps
 SMALLEST = 32  # lanes in a gathered batch
@@ -97,7 +98,7 @@ def _take(tree, index):
 
 def _gathered(tree, index):
     """The lanes of an index, padded to the next power of two with copies of the first."""
-    size = max(SMALLEST, 1 << (len(index) - 1).bit_length())
+    size = max(SMALLEST, power_of_two(len(index)))
     return _take(tree, np.concatenate([index, np.full(size - len(index), index[0])]))
 
 

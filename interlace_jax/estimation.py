@@ -41,6 +41,12 @@ class Estimate:
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
     vanishing: list[jax.Array]  # per factor, in the user's order (k,): columns of Lambda that are singular
 
+    @property
+    def converged(self):
+        """Whether what is left to gain is negligible; () or by lane."""
+        done = (abs(self.deviance) < np.inf) & (self.predicted_decrease < NEGLIGIBLE)
+        return (self.status == optimize.CONVERGED) | done
+
 
 def _diagonals(m: Moments):
     """Per block, the diagonal of every level's Gram matrix and the scores Z'Wy~: two lists of arrays (k, m)."""

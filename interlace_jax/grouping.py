@@ -12,6 +12,7 @@ import pandas as pd
 from .errors import listed
 from .formula import Term
 from .matrices import Matrices, key_of
+from .structure import Block
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,22 @@ class Factor:
     "Sorted levels of each variable."
     keys: np.ndarray = field(repr=False)
     "(m,) position of each level in the full crossing of `variable_levels` (row-major), increasing."
+
+    @property
+    def parameters(self) -> tuple[tuple[int, int], ...]:
+        """Place (row, column) in Lambda of every entry of theta."""
+        return Block(len(self.levels), self.sizes).parameters
+
+
+def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray]:
+    """Lambda (..., k, k) of every factor from the user's theta (..., d)."""
+    found, entries = [], iter(np.moveaxis(theta, -1, 0))
+    for f in factors:
+        Lam = np.zeros((*theta.shape[:-1], len(f.columns), len(f.columns)))
+        for i, j in f.parameters:
+            Lam[..., i, j] = next(entries)
+        found.append(Lam)
+    return found
 
 
 def grouping_factors(

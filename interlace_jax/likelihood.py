@@ -197,8 +197,3 @@ def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
 def deviance(t, m: Moments, reml):
     """Profiled deviance -2 log L of t (d,): beta and sigma at their optimum. NaN where r2 is not positive."""
     return profile(reduce(t, m), m, reml).deviance - m.log_weights
-
-
-def joint_deviance(t, log_sigma, m: Moments, reml):
-    """Deviance of (theta, sigma), beta profiled: what variance-parameter inference differentiates."""
-    return profile(reduce(t, m), m, reml).at(log_sigma) - m.log_weights

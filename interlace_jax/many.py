@@ -15,19 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
-from scipy import special
 from tqdm.auto import tqdm
 
-from . import compute, estimation, inference, optimize, structure
+from . import compute, inference, optimize
 from .batch import fit_lanes, over_lanes
 from .checkpoint import Store
 from .design import Design
 from .errors import one_of
+from .grouping import relative_factors
+from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .sources import Chunk, Designs, Responses, filled
 from .variances import component_names, component_pairs
-
-STATUS = {optimize.CONVERGED: "converged", optimize.STALLED: "stalled", optimize.EXHAUSTED: "step limit"}
 
 
 def run_all(
@@ -66,10 +65,9 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
 def _table(chunk: Chunk, reml: bool, start: np.ndarray | None) -> pd.DataFrame:
     lanes = len(jax.tree.leaves(chunk.lanes.each)[0])
     e = fit_lanes(chunk.lanes, reml, None if start is None else np.broadcast_to(start, (lanes, len(start))))
-    done = (e.status == optimize.CONVERGED) | (np.isfinite(e.deviance) & (e.predicted_decrease < estimation.NEGLIGIBLE))
     columns = {
-        "status": np.where(done, "converged", [STATUS[s] for s in e.status.tolist()]),
-        "converged": done,
+        "status": np.where(e.converged, "converged", np.array(optimize.STATUS)[e.status]),
+        "converged": e.converged,
         "singular": np.any(np.concatenate(e.vanishing, 1), 1),
         "nobs": np.broadcast_to(np.asarray(chunk.lanes.design.n, int), e.status.shape),
         "deviance": e.deviance,
@@ -89,7 +87,7 @@ def _theta_names(design: Design) -> list[str]:
     """lme4's names: `g.(Intercept)`, `g.x.(Intercept)`, `g.x`."""
     names = []
     for f in design.factors:
-        for i, j in structure.Block(len(f.levels), f.sizes).parameters:
+        for i, j in f.parameters:
             names.append(f"{f.name}.{f.columns[j]}" if i == j else f"{f.name}.{f.columns[i]}.{f.columns[j]}")
     return names
 
@@ -168,9 +166,8 @@ class Many:
     @property
     def fe_pvalues(self) -> pd.DataFrame:
         """Two-sided p-values of the coefficients."""
-        t, df = -self.fe_tvalues.abs(), self.fe_df
-        values = np.where(np.isinf(df), special.ndtr(t), special.stdtr(df, t))
-        return pd.DataFrame(2.0 * values, index=t.index, columns=t.columns)
+        t = self.fe_tvalues
+        return pd.DataFrame(t_pvalue(t, self.fe_df), index=t.index, columns=t.columns)
 
     @property
     def theta(self) -> pd.DataFrame:
@@ -193,13 +190,8 @@ class Many:
     @property
     def _covariances(self) -> list[np.ndarray]:
         """Covariance matrices (models, k, k) of the random effects, by factor."""
-        found, theta, scale = [], iter(self.theta.to_numpy().T), self.sigma.to_numpy()[:, None, None] ** 2
-        for f in self._work.design.factors:
-            Lam = np.zeros((len(self), len(f.columns), len(f.columns)))
-            for i, j in structure.Block(len(f.levels), f.sizes).parameters:
-                Lam[:, i, j] = next(theta)
-            found.append(scale * Lam @ Lam.mT)
-        return found
+        scale = self.sigma.to_numpy()[:, None, None] ** 2
+        return [scale * Lam @ Lam.mT for Lam in relative_factors(self._work.design.factors, self.theta.to_numpy())]
 
     @property
     def parameters(self) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from .formula import parse
 from .likelihood import deviance
 from .many import Many, run_all
 from .result import Fit, report
-from .sources import Groups, Responses, responses_of
+from .sources import Groups, Responses, padded_model, responses_of
 
 METHODS = ("REML", "ML")
 SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
@@ -178,15 +178,7 @@ class Model:
     @functools.cached_property
     def moments(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays."""
-        design, used = self.design, self.design.factors
-        n = len(design.y)
-        plan = structure.plan([f.codes for f in used], [f.sizes for f in used], [len(f.levels) for f in used], pad=True)
-        weights = np.ones(n) if design.weights is None else design.weights
-        offset = np.zeros(n) if design.offset is None else design.offset
-        # Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
-        by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in used], weights, offset
-        codes, rows, *arrays = structure.pad_rows(by_row, structure.bucket(n) - n)
-        return run(_moments, replace(plan, codes=codes, rows=rows), *arrays)
+        return run(_moments, *padded_model(self.design, structure.bucket))
 
     @property
     def theta0(self) -> np.ndarray:

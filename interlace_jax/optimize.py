@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 RUNNING, CONVERGED, STALLED, EXHAUSTED = range(4)
+STATUS = ("running", "converged", "stalled", "step limit")
 MAX_STEPS = 300
 FIRST_STEP, LONGEST_STEP = 0.5, 4.0  # no trial moves farther than this many times max(1, |x|)
 

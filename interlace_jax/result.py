@@ -19,7 +19,8 @@ from .compute import run
 from .confint import confint, profile
 from .design import Design, Factor
 from .errors import ConvergenceWarning, SingularFitWarning
-from .estimation import NEGLIGIBLE, Estimate
+from .estimation import Estimate
+from .grouping import relative_factors
 from .likelihood import deviance
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
@@ -143,15 +144,13 @@ class Fit:
     @property
     def converged(self) -> bool:
         """Whether what is left to gain is negligible."""
-        e = self.estimate
-        return bool(e.status == optimize.CONVERGED or (np.isfinite(e.deviance) and e.predicted_decrease < NEGLIGIBLE))
+        return bool(self.estimate.converged)
 
     @property
     def optimum(self) -> Optimum:
         """Certificate of the optimiser."""
         e = self.estimate
-        names = {optimize.CONVERGED: "converged", optimize.STALLED: "stalled", optimize.EXHAUSTED: "step limit"}
-        status = names[int(e.status)]
+        status = optimize.STATUS[int(e.status)]
         message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
         hessian = functools.partial(run, _hessian, e.t, self.model.moments, self.method == "REML")
         boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
@@ -238,8 +237,7 @@ class Fit:
 
     def random_effects_ci(self, level: float = 0.95) -> dict[str, pd.DataFrame]:
         """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower") and (term, "upper")."""
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, as in 0.95, not {level!r}")
+        variances.check_level(level)
         z = special.ndtri(0.5 + level / 2)
         intervals = {}
         for f, b, covariance in zip(self._design.factors, self.mode_arrays, self.mode_covariances, strict=True):
@@ -253,16 +251,7 @@ class Fit:
     @functools.cached_property
     def Lambdas(self) -> list[np.ndarray]:
         """Relative covariance factors (k, k), lower triangular, by factor in the order of `ngroups`."""
-        found, theta = [], iter(self.theta)
-        for f in self._design.factors:
-            Lam, start = np.zeros((len(f.columns),) * 2), 0
-            for size in f.sizes:
-                for j in range(start, start + size):
-                    for i in range(j, start + size):
-                        Lam[i, j] = next(theta)
-                start += size
-            found.append(Lam)
-        return found
+        return relative_factors(self._design.factors, self.theta)
 
     @property
     def covariances(self) -> dict[str, pd.DataFrame]:

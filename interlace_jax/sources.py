@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ class Responses:
         self.design, self.data, self.Y, self.labels, self.rows = design, data, Y, labels, rows
         self.formula, self.arguments, self.start = design.formula, arguments, start
         share = -(-len(labels) // (os.cpu_count() or 1))
-        self.size = min(_chunk_size(self.plan.layout, design.X.shape[1]), max(32, _power_of_two(share)))
+        self.size = min(_chunk_size(self.plan.layout, design.X.shape[1]), max(32, structure.power_of_two(share)))
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
@@ -95,7 +95,7 @@ class Responses:
 
     def _masked(self, Y, missing, part) -> Lanes:
         """Missing values are rows of weight zero, so every lane has a design of its own."""
-        part = filled(part, max(32, 1 << (len(part) - 1).bit_length()))
+        part = filled(part, max(32, structure.power_of_two(len(part))))
         weights = np.where(missing[:, part], 0.0, self.prepared[0].w[:, None]).T
         Z = [f.Z for f in self.design.factors]
         return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y[:, part]).T, self.design.X, Z, weights))
@@ -158,7 +158,7 @@ class Designs:
         self.parts = []
         for places in alike.values():
             first = self.designs[places[0]]
-            size = _chunk_size(_plan(first, _power_of_two).layout, first.X.shape[1])
+            size = _chunk_size(_plan(first, structure.power_of_two).layout, first.X.shape[1])
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
@@ -176,8 +176,8 @@ class Designs:
         """The models of one chunk; with the first, all that cannot be fitted."""
         places = np.array(self.parts[i])
         designs = [self.designs[p] for p in self.parts[i]]
-        models = [_padded_model(d) for d in designs]
-        alike = [models[j] for j in filled(np.arange(len(models)), _power_of_two(len(models)))]
+        models = [padded_model(d, structure.power_of_two) for d in designs]
+        alike = [models[j] for j in filled(np.arange(len(models)), structure.power_of_two(len(models)))]
         lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
         return [Chunk(places, designs[0], Lanes(None, lanes))], self.failures if i == 0 else []
 
@@ -260,23 +260,22 @@ def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
     return found.hexdigest()[:16]
 
 
-def _power_of_two(size: int) -> int:
-    return 1 << max(size - 1, 1).bit_length()
+def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
+    """Arguments of `moments`, rows and levels rounded up.
 
-
-def _padded_model(design: Design):
-    """Arguments of `moments`, with rows and levels padded to powers of two."""
-    plan, n = _plan(design, _power_of_two), len(design.y)
+    Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
+    """
+    plan, n = _plan(design, rounded), len(design.y)
     weights = np.ones(n) if design.weights is None else design.weights
     offset = np.zeros(n) if design.offset is None else design.offset
-    rows = (plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset)
-    codes, entries, *arrays = structure.pad_rows(rows, _power_of_two(n) - n)
+    by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset
+    codes, entries, *arrays = structure.pad_rows(by_row, rounded(n) - n)
     return replace(plan, codes=codes, rows=entries), *arrays
 
 
 def _shape(design: Design):
     """What models must have in common to be lanes of one batch."""
-    leaves, tree = jax.tree.flatten(_padded_model(design))
+    leaves, tree = jax.tree.flatten(padded_model(design, structure.power_of_two))
     return tree, tuple(a.shape for a in leaves)
 
 

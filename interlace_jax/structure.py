@@ -97,6 +97,11 @@ def bucket(size: int) -> int:
     return -(-size // step) * step
 
 
+def power_of_two(size: int) -> int:
+    """The next power of two, at least 2: the coarsest sharing."""
+    return 1 << max(size - 1, 1).bit_length()
+
+
 def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False) -> Plan:
     """Lay out a model from the integer level codes of its factors.
 

@@ -45,7 +45,7 @@ def _kernel(theta, m, reml):
     t = covariance.to_conditioned(theta, m.layout, m.A)
     made = estimation.finish(t, m, reml, jnp.zeros_like(t), 0.0, 0, optimize.CONVERGED)
     value, gradient = jax.value_and_grad(of_theta)(theta, m, reml)
-    joint = likelihood.joint_deviance(t, jnp.log(1.7), m, reml)
+    joint = likelihood.profile(likelihood.reduce(t, m), m, reml).at(jnp.log(1.7)) - m.log_weights
     covariances = modes.mode_covariances(t, m)
     found = dict(beta=made.beta, sigma=made.sigma, vcov=made.vcov, deviance=value, gradient=gradient)
     return found | dict(joint=joint, modes=modes.modes(t, m), mode_covariances=covariances)
