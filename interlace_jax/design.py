@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
+from .cov import structured, ties_effects
 from .errors import RankWarning, listed
 from .formula import Formula
 from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
@@ -91,6 +92,7 @@ def build(
     na_action: str = "drop",
     response: bool = True,
     context: Mapping[str, Any] | None = None,
+    cov: Mapping[str, Any] | None = None,
 ) -> Design:
     """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never modified).
 
@@ -98,6 +100,7 @@ def build(
     na_action: "drop" leaves out rows with a missing value in any column used; "raise" refuses them.
     response: False leaves the left side alone (y is None).
     context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the formula may use.
+    cov: covariance structures by the name of the grouping factor.
 
     Fixed columns that depend linearly on those before them are left out with a warning, as R does.
     Raises ValueError or TypeError, naming the column or term, when the data do not determine the model.
@@ -130,7 +133,8 @@ def build(
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(rows) <= len(names):
         raise ValueError(f"{len(rows)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    factors = grouping_factors(formula.terms, matrices, columns, len(rows))
+    tied = [name for name, given in (cov or {}).items() if ties_effects(given)]
+    factors = structured(grouping_factors(formula.terms, matrices, columns, len(rows), tied), cov)
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     return Design(
         formula=formula,
