@@ -18,18 +18,22 @@ def structured(factors: Sequence[Factor], cov: Mapping[str, Any] | None) -> tupl
     """The factors with the structures that `cov` gives them by name."""
     if cov is None:
         return tuple(factors)
-    if not isinstance(cov, Mapping):
-        raise TypeError(f'cov must be a mapping such as {{"subject": AR1()}}, not {cov!r}')
     names = [f.name for f in factors]
     if unknown := [name for name in cov if name not in names]:
         raise ValueError(f"cov has {unknown[0]!r}, which is no grouping factor; there are {listed(names)}")
     return tuple(_structured(f, cov[f.name]) if f.name in cov else f for f in factors)
 
 
-def ties_effects(given: Any) -> bool:
-    """Whether a structure ties random effects together, so that there may be as many of them as rows."""
-    within, across = pair(given)
-    return across is not None or (within is not None and not within.pattern)
+def tied_factors(cov: Any) -> list[str]:
+    """Factors with structures that tie random effects together, so that there may be as many of them as rows."""
+    if not isinstance(cov, Mapping | None):
+        raise TypeError(f'cov must be a mapping such as {{"subject": AR1()}}, not {cov!r}')
+    pairs = {name: pair(given) for name, given in (cov or {}).items()}
+    return [
+        name
+        for name, (within, across) in pairs.items()
+        if across is not None or (within is not None and not within.pattern)
+    ]
 
 
 def _structured(f: Factor, given: Any) -> Factor:

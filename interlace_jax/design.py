@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
-from .cov import structured, ties_effects
+from .cov import structured, tied_factors
 from .errors import RankWarning, listed
 from .formula import Formula
 from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
@@ -133,8 +133,8 @@ def build(
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(rows) <= len(names):
         raise ValueError(f"{len(rows)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    tied = [name for name, given in (cov or {}).items() if ties_effects(given)]
-    factors = structured(grouping_factors(formula.terms, matrices, columns, len(rows), tied), cov)
+    factors = grouping_factors(formula.terms, matrices, columns, len(rows), tied_factors(cov))
+    factors = structured(factors, cov)
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     return Design(
         formula=formula,
