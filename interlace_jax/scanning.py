@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from formulaic.model_spec import ModelSpecs
+from formulaic.model_spec import ModelSpec, ModelSpecs
 from formulaic.parser.types import Factor
 from formulaic.utils.variables import get_required_variables
 
@@ -214,18 +214,18 @@ def _evaluate(parts, columns, n, specs) -> tuple[Matrices, ModelSpecs | None]:
     check_types(parts, columns, n + 1)  # a batch does not tell whether text is an identifier
     matrices, made = model_matrices(parts, columns, n, None, None if specs is None else _Trained(specs))
     if specs is None and made is not None:
-        _refuse_state(made, columns)
+        _refuse_state([made[key] for key in parts], columns)
     refuse_gaps(find_gaps(matrices))
     for matrix, names in matrices.values():
         refuse_infinite(matrix, names)
     return matrices, made
 
 
-def _refuse_state(specs: ModelSpecs, columns: Mapping[str, pd.Series]) -> None:
+def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) -> None:
     """Refuse what one batch of rows cannot tell: centres and knots, and numbers used as categories."""
     numbers = {name for name, column in columns.items() if column.dtype.kind in "if"}
-    needs_all = {name: None for _, spec in specs._items() for name in spec.transform_state}
-    for _, spec in specs._items():
+    needs_all = {name: None for spec in specs for name in spec.transform_state}
+    for spec in specs:
         for name, (kind, _) in spec.encoder_state.items():
             if kind is Factor.Kind.CATEGORICAL and numbers & set(map(str, get_required_variables(name))):
                 needs_all[name] = None
