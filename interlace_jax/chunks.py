@@ -42,12 +42,12 @@ def moments_by_chunks(
     with compute.session():
         factors = [jnp.zeros((c, c)) for c in (p + 1, *(z.shape[1] for z in Z))]
         for _, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
-            factors = _compressed(factors, *chunk)
+            factors = jax.block_until_ready(_compressed(factors, *chunk))  # or chunks wait in memory for each other
         constants = _constants(plan.layout, factors, float(n))
         total: Any = None
         for part, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
             made = _products(replace(part, layout=layout), constants, *chunk)
-            total = made if total is None else _added(total, made)
+            total = jax.block_until_ready(made if total is None else _added(total, made))
         A, R, b0, scale = constants
         beta0 = solve_triangular(R, b0)[:, 0] if p else b0[:, 0]
         found = Moments(layout, **total, n=jnp.float64(n), A=A, R=R, beta0=beta0, scale=scale[0])

@@ -302,4 +302,9 @@ def _alias_message(dropped: Sequence[str]) -> str:
 
 def is_constant(y: np.ndarray) -> bool:
     """Whether a response (n,) does not vary."""
-    return bool(np.ptp(y) <= _CONSTANT * np.abs(y).max())
+    return bool(np.ptp(y) <= _CONSTANT * largest(y))
+
+
+def largest(y: np.ndarray) -> float:
+    """The largest absolute value, without an array of absolute values."""
+    return max(y.max(), -y.min())

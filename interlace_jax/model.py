@@ -17,7 +17,7 @@ from .chunks import LARGE, moments_by_chunks
 from .compute import island, run
 from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
 from .crossproducts import Moments, moments
-from .design import Design, build, is_constant
+from .design import Design, build, is_constant, largest
 from .errors import one_of
 from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
 from .formula import parse
@@ -176,9 +176,9 @@ class Model:
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
             )
-        if not SMALLEST < np.abs(y).max() < 1.0 / SMALLEST:
+        if not SMALLEST < largest(y) < 1.0 / SMALLEST:
             raise ValueError(
-                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of "
+                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
                 "floating-point range: give it in another unit"
             )
 
@@ -223,7 +223,7 @@ class Model:
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
         y, m = self.design.y, self.moments
-        by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
+        by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "

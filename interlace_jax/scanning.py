@@ -40,6 +40,7 @@ from .matrices import (
 )
 
 ROWS = 1 << 19  # of a batch
+FEW = dict(batch_readahead=1, fragment_readahead=1)  # by default 16 batches wait in memory
 
 
 def is_scanned(data: Any) -> bool:
@@ -105,9 +106,10 @@ class _Table:
         needed += [v for v in (self.weights, self.offset) if v is not None and v not in needed]
         for name in (v for v in (self.weights, self.offset) if v is not None):
             row_vector(empty, "weights" if name == self.weights else "offset", name)
-        for batch in self.dataset.to_batches(columns=needed, batch_size=ROWS):
+        for batch in self.dataset.to_batches(columns=needed, batch_size=ROWS, **FEW):
             if len(batch):
                 yield self._batch(self._frame(batch, pa))
+            pa.default_memory_pool().release_unused()
 
     @staticmethod
     def _frame(rows, pa) -> pd.DataFrame:
