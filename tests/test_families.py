@@ -228,6 +228,14 @@ def test_the_optimum_is_the_best_that_a_search_without_derivatives_finds(estimat
     assert e.deviance < best + 1e-7
 
 
+@pytest.mark.parametrize("estimated", ["compound"], indirect=True)
+def test_a_scale_of_zero_is_left_although_it_is_stationary(estimated):
+    _, m, e, _ = estimated
+    found = compute.run(quick_jit(estimation.estimate), m, True, np.zeros_like(e.t))
+    assert_allclose(found.deviance, e.deviance, rtol=0, atol=1e-8)
+    assert_allclose(found.theta, e.theta, atol=1e-5)
+
+
 def test_degrees_of_freedom_are_the_oracles(estimated):
     problem, _, e, df = estimated
     # The oracle's Hessian is good to 1e-7, its inverse somewhat less.
