@@ -168,7 +168,7 @@ def carriers(blocks):
 
 
 def canonical_parameters(t, blocks):
-    """The same model in standard form: `canonical` Lambda; scales not negative; numbers without meaning at their start."""
+    """The same model in standard form: `canonical` Lambda, no negative scale, numbers without meaning at their start."""
     return jnp.concatenate([_standard(values, b) for values, b in _each(t, blocks)])
 
 
