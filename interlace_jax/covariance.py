@@ -168,7 +168,7 @@ def carriers(blocks):
 
 
 def canonical_parameters(t, blocks):
-    """The same model in standard form: `canonical` Lambda, no negative scale, numbers without meaning at their start."""
+    """The same model in standard form: `canonical` Lambda, no negative scale, what has no meaning where it starts."""
     return jnp.concatenate([_standard(values, b) for values, b in _each(t, blocks)])
 
 
