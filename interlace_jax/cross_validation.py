@@ -70,9 +70,9 @@ def cross_val(
     """Predict each part of the data from a model fitted to the rest.
 
     The predictive distribution of a row is normal. Its mean is x'beta + z'b with the random effects of the levels that
-    the training rows have, so the population's for groups left out. Its variance is that of a new observation: the
-    residual's, and that of x'beta + z'b given the training rows, which for a group left out is the full variance of the
-    random effects; theta and sigma count as known.
+    the training rows have, so the population's for groups left out (or, with `cov`, what related levels tell of them).
+    Its variance is that of a new observation: the residual's, and that of x'beta + z'b given the training rows, which
+    for a group left out has the full variance of the random effects in it; theta and sigma count as known.
 
     Parameters
     ----------

@@ -128,6 +128,8 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         groups: as given to `fit`; without them all rows are of groups that the fit has not seen.
         """
         check_is_fitted(self)
+        if groups is not None and not self._grouped:
+            raise ValueError("groups are given to predict, but were not to fit")
         frame = self._frame(X, groups, reset=False)
         if self._grouped and groups is None:
             frame[GROUPS] = NOWHERE

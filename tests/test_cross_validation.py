@@ -1,6 +1,7 @@
 """Cross-validation against a loop of fits, predictions against the dense formula, scores against SciPy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from cases import load_case
 from fits import arguments, fitted, quiet_fit, sleepstudy
@@ -74,6 +75,30 @@ def test_a_group_left_out_is_predicted_by_the_population_with_all_its_variance(l
     assert_allclose(row["predicted"], z @ fit.fe_params, rtol=1e-8)
     variance = np.einsum("ij,jk,ik->i", z, fit.varcov.to_numpy() + fit.coefficients().vcov, z) + fit.scale
     assert_allclose(row["sd"], np.sqrt(variance), rtol=1e-6)
+
+
+def test_a_group_left_out_is_predicted_by_its_relatives():
+    rng = np.random.default_rng(4)
+    root, names = rng.normal(size=(15, 6)), [f"a{i:02d}" for i in range(15)]
+    K = pd.DataFrame(root @ root.T / 6 + 0.3 * np.eye(15), names, names)
+    codes = np.repeat(np.arange(15), 4)
+    u = np.linalg.cholesky(K) @ rng.normal(size=15) * 2.0
+    frame = pd.DataFrame({"animal": np.array(names)[codes], "x": rng.normal(size=60)})
+    frame["y"] = frame.x + u[codes] + rng.normal(size=60)
+    cov = {"animal": interlace.Known(K)}
+    found = interlace.cross_val("y ~ x + (1 | animal)", frame, cov=cov).predictions
+    test = codes == 5
+    fit = quiet_fit("y ~ x + (1 | animal)", frame[~test], cov=cov)
+    V = fit.theta[0] ** 2 * K.to_numpy()[np.ix_(codes, codes)]
+    X = np.column_stack([np.ones(60), frame.x])
+    weights = np.linalg.solve(V[np.ix_(~test, ~test)] + np.eye(56), V[np.ix_(~test, test)])
+    lack = X[test] - weights.T @ X[~test]
+    mean = X[test] @ fit.fe_params + weights.T @ (frame.y[~test] - X[~test] @ fit.fe_params)
+    variance = np.diag(V)[test] - np.sum(weights * V[np.ix_(~test, test)], 0)
+    variance = fit.scale * (1 + variance) + np.einsum("ij,jk,ik->i", lack, fit.fe_cov, lack)
+    assert np.abs(mean - X[test] @ fit.fe_params).min() > 0.1
+    assert_allclose(found.predicted[test], mean, rtol=1e-6)
+    assert_allclose(found.sd[test], np.sqrt(variance), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,8 @@ def test_groups_may_come_apart_from_the_columns(data):
     fit = fitted("sleepstudy_slope_REML")
     assert_allclose(model.predict(X, groups=data[0]["Subject"]), fit.fittedvalues, rtol=1e-9)
     assert_allclose(model.predict(X), fit.predict(include_re=False), rtol=1e-9)
+    with pytest.raises(ValueError, match="groups are given to predict, but were not to fit"):
+        MixedModelRegressor(groups="Subject").fit(*data).predict(data[0], groups=data[0]["Subject"])
     plain = MixedModelRegressor().fit(X, y, groups=pd.factorize(data[0]["Subject"])[0])
     assert list(plain.result_.ngroups) == ["groups"]
     assert_allclose(plain.predict(X.iloc[:3]), plain.result_.predict(include_re=False)[:3], rtol=1e-12)
