@@ -18,7 +18,7 @@ from .compute import island, run
 from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
 from .design import Design, build, is_constant, largest
-from .errors import one_of
+from .errors import numbers, one_of
 from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
 from .formula import parse
 from .likelihood import deviance
@@ -245,7 +245,7 @@ class Model:
 
     def with_response(self, y: Iterable[float]) -> Model:
         """The same model of another response y (n,), one number per row used."""
-        y = np.asarray(y, float)
+        y = numbers("y", y)
         n = len(self.design.y)
         if y.shape != (n,):
             raise ValueError(f"y has shape {y.shape}, but the model has {n} rows: give one number for each row used")
@@ -267,7 +267,7 @@ class Model:
         return compile(text, self.data if data is None else data, **self.arguments | arguments)
 
     def _theta(self, theta) -> np.ndarray:
-        theta, d = np.asarray(theta, float), structure.parameter_count(self.moments.layout.blocks)
+        theta, d = numbers("theta", theta), structure.parameter_count(self.moments.layout.blocks)
         if theta.shape != (d,) or not np.isfinite(theta).all():
             raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
         return theta
