@@ -1,0 +1,195 @@
+"""Cross-products of crossed factors, kept sparse: one small block for each pair of levels that meet.
+
+    G_g = Z_g'WZ_g  per level,    K_gh = Z_g'WZ_h  per pair of levels,    Z_g'W[X y],    [X y]'W[X y]
+
+conditioned as in `crossproducts`. The pairs are listed in chunks of a few *cells* of one level: a product with K_gh is
+then a fixed number of gathers added up, which fuse into one parallel loop, and one short scatter. On a CPU that is 10
+to 20 times as fast as scattering cell by cell, and needs no memory of the size of the cells.
+
+Index lists and values are host NumPy; `product` and `congruence` are what the likelihood does with them.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import linear_call
+
+from .crossproducts import Basis, Response, condition, respond
+from .structure import Block, Layout, Plan
+
+WIDTHS = (4, 8, 16)  # cells of a chunk
+SCATTER = 6  # adding the sum of a chunk to its level takes as long as gathering so many cells
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cells:
+    """The levels of one factor (rows of K) and the levels of another that they meet, in chunks of W cells."""
+
+    owner: np.ndarray  # (c,) level whose cells the chunk holds, increasing
+    level: np.ndarray  # (c, W) level of the other factor; one past its last where there are fewer than W
+    value: np.ndarray  # (k, k', c, W) blocks of K, or () where all of them are one number
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Products:
+    """Conditioned sparse cross-products of a model: what `Moments` is to a core that fits in memory as a matrix.
+
+    Blocks are ordered by size: the first is eliminated level by level, the others are what iterations work on.
+    """
+
+    layout: Layout
+    G: tuple[np.ndarray, ...]  # per block (k, k, m): Z'WZ
+    K: tuple[tuple[Cells | None, ...], ...]  # K[g][h]: Z_g'W Z_h, None for g = h
+    ZX: tuple[np.ndarray, ...]  # per block (k, p, m): Z'WX
+    Zy: tuple[np.ndarray, ...]  # per block (k, m): Z'Wy
+    XX: np.ndarray  # (p, p)
+    Xy: np.ndarray  # (p,)
+    yy: np.ndarray  # ()
+    n: np.ndarray  # () rows of positive weight
+    log_weights: np.ndarray  # () sum of log w
+    A: tuple[np.ndarray, ...]  # per block (k, k), lower triangular
+    R: np.ndarray  # (p, p) upper triangular
+    beta0: np.ndarray  # (p,)
+    scale: np.ndarray  # () s
+
+    @property
+    def p(self) -> int:
+        """Fixed-effect columns."""
+        return self.R.shape[-1]
+
+    @property
+    def rest(self) -> tuple[Block, ...]:
+        """Blocks that are not eliminated level by level."""
+        return self.layout.blocks[1:]
+
+    @property
+    def q(self) -> int:
+        """Random effects that are not eliminated level by level."""
+        return sum(b.levels * b.k for b in self.rest)
+
+
+def by_size(codes, sizes, levels) -> Plan:
+    """A plan without lists: blocks by size, largest first, and nothing known of how they meet."""
+    places = sorted(range(len(codes)), key=lambda g: -levels[g] * sum(sizes[g]))
+    blocks = tuple(Block(levels[g], tuple(sizes[g])) for g in places)
+    order = tuple(places.index(g) for g in range(len(places)))
+    return Plan(Layout(blocks, order, len(blocks), (), ()), tuple(codes[g] for g in places), ())
+
+
+def conditioned(plan: Plan, y, X, Z, weights, offset) -> tuple[Basis, Response]:
+    """Conditioned rows, and a response to them; arguments as in `crossproducts.moments`, all of them arrays."""
+    basis = condition(plan, X, Z, weights)
+    return basis, jax.tree.map(lambda a: a[0], respond(plan, basis, (y - offset)[:, None]))
+
+
+def assemble(plan: Plan, basis: Basis, response: Response) -> Products:
+    """Sum the conditioned rows of `conditioned`, as NumPy arrays, over levels and over cells."""
+    layout, codes, w = plan.layout, plan.codes, basis.w
+    weighted = [w[:, None] * z for z in basis.Z]
+    G, ZX = [], []
+    for code, z, wz, block in zip(codes, basis.Z, weighted, layout.blocks, strict=True):
+        G.append(_sum_by_level(code, wz, z, block.levels))
+        ZX.append(_sum_by_level(code, wz, basis.X, block.levels))
+    K = [[None] * len(codes) for _ in codes]
+    for g, h in ((g, h) for h in range(len(codes)) for g in range(h)):
+        shape = layout.blocks[g].levels, layout.blocks[h].levels
+        K[g][h], K[h][g] = _meetings(codes[g], codes[h], weighted[g], basis.Z[h], shape)
+    XX = basis.X.T @ (w[:, None] * basis.X)
+    log_weights = np.sum(np.log(w))
+    constants = dict(n=basis.n, log_weights=log_weights, A=basis.A, R=basis.R)
+    return Products(layout, tuple(G), tuple(map(tuple, K)), tuple(ZX), XX=XX, **response._asdict(), **constants)
+
+
+def _sum_by_level(code, left, right, levels):
+    """Sum of the outer products of the rows of left (n, a) and right (n, b) by level: (a, b, m)."""
+    sums = [[np.bincount(code, u * v, levels) for v in right.T] for u in left.T]
+    return np.array(sums).reshape(left.shape[1], right.shape[1], levels)
+
+
+def _meetings(first, second, left, right, shape):
+    """K and its transpose: the cells of two factors by the level of either, from their codes and columns (n, k)."""
+    order = np.argsort(first * np.int64(shape[1]) + second)
+    a, b = first[order], second[order]
+    starts = np.flatnonzero(np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])))
+    constant = left.shape[1] == right.shape[1] == 1 and np.ptp(left) == 0 and np.ptp(right) == 0
+    if constant and len(starts) == len(a):
+        value = left[0, 0] * right[0, 0]
+    else:
+        value = np.array([[np.add.reduceat((u * v)[order], starts) for v in right.T] for u in left.T])
+        a, b = a[starts], b[starts]
+    del order, starts
+    back = np.argsort(b, kind="stable")
+    transposed = np.swapaxes(value, 0, 1)[:, :, back] if value.ndim else value
+    return _cells(a, b, value, *shape), _cells(b[back], a[back], transposed, *shape[::-1])
+
+
+def _cells(owner, other, value, owners, others):
+    """Chunks of cells that are sorted by owner."""
+    degree = np.bincount(owner, minlength=owners)
+    width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
+    chunks = -(-degree // width)
+    total = int(chunks.sum())
+    shift = (np.cumsum(chunks) - chunks) * width - (np.cumsum(degree) - degree)
+    slot = np.arange(len(owner)) + shift[owner]
+    level = np.full(total * width, others, np.int32)
+    level[slot] = other
+    if value.ndim:
+        spread = np.zeros((*value.shape[:2], total * width))
+        spread[:, :, slot] = value
+        value = spread.reshape(*value.shape[:2], total, width)
+    return Cells(np.repeat(np.arange(owners, dtype=np.int32), chunks), level.reshape(total, width), value)
+
+
+def product(m: Products, g: int, h: int, V):
+    """K_gh V of V (k_h, m_h, c): (k_g, m_g, c). Linear in V; its transpose is the product with K_hg."""
+    ahead, back = (partial(_product, levels=m.layout.blocks[i].levels) for i in (g, h))
+    return linear_call(lambda K, V: ahead(K[0], V), lambda K, V: back(K[1], V), (m.K[g][h], m.K[h][g]), V)
+
+
+def _product(cells, V, levels):
+    V = _with_empty_level(V, 1)
+    if cells.value.ndim:
+        terms = (
+            cells.value[:, j, :, c, None] * V[j][cells.level[:, c]][None]
+            for c in range(cells.level.shape[1])
+            for j in range(V.shape[0])
+        )
+        return _by_owner(sum(terms), cells.owner, levels)
+    return _by_owner(cells.value * sum(V[:, cells.level[:, c]] for c in range(cells.level.shape[1])), cells.owner, levels)
+
+
+def congruence(m: Products, g: int, h: int, W):
+    """Diagonal blocks of K_gh W K_hg for a block diagonal W (k_h, k_h, m_h): (k_g, k_g, m_g). Linear in W."""
+    ahead, back = (partial(_congruence, levels=m.layout.blocks[i].levels) for i in (g, h))
+    return linear_call(lambda K, W: ahead(K[0], W), lambda K, W: back(K[1], W), (m.K[g][h], m.K[h][g]), W)
+
+
+def _congruence(cells, W, levels):
+    W = _with_empty_level(W, 2)
+    found = 0.0
+    for c in range(cells.level.shape[1]):
+        met = W[:, :, cells.level[:, c]]
+        if cells.value.ndim:
+            K = cells.value[..., c]
+            half = sum(K[:, j, None] * met[j][None] for j in range(len(met)))
+            met = sum(half[:, None, j] * K[None, :, j] for j in range(len(met)))
+        found = found + met
+    k = found.shape[0]
+    found = found if cells.value.ndim else cells.value**2 * found
+    return _by_owner(found.reshape(k * k, -1, 1), cells.owner, levels).reshape(k, k, levels)
+
+
+def _with_empty_level(V, axis):
+    """V with one more level, all zero, for the empty places of chunks."""
+    return jnp.pad(V, [(0, int(a == axis)) for a in range(V.ndim)])
+
+
+def _by_owner(sums, owner, levels):
+    """Sum chunks (k, chunks, c) into their levels."""
+    rows = [jnp.zeros((levels, s.shape[1]), s.dtype).at[owner].add(s, indices_are_sorted=True) for s in sums]
+    return jnp.stack(rows)
