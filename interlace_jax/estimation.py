@@ -13,7 +13,7 @@ from jax.scipy.linalg import solve_triangular
 from . import optimize
 from .covariance import canonical, columns, factors, parameters, to_user, user_blocks
 from .crossproducts import Moments
-from .likelihood import deviance, profile, reduce
+from .likelihood import Reduced, deviance, profile, reduce
 from .linalg import inverse
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
@@ -72,6 +72,11 @@ def moment_start(m: Moments):
     return parameters([jnp.diag(jnp.sqrt(u / residual)) for u in shares], m.layout.blocks)
 
 
+def user_start(m: Moments):
+    """`moment_start` as lme4's theta (d,)."""
+    return parameters(to_user(factors(moment_start(m), m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+
+
 def curvature(t, m: Moments):
     """Rough diagonal of the deviance's Hessian (d,): the expected information were all columns orthogonal.
 
@@ -110,7 +115,7 @@ class Settled(NamedTuple):
     restart: jax.Array
 
 
-def settle(t, m: Moments, reml) -> Settled:
+def settle(t, m: Moments, reml, criterion=deviance) -> Settled:
     """Set diagonal entries of Lambda that are all but zero to exactly zero, and leave saddles.
 
     The deviance is even in each column of Lambda, so a zero column is stationary whether it is a minimum or a saddle.
@@ -121,14 +126,14 @@ def settle(t, m: Moments, reml) -> Settled:
 
     def try_zero(i, carry):
         t, f = carry
-        candidate = _canonical(t.at[diagonals[i]].set(0.0), blocks)
-        value = deviance(candidate, m, reml)
+        candidate = in_canonical_form(t.at[diagonals[i]].set(0.0), blocks)
+        value = criterion(candidate, m, reml)
         take = (jnp.abs(t[diagonals[i]]) < NEAR_ZERO) & (value <= f + FREE_RISE)
         return jnp.where(take, candidate, t), jnp.where(take, value, f)
 
-    t = _canonical(t, blocks)
-    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, deviance(t, m, reml)))
-    probed = lax.map(lambda e: jax.grad(deviance)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
+    t = in_canonical_form(t, blocks)
+    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, criterion(t, m, reml)))
+    probed = lax.map(lambda e: jax.grad(criterion)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
     within, zero = zero_columns(t, blocks)
     curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
     values, vectors = jnp.linalg.eigh(0.5 * (curvature + curvature.T))
@@ -144,7 +149,8 @@ def zero_columns(t, blocks):
     return within, ~jnp.any(within & (t != 0)[None], 1)
 
 
-def _canonical(t, blocks):
+def in_canonical_form(t, blocks):
+    """The t (d,) of the same covariances with nonnegative diagonals; see `covariance.canonical`."""
     return parameters([canonical(Lam) for Lam in factors(t, blocks)], blocks)
 
 
@@ -193,10 +199,14 @@ def _optimum_jvp(primals, tangents):
 
 def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
     """Everything of the estimate that follows from t (d,), and how the search for it ended."""
-    t = _canonical(t, m.layout.blocks)
+    t = in_canonical_form(t, m.layout.blocks)
+    return describe(t, reduce(t, m), m, reml, gradient, predicted_decrease, steps, status)
+
+
+def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
+    """The estimate at a canonical t (d,) from what is left of the cross-products there."""
     Lams = to_user(factors(t, m.layout.blocks), m.layout, m.A)
     _, zero = zero_columns(t, m.layout.blocks)
-    reduced = reduce(t, m)
     profiled = profile(reduced, m, reml)
     sigma = profiled.sigma
     unscaled = inverse(reduced.XX)

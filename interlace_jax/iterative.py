@@ -1,8 +1,8 @@
 """The deviance of crossed factors without a matrix of their levels: Krylov methods and random probes.
 
-Eliminate the largest factor level by level, W = Lambda_0 (Lambda_0' G_0 Lambda_0 + I)^-1 Lambda_0'. On the other factors
+Eliminate the largest factor level by level, W = Lambda_0 (Lambda_0' G_0 Lambda_0 + I)^-1 Lambda_0'. On the others
 
-    S = I + Lambda' (Z'WZ - K W K') Lambda = D^(1/2) (I - C) D^(1/2),    D the diagonal blocks of S, so that C has none.
+    S = I + Lambda' (Z'WZ - K W K') Lambda = D^(1/2) (I - C) D^(1/2),    D the diagonal blocks of S: C has none.
 
 With L L' = D and U = L^-1 Lambda',  C V = U [ K W K' - E - K_off ] U'V, where E are the diagonal blocks of K W K' and
 K_off are the blocks between different factors. Then log|M| = log|M_00| + log|D| + log|I - C|, and
@@ -12,12 +12,12 @@ K_off are the blocks between different factors. Then log|M| = log|M_00| + log|D|
 
 with Rademacher probes z (Hutchinson 1990) that are the same at every theta, and Q near the dominant eigenvectors of C:
 the directions in which the levels of a factor move together (its intercept is nearly confounded with that of the
-eliminated factor). This is unbiased for every Q, and leaves C small on the probes. The gradient is the
-estimate of tr((I - C)^-1 dN) = tr((I - C)^-1 C dN) from the same probes (N = I - C has a constant trace). Everything that
-depends on y and X is solved by conjugate gradients to TIGHT, and differentiated at the solution, exactly.
+eliminated factor). This is unbiased for every Q, and leaves C small on the probes. The gradient is the estimate of
+tr((I - C)^-1 dN) = tr((I - C)^-1 C dN) from the same probes (N = I - C has a constant trace). Everything that depends
+on y and X is solved by conjugate gradients to TIGHT, and differentiated at the solution, exactly.
 
-All functions take conditioned parameters t (see `covariance`) and `Products`. Vectors over the levels of the factors that
-are left are arrays (q, c): factor by factor (k, m, c), flattened.
+All functions take conditioned parameters t (see `covariance`) and `Products`. Vectors over the levels of the factors
+that are left are arrays (q, c): factor by factor (k, m, c), flattened.
 """
 
 from functools import partial
@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import krylov, optimize
+from . import krylov
 from .covariance import factors
-from .likelihood import Profiled, Reduced, profile
+from .likelihood import Reduced, profile
 from .linalg import inverse, whiten
 from .sparse_products import Products, congruence, product
 
@@ -170,16 +170,15 @@ class Evaluation(NamedTuple):
 
     deviance: jax.Array  # () with beta and sigma at their optimum
     gradient: jax.Array  # (d,) of it, or of the joint deviance at the sigma given
-    profiled: Profiled
-    reduced: Reduced
-    steps: jax.Array  # (2,)
+    r2: jax.Array  # () penalised residual sum of squares
+    solved: Solved
 
 
-def evaluate(t, m: Products, probes, reml, sigma=None) -> Evaluation:
-    """The profiled deviance of t (d,) and its gradient; that of the joint deviance where sigma () is given."""
+def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
+    """The profiled deviance of t (d,) and its gradient; the gradient of the joint deviance where sigma is not 0."""
     s = solve(t, m, probes)
     p = profile(s.reduced, m, reml)
-    lack = p.nu / p.r2 if sigma is None else (p.scale / sigma) ** 2
+    lack = jnp.where(sigma > 0, (p.scale / jnp.where(sigma > 0, sigma, 1.0)) ** 2, p.nu / p.r2)
     XX = inverse(s.reduced.XX)
     residual = jnp.append(-XX @ s.reduced.Xy, 1.0)
     weights = jnp.zeros_like(residual, shape=(m.p + 1,) * 2).at[:-1, :-1].set(jnp.where(reml, XX, 0.0))
@@ -196,17 +195,7 @@ def evaluate(t, m: Products, probes, reml, sigma=None) -> Evaluation:
         quadratic = jnp.sum(left * (right - coupling(f, m, right)))
         return f.logdet + quadratic + jnp.sum(weights * whole) - 2.0 * jnp.sum((s.fixed @ weights) * cross)
 
-    return Evaluation(p.deviance - m.log_weights, jax.grad(surrogate)(t), p, s.reduced, s.steps)
-
-
-def step(state: optimize.Bfgs, m: Products, probes, reml, tol) -> optimize.Bfgs:
-    """One trial of the search for the optimum."""
-
-    def value_and_grad(t):
-        found = evaluate(t, m, probes, reml)
-        return found.deviance, found.gradient
-
-    return optimize.step(value_and_grad, state, tol)
+    return Evaluation(p.deviance - m.log_weights, jax.grad(surrogate)(t), p.r2, s)
 
 
 class Noise(NamedTuple):
@@ -216,9 +205,8 @@ class Noise(NamedTuple):
     gradient: jax.Array  # (d, d)
 
 
-def noise(t, m: Products, probes) -> Noise:
-    """Spread over the probes (q, T)."""
-    s, T = solve(t, m, probes), probes.shape[1]
+def noise(t, m: Products, s: Solved, T: int) -> Noise:
+    """Spread over the probes, which are the first T columns of what was solved for at t (d,)."""
     Z, left = s.probes[:, :T], s.solved[:, :T] - s.probes[:, :T]
 
     def moved(along):

@@ -1,8 +1,8 @@
 """Conjugate gradients for many right-hand sides at once, and the Gauss quadrature hidden in them.
 
-For a symmetric positive definite N = I - C (q, q) that is known by its products. The coefficients of a CG run from z are
-a Lanczos tridiagonal T of N: z' f(N) z is nearly |z|^2 e1' f(T) e1 (Golub & Meurant 2010, Matrices, Moments and
-Quadrature, ch. 6), so that one run yields N^-1 z and z' log(N) z.
+For a symmetric positive definite N (q, q) that is known by its products. The coefficients of a run from z are those of
+a Lanczos tridiagonal T of N, and z' f(N) z is nearly |z|^2 e1' f(T) e1 (Golub & Meurant 2010, Matrices, Moments and
+Quadrature, ch. 6): one run yields N^-1 z and z' log(N) z.
 """
 
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def _step(product, run):
 
 
 def quadrature(f, run: Run):
-    """z' f(N) z of every right-hand side z of a run: (c,). f(1) must be 0."""
+    """Z' f(N) z of every right-hand side z of a run: (c,). f(1) must be 0."""
     alpha, beta = run.alpha, run.beta
     made = alpha > 0
     inverse = jnp.where(made, 1.0 / jnp.where(made, alpha, 1.0), 0.0)
