@@ -36,6 +36,9 @@ class Dense:
         """The same, for what only this core has."""
         return self.products
 
+    def require_matrix(self, what: str) -> None:
+        """Refuse `what` where there is no matrix; here there is."""
+
     def start(self) -> np.ndarray:
         """Moment estimates of lme4's theta (d,)."""
         return run(_start, self.products)

@@ -231,5 +231,6 @@ def coefficients(
         return Coefficients(names, e.beta, e.vcov)
     if rule == "satterthwaite":
         return SatterthwaiteCoefficients(names, e.beta, e.vcov, curvature())
+    core.require_matrix("Kenward-Roger")
     adjusted = run(_kenward_roger, e.t, np.log(e.sigma), core.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -7,6 +7,7 @@ What the choice of probes does is measured at the optimum, and more are taken un
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass, fields
 
 import jax
@@ -30,14 +31,6 @@ SD_ERROR = 0.01  # relative standard error of conditional standard deviations ab
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
 SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
 SECONDS_PER_FLOP = 2.5e-11
-
-
-def without_matrix(what: str) -> str:
-    """Why something is refused."""
-    return (
-        f'{what} needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" where '
-        "its levels are few enough"
-    )
 
 
 def wants_iterative(design: Design, choice: str) -> bool:
@@ -66,11 +59,11 @@ def wants_iterative(design: Design, choice: str) -> bool:
 class NoisyEstimate(Estimate):
     """An estimate that depends on random probes."""
 
-    noise: float
-    "Standard error of the deviance."
     excess: float
     "Expected rise of the deviance above its minimum because the probes move theta."
     probes: int
+    noise: float
+    "Standard error of the deviance."
 
     @property
     def converged(self):
@@ -99,7 +92,14 @@ class Iterative:
     @property
     def moments(self):
         """Refused: there are none."""
-        raise ValueError(without_matrix("this"))
+        self.require_matrix("what you ask for")
+
+    def require_matrix(self, what: str) -> None:
+        """Refuse `what`, which needs the dense core."""
+        raise ValueError(
+            f'{what} needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" '
+            "where its levels are few enough"
+        )
 
     def start(self) -> np.ndarray:
         """Moment estimates of lme4's theta (d,)."""
@@ -147,8 +147,13 @@ class Iterative:
             covariances, errors = run(_mode_covariances, e.t, m, *signs)
             variances = [np.einsum("mkk->mk", c) for c in covariances]
             relative = [0.5 * error / np.maximum(v, 1e-300) for v, error in zip(variances, errors, strict=True)]
-            if max(float(r.max()) for r in relative) <= SD_ERROR:
-                break
+            if (worst := max(float(r.max()) for r in relative)) <= SD_ERROR:
+                return covariances
+        warnings.warn(
+            f"conditional standard deviations of random effects are estimated from {count} random probes, to within a "
+            f"standard error of {worst:.1%} or less",
+            stacklevel=2,
+        )
         return covariances
 
     def curvature(self, e: NoisyEstimate, reml: bool) -> inference.Curvature:

@@ -18,7 +18,7 @@ from .design import Design, build, is_constant
 from .errors import one_of
 from .estimation import Estimate
 from .formula import parse
-from .large import Iterative, wants_iterative, without_matrix
+from .large import Iterative, wants_iterative
 from .many import Many, run_all
 from .result import Fit, report
 from .sources import Groups, Responses, responses_of
@@ -214,8 +214,8 @@ class Model:
         one_of("df_method", df_method, DF_METHODS)
         if df_method == "kenward-roger" and method == "ML":
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
-        if df_method == "kenward-roger" and self.core.name == "iterative":
-            raise ValueError(without_matrix("Kenward-Roger"))
+        if df_method == "kenward-roger":
+            self.core.require_matrix("Kenward-Roger")
         start = None if theta0 is None else self._theta(theta0)
         found = Fit(self, self.core.estimate(method == "REML", start), method, df_method)
         self._check_residual(found.estimate)

@@ -38,6 +38,8 @@ class Optimum:
     "Deviance units still to gain by the optimiser's quadratic model; free of scale."
     steps: int
     "Evaluations of deviance and gradient."
+    noise: float
+    "Standard error of the deviance, which the iterative core estimates from random probes; 0 for the dense core."
     status: str
     message: str
     boundary: tuple[str, ...]
@@ -150,7 +152,7 @@ class Fit:
             for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)
         }
         decrease = float(e.predicted_decrease)
-        return Optimum(e.theta, e.gradient, decrease, int(e.steps), status, message, boundary, pca, hessian)
+        return Optimum(e.theta, e.gradient, decrease, int(e.steps), e.noise, status, message, boundary, pca, hessian)
 
     # Fixed effects
 
