@@ -1,7 +1,7 @@
 """The iterative deviance against the oracle.
 
-Random signs z estimate a trace from z'fz. The columns of sqrt(q) I do it exactly, so that everything that is not chance is
-tested to rounding; what is chance, by its spread over many sets of probes.
+Random signs z estimate a trace from z'fz. The columns of sqrt(q) I do it exactly, so that everything that is not
+chance is tested to rounding; what is chance, by its spread over many sets of probes.
 """
 
 from dataclasses import replace
@@ -13,9 +13,15 @@ import oracle
 import pytest
 from numpy.testing import assert_allclose
 
-from interlace_jax import compute, covariance, iterative
+from interlace_jax import compute, covariance, iterative, sparse_products
 
-KINDS = ["crossed", "crossed_slopes", "weighted_three", "nested_crossed"]
+KINDS = ["crossed_slopes", "weighted_three"]
+
+
+@pytest.fixture(autouse=True)
+def narrow_chunks(monkeypatch):
+    """Programs of half the size, and several chunks a level."""
+    monkeypatch.setattr(sparse_products, "WIDTHS", (2,))
 
 
 def problem_of(kind):
@@ -40,10 +46,12 @@ def conditioned(theta, m):
 
 @arrays.quick_jit
 def evaluate(theta, m, probes, reml, sigma):
-    """Value, and gradient in lme4's theta: of the profiled deviance, or of the joint one at a sigma above 0."""
+    """Value, and gradient and noise in lme4's theta: of the profiled deviance, or of the joint one at a sigma > 0."""
     t, pull = jax.vjp(lambda theta: covariance.to_conditioned(theta, m.layout, m.A), theta)
     found = iterative.evaluate(t, m, probes, reml, sigma)
-    return found.deviance, pull(found.gradient)[0]
+    noise = iterative.noise(t, m, found.solved, probes.shape[1])
+    back = jax.vmap(lambda row: pull(row)[0])
+    return found.deviance, pull(found.gradient)[0], noise.deviance, back(back(noise.gradient).T)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,8 +59,8 @@ def test_without_chance_deviance_and_gradient_are_the_oracles(kind):
     problem = problem_of(kind)
     m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
     for reml in (True, False):
-        value, gradient = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 0.0)
-        _, joint = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 1.7)
+        value, gradient, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 0.0)
+        _, joint, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 1.7)
 
         def expected(theta, reml=reml):
             return oracle.deviance(problem, theta, reml)
@@ -82,33 +90,24 @@ def test_without_chance_modes_and_their_covariances_are_the_oracles(kind):
         assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@arrays.quick_jit
-def noisy(t, m, probes):
-    found = iterative.evaluate(t, m, probes, True)
-    return found.deviance, found.gradient, iterative.noise(t, m, found.solved, probes.shape[1])
-
-
 def test_the_spread_over_sets_of_probes_is_the_reported_noise():
     problem = problem_of("crossed_slopes")
     m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
-    t = compute.run(conditioned, theta, m)
-    sets = [compute.run(noisy, t, m, random_probes(m.q, 16, seed)) for seed in range(100)]
+    sets = [compute.run(evaluate, theta, m, random_probes(m.q, m.q, seed), True, 0.0) for seed in range(100)]
     values, gradients = np.array([s[0] for s in sets]), np.array([s[1] for s in sets])
-    reported = np.mean([s[2].deviance ** 2 for s in sets])
     # 100 sets tell a variance to 14%, and a mean to a tenth of the standard deviation.
-    assert_allclose(values.var(), reported, rtol=0.5)
-    assert abs(values.mean() - oracle.deviance(problem, theta, True)) < 4 * values.std() / 10
-    slopes = np.mean([np.diag(s[2].gradient) for s in sets], 0)
-    assert_allclose(gradients.var(0), slopes, rtol=0.5)
-    exact = compute.run(noisy, t, m, exact_probes(m.q))[1]
-    assert np.all(np.abs(gradients.mean(0) - exact) < 4 * gradients.std(0) / 10)
+    assert_allclose(values.var(), np.mean([s[2] ** 2 for s in sets]), rtol=0.5)
+    assert_allclose(gradients.var(0), np.mean([np.diag(s[3]) for s in sets], 0), rtol=0.5)
+    exact = compute.run(evaluate, theta, m, exact_probes(m.q), True, 0.0)
+    assert abs(values.mean() - exact[0]) < 4 * values.std() / 10
+    assert np.all(np.abs(gradients.mean(0) - exact[1]) < 4 * gradients.std(0) / 10)
 
 
 def test_the_errors_of_conditional_variances_are_those_of_the_probes():
     problem = problem_of("crossed_slopes")
     m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
     first = m.layout.blocks[0]
-    probes = (random_probes(rows, 64, 5) for rows in (m.q, first.k * first.levels))
+    probes = (random_probes(rows, rows, 5) for rows in (m.q, first.k * first.levels))
     _, (S, errors) = compute.run(after, compute.run(conditioned, theta, m), m, *probes)
     expected = oracle.mode_covs(problem, theta, 1.0)
     z = np.concatenate([(np.einsum("mkk->mk", a - b) / e).ravel() for a, b, e in zip(S, expected, errors, strict=True)])
@@ -117,7 +116,7 @@ def test_the_errors_of_conditional_variances_are_those_of_the_probes():
 
 
 def test_the_deviance_has_the_gradient_as_its_derivative():
-    problem = problem_of("crossed")
+    problem = oracle.random_design(0, "crossed")
     m = arrays.sparse(problem)
     t, probes = np.array([0.7, 0.4]), exact_probes(m.q)
 
@@ -134,8 +133,8 @@ def test_the_deviance_has_the_gradient_as_its_derivative():
 
 
 def test_a_factor_without_variance_costs_nothing():
-    problem = problem_of("crossed")
-    m = arrays.sparse(problem)
-    value, gradient = compute.run(evaluate, np.zeros(2), m, exact_probes(m.q), False, 0.0)
-    assert_allclose(value, oracle.deviance(problem, np.zeros(2), False), rtol=1e-12)
+    problem = problem_of("crossed_slopes")
+    m, theta = arrays.sparse(problem), np.zeros(problem.d)
+    value, gradient, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), False, 0.0)
+    assert_allclose(value, oracle.deviance(problem, theta, False), rtol=1e-12)
     assert_allclose(gradient, 0, atol=1e-9)

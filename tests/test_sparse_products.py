@@ -63,10 +63,10 @@ def test_products_and_congruences_are_those_of_the_dense_blocks(kind):
 def test_both_are_transposed_by_the_other_order_of_the_cells(kind):
     m, rng = arrays.sparse(problem_of(kind)), np.random.default_rng(2)
     for g, h in pairs(m):
-        (k, _, left), (l, _, right) = m.G[g].shape, m.G[h].shape
+        (k, _, left), (j, _, right) = m.G[g].shape, m.G[h].shape
         for function, a, b in [
-            (_transposed_product, (k, left, 2), (l, right, 2)),
-            (_transposed_congruence, (k, k, left), (l, l, right)),
+            (_transposed_product, (k, left, 2), (j, right, 2)),
+            (_transposed_congruence, (k, k, left), (j, j, right)),
         ]:
             U, V = rng.normal(size=a), rng.normal(size=b)
             image, back = compute.run(function, m, g, h, U, V)
