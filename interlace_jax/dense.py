@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from . import inference, modes, structure
+from .chunks import LARGE, moments_by_chunks
 from .compute import island, run
-from .covariance import to_conditioned
+from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
 from .design import Design
-from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle, user_start
-from .likelihood import deviance
-from .sources import padded_model
+from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
+from .likelihood import deviance, objective
+from .sources import padded_model, plan_of
 
 
 class Dense:
@@ -29,7 +30,11 @@ class Dense:
     @functools.cached_property
     def products(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays."""
-        return run(_moments, *padded_model(self.design, structure.bucket))
+        d = self.design
+        if len(d.y) < LARGE:
+            return run(_moments, *padded_model(d, structure.bucket))
+        Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
+        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset, K)
 
     @property
     def moments(self) -> Moments:
@@ -82,19 +87,23 @@ class Dense:
 
 
 _moments = jax.jit(moments)
-_start = jax.jit(user_start)
 _settle = jax.jit(settle)
 _finish = jax.jit(finish)
 _modes = jax.jit(modes.modes)
 _mode_covariances = jax.jit(modes.mode_covariances)
 _curvature = jax.jit(inference.curvature)
-_hessian = jax.jit(jax.hessian(deviance))
+_hessian = jax.jit(jax.hessian(objective))
 
 
 @jax.jit
 def _search(m, reml, t):
     found = search(m, reml, moment_start(m) if t is None else t)
     return finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+
+
+@jax.jit
+def _start(m):
+    return to_user(moment_start(m), m.layout, m.A)
 
 
 @jax.jit

@@ -17,7 +17,7 @@ from scipy import special
 from .compute import run
 from .estimation import Estimate
 from .inference import Curvature, degrees_of_freedom
-from .kenward_roger import Adjusted, f_approximation, kenward_roger
+from .kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
 
 if TYPE_CHECKING:
     from .dense import Dense
@@ -227,6 +227,8 @@ def coefficients(
     names = tuple(names)
     if rule == "kenward-roger" and not reml:
         raise ValueError('Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"')
+    if rule == "kenward-roger" and (reason := why_not(core.products.layout.blocks)):
+        raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, e.vcov)
     if rule == "satterthwaite":

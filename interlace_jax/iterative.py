@@ -29,7 +29,7 @@ import numpy as np
 from jax import lax
 
 from . import krylov
-from .covariance import factors
+from .covariance import conditioned_factors
 from .likelihood import Reduced, profile
 from .linalg import inverse, whiten
 from .sparse_products import Products, congruence, product
@@ -51,7 +51,7 @@ class Factored(NamedTuple):
 
 def factor(t, m: Products) -> Factored:
     """Eliminate the largest factor, and factor the diagonal blocks of what is left."""
-    Lam, *Lams = factors(t, m.layout.blocks)
+    Lam, *Lams = conditioned_factors(t, m.layout.blocks, m.A)
     logdet, half = _whitened(m.G[0], Lam)
     W = _gram(half)
     E = tuple(congruence(m, h, 0, W) for h in range(1, len(m.G)))

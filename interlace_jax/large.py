@@ -15,9 +15,9 @@ import numpy as np
 
 from . import estimation, inference, iterative, optimize, structure
 from .compute import island, run
-from .covariance import to_conditioned
+from .covariance import canonical_parameters, has_prior, to_conditioned, to_user
 from .design import Design
-from .estimation import Estimate, attempts, near_zero, user_start, zero_columns
+from .estimation import Estimate, attempts, near_zero, zero_columns
 from .sparse_products import Products, assemble, by_size, conditioned
 
 SEED = 20250711  # of the probes: the same data give the same numbers
@@ -35,24 +35,27 @@ SECONDS_PER_FLOP = 2.5e-11
 
 def wants_iterative(design: Design, choice: str) -> bool:
     """Whether a model is fitted by the iterative core; choice: "auto", "dense" or "iterative"."""
-    if choice == "iterative" and len(design.factors) == 1:
-        name = design.factors[0].name
-        raise ValueError(
-            f'core="iterative" is for crossed factors; with {name!r} alone use core="auto", which is exact'
-        )
-    if choice != "auto" or len(design.factors) == 1:
+    reason = _why_not(design)
+    if choice == "iterative" and reason:
+        raise ValueError(f'core="iterative" {reason}; use core="auto"')
+    if choice != "auto" or reason:
         return choice == "iterative"
-    f = design.factors
-    columns, crossed = structure.eliminated_and_core(
-        [g.codes for g in f], [g.sizes for g in f], [len(g.levels) for g in f]
-    )
-    rows = len(design.y) * sum(len(g.columns) for g in f)
-    scattered = 0.5 * rows * min(crossed, rows / columns)  # pairs of core columns that meet at a level
-    seconds = SECONDS_PER_CUBE * crossed**3 + SECONDS_PER_FLOP * 2.0 * min(
-        columns * crossed**2, structure.FLOPS_PER_PAIR * scattered
-    )
-    size = 8.0 * (6.0 * crossed**2 + min(4.0 * columns * crossed, 6.0 * scattered))
-    return seconds > DENSE_SECONDS or size > DENSE_BYTES
+    codes, sizes, levels = zip(*((f.codes, f.sizes, len(f.levels)) for f in design.factors), strict=True)
+    columns, q = structure.eliminated_and_core(codes, sizes, levels)
+    rows = len(design.y) * sum(map(sum, sizes))
+    pairs = 0.5 * rows * min(q, rows / columns)  # of core columns that meet at a level that is eliminated
+    flops = 2.0 * min(columns * q**2, structure.FLOPS_PER_PAIR * pairs)
+    size = 8.0 * (6.0 * q**2 + min(4.0 * columns * q, 6.0 * pairs))
+    return SECONDS_PER_CUBE * q**3 + SECONDS_PER_FLOP * flops > DENSE_SECONDS or size > DENSE_BYTES
+
+
+def _why_not(design):
+    """Why the iterative core does not apply; empty where it does."""
+    if len(design.factors) == 1:
+        return f"is for crossed factors, and {design.factors[0].name!r} is alone"
+    if across := [f.name for f in design.factors if f.across is not None]:
+        return f"is for levels that do not covary, and those of {across[0]!r} do"
+    return "does not know priors" if has_prior([f.block for f in design.factors]) else ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Iterative:
         """Conditioned sparse cross-products of the data, as NumPy arrays."""
         d = self.design
         n, factors = len(d.y), d.factors
-        plan = by_size([f.codes for f in factors], [f.sizes for f in factors], [len(f.levels) for f in factors])
+        plan = by_size([f.codes for f in factors], [f.block for f in factors])
         weights = np.ones(n) if d.weights is None else d.weights
         offset = np.zeros(n) if d.offset is None else d.offset
         return assemble(plan, *run(_conditioned_rows, plan, d.y, d.X, [f.Z for f in factors], weights, offset))
@@ -263,7 +266,6 @@ def _vcov(found: iterative.Evaluation, m: Products, sigma: float) -> np.ndarray:
 
 
 _conditioned_rows = jax.jit(conditioned)
-_start = jax.jit(user_start)
 _evaluate = jax.jit(iterative.evaluate)
 _modes = jax.jit(iterative.modes)
 _mode_covariances = jax.jit(iterative.mode_covariances)
@@ -277,8 +279,13 @@ def _conditioned(theta, m):
 
 
 @jax.jit
+def _start(m):
+    return to_user(estimation.moment_start(m), m.layout, m.A)
+
+
+@jax.jit
 def _canonical(t, m):
-    return estimation.in_canonical_form(t, m.layout.blocks)
+    return canonical_parameters(t, m.layout.blocks)
 
 
 @jax.jit

@@ -5,22 +5,24 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from . import kenward_roger, structure
 from .crossproducts import Moments
 from .dense import Dense
-from .design import Design, build, is_constant
+from .design import Design, build, is_constant, largest
 from .errors import one_of
 from .estimation import Estimate
 from .formula import parse
 from .large import Iterative, wants_iterative
 from .many import Many, run_all
 from .result import Fit, report
+from .scanning import is_scanned, scan
 from .sources import Groups, Responses, responses_of
 
 METHODS = ("REML", "ML")
@@ -43,6 +45,7 @@ def fit(
     df_method: str = "satterthwaite",
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
     core: str = "auto",
 ) -> Fit:
     """Fit a linear mixed model.
@@ -53,7 +56,9 @@ def fit(
         lme4's grammar, `"y ~ x + (1 + x | g)"`; the fixed part may use everything formulaic knows. Random effects may
         stand in the formula, in `groups` or in `random`, also mixed.
     data
-        A pandas or polars frame (or another that narwhals reads). It is not modified.
+        A pandas or polars frame (or another that narwhals reads). It is not modified. Or rows that do not fit into
+        memory: the path of a Parquet file (or of a folder of them), a pyarrow dataset, or a lazy frame of polars or
+        duckdb. They are read in batches, twice (needs pyarrow).
     groups
         Factors with a random intercept: `"g"`, `["g1", "g2"]`.
     random
@@ -72,6 +77,10 @@ def fit(
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
         `"drop"` leaves out rows with missing values in the columns used, `"raise"` refuses them.
+    cov
+        Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
+        covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
+        own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
         exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
@@ -84,7 +93,8 @@ def fit(
     ValueError, TypeError
         For input that does not determine a model; the message names the column or term.
     """
-    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action, core=core)
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    model = compile(formula, data, groups, random, **arguments, core=core)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -101,6 +111,7 @@ def fit_many(
     offset: str | Iterable[float] | None = None,
     df_method: str = "satterthwaite",
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> Many:
@@ -108,7 +119,7 @@ def fit_many(
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action
+    formula, data, groups, random, method, weights, offset, na_action, cov
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
@@ -135,9 +146,12 @@ def fit_many(
     """
     one_of("method", method, METHODS)
     one_of("df_method", df_method, ("satterthwaite", "normal"))
+    if is_scanned(data):
+        raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
     if (responses is None) == (by is None):
         raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
-    parsed, arguments = parse(formula, groups, random), dict(weights=weights, offset=offset, na_action=na_action)
+    parsed = parse(formula, groups, random)
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     work = responses_of(parsed, data, responses, arguments) if by is None else Groups(parsed, data, by, arguments)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
     return Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
@@ -156,17 +170,21 @@ def compile(
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
     core: str = "auto",
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
     one_of("core", core, CORES)
-    design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action)
-    return Model(design, data, dict(weights=weights, offset=offset, na_action=na_action), core)
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    parsed, scanned = parse(formula, groups, random), is_scanned(data)
+    return Model((scan if scanned else build)(parsed, data, **arguments), data, arguments, core)
 
 
 class Model:
     """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
 
+    Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
+    covariance across levels (logs of a kernel's parameters).
     `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
     JAX's setting, and return the dtype that they are given.
     """
@@ -177,9 +195,9 @@ class Model:
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
             )
-        if not SMALLEST < np.abs(y).max() < 1.0 / SMALLEST:
+        if not SMALLEST < largest(y) < 1.0 / SMALLEST:
             raise ValueError(
-                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of "
+                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
                 "floating-point range: give it in another unit"
             )
 
@@ -199,7 +217,7 @@ class Model:
         return self.core.start()
 
     def deviance(self, theta, reml: bool = True):
-        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
+        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
         return self.core.deviance(theta if isinstance(theta, jax.Array) else self._theta(theta), reml)
 
     def loglik(self, theta, reml: bool = True):
@@ -214,6 +232,8 @@ class Model:
         one_of("df_method", df_method, DF_METHODS)
         if df_method == "kenward-roger" and method == "ML":
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
+        if df_method == "kenward-roger" and (reason := kenward_roger.why_not([f.block for f in self.design.factors])):
+            raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
         if df_method == "kenward-roger":
             self.core.require_matrix("Kenward-Roger")
         start = None if theta0 is None else self._theta(theta0)
@@ -225,7 +245,7 @@ class Model:
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
         y, m = self.design.y, self.core.products
-        by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
+        by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "
@@ -246,7 +266,7 @@ class Model:
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action core`.
+        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action cov core`.
         """
         core = arguments.pop("core", self.core_choice)
         if unknown := set(arguments) - set(self.arguments):
@@ -258,7 +278,7 @@ class Model:
         return compile(text, self.data if data is None else data, **self.arguments | arguments, core=core)
 
     def _theta(self, theta) -> np.ndarray:
-        theta, d = np.asarray(theta, float), sum(len(f.parameters) for f in self.design.factors)
+        theta, d = np.asarray(theta, float), structure.parameter_count([f.block for f in self.design.factors])
         if theta.shape != (d,) or not np.isfinite(theta).all():
             raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
         return theta

@@ -45,7 +45,7 @@ class Products:
 
     layout: Layout
     G: tuple[np.ndarray, ...]  # per block (k, k, m): Z'WZ
-    K: tuple[tuple[Cells | None, ...], ...]  # K[g][h]: Z_g'W Z_h, None for g = h
+    cells: tuple[tuple[Cells | None, ...], ...]  # cells[g][h]: Z_g'W Z_h, None for g = h
     ZX: tuple[np.ndarray, ...]  # per block (k, p, m): Z'WX
     Zy: tuple[np.ndarray, ...]  # per block (k, m): Z'Wy
     XX: np.ndarray  # (p, p)
@@ -64,6 +64,11 @@ class Products:
         return self.R.shape[-1]
 
     @property
+    def K(self) -> tuple[None, ...]:
+        """Covariances across levels, as in `Moments`: there are none."""
+        return (None,) * len(self.layout.blocks)
+
+    @property
     def rest(self) -> tuple[Block, ...]:
         """Blocks that are not eliminated level by level."""
         return self.layout.blocks[1:]
@@ -74,12 +79,12 @@ class Products:
         return sum(b.levels * b.k for b in self.rest)
 
 
-def by_size(codes, sizes, levels) -> Plan:
-    """A plan without lists: blocks by size, largest first, and nothing known of how they meet."""
-    places = sorted(range(len(codes)), key=lambda g: -levels[g] * sum(sizes[g]))
-    blocks = tuple(Block(levels[g], tuple(sizes[g])) for g in places)
+def by_size(codes, blocks) -> Plan:
+    """A plan without lists, from the codes and the `Block` of every factor: largest first, each on its own."""
+    places = sorted(range(len(codes)), key=lambda g: -blocks[g].levels * blocks[g].k)
     order = tuple(places.index(g) for g in range(len(places)))
-    return Plan(Layout(blocks, order, len(blocks), (), ()), tuple(codes[g] for g in places), ())
+    layout = Layout(tuple(blocks[g] for g in places), order, len(blocks), (), ())
+    return Plan(layout, tuple(codes[g] for g in places), ())
 
 
 def conditioned(plan: Plan, y, X, Z, weights, offset) -> tuple[Basis, Response]:
@@ -96,14 +101,14 @@ def assemble(plan: Plan, basis: Basis, response: Response) -> Products:
     for code, z, wz, block in zip(codes, basis.Z, weighted, layout.blocks, strict=True):
         G.append(_sum_by_level(code, wz, z, block.levels))
         ZX.append(_sum_by_level(code, wz, basis.X, block.levels))
-    K = [[None] * len(codes) for _ in codes]
+    cells = [[None] * len(codes) for _ in codes]
     for g, h in itertools.combinations(range(len(codes)), 2):
         shape = layout.blocks[g].levels, layout.blocks[h].levels
-        K[g][h], K[h][g] = _meetings(codes[g], codes[h], weighted[g], basis.Z[h], shape)
+        cells[g][h], cells[h][g] = _meetings(codes[g], codes[h], weighted[g], basis.Z[h], shape)
     XX = basis.X.T @ (w[:, None] * basis.X)
     log_weights = np.sum(np.log(w))
     constants = dict(n=basis.n, log_weights=log_weights, A=basis.A, R=basis.R)
-    return Products(layout, tuple(G), tuple(map(tuple, K)), tuple(ZX), XX=XX, **response._asdict(), **constants)
+    return Products(layout, tuple(G), tuple(map(tuple, cells)), tuple(ZX), XX=XX, **response._asdict(), **constants)
 
 
 def _sum_by_level(code, left, right, levels):
@@ -149,7 +154,7 @@ def _cells(owner, other, value, owners, others):
 def product(m: Products, g: int, h: int, V):
     """K_gh V of V (k_h, m_h, c): (k_g, m_g, c). Linear in V; its transpose is the product with K_hg."""
     ahead, back = (partial(_product, levels=m.layout.blocks[i].levels) for i in (g, h))
-    return linear_call(lambda K, V: ahead(K[0], V), lambda K, V: back(K[1], V), (m.K[g][h], m.K[h][g]), V)
+    return linear_call(lambda K, V: ahead(K[0], V), lambda K, V: back(K[1], V), (m.cells[g][h], m.cells[h][g]), V)
 
 
 def _product(cells, V, levels):
@@ -165,7 +170,7 @@ def _product(cells, V, levels):
 def congruence(m: Products, g: int, h: int, W):
     """Diagonal blocks of K_gh W K_hg for a block diagonal W (k_h, k_h, m_h): (k_g, k_g, m_g). Linear in W."""
     ahead, back = (partial(_congruence, levels=m.layout.blocks[i].levels) for i in (g, h))
-    return linear_call(lambda K, W: ahead(K[0], W), lambda K, W: back(K[1], W), (m.K[g][h], m.K[h][g]), W)
+    return linear_call(lambda K, W: ahead(K[0], W), lambda K, W: back(K[1], W), (m.cells[g][h], m.cells[h][g]), W)
 
 
 def _congruence(cells, W, levels):

@@ -68,8 +68,8 @@ _moments = quick_jit(crossproducts.moments)
 def sparse(problem: Problem) -> sparse_products.Products:
     """The sparse Products of a problem in float64, as NumPy."""
     factors = problem.factors
-    sizes = [tuple(len(term) for term in f.terms) for f in factors]
-    plan = sparse_products.by_size([f.codes for f in factors], sizes, [f.m for f in factors])
+    blocks = [structure.Block(f.m, tuple(len(term) for term in f.terms)) for f in factors]
+    plan = sparse_products.by_size([f.codes for f in factors], blocks)
     return sparse_products.assemble(plan, *compute.run(_conditioned, plan, *rows(problem)))
 
 

@@ -151,7 +151,7 @@ def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
 
 
 def test_one_factor_has_nothing_to_iterate_on():
-    with pytest.raises(ValueError, match="core=\"iterative\" is for crossed factors; with 'g' alone"):
+    with pytest.raises(ValueError, match="core=\"iterative\" is for crossed factors, and 'g' is alone"):
         interlace.fit("y ~ x + (1 | g)", frame(), core="iterative")
     with pytest.raises(ValueError, match="core must be 'auto' or 'dense' or 'iterative', not 'sparse'"):
         interlace.fit(INTERCEPTS, frame(), core="sparse")

@@ -89,7 +89,7 @@ def test_what_belongs_to_one_factor_is_the_sum_over_its_rows():
 
 def test_pairs_of_levels_that_occur_once_with_unit_columns_need_no_values():
     m = arrays.sparse(problem_of("crossed"))
-    assert m.K[0][1].value.ndim == m.K[1][0].value.ndim == 0
+    assert m.cells[0][1].value.ndim == m.cells[1][0].value.ndim == 0
     repeated = arrays.sparse(oracle.random_design(0, "crossed"))
     assert repeated.K[0][1].value.ndim == 4
 
@@ -97,7 +97,7 @@ def test_pairs_of_levels_that_occur_once_with_unit_columns_need_no_values():
 def test_a_level_with_many_cells_has_several_chunks_and_empty_places_point_past_the_end():
     m = arrays.sparse(problem_of("crossed"))
     for g, h in pairs(m):
-        cells = m.K[g][h]
+        cells = m.cells[g][h]
         assert np.all(np.diff(cells.owner) >= 0)
         assert np.count_nonzero(cells.level < m.layout.blocks[h].levels) == len(problem_of("crossed").y)
         assert cells.level.max() <= m.layout.blocks[h].levels
