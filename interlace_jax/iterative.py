@@ -30,8 +30,8 @@ from jax import lax
 
 from . import krylov
 from .covariance import conditioned_factors
-from .likelihood import Reduced, profile
-from .linalg import inverse, whiten
+from .likelihood import Reduced, profile, whitened_core
+from .linalg import logdet_quadratic, whiten
 from .sparse_products import Products, congruence, product
 
 POWERS = 2  # subspace iterations that improve the deflated directions
@@ -51,7 +51,7 @@ class Factored(NamedTuple):
 
 def factor(t, m: Products) -> Factored:
     """Eliminate the largest factor, and factor the diagonal blocks of what is left."""
-    Lam, *Lams = conditioned_factors(t, m.layout.blocks, m.A)
+    Lam, *Lams = conditioned_factors(t, m.layout.blocks, m.A)[: m.layout.chain]
     logdet, half = _whitened(m.G[0], Lam)
     W = _gram(half)
     E = tuple(congruence(m, h, 0, W) for h in range(1, len(m.G)))
@@ -110,7 +110,7 @@ def coupling(f: Factored, m: Products, V):
 
 
 def _remainder(f, m):
-    """[X y]'[X y] (c, c) and U'-scaled Z'[X y] (q, c) after eliminating the first factor."""
+    """[Z_core X y]'[Z_core X y] and U Z'[Z_core X y] (q, c + 1) after eliminating the first factor."""
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
     C = [jnp.swapaxes(c, 1, 2) for c in C]  # (k, m, c)
     eliminated = _times(f.W, C[0])
@@ -126,8 +126,9 @@ class Solved(NamedTuple):
     probes: jax.Array  # (q, T + r) P z and Q
     solved: jax.Array  # (q, T + r) (I - C)^-1 of them
     logs: jax.Array  # (T + r,) z' f(C) z of them
-    fixed: jax.Array  # (q, p + 1) (I - C)^-1 U Z'[X y]
-    reduced: Reduced
+    fixed: jax.Array  # (q, c + 1) (I - C)^-1 U Z'[Z_core X y]
+    logdet: jax.Array  # () log|M| without the core
+    S: jax.Array  # (c + 1, c + 1) what is left of [Z_core X y]'[Z_core X y]
     steps: jax.Array  # (2,) steps of conjugate gradients, of probes and in all
 
 
@@ -159,10 +160,18 @@ def solve(t, m: Products, probes) -> Solved:
     logs = krylov.quadrature(lambda x: jnp.log(jnp.maximum(x, 1e-30)) + 1.0 - x, random)
     exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
     S = whole - right.T @ exact.X
-    S = 0.5 * (S + S.T)
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
-    reduced = Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
-    return Solved(Z, random.X, logs, exact.X, reduced, jnp.stack([run.steps, exact.steps]))
+    return Solved(Z, random.X, logs, exact.X, logdet, 0.5 * (S + S.T), jnp.stack([run.steps, exact.steps]))
+
+
+def condense(t, m: Products, logdet, S) -> Reduced:
+    """Eliminate the core, whose columns are the first of S."""
+    q = m.layout.q
+    if q:
+        Lams = conditioned_factors(t, m.layout.blocks, m.A)[m.layout.chain :]
+        added, explained = whitened_core(Lams, [None] * len(Lams), m.layout, S)
+        logdet, S = logdet + added, S[q:, q:] - explained
+    return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
 
 class Evaluation(NamedTuple):
@@ -171,21 +180,25 @@ class Evaluation(NamedTuple):
     deviance: jax.Array  # () with beta and sigma at their optimum
     gradient: jax.Array  # (d,) of it, or of the joint deviance at the sigma given
     r2: jax.Array  # () penalised residual sum of squares
+    reduced: Reduced
     solved: Solved
 
 
 def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
     """The profiled deviance of t (d,) and its gradient; the gradient of the joint deviance where sigma is not 0."""
-    s = solve(t, m, probes)
-    p = profile(s.reduced, m, reml)
-    lack = jnp.where(sigma > 0, (p.scale / jnp.where(sigma > 0, sigma, 1.0)) ** 2, p.nu / p.r2)
-    XX = inverse(s.reduced.XX)
-    residual = jnp.append(-XX @ s.reduced.Xy, 1.0)
-    weights = jnp.zeros_like(residual, shape=(m.p + 1,) * 2).at[:-1, :-1].set(jnp.where(reml, XX, 0.0))
-    weights = weights + lack * residual[:, None] * residual[None]
-    T = probes.shape[1]
+    s, T = solve(t, m, probes), probes.shape[1]
+    reduced = condense(t, m, s.logdet, s.S)
+    profiled = profile(reduced, m, reml)
+
+    def criterion(t, S):
+        p = profile(condense(t, m, s.logdet, S), m, reml)
+        return jnp.where(sigma > 0, p.at(jnp.log(jnp.where(sigma > 0, sigma, 1.0))), p.deviance)
+
+    of_core, weights = jax.grad(criterion, argnums=(0, 1))(t, s.S)
+    weights = 0.5 * (weights + weights.T)
     share = jnp.where(jnp.arange(s.probes.shape[1]) < T, 1.0 / T, 1.0)[None]
-    left = jnp.concatenate([share * (s.solved - s.probes), s.fixed @ weights], 1)
+    weighted = s.fixed @ weights
+    left = jnp.concatenate([share * (s.solved - s.probes), weighted], 1)
     right = jnp.concatenate([s.probes, s.fixed], 1)
 
     def surrogate(t):
@@ -193,9 +206,10 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
         f = factor(t, m)
         whole, cross = _remainder(f, m)
         quadratic = jnp.sum(left * (right - coupling(f, m, right)))
-        return f.logdet + quadratic + jnp.sum(weights * whole) - 2.0 * jnp.sum((s.fixed @ weights) * cross)
+        return f.logdet + quadratic + jnp.sum(weights * whole) - 2.0 * jnp.sum(weighted * cross)
 
-    return Evaluation(p.deviance - m.log_weights, jax.grad(surrogate)(t), p.r2, s)
+    gradient = of_core + jax.grad(surrogate)(t)
+    return Evaluation(profiled.deviance - m.log_weights, gradient, profiled.r2, reduced, s)
 
 
 class Noise(NamedTuple):
@@ -232,19 +246,31 @@ def _deviance_jvp(primals, tangents):
     return found.deviance, found.gradient @ tangents[0]
 
 
+def _exact_solution(f, m):
+    """S of `Solved`, and the effects that go with every column of [Z_core X y]: per chain block (k, m, c + 1)."""
+    whole, right = _remainder(f, m)
+    tol = jnp.full(right.shape[1], TIGHT)
+    fixed = krylov.advance(lambda V: V - coupling(f, m, V), krylov.begin(right), tol, MOST).X
+    S = whole - right.T @ fixed
+    B = [_times(_transposed(U), v) for U, v in zip(f.U, _split(fixed, m), strict=True)]
+    score = jnp.swapaxes(jnp.concatenate([m.ZX[0], m.Zy[0][:, None]], 1), 1, 2)
+    return 0.5 * (S + S.T), [_times(f.W, score - _down(m, B)), *B]
+
+
 def modes(t, m: Products):
     """Conditional modes b, one array (m, k) per factor, in the user's order and units."""
-    f = factor(t, m)
-    whole, right = _remainder(f, m)
-    run = krylov.begin(right)
-    tol = jnp.full(right.shape[1], TIGHT)
-    fixed = krylov.advance(lambda V: V - coupling(f, m, V), run, tol, MOST).X
-    S = whole - right.T @ fixed
-    residual = jnp.append(-inverse(S[:-1, :-1]) @ S[:-1, -1], 1.0)
-    B = [_times(_transposed(U), v) for U, v in zip(f.U, _split(fixed @ residual, m), strict=True)]
-    score = jnp.einsum("kpm,p->km", jnp.concatenate([m.ZX[0], m.Zy[0][:, None]], 1), residual)
-    found = [_times(f.W, score[:, :, None] - _down(m, B)), *B]
-    return [m.scale * jnp.linalg.solve(m.A[j], found[j][:, :, 0]).T for j in m.layout.order]
+    S, B = _exact_solution(factor(t, m), m)
+
+    def r2(v):
+        reduced = condense(t, m, 0.0, S.at[:-1, -1].set(v).at[-1, :-1].set(v))
+        return reduced.yy - logdet_quadratic(reduced.XX, reduced.Xy[:, None])[1][0, 0]
+
+    coefficients = -0.5 * jax.grad(r2)(S[:-1, -1])  # as in `modes`: r2 is a minimum over them
+    residual = jnp.append(-coefficients, 1.0)
+    found = [b @ residual for b in B]
+    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+        found.append(coefficients[start:end].reshape(block.levels, block.k).T)
+    return [m.scale * jnp.linalg.solve(m.A[j], found[j]).T for j in m.layout.order]
 
 
 def mode_covariances(t, m: Products, probes, eliminated_probes):
@@ -288,7 +314,21 @@ def mode_covariances(t, m: Products, probes, eliminated_probes):
         mean, errors = _averaged(samples)
         exact = _gram(U) + _sandwich(_transposed(U), _level_blocks(aq, q))
         found.append((exact + mean, errors))
-    return _user_covariances(found, m)
+    return _user_covariances(_with_core(found, t, f, m) if m.layout.q else found, m)
+
+
+def _with_core(found, t, f, m):
+    """Covariances of the core, and what they add to those of the others."""
+    q = m.layout.q
+    S, B = _exact_solution(f, m)
+    core = jax.grad(lambda core: condense(t, m, 0.0, S.at[:q, :q].set(core)).logdet)(S[:q, :q])
+    core = 0.5 * (core + core.T)  # as in `mode_covariances`: the derivative of the log-determinant
+    added = [_level_blocks(b[:, :, :q] @ core, b[:, :, :q]) for b in B]
+    found = [(S + more, errors) for (S, errors), more in zip(found, added, strict=True)]
+    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+        within = core[start:end, start:end].reshape(block.levels, block.k, block.levels, block.k)
+        found.append((jnp.einsum("mamb->abm", within), jnp.zeros((block.k, block.levels))))
+    return found
 
 
 def _sandwich(B, S):

@@ -244,7 +244,7 @@ class Search:
         t = run(_canonical, state.x, self.products)
         decrease = float(state.predicted_decrease)
         status = np.int32(optimize.CONVERGED) if decrease < COARSE else state.status
-        reduced = self.evaluate(t).solved.reduced
+        reduced = self.evaluate(t).reduced
         made = run(_describe, t, reduced, self.products, self.reml, state.g, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
         return NoisyEstimate(**known, noise=noise, excess=excess, probes=self.probes.shape[1])
@@ -262,7 +262,7 @@ def _afresh(state: optimize.Bfgs) -> optimize.Bfgs:
 
 def _vcov(found: iterative.Evaluation, m: Products, sigma: float) -> np.ndarray:
     half = np.linalg.inv(m.R)
-    return sigma**2 * half @ np.linalg.inv(found.solved.reduced.XX) @ half.T
+    return sigma**2 * half @ np.linalg.inv(found.reduced.XX) @ half.T
 
 
 _conditioned_rows = jax.jit(conditioned)

@@ -12,6 +12,7 @@ Index lists and values are host NumPy; `product` and `congruence` are what the l
 import itertools
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jax.custom_derivatives import linear_call
 from .crossproducts import Basis, Response, condition, respond
 from .structure import Block, Layout, Plan
 
+FEW = 64  # columns of small factors that are solved for exactly
 WIDTHS = (4, 8, 16)  # cells of a chunk
 SCATTER = 6  # adding the sum of a chunk to its level takes as long as gathering so many cells
 
@@ -40,16 +42,17 @@ class Cells:
 class Products:
     """Conditioned sparse cross-products of a model: what `Moments` is to a core that fits in memory as a matrix.
 
-    Blocks are ordered by size: the first is eliminated level by level, the others are what iterations work on.
+    Blocks are ordered by size: the first is eliminated level by level, the others of the `chain` are what iterations
+    work on, and the small ones of the `core` are columns beside those of X.
     """
 
     layout: Layout
-    G: tuple[np.ndarray, ...]  # per block (k, k, m): Z'WZ
+    G: tuple[np.ndarray, ...]  # per block of the chain (k, k, m): Z'WZ
     cells: tuple[tuple[Cells | None, ...], ...]  # cells[g][h]: Z_g'W Z_h, None for g = h
-    ZX: tuple[np.ndarray, ...]  # per block (k, p, m): Z'WX
-    Zy: tuple[np.ndarray, ...]  # per block (k, m): Z'Wy
-    XX: np.ndarray  # (p, p)
-    Xy: np.ndarray  # (p,)
+    ZX: tuple[np.ndarray, ...]  # per block of the chain (k, c, m): Z'W[Z_core X], c = columns of the core + p
+    Zy: tuple[np.ndarray, ...]  # per block of the chain (k, m): Z'Wy
+    XX: np.ndarray  # (c, c): [Z_core X]'W[Z_core X]
+    Xy: np.ndarray  # (c,)
     yy: np.ndarray  # ()
     n: np.ndarray  # () rows of positive weight
     log_weights: np.ndarray  # () sum of log w
@@ -70,21 +73,27 @@ class Products:
 
     @property
     def rest(self) -> tuple[Block, ...]:
-        """Blocks that are not eliminated level by level."""
-        return self.layout.blocks[1:]
+        """Blocks that iterations work on."""
+        return self.layout.blocks[1 : self.layout.chain]
 
     @property
     def q(self) -> int:
-        """Random effects that are not eliminated level by level."""
+        """Random effects that iterations work on."""
         return sum(b.levels * b.k for b in self.rest)
 
 
 def by_size(codes, blocks) -> Plan:
-    """A plan without lists, from the codes and the `Block` of every factor: largest first, each on its own."""
+    """A plan without lists, from the codes and the `Block` of every factor, largest first.
+
+    From the third on, factors of few levels are the plan's core: columns to be solved for exactly, like those of X. As
+    many other levels depend on one of theirs, probes would say little of them.
+    """
     places = sorted(range(len(codes)), key=lambda g: -blocks[g].levels * blocks[g].k)
     order = tuple(places.index(g) for g in range(len(places)))
-    layout = Layout(tuple(blocks[g] for g in places), order, len(blocks), (), ())
-    return Plan(layout, tuple(codes[g] for g in places), ())
+    codes, blocks = ([a[g] for g in places] for a in (codes, blocks))
+    few = np.cumsum([b.levels * b.k for b in blocks[::-1]])[::-1] <= FEW
+    chain = next((j for j in range(2, len(blocks)) if few[j]), len(blocks))
+    return Plan(Layout(tuple(blocks), order, chain, (), ()), tuple(codes), ())
 
 
 def conditioned(plan: Plan, y, X, Z, weights, offset) -> tuple[Basis, Response]:
@@ -95,20 +104,43 @@ def conditioned(plan: Plan, y, X, Z, weights, offset) -> tuple[Basis, Response]:
 
 def assemble(plan: Plan, basis: Basis, response: Response) -> Products:
     """Sum the conditioned rows of `conditioned`, as NumPy arrays, over levels and over cells."""
-    layout, codes, w = plan.layout, plan.codes, basis.w
-    weighted = [w[:, None] * z for z in basis.Z]
+    layout, codes, chain = plan.layout, plan.codes, plan.layout.chain
+    weighted = [basis.w[:, None] * z for z in basis.Z]
+    few = [_Columns(*part) for part in zip(codes[chain:], basis.Z[chain:], layout.core, strict=True)]
+    columns = [*few, _Columns(np.zeros(len(basis.w), np.int32), basis.X, Block(1, (basis.X.shape[1],)))]
     G, ZX = [], []
-    for code, z, wz, block in zip(codes, basis.Z, weighted, layout.blocks, strict=True):
+    for code, z, wz, block in zip(codes[:chain], basis.Z, weighted, layout.blocks, strict=False):
         G.append(_sum_by_level(code, wz, z, block.levels))
-        ZX.append(_sum_by_level(code, wz, basis.X, block.levels))
-    cells = [[None] * len(codes) for _ in codes]
-    for g, h in itertools.combinations(range(len(codes)), 2):
+        ZX.append(np.concatenate([_crossed(code, wz, block.levels, c) for c in columns], 1))
+    cells = [[None] * chain for _ in range(chain)]
+    for g, h in itertools.combinations(range(chain), 2):
         shape = layout.blocks[g].levels, layout.blocks[h].levels
         cells[g][h], cells[h][g] = _meetings(codes[g], codes[h], weighted[g], basis.Z[h], shape)
-    XX = basis.X.T @ (w[:, None] * basis.X)
-    log_weights = np.sum(np.log(w))
-    constants = dict(n=basis.n, log_weights=log_weights, A=basis.A, R=basis.R)
+    XX = np.concatenate([_gram_rows(c, basis.w, columns) for c in columns])
+    constants = dict(n=basis.n, log_weights=np.sum(np.log(basis.w)), A=basis.A, R=basis.R)
     return Products(layout, tuple(G), tuple(map(tuple, cells)), tuple(ZX), XX=XX, **response._asdict(), **constants)
+
+
+class _Columns(NamedTuple):
+    """Columns that are solved for exactly: those of one small factor, or X as a factor of one level."""
+
+    code: np.ndarray
+    Z: np.ndarray
+    block: Block
+
+
+def _crossed(code, wz, levels, other):
+    """Z'W of the rows with other columns, level by level of the first: (k, columns, m)."""
+    many, k = other.block.levels, other.Z.shape[1]
+    sums = _sum_by_level(code * np.int64(many) + other.code, wz, other.Z, levels * many)
+    return np.moveaxis(sums.reshape(-1, k, levels, many), (1, 3), (2, 1)).reshape(len(sums), many * k, levels)
+
+
+def _gram_rows(one, w, columns):
+    """Rows of [Z_core X]'W[Z_core X] that belong to one of its parts."""
+    wz, levels = w[:, None] * one.Z, one.block.levels
+    rows = np.concatenate([_crossed(one.code, wz, levels, c) for c in columns], 1)
+    return np.moveaxis(rows, 2, 0).reshape(levels * rows.shape[0], -1)
 
 
 def _sum_by_level(code, left, right, levels):

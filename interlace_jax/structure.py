@@ -190,7 +190,7 @@ def _elimination_order(codes, levels, dims, separable):
 def eliminated_and_core(codes, sizes, levels) -> tuple[int, int]:
     """How many random effects `plan` eliminates level by level, and how many it leaves to the core."""
     dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
-    chain, core = _elimination_order(codes, levels, dims)
+    chain, core = _elimination_order(codes, levels, dims, [True] * len(dims))
     return sum(dims[g] for g in chain), sum(dims[g] for g in core)
 
 

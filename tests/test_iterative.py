@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 
 from interlace_jax import compute, covariance, iterative, sparse_products
 
-KINDS = ["crossed_slopes", "weighted_three"]
+KINDS = ["crossed_slopes", "weighted_three", "all_iterated"]  # the second has a small third factor
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,17 @@ def narrow_chunks(monkeypatch):
     monkeypatch.setattr(sparse_products, "WIDTHS", (2,))
 
 
+@pytest.fixture(autouse=True)
+def no_core(request, monkeypatch):
+    if "all_iterated" in request.node.name:
+        monkeypatch.setattr(sparse_products, "FEW", 0)
+
+
 def problem_of(kind):
     if kind == "weighted_three":
         weights = oracle.random_design(0, "weights").weights
         return replace(oracle.random_design(0, "crossed_three"), weights=weights)
-    return oracle.random_design(0, kind)
+    return oracle.random_design(0, "nested_crossed" if kind == "all_iterated" else kind)
 
 
 def exact_probes(count):

@@ -14,6 +14,12 @@ from interlace_jax import compute, sparse_products
 KINDS = ["crossed", "crossed_slopes", "weighted_three"]
 
 
+@pytest.fixture(autouse=True)
+def no_core(monkeypatch):
+    """Every factor is large enough for cells."""
+    monkeypatch.setattr(sparse_products, "FEW", 0)
+
+
 def problem_of(kind):
     """A design of the oracle; "crossed" without any pair of levels that occurs twice."""
     if kind == "weighted_three":
@@ -73,17 +79,23 @@ def test_both_are_transposed_by_the_other_order_of_the_cells(kind):
             assert_allclose(np.sum(U * image), np.sum(back * V), rtol=1e-12)
 
 
-def test_what_belongs_to_one_factor_is_the_sum_over_its_rows():
+@pytest.mark.parametrize("few", [0, 64], ids=["cells", "core"])
+def test_what_is_kept_dense_is_the_sum_over_the_rows(few, monkeypatch):
+    monkeypatch.setattr(sparse_products, "FEW", few)
     problem = problem_of("weighted_three")
     m = arrays.sparse(problem)
-    y, X = problem.y - problem.shift, problem.X @ np.linalg.inv(m.R)
-    residual = (y - problem.X @ m.beta0) / m.scale
-    for Z, G, ZX, Zy in zip(dense_columns(problem, m), m.G, m.ZX, m.Zy, strict=True):
-        wZ = problem.w[:, None, None] * Z
-        assert_allclose(G, np.einsum("nam,nbm->abm", wZ, Z), rtol=1e-12, atol=1e-12)
-        assert_allclose(ZX, np.einsum("nam,np->apm", wZ, X), rtol=1e-10, atol=1e-12)
-        assert_allclose(Zy, np.einsum("nam,n->am", wZ, residual), rtol=1e-10, atol=1e-12)
-    assert_allclose(m.XX, np.eye(m.p), atol=1e-12)
+    y = (problem.y - problem.shift - problem.X @ m.beta0) / m.scale
+    Z, chain = dense_columns(problem, m), m.layout.chain
+    assert chain == (2 if few else 3)
+    core = [np.swapaxes(z, 1, 2).reshape(len(y), -1) for z in Z[chain:]]
+    C = np.hstack([*core, problem.X @ np.linalg.inv(m.R)])
+    for z, G, ZX, Zy in zip(Z[:chain], m.G, m.ZX, m.Zy, strict=True):
+        wz = problem.w[:, None, None] * z
+        assert_allclose(G, np.einsum("nam,nbm->abm", wz, z), rtol=1e-12, atol=1e-12)
+        assert_allclose(ZX, np.einsum("nam,np->apm", wz, C), rtol=1e-10, atol=1e-12)
+        assert_allclose(Zy, np.einsum("nam,n->am", wz, y), rtol=1e-10, atol=1e-12)
+    assert_allclose(m.XX, C.T @ (problem.w[:, None] * C), rtol=1e-10, atol=1e-12)
+    assert_allclose(m.Xy, C.T @ (problem.w * y), rtol=1e-10, atol=1e-12)
     assert_allclose(m.log_weights, np.log(problem.w).sum())
 
 
@@ -91,7 +103,7 @@ def test_pairs_of_levels_that_occur_once_with_unit_columns_need_no_values():
     m = arrays.sparse(problem_of("crossed"))
     assert m.cells[0][1].value.ndim == m.cells[1][0].value.ndim == 0
     repeated = arrays.sparse(oracle.random_design(0, "crossed"))
-    assert repeated.K[0][1].value.ndim == 4
+    assert repeated.cells[0][1].value.ndim == 4
 
 
 def test_a_level_with_many_cells_has_several_chunks_and_empty_places_point_past_the_end():
