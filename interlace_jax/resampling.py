@@ -190,6 +190,7 @@ class Bootstrap:
 
 def bootstrap(fit: Fit, n: int, seed: Any, kind: str, progress: bool | None) -> Bootstrap:
     """See `Fit.bootstrap`."""
+    fit.model.core.require_matrix("the bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
     whole_number("n", n, 1)
     return (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)
