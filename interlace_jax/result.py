@@ -15,6 +15,7 @@ from scipy import special
 
 from . import hypotheses, inference, modes, optimize, tables, variances
 from .anova import f_table
+from .checks import scaled_residuals
 from .compute import run
 from .confint import confint, profile
 from .design import Design, Factor
@@ -308,6 +309,15 @@ class Fit:
     def resid(self) -> pd.Series:
         """Response minus fitted values."""
         return self._design.y - self.fittedvalues
+
+    def scaled_residuals(self, nsim: int = 250, seed: Any = None) -> pd.Series:
+        """Share of responses simulated from the model, with new random effects, that lie below the observed one.
+
+        Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn & Smyth 1996;
+        Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how many responses; seed: as in
+        `simulate`.
+        """
+        return scaled_residuals(self, nsim, seed)
 
     def predict(
         self,
