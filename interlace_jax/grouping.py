@@ -56,17 +56,21 @@ def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.nd
     return found
 
 
+def factorized(columns: Mapping[str, pd.Series], terms: Sequence[Term]) -> dict[str, tuple[np.ndarray, pd.Index]]:
+    """By grouping variable: the code (n,) of every row, and the sorted levels."""
+    return {name: _factorize(columns[name]) for name in dict.fromkeys(name for t in terms for name in t.group)}
+
+
 def grouping_factors(
     terms: Sequence[Term],
     matrices: Matrices,
-    columns: Mapping[str, pd.Series],
+    coded: Mapping[str, tuple[np.ndarray, pd.Index]],
     n: int,
 ) -> tuple[Factor, ...]:
-    """Join the terms by factor, in lme4's order: most levels first, ties as written."""
+    """Join the terms by factor, in lme4's order: most levels first, ties as written. coded: as `factorized` gives."""
     joined: dict[frozenset[str], list[Term]] = {}
     for term in terms:
         joined.setdefault(frozenset(term.group), []).append(term)
-    coded = {name: _factorize(columns[name]) for name in dict.fromkeys(name for t in terms for name in t.group)}
     factors = [_factor(group, matrices, coded, n) for group in joined.values()]
     return tuple(sorted(factors, key=lambda factor: -len(factor.levels)))
 
@@ -92,7 +96,7 @@ def _factor(
         name=terms[0].factor,
         variables=variables,
         levels=levels,
-        codes=codes.astype(np.int32),
+        codes=codes.astype(np.int32, copy=False),
         Z=np.hstack([matrices[key_of(term)][0] for term in terms]) if len(terms) > 1 else matrices[key_of(terms[0])][0],
         columns=tuple(names),
         sizes=tuple(sizes),
@@ -136,13 +140,14 @@ def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
     codes, levels = pd.factorize(column)
     if isinstance(levels, pd.CategoricalIndex):
         levels = levels.categories.take(levels.codes)
-    order = _sorted_positions(levels)
+    order = sorted_positions(levels)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank[codes], levels.take(order).rename(None)
 
 
-def _sorted_positions(levels: pd.Index) -> np.ndarray:
+def sorted_positions(levels: pd.Index) -> np.ndarray:
+    """Where the first, second ... of the sorted levels stand."""
     try:
         return np.asarray(levels.argsort())
     except TypeError:  # labels of several types: by type, then by text

@@ -13,17 +13,19 @@ import jax
 import numpy as np
 
 from . import structure
+from .chunks import LARGE, moments_by_chunks
 from .compute import island, run
 from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
 from .crossproducts import Moments, moments
-from .design import Design, build, is_constant
+from .design import Design, build, is_constant, largest
 from .errors import one_of
 from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
 from .formula import parse
 from .likelihood import deviance
 from .many import Many, run_all
 from .result import Fit, report
-from .sources import Groups, Responses, padded_model, responses_of
+from .scanning import is_scanned, scan
+from .sources import Groups, Responses, padded_model, plan_of, responses_of
 
 METHODS = ("REML", "ML")
 SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
@@ -53,7 +55,9 @@ def fit(
         lme4's grammar, `"y ~ x + (1 + x | g)"`; the fixed part may use everything formulaic knows. Random effects may
         stand in the formula, in `groups` or in `random`, also mixed.
     data
-        A pandas or polars frame (or another that narwhals reads). It is not modified.
+        A pandas or polars frame (or another that narwhals reads). It is not modified. Or rows that do not fit into
+        memory: the path of a Parquet file (or of a folder of them), a pyarrow dataset, or a lazy frame of polars or
+        duckdb. They are read in batches, twice (needs pyarrow).
     groups
         Factors with a random intercept: `"g"`, `["g1", "g2"]`.
     random
@@ -129,6 +133,8 @@ def fit_many(
     """
     one_of("method", method, METHODS)
     one_of("df_method", df_method, ("satterthwaite", "normal"))
+    if is_scanned(data):
+        raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
     if (responses is None) == (by is None):
         raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
     parsed, arguments = parse(formula, groups, random), dict(weights=weights, offset=offset, na_action=na_action)
@@ -152,7 +158,8 @@ def compile(
     na_action: str = "drop",
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
-    design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action)
+    parsed, scanned = parse(formula, groups, random), is_scanned(data)
+    design = (scan if scanned else build)(parsed, data, weights=weights, offset=offset, na_action=na_action)
     return Model(design, data, dict(weights=weights, offset=offset, na_action=na_action))
 
 
@@ -169,16 +176,20 @@ class Model:
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
             )
-        if not SMALLEST < np.abs(y).max() < 1.0 / SMALLEST:
+        if not SMALLEST < largest(y) < 1.0 / SMALLEST:
             raise ValueError(
-                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of "
+                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
                 "floating-point range: give it in another unit"
             )
 
     @functools.cached_property
     def moments(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays."""
-        return run(_moments, *padded_model(self.design, structure.bucket))
+        d = self.design
+        if len(d.y) < LARGE:
+            return run(_moments, *padded_model(d, structure.bucket))
+        Z = [f.Z for f in d.factors]
+        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset)
 
     @property
     def theta0(self) -> np.ndarray:
@@ -212,7 +223,7 @@ class Model:
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
         y, m = self.design.y, self.moments
-        by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
+        by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "

@@ -66,7 +66,7 @@ class Responses:
     @functools.cached_property
     def plan(self) -> structure.Plan:
         """Layout and codes of the design."""
-        return _plan(self.design)
+        return plan_of(self.design)
 
     @functools.cached_property
     def prepared(self) -> tuple[Basis, Moments]:
@@ -158,7 +158,7 @@ class Designs:
         self.parts = []
         for places in alike.values():
             first = self.designs[places[0]]
-            size = _chunk_size(_plan(first, structure.power_of_two).layout, first.X.shape[1])
+            size = _chunk_size(plan_of(first, structure.power_of_two).layout, first.X.shape[1])
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
@@ -247,7 +247,8 @@ def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
     return frame.to_numpy(), pd.Index(list(frame.columns))
 
 
-def _plan(design: Design, rounded=int) -> structure.Plan:
+def plan_of(design: Design, rounded: Callable[[int], int] = int) -> structure.Plan:
+    """Layout and codes of a design, levels rounded up."""
     used = design.factors
     return structure.plan([f.codes for f in used], [f.sizes for f in used], [len(f.levels) for f in used], rounded)
 
@@ -265,7 +266,7 @@ def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
 
     Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
     """
-    plan, n = _plan(design, rounded), len(design.y)
+    plan, n = plan_of(design, rounded), len(design.y)
     weights = np.ones(n) if design.weights is None else design.weights
     offset = np.zeros(n) if design.offset is None else design.offset
     by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset
