@@ -37,6 +37,7 @@ NORMALITY = (8, 5000)  # sizes of samples that are tested by Shapiro and Wilk; l
 COLLINEAR = (5.0, 10.0)  # variance inflation from which to look, and to worry
 # Deviations that large samples detect though nobody need care.
 SMALL_SKEWNESS, SMALL_KURTOSIS = 0.3, 0.6
+SKEWED = 0.35  # of the kurtosis: a smaller squared skewness goes with heavy tails (gamma 0.67, log-normal above 0.3)
 SMALL_CORRELATION = 0.1
 SMALL_SHARE = 0.005  # of the residual variance
 
@@ -205,15 +206,15 @@ def _collinear(fit: Fit) -> Iterator[Finding]:
 
 def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
     """Statistic and p-value of a test of normality, whether the deviation matters, and what it looks like."""
-    exact = len(z) <= NORMALITY[1]
-    statistic, p = scipy.stats.shapiro(z) if exact else scipy.stats.normaltest(z)
+    statistic, p = scipy.stats.shapiro(z) if len(z) <= NORMALITY[1] else scipy.stats.normaltest(z)
     skewness, kurtosis = scipy.stats.skew(z), scipy.stats.kurtosis(z)
-    if abs(skewness) > SMALL_SKEWNESS and abs(skewness) > 0.3 * kurtosis:
-        look = f"skewed to the {'right' if skewness > 0 else 'left'} (skewness {skewness:.2g})"
-    else:
-        look = f"{'heavier' if kurtosis > 0 else 'lighter'} tails than normal (excess kurtosis {kurtosis:.2g})"
-    matters = abs(skewness) > SMALL_SKEWNESS or abs(kurtosis) > SMALL_KURTOSIS
-    return float(statistic), float(p), bool(matters), look
+    skewed = f"skewed to the {'right' if skewness > 0 else 'left'} (skewness {skewness:.2g})"
+    tails = f"{'heavier' if kurtosis > 0 else 'lighter'} tails than normal (excess kurtosis {kurtosis:.2g})"
+    first_skewed = skewness**2 > SKEWED * abs(kurtosis)
+    large = {skewed: abs(skewness) > SMALL_SKEWNESS, tails: abs(kurtosis) > SMALL_KURTOSIS}
+    words = [skewed, tails] if first_skewed else [tails, skewed]
+    look = ", ".join([word for word in words if large[word]] or words[:1])
+    return float(statistic), float(p), any(large.values()), look
 
 
 def _residual_shape(fit: Fit) -> Finding:

@@ -181,10 +181,10 @@ def fitted_lines(
         + p9.labs(
             x=x,
             y=fit.model.design.response,
-            title=f"{fit.model.design.response} by {x}: data and fitted lines, {sampled} of {f.name}",
+            title=f"Data and fitted lines, {sampled} of {f.name}",
             subtitle="Blue: the group's own line; dashed: the average group",
         )
-        + _theme(max(1.3 * columns, 4.5), 1.0 + 1.25 * np.ceil(len(shown) / columns))
+        + _theme(max(1.3 * columns, 6.0), 1.0 + 1.25 * np.ceil(len(shown) / columns))
         + p9.theme(strip_text=p9.element_text(size=8), panel_spacing=0.01)
         + (
             p9.scale_x_continuous(breaks=breaks_extended(4))
@@ -258,9 +258,10 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
     table: `fit.influence(...)`. measure: a column, by default the first. label: how many names to write. Orange values
     lie more than three interquartile ranges outside the quartiles.
     """
-    measure = table.columns[0] if measure is None else measure
-    if measure not in table:
-        raise ValueError(f"measure must be one of {listed(table.columns)}, not {measure!r}")
+    measures = list(table.select_dtypes("number"))
+    measure = measures[0] if measure is None else measure
+    if measure not in measures:
+        raise ValueError(f"measure must be one of {listed(measures, 20)}, not {measure!r}")
     values = table[measure].dropna()
     low, centre, high = values.quantile([0.25, 0.5, 0.75])
     outside = (values > high + 3 * (high - low)) | (values < low - 3 * (high - low))
@@ -273,7 +274,7 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
         }
     )
     what = table.index.name or "observation"
-    base = centre if values.min() < 0 or measure == "covratio" else 0.0
+    base = 1.0 if measure == "covratio" else 0.0  # what a row without influence has
     draw = _named_influence if len(points) <= NAMED else _indexed_influence
     return (
         draw(points, base, measure, what, label)
