@@ -22,6 +22,7 @@ from .crossproducts import (
     apply_constants,
     conditioners,
     design_products,
+    eliminated_order,
     log_weights,
     response_products,
     root_weights,
@@ -33,7 +34,14 @@ LARGE = 1 << 21  # rows from which on chunks take less memory than they cost tim
 
 
 def moments_by_chunks(
-    plan: Plan, y: Any, X: Any, Z: Sequence[Any], weights: Any = None, offset: Any = None, rows: int | None = None
+    plan: Plan,
+    y: Any,
+    X: Any,
+    Z: Sequence[Any],
+    weights: Any = None,
+    offset: Any = None,
+    K: Sequence[Any] | None = None,
+    rows: int | None = None,
 ) -> Moments:
     """`crossproducts.moments` as NumPy, `rows` rows at a time. Arrays may be memory maps; all rows have weight > 0."""
     n, p = X.shape
@@ -43,14 +51,15 @@ def moments_by_chunks(
         factors = [jnp.zeros((c, c)) for c in (p + 1, *(z.shape[1] for z in Z))]
         for _, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
             factors = jax.block_until_ready(_compressed(factors, *chunk))  # or chunks wait in memory for each other
-        constants = _constants(plan.layout, factors, float(n))
+        K = eliminated_order(plan.layout, K)
+        constants = _constants(plan.layout, factors, float(n), K)
         total: Any = None
         for part, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
             made = _products(replace(part, layout=layout), constants, *chunk)
             total = jax.block_until_ready(made if total is None else _added(total, made))
         A, R, b0, scale = constants
         beta0 = solve_triangular(R, b0)[:, 0] if p else b0[:, 0]
-        found = Moments(layout, **total, n=jnp.float64(n), A=A, R=R, beta0=beta0, scale=scale[0])
+        found = Moments(layout, **total, n=jnp.float64(n), A=A, K=K, R=R, beta0=beta0, scale=scale[0])
         return replace(jax.tree.map(np.asarray, found), layout=plan.layout)
 
 
@@ -76,18 +85,18 @@ def _compressed(factors, y, X, Z, w):
     return [jnp.linalg.qr(jnp.concatenate([r, root * a]), mode="r") for r, a in zip(factors, new, strict=True)]
 
 
-def _constants(layout, factors, n):
+def _constants(layout, factors, n, K):
     """A, R, b0 and scale, from triangular factors of [X y] and of the Z in the user's order."""
     Xy, *Z = factors
     R, b0, rest = Xy[:-1, :-1], Xy[:-1, -1:], jnp.abs(Xy[-1, -1:]) / jnp.sqrt(n)
-    A = conditioners(Plan(layout, (), ()), Z, n)
+    A = conditioners(Plan(layout, (), ()), Z, n, K)
     return A, R, b0, jnp.where(rest > 0, rest, 1.0)
 
 
 @jax.jit
 def _products(plan, constants, y, X, Z, w):
     A, R, b0, scale = constants
-    basis = apply_constants(plan, X, Z, w, None, A, R)
+    basis = apply_constants(plan, X, Z, w, None, A, (), R)
     response = jax.tree.map(lambda a: a[0], response_products(plan, basis, y[:, None], b0, scale))
     of_response = dict(Zy=response.Zy, Xy=response.Xy, yy=response.yy)
     return design_products(plan, basis.X, basis.Z, w) | of_response | dict(log_weights=log_weights(w))

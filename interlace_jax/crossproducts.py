@@ -9,6 +9,7 @@ therefore constants under differentiation:
 
 With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps its zero columns, so that theta is a
 linear function of the conditioned parameters. Rescaling a predictor leaves Z~ as it was, shifting one rotates it.
+Where the levels of a factor covary, A takes the size of K too: 1/n of its Z~'WZ~, weighted by K_ii, is I.
 """
 
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.scipy.linalg import solve_triangular
 
+from .covariance import shape_start
 from .structure import Layout, Plan
 
 COLLINEAR = 1e-9  # below this relative size of its pivots a term is scaled by columns instead of made orthonormal
@@ -44,6 +46,7 @@ class Moments:
     n: jax.Array  # () rows of positive weight
     log_weights: jax.Array  # () sum of log w
     A: tuple[jax.Array, ...]  # per block (k, k), lower triangular
+    K: tuple[Any, ...]  # per block what its covariance across levels is made of; None where there is none
     R: jax.Array  # (p, p) upper triangular
     beta0: jax.Array  # (p,)
     scale: jax.Array  # () s
@@ -66,6 +69,7 @@ class Basis(NamedTuple):
     w: jax.Array  # (n,)
     n: jax.Array  # () rows of positive weight
     A: tuple[jax.Array, ...]
+    K: tuple[Any, ...]
     R: jax.Array
 
 
@@ -79,13 +83,14 @@ class Response(NamedTuple):
     scale: jax.Array
 
 
-def moments(plan: Plan, y, X, Z, weights=None, offset=None) -> Moments:
+def moments(plan: Plan, y, X, Z, weights=None, offset=None, K=None) -> Moments:
     """Cross-products of the rows; pure, and differentiable in every array.
 
     plan: `structure.plan` of the level codes. y (n,). X (n, p) of full column rank. Z: per factor, in the order the
     plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of weight zero are left out. offset (n,).
+    K: per factor the arrays that the covariance of its levels is made of, or None.
     """
-    basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights)
+    basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights, K)
     y = y if offset is None else y - offset
     response = jax.tree.map(lambda a: a[0], respond(plan, basis, y[:, None]))
     return assemble(plan, basis, response)
@@ -93,7 +98,7 @@ def moments(plan: Plan, y, X, Z, weights=None, offset=None) -> Moments:
 
 def assemble(plan: Plan, basis: Basis, response: Response) -> Moments:
     """The moments of a conditioned design and one response to it."""
-    constants = dict(n=basis.n, log_weights=log_weights(basis.w), A=basis.A, R=basis.R)
+    constants = dict(n=basis.n, log_weights=log_weights(basis.w), A=basis.A, K=basis.K, R=basis.R)
     return Moments(plan.layout, **design_products(plan, *basis[:3]), **response._asdict(), **constants)
 
 
@@ -102,13 +107,14 @@ def log_weights(w):
     return jnp.sum(jnp.log(jnp.where(w > 0, w, 1.0)))
 
 
-def condition(plan: Plan, X, Z, w) -> Basis:
+def condition(plan: Plan, X, Z, w, K=None) -> Basis:
     """Make the columns of X (n, p) and of every term of Z orthonormal."""
     n = jnp.sum(w > 0).astype(X.dtype)
     root = root_weights(w)[:, None]
     R = stop_gradient(jnp.linalg.qr(root * X, mode="r")) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
-    A = conditioners(plan, [root * z for z in Z], n)
-    return apply_constants(plan, X, Z, w, n, A, R)
+    K = eliminated_order(plan.layout, K)
+    A = conditioners(plan, [root * z for z in Z], n, K)
+    return apply_constants(plan, X, Z, w, n, A, K, R)
 
 
 def root_weights(w):
@@ -116,17 +122,26 @@ def root_weights(w):
     return jnp.sqrt(jnp.where(w > 0, w, 1.0)) * (w > 0)
 
 
-def conditioners(plan: Plan, Z, n) -> tuple[jax.Array, ...]:
+def eliminated_order(layout: Layout, K) -> tuple[Any, ...]:
+    """What K is made of by block, from a sequence by factor or None."""
+    return tuple(None if K is None else K[layout.order.index(j)] for j in range(len(layout.blocks)))
+
+
+def conditioners(plan: Plan, Z, n, K) -> tuple[jax.Array, ...]:
     """A of every block, from weighted columns Z (any number of rows, k) with the cross-products of n rows."""
     order, blocks = plan.layout.order, plan.layout.blocks
-    return tuple(stop_gradient(_conditioner(Z[order.index(j)], n, block)) for j, block in enumerate(blocks))
+    each = enumerate(zip(blocks, K, strict=True))
+    return tuple(
+        stop_gradient(_conditioner(Z[order.index(j)], n, block) * _size_across(block, data))
+        for j, (block, data) in each
+    )
 
 
-def apply_constants(plan: Plan, X, Z, w, n, A, R) -> Basis:
+def apply_constants(plan: Plan, X, Z, w, n, A, K, R) -> Basis:
     """Rows conditioned by the constants A and R of a design with n rows of positive weight."""
     Z = [Z[plan.layout.order.index(j)] for j in range(len(Z))]
     Z = tuple(solve_triangular(a, z.T, trans=1, lower=True).T for a, z in zip(A, Z, strict=True))
-    return Basis(solve_triangular(R, X.T, trans=1).T if X.shape[1] else X, Z, w, n, A, R)
+    return Basis(solve_triangular(R, X.T, trans=1).T if X.shape[1] else X, Z, w, n, A, K, R)
 
 
 def respond(plan: Plan, basis: Basis, Y) -> Response:
@@ -157,6 +172,14 @@ def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
     Xy = jnp.concatenate([*core, (wX.T @ Y).T], 1)
     beta0 = solve_triangular(basis.R, b0).T if X.shape[1] else b0.T
     return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale)
+
+
+def _size_across(block, K):
+    """Root mean square over the levels of the SDs that K gives them; 1 without K."""
+    if block.across is None:
+        return 1.0
+    start = jnp.asarray(shape_start(block)[1], jax.tree.leaves(K)[0].dtype)
+    return jnp.sqrt(jnp.mean(jnp.sum(block.across.root(start, K) ** 2, 1)))
 
 
 def _conditioner(Z, n, block):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
+from .cov import structured, tied_factors
 from .errors import RankWarning, listed
 from .formula import Formula
 from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
@@ -105,6 +106,7 @@ def build(
     na_action: str = "drop",
     response: bool = True,
     context: Mapping[str, Any] | None = None,
+    cov: Mapping[str, Any] | None = None,
 ) -> Design:
     """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never modified).
 
@@ -112,6 +114,7 @@ def build(
     na_action: "drop" leaves out rows with a missing value in any column used; "raise" refuses them.
     response: False leaves the left side alone (y is None).
     context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the formula may use.
+    cov: covariance structures by the name of the grouping factor.
 
     Fixed columns that depend linearly on those before them are left out with a warning, as R does.
     Raises ValueError or TypeError, naming the column or term, when the data do not determine the model.
@@ -138,10 +141,10 @@ def build(
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     index = index if len(rows) == len(index) else index[rows]
     coded = factorized(columns, formula.terms)
-    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped), offset)
+    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped), offset, cov)
 
 
-def finish(formula: Formula, e: Evaluated, offset: Any) -> Design:
+def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] | None = None) -> Design:
     """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
     y, name = response_of(e.matrices["y"], parts_of(formula)["y"]) if "y" in e.matrices else (None, formula.response)
     X, names = e.matrices["X"]
@@ -152,6 +155,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any) -> Design:
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(X) <= len(names):
         raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
+    factors = grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov))
     return Design(
         formula=formula,
         response=name,
@@ -161,7 +165,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any) -> Design:
         dropped_columns=dropped,
         weights=e.weights,
         offset=e.offset,
-        factors=grouping_factors(formula.terms, e.matrices, e.coded, len(X)),
+        factors=structured(factors, cov),
         index=e.index,
         rows=e.rows,
         n_dropped=e.n_dropped,

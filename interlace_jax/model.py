@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from . import structure
+from . import kenward_roger, structure
 from .chunks import LARGE, moments_by_chunks
 from .compute import island, run
-from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
+from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
 from .design import Design, build, is_constant, largest
 from .errors import one_of
@@ -46,6 +46,7 @@ def fit(
     df_method: str = "satterthwaite",
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Fit a linear mixed model.
 
@@ -76,13 +77,17 @@ def fit(
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
         `"drop"` leaves out rows with missing values in the columns used, `"raise"` refuses them.
+    cov
+        Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
+        covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
+        own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
 
     Raises
     ------
     ValueError, TypeError
         For input that does not determine a model; the message names the column or term.
     """
-    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action)
+    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action, cov=cov)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -99,6 +104,7 @@ def fit_many(
     offset: str | Iterable[float] | None = None,
     df_method: str = "satterthwaite",
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> Many:
@@ -106,7 +112,7 @@ def fit_many(
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action
+    formula, data, groups, random, method, weights, offset, na_action, cov
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
@@ -137,7 +143,8 @@ def fit_many(
         raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
     if (responses is None) == (by is None):
         raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
-    parsed, arguments = parse(formula, groups, random), dict(weights=weights, offset=offset, na_action=na_action)
+    parsed = parse(formula, groups, random)
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     work = responses_of(parsed, data, responses, arguments) if by is None else Groups(parsed, data, by, arguments)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
     return Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
@@ -156,16 +163,19 @@ def compile(
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     parsed, scanned = parse(formula, groups, random), is_scanned(data)
-    design = (scan if scanned else build)(parsed, data, weights=weights, offset=offset, na_action=na_action)
-    return Model(design, data, dict(weights=weights, offset=offset, na_action=na_action))
+    return Model((scan if scanned else build)(parsed, data, **arguments), data, arguments)
 
 
 class Model:
     """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
 
+    Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
+    covariance across levels (logs of a kernel's parameters).
     `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
     JAX's setting, and return the dtype that they are given.
     """
@@ -188,8 +198,8 @@ class Model:
         d = self.design
         if len(d.y) < LARGE:
             return run(_moments, *padded_model(d, structure.bucket))
-        Z = [f.Z for f in d.factors]
-        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset)
+        Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
+        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset, K)
 
     @property
     def theta0(self) -> np.ndarray:
@@ -197,7 +207,7 @@ class Model:
         return run(_user_start, self.moments)
 
     def deviance(self, theta, reml: bool = True):
-        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
+        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
         if isinstance(theta, jax.Array):
             return island(lambda theta: _deviance(theta, self.moments, reml))(theta)
         return float(run(_deviance, self._theta(theta), self.moments, reml))
@@ -214,6 +224,8 @@ class Model:
         one_of("df_method", df_method, DF_METHODS)
         if df_method == "kenward-roger" and method == "ML":
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
+        if df_method == "kenward-roger" and (reason := kenward_roger.why_not([f.block for f in self.design.factors])):
+            raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
         t = None if theta0 is None else run(_conditioned, self._theta(theta0), self.moments)
         found = Fit(self, _optimise(self.moments, method == "REML", t), method, df_method)
         self._check_residual(found.estimate)
@@ -244,7 +256,7 @@ class Model:
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights`, `offset`, `na_action`.
+        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action cov`.
         """
         if unknown := set(arguments) - set(self.arguments):
             raise TypeError(f"update() takes {', '.join(self.arguments)}, not {', '.join(sorted(unknown))}")
@@ -281,7 +293,7 @@ def _search(m, reml, t):
 
 @jax.jit
 def _user_start(m):
-    return parameters(to_user(factors(moment_start(m), m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+    return to_user(moment_start(m), m.layout, m.A)
 
 
 @jax.jit

@@ -50,7 +50,14 @@ def is_scanned(data: Any) -> bool:
     return isinstance(nw.from_native(data, pass_through=True), nw.LazyFrame)
 
 
-def scan(formula: Formula, data: Any, weights: str | None, offset: str | None, na_action: str) -> Design:
+def scan(
+    formula: Formula,
+    data: Any,
+    weights: str | None,
+    offset: str | None,
+    na_action: str,
+    cov: Mapping[str, Any] | None = None,
+) -> Design:
     """`design.build` for data that are read in batches; weights and offset are names of columns.
 
     Raises ValueError as `build`; also where a batch cannot be evaluated by itself (`poly`, `scale` and whatever else
@@ -62,7 +69,7 @@ def scan(formula: Formula, data: Any, weights: str | None, offset: str | None, n
     with tempfile.TemporaryDirectory() as folder:
         table = _Table(_dataset(data, Path(folder)), parts_of(formula), formula, weights, offset)
         found = _survey(table, na_action)
-        return _fill(table, found)
+        return _fill(table, found, cov)
 
 
 def _dataset(data: Any, folder: Path) -> Any:
@@ -173,7 +180,7 @@ def _survey(table: _Table, na_action: str) -> _Survey:
     return found
 
 
-def _fill(table: _Table, found: _Survey) -> Design:
+def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Design:
     """The second pass: the formula evaluated batch by batch, into whole arrays."""
     formula, parts, n = table.formula, table.parts, found.n
     groups = dict.fromkeys(name for term in formula.terms for name in term.group)
@@ -197,7 +204,7 @@ def _fill(table: _Table, found: _Survey) -> Design:
     row_numbers = np.empty(0, np.int64)  # the rows themselves are not kept
     w, shift = vectors.get("weights"), vectors.get("offset")
     made = Evaluated(matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped)
-    return finish(formula, made, table.offset)
+    return finish(formula, made, table.offset, cov)
 
 
 def _categorical(column: pd.Series, levels: pd.Index | None) -> pd.Series:
