@@ -52,10 +52,13 @@ def weighted_residuals(fit: Fit) -> np.ndarray:
 
 
 def standardised_effects(fit: Fit) -> dict[str, np.ndarray]:
-    """Modes (m,) over the SD that they have under the model, by "factor: column"; none where a variance is 0."""
+    """Modes (m,) over the SD that they have under the model, by "factor: column".
+
+    None of variance 0, and none of levels that covary, which are no sample of independent values.
+    """
     found = {}
     for f, b, given in zip(fit.model.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True):
-        for j, column in enumerate(f.columns):
+        for j, column in enumerate(f.columns if f.across is None else ()):
             prior = fit.covariances[f.name].iloc[j, j]
             explained = prior - given[:, j, j]  # Var(b) = E Var(b | y) + Var E(b | y)
             if prior > 0 and explained.min() > 1e-6 * prior:
@@ -81,15 +84,15 @@ def _simulations(fit: Fit, nsim: int, rng: np.random.Generator) -> Iterator[np.n
     design, e = fit.model.design, fit.estimate
     at_once = max(1, NUMBERS // len(design.y))
     for start in range(0, nsim, at_once):
-        yield simulate(design, e.beta, fit.Lambdas, fit.sigma, min(at_once, nsim - start), rng)
+        yield simulate(design, e.beta, fit.Lambdas, fit.level_roots, fit.sigma, min(at_once, nsim - start), rng)
 
 
 def _marginal_sd(fit: Fit) -> np.ndarray:
     """Standard deviation (n,) of the response in each row, over groups and residuals."""
     design = fit.model.design
     variance = np.ones(len(design.y)) if design.weights is None else 1.0 / design.weights
-    for f, Lam in zip(design.factors, fit.Lambdas, strict=True):
-        variance = variance + ((f.Z @ Lam) ** 2).sum(1)
+    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+        variance = variance + ((f.Z @ Lam) ** 2).sum(1) * (1.0 if L is None else (L**2).sum(1)[f.codes])
     return fit.sigma * np.sqrt(variance)
 
 
@@ -121,12 +124,14 @@ def collinearity(fit: Fit) -> pd.DataFrame:
 def group_sizes(fit: Fit) -> pd.DataFrame:
     """By grouping factor the `levels`, their `effects` each, and rows a level: `smallest median largest`.
 
-    `thin` is the share of levels with no more rows than effects, which say nothing about the residual.
+    `thin` is the share of levels with no more rows than effects, which say nothing about the residual; none is where a
+    covariance structure ties the effects together.
     """
     rows = {}
     for f in fit.model.design.factors:
         sizes, k = np.bincount(f.codes), len(f.columns)
-        rows[f.name] = (len(sizes), k, sizes.min(), np.median(sizes), sizes.max(), np.mean(sizes <= k))
+        thin = 0.0 if f.is_structured else np.mean(sizes <= k)
+        rows[f.name] = (len(sizes), k, sizes.min(), np.median(sizes), sizes.max(), thin)
     columns = ["levels", "effects", "smallest", "median", "largest", "thin"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 

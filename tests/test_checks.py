@@ -116,6 +116,18 @@ def test_random_effects_are_standardised_by_the_sd_of_their_predictions():
     assert list(found) == ["g: (Intercept)", "g: x", "h: (Intercept)"]
 
 
+def test_levels_that_covary_vary_as_their_covariance_says_and_are_no_sample():
+    K = np.diag(np.linspace(0.5, 2.0, M)) + 0.3
+    rng = np.random.default_rng(2)
+    data = frame(1, b=np.linalg.cholesky(K) @ rng.standard_normal(M))
+    fit = quiet_fit("y ~ x + z + (1 | g)", data, cov={"g": interlace.Known(K)})
+    variance = fit.scale + fit.covariances["g"].iloc[0, 0] * np.diag(K)[G]
+    np.testing.assert_allclose(checks._marginal_sd(fit) ** 2, variance, rtol=1e-9)
+    table = interlace.check(fit, nsim=20).table
+    assert not table["check"].str.startswith("random effects").any()
+    assert table.set_index("check").loc["groups of g", "verdict"] == "fine"
+
+
 def test_collinearity_is_fox_and_monettes():
     fit = weighted()
     table = checks.collinearity(fit)
