@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .result import Fit
 
 NAMED = 60  # levels up to which their names are shown
+DRAWN = 10_000  # points that a picture can show
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"  # Okabe & Ito's, apart for all kinds of eyes
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 
@@ -95,7 +96,7 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
     known = np.isfinite(own).all(1)
     columns = {f"{kind}{i}": values[known, j] for kind, values in (("a", own), ("b", shrunk)) for i, j in enumerate(at)}
     table = pd.DataFrame(columns | {"level": f.levels[known].astype(str)})
-    left_out = f"; {(~known).sum()} groups too small for an own estimate are not shown" if not known.all() else ""
+    left_out = f"; left out as too small for an own estimate: {(~known).sum()}" if not known.all() else ""
     words = p9.labs(
         title=f"Shrinkage of {f.name}",
         subtitle=f"From least squares in each group alone to the mixed model{left_out}",
@@ -204,22 +205,23 @@ def _columns(panels: int) -> int:
 
 
 def residuals(fit: Fit) -> p9.ggplot:
-    """Residuals against fitted values, with a local average: flat at 0 if the model has the mean right."""
-    response, points = (
-        fit.model.design.response,
-        pd.DataFrame({"x": fit.fittedvalues.to_numpy(), "y": weighted_residuals(fit)}),
-    )
-    weighted = "" if fit.model.design.weights is None else " x sqrt(weight)"
-    line, n = plot_data.smooth(points["x"].to_numpy(), points["y"].to_numpy()), len(points)
+    """Residuals against fitted values, with a local average: flat at 0 if the model has the mean right.
+
+    Of very many rows a random sample is drawn as points; the average is that of all.
+    """
+    design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), weighted_residuals(fit)
+    line, points = plot_data.smooth(x, y), pd.DataFrame({"x": x, "y": y})
+    points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
+    n, weighted = len(points), "" if design.weights is None else " x sqrt(weight)"
     return (
         p9.ggplot(points, p9.aes("x", "y"))
         + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
         + p9.geom_point(color=INK, size=1.5 if n <= 1000 else 0.9, alpha=min(0.6, max(0.15, 1000 / n)), stroke=0)
         + p9.geom_line(data=line, color=ORANGE, size=1.0)
         + p9.labs(
-            x=f"fitted {response}",
-            y=f"residual of {response}{weighted}",
-            title=f"Residuals against fitted values, {n:,} rows",
+            x=f"fitted {design.response}",
+            y=f"residual of {design.response}{weighted}",
+            title=f"Residuals against fitted values, {f'{n:,} of ' * (n < len(x))}{len(x):,} rows",
             subtitle="Orange: local average",
         )
         + _theme(6.0, 4.0)
@@ -287,11 +289,13 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
 
 
 def _named_influence(points: pd.DataFrame, base: float, measure: str, what: str, _: int) -> p9.ggplot:
-    points = points.sort_values("value").assign(name=lambda d: pd.Categorical(d["name"], d["name"]))
+    points = points.sort_values("value", ignore_index=True)
+    keys = points.index.map(str) + "\t" + points["name"]  # names may repeat
+    points["key"] = pd.Categorical(keys, keys)
     return (
-        p9.ggplot(points, p9.aes("value", "name", color="outside"))
+        p9.ggplot(points, p9.aes("value", "key", color="outside"))
         + p9.geom_vline(xintercept=base, color=GREY, size=0.5)
-        + p9.geom_segment(p9.aes(x=base, xend="value", yend="name"), size=0.5)
+        + p9.geom_segment(p9.aes(x=base, xend="value", yend="key"), size=0.5)
         + p9.geom_point(size=2)
         + p9.labs(x=measure, y=what)
         + _theme(6.0, _height(len(points)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .result import Fit
 
 POINTS = 40  # of a line
+ENDS = 500  # quantiles shown at either end of many
 SPAN = 0.6  # share of the rows that a point of a smooth line is made of
 
 
@@ -119,8 +121,9 @@ def predictor(fit: Fit, g: int, frame: pd.DataFrame, x: str | None) -> str:
     if x is not None:
         one_of("x", x, names)
         return x
-    slopes = [name for name in names if any(name in column for column in design.factors[g].columns)]
-    return (slopes or names)[0]
+    slopes = " ".join(column for column in design.factors[g].columns if column != "(Intercept)")
+    with_slope = [name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", slopes)]
+    return (with_slope or names)[0]
 
 
 def shown_levels(fit: Fit, g: int, groups: Sequence[Any] | None, most: int) -> np.ndarray:
@@ -195,10 +198,16 @@ def quantiles(fit: Fit, level: float) -> pd.DataFrame:
 
 
 def _quantiles(z: np.ndarray, level: float) -> pd.DataFrame:
-    """Sorted values, normal quantiles and bands: order statistics of uniform values are beta distributed."""
-    i, n = np.arange(1, len(z) + 1), len(z)
+    """Sorted values, normal quantiles and bands: order statistics of uniform values are beta distributed.
+
+    Of very many values those at the ends, and some of the others.
+    """
+    n = len(z)
+    i = np.arange(1, n + 1)
+    if n > 4 * ENDS:
+        i = np.unique(np.concatenate([i[:ENDS], np.linspace(1, n, 2 * ENDS).astype(int), i[-ENDS:]]))
     lower, upper = (special.ndtri(special.betaincinv(i, n + 1 - i, q)) for q in (0.5 - level / 2, 0.5 + level / 2))
-    return pd.DataFrame({"x": special.ndtri((i - 0.5) / n), "y": z, "lower": lower, "upper": upper})
+    return pd.DataFrame({"x": special.ndtri((i - 0.5) / n), "y": z[i - 1], "lower": lower, "upper": upper})
 
 
 # Parameters ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from fits import fitted, quiet_fit, sleepstudy
 from scipy import stats
@@ -140,6 +141,25 @@ def test_fitted_lines_are_predictions(fit):
     np.testing.assert_allclose(curves["average"], fit.predict(new, include_re=False), rtol=1e-12)
 
 
+def test_fitted_lines_take_ordered_categories_and_polars():
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(9), 6), "dose": np.tile(["low", "mid", "high"], 18)})
+    frame["y"], frame["c"] = rng.standard_normal(54) + frame["g"], rng.standard_normal(54)
+    ordered = frame.assign(dose=pd.Categorical(frame["dose"], ["low", "mid", "high"]))
+    for data in (ordered, pl.from_pandas(frame)):
+        fit = quiet_fit("y ~ c + dose + (1 + dose | g)", data)
+        drawn = plot.fitted_lines(fit)
+        assert drawn.labels.x == "dose"  # which has the slope; c is part of "(Intercept)" only as a letter
+        _, curves = plot_data.lines(fit, 0, plot_data.used_data(fit), "dose", np.arange(9))
+        assert len(curves) == 27
+        first = curves[curves["x"] == "high"].iloc[0]
+        middle = np.sort(frame.loc[frame["g"] == 0, "c"])[3]
+        alone = pd.DataFrame({"g": [0], "dose": ["high"], "c": [middle]})
+        assert first["fitted"] == pytest.approx(fit.predict(alone)[0])
+    shown = plot.fitted_lines(quiet_fit("y ~ c + dose + (1 + dose | g)", ordered)).data["x"]
+    assert list(shown.cat.categories) == ["low", "mid", "high"]
+
+
 def test_fitted_lines_say_how_many_groups_they_leave_out():
     drawn = plot.fitted_lines(many_groups(), most=12)
     assert drawn.data["group"].nunique() == 12
@@ -167,7 +187,7 @@ def test_shrinkage_uses_weights_and_leaves_out_groups_that_do_not_determine_thei
     alone = quiet_fit("Reaction ~ Days + (1 + Days | Subject)", frame.drop(range(1, 10)))
     drawn = plot.shrinkage(alone)
     assert len(drawn.data) == 17
-    assert "1 groups too small" in drawn.labels.subtitle
+    assert drawn.labels.subtitle.endswith("left out as too small for an own estimate: 1")
 
 
 def test_residual_plot_shows_weighted_residuals():
@@ -175,6 +195,18 @@ def test_residual_plot_shows_weighted_residuals():
     drawn = plot.residuals(fit).data
     np.testing.assert_array_equal(drawn["x"], fit.fittedvalues)
     np.testing.assert_array_equal(drawn["y"], fit.resid * np.sqrt(fit.model.design.weights))
+
+
+def test_very_many_rows_are_drawn_as_a_sample(monkeypatch):
+    monkeypatch.setattr(plot, "DRAWN", 100)
+    drawn = plot.residuals(fitted(SLEEP))
+    assert len(drawn.data) == 100
+    assert drawn.labels.title == "Residuals against fitted values, 100 of 180 rows"
+    monkeypatch.setattr(plot_data, "ENDS", 10)
+    table = plot_data.quantiles(fitted(SLEEP), 0.95)
+    shown, r = table.loc[table["panel"] == "residuals", "y"].to_numpy(), np.sort(fitted(SLEEP).resid)
+    assert len(shown) < 45
+    np.testing.assert_allclose(shown[[0, 9, -10, -1]], r[[0, 9, -10, -1]] / r.std())
 
 
 def test_smooth_line_is_a_local_linear_regression():
@@ -222,6 +254,13 @@ def test_variance_components_are_those_of_varcorr():
         "correlation",
         "standard deviation [Reaction]",
     ]
+
+
+def test_influence_of_rows_with_equal_labels_is_drawn():
+    table = influence_table(10).set_axis([1] * 10)
+    drawn = plot.influence(table)
+    assert len(drawn.data) == drawn.data["key"].nunique() == 10
+    assert drawn.labels.title == "Influence of each observation: cooksd"
 
 
 def test_influence_colours_what_is_far_out():
