@@ -165,7 +165,7 @@ def _optimum(fit: Fit) -> Finding:
     left = fit.optimum.predicted_decrease
     if fit.converged:
         return Finding("optimum", "fine", "the search for the estimates converged", left)
-    advice = "Rescale predictors of very different size, simplify the random effects, or start elsewhere by theta0=."
+    advice = "Simplify the random effects, or start elsewhere by theta0=."
     return Finding("optimum", "trouble", f"the search did not converge: {fit.optimum.message}", left, advice=advice)
 
 
