@@ -205,9 +205,10 @@ def _columns(panels: int) -> int:
 
 
 def residuals(fit: Fit) -> p9.ggplot:
-    """Residuals against fitted values, with a local average: flat at 0 if the model has the mean right.
+    """Residuals against fitted values, with a local average: without a bend if the model has the mean right.
 
-    Of very many rows a random sample is drawn as points; the average is that of all.
+    A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of very many rows a
+    random sample is drawn as points; the average is that of all.
     """
     design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), weighted_residuals(fit)
     line, points = plot_data.smooth(x, y), pd.DataFrame({"x": x, "y": y})
