@@ -40,6 +40,7 @@ SMALL_SKEWNESS, SMALL_KURTOSIS = 0.3, 0.6
 SKEWED = 0.35  # of the kurtosis: a smaller squared skewness goes with heavy tails (gamma 0.67, log-normal above 0.3)
 SMALL_CORRELATION = 0.1
 SMALL_SHARE = 0.005  # of the residual variance
+UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
 # Residuals and random effects on a common scale ----------------------------------------------------------------------
@@ -449,7 +450,7 @@ class Check:
         for f in self.findings:
             lines += _wrapped(f"{f.check}: {_said(f)}", f"{f.verdict:9}", " " * 9)
             lines += _wrapped(f.advice, " " * 9 + "-> ", " " * 12) if f.advice else []
-        return "\n".join(lines)
+        return "\n".join(lines).replace(UNBROKEN, " ")
 
     __repr__ = __str__
 
@@ -468,7 +469,8 @@ class Check:
 def _said(f: Finding) -> str:
     if np.isnan(f.p):
         return f.found
-    return f"{f.found}, p {'< 0.0001' if f.p < 0.0001 else f'= {f.p:.2g}'}"
+    p = "p < 0.0001" if f.p < 0.0001 else f"p = {f.p:.2g}"
+    return f"{f.found}, {p.replace(' ', UNBROKEN)}"
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:
