@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from .covariance import has_prior
 from .design import Design, Factor
 from .grouping import natural_names, new_effects
 from .hypotheses import Coefficients
@@ -94,6 +95,8 @@ def _compare(small, big, nsim, seed):
 
 
 def _check_methods(fits):
+    if any(has_prior([factor.block for factor in f.model.design.factors]) for f in fits):
+        raise ValueError("estimates with a prior do not maximise the likelihood: fit without it to compare likelihoods")
     methods = {f.method for f in fits}
     if len(methods) > 1:
         raise ValueError("the fits are by ML and by REML, which do not compare: use refit=True, or one method for all")
