@@ -23,6 +23,9 @@ PURE = {
     "inference",
     "kenward_roger",
     "profile",
+    "sparse_products",
+    "krylov",
+    "iterative",
 }
 
 every_file = pytest.mark.parametrize("name", FILES)
