@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from .covariance import has_prior
 from .design import Design, Factor
 from .grouping import natural_names, new_effects
 from .hypotheses import Coefficients
@@ -60,6 +61,8 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     """
     if len(fits) < 2:
         raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
+    if wrong := [a for a in fits if not hasattr(a, "model")]:
+        raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
     for a, b in itertools.pairwise(fits):
         _check_same_data(a.model.design, b.model.design)
     ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)
@@ -94,6 +97,8 @@ def _compare(small, big, nsim, seed):
 
 
 def _check_methods(fits):
+    if any(has_prior([factor.block for factor in f.model.design.factors]) for f in fits):
+        raise ValueError("estimates with a prior do not maximise the likelihood: fit without it to compare likelihoods")
     methods = {f.method for f in fits}
     if len(methods) > 1:
         raise ValueError("the fits are by ML and by REML, which do not compare: use refit=True, or one method for all")

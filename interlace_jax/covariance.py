@@ -31,7 +31,7 @@ def factors(theta, blocks):
 def _factor(values, block):
     if block.is_pattern:
         return _fill(values[: block.own], block)
-    return values[0] * block.within.factor(values[1 : block.own], block.k)
+    return values[0] * block.within.factor(values[1 : block.own], block.k).astype(values.dtype)
 
 
 def conditioned_factors(t, blocks, A):
@@ -96,7 +96,7 @@ def roots(t, m):
     split = list(_each(t, m.layout.blocks))[m.layout.chain :]
     known = m.K[m.layout.chain :]
     return [
-        None if b.across is None else b.across.root(values[b.own :], K)
+        None if b.across is None else b.across.root(values[b.own :], K).astype(t.dtype)
         for (values, b), K in zip(split, known, strict=True)
     ]
 
@@ -168,11 +168,8 @@ def carriers(blocks):
 
 
 def canonical_parameters(t, blocks):
-    """The same model in standard form: see `canonical`; a scale is not negative, and numbers without meaning are where
-    their search starts.
-    """
-    parts = [_standard(values, b) for values, b in _each(t, blocks)]
-    return jnp.concatenate(parts)
+    """The same model in standard form: `canonical` Lambda, no negative scale, what has no meaning where it starts."""
+    return jnp.concatenate([_standard(values, b) for values, b in _each(t, blocks)])
 
 
 def _standard(values, block):

@@ -46,7 +46,7 @@ def _group(group):
     """Codes, Z, sizes, structures within and across levels, and the arrays of the latter."""
     codes, Z, *more = group
     third = more[0] if more else (Z.shape[1],)
-    if isinstance(third, tuple | list) and all(isinstance(size, int) for size in third):
+    if isinstance(third, tuple | list) and all(isinstance(size, int | np.integer) for size in third):
         return codes, Z, tuple(third), (None, None), None
     within, across = pair(third)
     sizes = (1,) * Z.shape[1] if within is not None and within.independent else (Z.shape[1],)

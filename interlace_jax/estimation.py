@@ -67,7 +67,8 @@ def _diagonals(m: Moments):
     for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
         G, s = (a[start:end].reshape(block.levels, block.k).T for a in (diagonal, m.Xy))
         if block.across is not None:  # whose columns are not of unit size
-            size = m.n / jnp.sum(G, 1, keepdims=True)
+            total = jnp.sum(G, 1, keepdims=True)
+            size = jnp.where(total > 0, m.n / total, 1.0)
             G, s = size * G, jnp.sqrt(size) * s
         grams.append(G)
         scores.append(s)

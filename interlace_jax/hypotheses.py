@@ -203,6 +203,8 @@ def wald_test(
 ) -> pd.DataFrame:
     """See `Fit.test`."""
     L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
+    if not len(L):
+        raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
     if joint and len(L) > 1:
         outcome = coefficients.f_test(L, rhs)._asdict()
         del outcome["scale"]

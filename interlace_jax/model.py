@@ -16,7 +16,7 @@ from . import kenward_roger, structure
 from .crossproducts import Moments
 from .dense import Dense
 from .design import Design, build, is_constant, largest
-from .errors import one_of
+from .errors import numbers, one_of
 from .estimation import Estimate
 from .formula import parse
 from .large import Iterative, wants_iterative
@@ -255,7 +255,7 @@ class Model:
 
     def with_response(self, y: Iterable[float]) -> Model:
         """The same model of another response y (n,), one number per row used."""
-        y = np.asarray(y, float)
+        y = numbers("y", y)
         n = len(self.design.y)
         if y.shape != (n,):
             raise ValueError(f"y has shape {y.shape}, but the model has {n} rows: give one number for each row used")
@@ -278,7 +278,7 @@ class Model:
         return compile(text, self.data if data is None else data, **self.arguments | arguments, core=core)
 
     def _theta(self, theta) -> np.ndarray:
-        theta, d = np.asarray(theta, float), structure.parameter_count([f.block for f in self.design.factors])
+        theta, d = numbers("theta", theta), structure.parameter_count([f.block for f in self.design.factors])
         if theta.shape != (d,) or not np.isfinite(theta).all():
             raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
         return theta

@@ -15,6 +15,7 @@ from scipy import special
 from . import hypotheses, inference, optimize, tables, variances
 from .anova import f_table
 from .confint import confint, profile
+from .cross_validation import CrossValidation, cross_validate
 from .design import Design, Factor
 from .errors import ConvergenceWarning, SingularFitWarning
 from .estimation import Estimate
@@ -354,6 +355,18 @@ class Fit:
         grouping factor or nested ones (crossed groups are not independent of each other).
         """
         return bootstrap(self, n, seed, kind, progress)
+
+    def cross_val(
+        self,
+        cv: Any = "logo",
+        k: int = 5,
+        by: str | None = None,
+        scoring: Any = None,
+        seed: Any = 0,
+        progress: bool | None = None,
+    ) -> CrossValidation:
+        """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace.cross_val`."""
+        return cross_validate(self._design, self.model.data, self.method, cv, k, by, scoring, seed, progress)
 
     @property
     def parameters(self) -> pd.Series:

@@ -25,6 +25,7 @@ LINE = 80  # characters to which text is wrapped
 NUMBER = 14  # characters; a column with longer numbers turns to scientific notation
 DIGITS = 4  # significant digits of the smallest number of a column
 GAIN = 1e-9  # deviance units below which nobody needs to know more
+LIMITS = ["estimate", "lower", "upper"]
 CORRELATIONS = 12  # fixed effects up to which their correlations are shown
 ZERO = 1e-4  # standard deviation relative to sigma, per unit RMS of its column, that counts as none
 PERFECT = 1e-4  # distance from -1 or 1 at which a correlation counts as perfect
@@ -260,10 +261,10 @@ def _structures(fit: Fit) -> Iterator[_Table]:
     rows: list[Sequence[str]] = []
     for f in factors:
         parts = [type(part).__name__ for part in (f.within, f.across) if part is not None]
-        rows.append([f.name, " and ".join([*parts, *["a prior"] * has_prior([f.block])]), "", "", "", ""])
-        for name in natural_names(f):
-            shown = _significant(numbers.loc[name, ["estimate", "lower", "upper"]])
-            rows.append(["", "", name.removesuffix(f"|{f.name}"), *shown])
+        label = [f.name, " and ".join([*parts, *["a prior"] * has_prior([f.block])])]
+        names = natural_names(f)
+        shown = [[name.removesuffix(f"|{f.name}"), *_significant(numbers.loc[name, LIMITS])] for name in names]
+        rows += [[*label, *cells] if i == 0 else ["", "", *cells] for i, cells in enumerate(shown or [[""] * 4])]
     if rows:
         yield _Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
 

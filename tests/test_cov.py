@@ -374,3 +374,13 @@ def test_profiles_of_the_other_parameters_are_as_ever():
     wald = animals(relatives()).confint(parm=["sd_(Intercept)|animal", "x"])
     assert (limits["lower"] < animals(relatives()).parameters[limits.index]).all()
     assert_allclose(limits.loc["x"], wald.loc["x"], rtol=0.2)
+
+
+def test_one_model_a_group_takes_its_own_part_of_k():
+    frame = pd.concat([herd(i).iloc[: 36 - 9 * i].assign(farm=f"f{i}") for i in range(2)], ignore_index=True)
+    cov = {"animal": interlace.Known(relatives())}
+    many = interlace.fit_many("y ~ x + (1 | animal)", frame, by="farm", cov=cov)
+    for farm, part in frame.groupby("farm"):
+        fit = interlace.fit("y ~ x + (1 | animal)", part, cov=cov)
+        assert_allclose(many.llf[farm], fit.llf, rtol=1e-9)
+        assert_allclose(many.theta.loc[farm], fit.theta, rtol=1e-5, atol=1e-8)

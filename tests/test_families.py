@@ -228,6 +228,14 @@ def test_the_optimum_is_the_best_that_a_search_without_derivatives_finds(estimat
     assert e.deviance < best + 1e-7
 
 
+@pytest.mark.parametrize("estimated", ["compound"], indirect=True)
+def test_a_scale_of_zero_is_left_although_it_is_stationary(estimated):
+    _, m, e, _ = estimated
+    found = compute.run(quick_jit(estimation.estimate), m, True, np.zeros_like(e.t))
+    assert_allclose(found.deviance, e.deviance, rtol=0, atol=1e-8)
+    assert_allclose(found.theta, e.theta, atol=1e-5)
+
+
 def test_degrees_of_freedom_are_the_oracles(estimated):
     problem, _, e, df = estimated
     # The oracle's Hessian is good to 1e-7, its inverse somewhat less.
@@ -244,3 +252,42 @@ def test_kenward_roger_is_the_dense_one_where_the_covariance_is_linear(name):
     dense = oracle.kenward_roger(problem, theta, [np.eye(3)])
     assert_allclose(ours.adjusted, dense.cov, rtol=1e-6, atol=1e-9)
     assert_allclose(kenward_roger.f_approximation(np.eye(3), ours), [dense.df[0], dense.scale[0]], rtol=1e-6)
+
+
+# Derivatives of the fit ----------------------------------------------------------------------------------------------
+
+STEP = 2e-3
+
+
+def test_the_fit_is_differentiable_in_k_and_in_the_coordinates_of_a_kernel():
+    problem = oracle.random_design(0, "crossed")
+    rng = np.random.default_rng(8)
+    factors = tied(problem.factors[0], K=kinship(9)), tied(problem.factors[1], D=distances(6))
+    true = replace(problem, factors=factors)
+    y = np.linalg.cholesky(true.V(np.array([1.5, 1.5, np.log(0.5)]))) @ rng.standard_normal(60)
+
+    @quick_jit
+    def fit(K, D):
+        first, second = problem.factors
+        known, kernel = interlace.Known(K), interlace.Kernel(exponential, D, {"length": 0.5}, prior=lengths)
+        groups = [(first.codes, first.Z, known), (second.codes, second.Z, kernel)]
+        m = interlace.moments(y, problem.X, groups)
+        e = interlace.estimate(m)
+        return e.theta, e.sigma, e.beta, interlace.random_effects(e, m)
+
+    at = jnp.asarray(kinship(9)), jnp.asarray(distances(6))
+    B = 0.2 * rng.standard_normal((9, 9))
+    along = jnp.asarray(B @ B.T), at[1] * (0.2 + 0.1 * np.add.outer(np.arange(6), np.arange(6)) / 6)
+    _, tangent = jax.jvp(fit, at, along)
+    moved = {s: fit(*(a + s * STEP * v for a, v in zip(at, along, strict=True))) for s in (-2, -1, 1, 2)}
+    differences = jax.tree.map(
+        lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *(moved[s] for s in (-2, -1, 1, 2))
+    )
+    assert np.abs(tangent[0]).min() > 0.01
+    # Refits are off their optimum by up to 1e-8, which the step turns into 5e-6.
+    for found, expected in zip(jax.tree.leaves(tangent), jax.tree.leaves(differences), strict=True):
+        assert_allclose(found, expected, rtol=1e-5, atol=5e-6)
+
+
+def lengths(parameters):
+    return -0.5 * jnp.sum(jnp.log(parameters / 0.5) ** 2)
