@@ -376,6 +376,7 @@ class Fit:
         progress: bool | None = None,
     ) -> CrossValidation:
         """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace.cross_val`."""
+        self.model.core.require_matrix("cross-validation")
         return cross_validate(self._design, self.model.data, self.method, cv, k, by, scoring, seed, progress)
 
     @property

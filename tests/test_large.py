@@ -139,6 +139,8 @@ def test_a_variance_of_zero_is_found_as_exactly_zero():
     "ask",
     [
         lambda fit: fit.bootstrap(10),
+        lambda fit: fit.cross_val(),
+        lambda fit: interlace.power(fit, "x"),
         lambda fit: fit.confint("profile"),
         lambda fit: fit.coefficients("kenward-roger"),
         lambda fit: fit.model.fit(df_method="kenward-roger"),
