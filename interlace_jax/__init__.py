@@ -11,6 +11,9 @@ from .emmeans import emmeans as emmeans
 from .errors import ConvergenceWarning as ConvergenceWarning
 from .errors import RankWarning as RankWarning
 from .errors import SingularFitWarning as SingularFitWarning
+from .hlm import hlm_augment as hlm_augment
+from .hlm import hlm_influence as hlm_influence
+from .hlm import hlm_resid as hlm_resid
 from .many import Many as Many
 from .model import Model as Model
 from .model import compile as compile

@@ -13,7 +13,7 @@ from jax.scipy.linalg import solve_triangular
 from . import optimize
 from .covariance import canonical, columns, factors, parameters, to_user, user_blocks
 from .crossproducts import Moments
-from .likelihood import deviance, profile, reduce
+from .likelihood import coefficients, deviance, profile, reduce
 from .linalg import inverse
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
@@ -203,7 +203,7 @@ def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> 
     return Estimate(
         t=t,
         theta=parameters(Lams, user_blocks(m.layout)),
-        beta=m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy),
+        beta=coefficients(reduced, m),
         sigma=sigma,
         vcov=sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T),
         deviance=profiled.deviance - m.log_weights,

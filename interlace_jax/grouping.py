@@ -56,6 +56,12 @@ def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.nd
     return found
 
 
+def is_nested(inner: Factor, outer: Factor) -> bool:
+    """Whether every level of one factor lies within one level of the other; a factor is nested in itself."""
+    pairs = np.unique(inner.codes.astype(np.int64) * len(outer.levels) + outer.codes)
+    return len(pairs) == len(np.unique(inner.codes))
+
+
 def grouping_factors(
     terms: Sequence[Term],
     matrices: Matrices,

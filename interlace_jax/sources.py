@@ -58,7 +58,7 @@ class Responses:
         self.design, self.data, self.Y, self.labels, self.rows = design, data, Y, labels, rows
         self.formula, self.arguments, self.start = design.formula, arguments, start
         share = -(-len(labels) // (os.cpu_count() or 1))
-        self.size = min(_chunk_size(self.plan.layout, design.X.shape[1]), max(32, structure.power_of_two(share)))
+        self.size = min(chunk_size(self.plan.layout, design.X.shape[1]), max(32, structure.power_of_two(share)))
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
@@ -158,7 +158,7 @@ class Designs:
         self.parts = []
         for places in alike.values():
             first = self.designs[places[0]]
-            size = _chunk_size(_plan(first, structure.power_of_two).layout, first.X.shape[1])
+            size = chunk_size(_plan(first, structure.power_of_two).layout, first.X.shape[1])
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
@@ -296,7 +296,7 @@ def _unfit_rows(design: Design, used: np.ndarray) -> str | None:
     return None
 
 
-def _chunk_size(layout: structure.Layout, p: int) -> int:
+def chunk_size(layout: structure.Layout, p: int) -> int:
     """Lanes whose working set fits."""
     q = layout.q
     floats = sum(b.levels * b.k * (b.k + p + 1 + q) for b in layout.blocks[: layout.chain]) + (q + p + 1) ** 2

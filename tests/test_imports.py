@@ -22,6 +22,7 @@ PURE = {
     "inference",
     "kenward_roger",
     "profile",
+    "sensitivity",
 }
 
 every_file = pytest.mark.parametrize("name", FILES)
