@@ -1,0 +1,139 @@
+"""Leverages, variances of predictions and derivatives by weights, against dense matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from arrays import condition, plan, quick_jit, rows
+from numpy.testing import assert_allclose
+
+from interlace_jax import compute, covariance, sensitivity
+
+KINDS = ["nested_slopes", "crossed_slopes", "zero_weights"]
+
+_leverages = quick_jit(sensitivity.leverages)
+_row_variances = quick_jit(sensitivity.row_variances)
+_prediction_variances = quick_jit(sensitivity.prediction_variances)
+_pulls = {"rows": quick_jit(sensitivity.precision_pull), "groups": quick_jit(sensitivity.case_pull)}
+
+
+def dense(problem, theta):
+    """Z Lambda (n, q) of all factors."""
+    pairs = zip(problem.factors, problem.Lambdas(theta), strict=True)
+    return np.hstack([f.dense() @ np.kron(np.eye(f.m), L) for f, L in pairs])
+
+
+def henderson(problem, theta):
+    """H of the mixed model equations, and its row for every row of the data."""
+    h = np.hstack([problem.X, dense(problem, theta)])
+    p = problem.X.shape[1]
+    return h.T @ (problem.w[:, None] * h) + np.diag(np.repeat([0.0, 1.0], [p, h.shape[1] - p])), h
+
+
+@pytest.fixture(params=KINDS)
+def problem(request):
+    return oracle.random_design(3, request.param)
+
+
+def test_variances_of_rows_are_those_of_hendersons_equations_also_for_rows_of_weight_zero(problem):
+    theta = oracle.random_theta(problem, 3)
+    _, X, Z, w, _ = rows(problem)
+    H, h = henderson(problem, theta)
+    found = compute.run(_row_variances, theta, plan(problem, pad=True), X, Z, w)
+    assert_allclose(found, np.einsum("ni,ni->n", h, np.linalg.solve(H, h.T).T), rtol=1e-9)
+
+
+def test_leverages_are_the_diagonals_of_the_hat_matrices(problem):
+    theta = oracle.random_theta(problem, 4)
+    _, X, Z, w, _ = rows(problem)
+    found = compute.run(_leverages, theta, plan(problem, pad=True), X, Z, w)
+    used = w > 0
+    part = problem.used()
+    Vi, ZL = np.linalg.inv(part.V(theta)), dense(part, theta)
+    VXC = Vi @ part.X @ np.linalg.inv(part.X.T @ Vi @ part.X)
+    fixed = part.X @ VXC.T
+    random = ZL @ ZL.T @ Vi @ (np.eye(len(Vi)) - fixed)
+    assert_allclose(found.fixed[used], np.diag(fixed), rtol=1e-9)
+    assert_allclose(found.overall[used], np.diag(fixed + random), rtol=1e-9)
+    assert_allclose(found.VXC[used], VXC, rtol=1e-8, atol=1e-12)
+    assert not found.overall[~used].any()
+
+
+def test_variances_of_predictions_are_differentiated_by_theta():
+    problem = oracle.random_design(5, "nested_slopes")
+    m = condition(problem)
+    _, X, Z, w, _ = rows(problem)
+    with jax.enable_x64(True):
+        t = np.asarray(covariance.to_conditioned(oracle.random_theta(problem, 5), m.layout, m.A))
+
+    def variances(t):
+        return compute.run(_prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w)
+
+    assert_allclose(variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9)
+
+
+# Derivatives of the estimates, against autodiff of the textbook criterion ---------------------------------------------
+
+
+def textbook(problem, x, c, grouped, reml):
+    """Joint deviance at x = (theta, log sigma), and beta, where row i counts c_i times.
+
+    Each row by its weight, or as part of its group: then V is block diagonal, and so is its Cholesky factor, so that
+    every sum over groups is a sum over rows.
+    """
+    precision = problem.w if grouped else problem.w * c
+    V, entries = jnp.diag(1.0 / precision), iter(x[:-1])
+    for f in problem.factors:
+        Lam = jnp.zeros((f.Z.shape[1],) * 2)
+        for at in f.pattern:
+            Lam = Lam.at[at].set(next(entries))
+        V = V + f.Z @ Lam @ Lam.T @ f.Z.T * (f.codes[:, None] == f.codes)
+    count = c if grouped else jnp.ones_like(c)
+    L, X, y = jnp.linalg.cholesky(V), problem.X, problem.y - problem.shift
+    U = jnp.linalg.solve(V, jnp.hstack([X, y[:, None]])) * count[:, None]
+    XVX = X.T @ U[:, :-1]
+    beta = jnp.linalg.solve(XVX, X.T @ U[:, -1])
+    r = y - X @ beta
+    r2 = r @ (jnp.linalg.solve(V, r) * count)
+    logdet = 2.0 * jnp.sum(count * jnp.log(jnp.diagonal(L))) + reml * jnp.linalg.slogdet(XVX)[1]
+    nu = jnp.sum(c) - reml * X.shape[1]
+    return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * x[-1]) + r2 * jnp.exp(-2.0 * x[-1]), beta
+
+
+def derivatives(problem, theta, log_sigma, grouped, reml):
+    """Of the deviance by x and c (n, d + 1), of beta by c (n, p) and by theta (p, d)."""
+
+    @quick_jit
+    def all_of_them(x, c):
+        def both(c):
+            return jnp.concatenate([jax.grad(lambda x: at(x, c)[0])(x), at(x, c)[1]])
+
+        def at(x, c):
+            return textbook(problem, x, c, grouped, reml)
+
+        return jax.jacrev(both)(c).T, jax.jacfwd(lambda x: at(x, c)[1])(x)[:, :-1]
+
+    by_c, by_theta = compute.run(all_of_them, np.append(theta, log_sigma), np.ones(len(problem.y)))
+    return by_c[:, : len(theta) + 1], by_c[:, len(theta) + 1 :], by_theta
+
+
+@pytest.mark.parametrize(
+    ("kind", "reml", "what"),
+    [("nested_slopes", True, "rows"), ("nested_slopes", True, "groups"), ("weights", False, "groups")],
+)
+def test_derivatives_by_weights_are_those_of_the_textbook_criterion(kind, reml, what):
+    problem = oracle.random_design(6, kind)
+    theta, s = oracle.random_theta(problem, 6), 0.3
+    m = condition(problem)
+    y, X, Z, w, shift = rows(problem)
+    with jax.enable_x64(True):
+        to_t = jax.jacfwd(lambda theta: covariance.to_conditioned(theta, m.layout, m.A))(jnp.asarray(theta))
+    by_theta = np.asarray(to_t)  # the map is linear
+    found = compute.run(_pulls[what], np.append(by_theta @ theta, s), plan(problem), y - shift, X, Z, w, reml)
+    gradient = np.hstack([found.gradient[:, :-1] @ by_theta, found.gradient[:, -1:]])
+    parts = np.eye(len(y)) if what == "rows" else np.eye(problem.factors[-1].m)[problem.factors[-1].codes]
+    mixed, beta_by_c, beta_by_theta = derivatives(problem, theta, s, what == "groups", reml)
+    assert_allclose(parts.T @ gradient, parts.T @ mixed, rtol=1e-7, atol=1e-8)
+    assert_allclose(parts.T @ found.beta, parts.T @ beta_by_c, rtol=1e-7, atol=1e-9)
+    assert_allclose(found.beta_by_t @ by_theta, beta_by_theta, rtol=1e-7, atol=1e-9)
