@@ -20,9 +20,10 @@ from .crossproducts import assemble, condition, respond
 from .design import Design
 from .errors import one_of
 from .grouping import Factor, is_nested, relative_factors
+from .prediction import estimates_by_t
 from .resampling import independent_groups
 from .residuals import KINDS, LARGEST, leverage, leverage_arrays, residuals
-from .sensitivity import Pull, case_pull, precision_pull
+from .sensitivity import case_pull, deletion_gradients
 from .sources import chunk_size, filled, padded_model
 from .variances import component_pairs
 
@@ -33,7 +34,7 @@ METHODS = ("exact", "onestep")
 ROW_LANES = 2**21  # rows times deletions in one batch
 LOST = 1e-9  # share of a direction of X that must be left for it to be estimated
 
-_pulls = {pull: jax.jit(pull) for pull in (precision_pull, case_pull)}
+_deletion_gradients, _case_pull = jax.jit(deletion_gradients), jax.jit(case_pull)
 _condition = jax.jit(condition)
 
 
@@ -60,6 +61,8 @@ def influence(fit: Fit, level: str | None = None, method: str = "exact") -> pd.D
     group, index = (np.arange(fit.nobs), design.index) if by is None else (by.codes, by.levels)
     reasons = _unfit(design, group, len(index))
     sound = np.flatnonzero(reasons == "")
+    if not len(sound):
+        raise ValueError(f"no deletion leaves a model: {reasons[0]}")
     deleted = _exact(fit, group, sound) if method == "exact" else _one_step(fit, by, sound)
     table = _measures(fit, deleted).set_index(sound).reindex(range(len(index)))
     if method == "exact":
@@ -139,18 +142,18 @@ def _exact(fit: Fit, group: np.ndarray, places: np.ndarray) -> Deleted:
 
     with compute.session(), ThreadPoolExecutor(os.cpu_count()) as pool:
         basis = _condition(plan, X, Z, w)
-        parts = [places[a : a + size] for a in range(0, max(len(places), 1), size)]
+        parts = [places[a : a + size] for a in range(0, len(places), size)]
         return jax.tree.map(lambda *a: np.concatenate(a), *pool.map(refits, parts))
 
 
 # To first order ------------------------------------------------------------------------------------------------------
 
 
-def _pull(fit: Fit, pull: Callable[..., Pull]) -> Pull:
-    """One of the two pulls of the rows used."""
+def _by_row(fit: Fit, compiled: Callable[..., Any]) -> Any:
+    """`deletion_gradients` or `case_pull` of the rows used."""
     plan, y, X, Z, w, offset = padded_model(fit.model.design, structure.bucket)
-    found = compute.run(_pulls[pull], _x(fit), plan, y - offset, X, Z, w, fit.method == "REML")
-    return found._replace(gradient=found.gradient[: fit.nobs], beta=found.beta[: fit.nobs])
+    found = compute.run(compiled, _x(fit), plan, y - offset, X, Z, w, fit.method == "REML")
+    return jax.tree.map(lambda a: a[: fit.nobs], found)
 
 
 def _x(fit: Fit) -> np.ndarray:
@@ -158,32 +161,36 @@ def _x(fit: Fit) -> np.ndarray:
 
 
 def _one_step(fit: Fit, by: Factor | None, places: np.ndarray) -> Deleted:
-    """Exact deletion with theta and sigma held, then a step along the derivatives by these."""
-    design, vcov = fit.model.design, fit.estimate.vcov
-    hats = leverage_arrays(fit)
-    if by is None:
-        pull, left = _pull(fit, precision_pull), 1.0 - hats.overall
-        w = 1.0 if design.weights is None else design.weights
-        dx, dbeta = -pull.gradient / left[:, None], -pull.beta / left[:, None]
-        spread = fit.scale * hats.VXC / (w * left)[:, None]
-        covariances = vcov + spread[:, :, None] * hats.VXC[:, None, :]
-    else:
-        _check_independent(design, by, "method='onestep'")
-        pull = _pull(fit, case_pull)
-        dx, dbeta, shares = (
-            _sum_by(by.codes, len(by.levels), a)
-            for a in (-pull.gradient, -pull.beta, design.X[:, :, None] * hats.VXC[:, None, :])
-        )
-        kept = np.eye(len(vcov)) - shares  # of X'V^-1 X, times its inverse
-        kept[np.setdiff1d(np.arange(len(kept)), places)] = np.nan
-        dbeta = np.linalg.solve(kept.mT, dbeta[:, :, None])[:, :, 0]
-        covariances = vcov @ np.linalg.inv(kept)
-    dx = -0.5 * dx @ fit.curvature.W
-    x, beta = _x(fit) + dx, fit.estimate.beta + dbeta + dx[:, :-1] @ pull.beta_by_t.T
+    """Exact deletion with theta and sigma held, then a step of these."""
+    gradient, dbeta, covariances = _without_rows(fit) if by is None else _without_groups(fit, by, places)
+    dx = -0.5 * gradient @ fit.curvature.W  # a Newton step: W is twice the inverse Hessian
+    x, beta = _x(fit) + dx, fit.estimate.beta + dbeta + dx[:, :-1] @ estimates_by_t(fit)[0].T
     covariances = covariances + np.einsum("rx,xpq->rpq", dx, fit.curvature.dvcov)
     theta = compute.run(_user_thetas, x[:, :-1], fit.model.moments)
     found = Deleted(beta, covariances, theta, np.exp(x[:, -1]), dict(status=np.full(len(x), "one step")))
     return jax.tree.map(lambda a: a[places], found)
+
+
+def _without_rows(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradient of the deviance (n, d + 1), change of beta (n, p) and its covariance (n, p, p), x held: rank one."""
+    weights, hats = fit.model.design.weights, leverage_arrays(fit)
+    w, left = np.ones(fit.nobs) if weights is None else weights, 1.0 - hats.overall
+    dbeta = -hats.VXC * (fit.resid.to_numpy() / left)[:, None]
+    spread = fit.scale * hats.VXC / (w * left)[:, None]
+    covariances = fit.estimate.vcov + spread[:, :, None] * hats.VXC[:, None, :]
+    return _by_row(fit, _deletion_gradients), dbeta, covariances
+
+
+def _without_groups(fit: Fit, by: Factor, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same without groups, the gradient to first order: minus its derivative by how often the group counts."""
+    _check_independent(fit.model.design, by, "method='onestep'")
+    pull, X, VXC = _by_row(fit, _case_pull), fit.model.design.X, leverage_arrays(fit).VXC
+    rows = -pull.gradient, -pull.beta, X[:, :, None] * VXC[:, None, :]
+    gradient, dbeta, shares = (_sum_by(by.codes, len(by.levels), a) for a in rows)
+    kept = np.full_like(shares, np.nan)
+    kept[places] = np.eye(X.shape[1]) - shares[places]  # of X'V^-1 X, times its inverse
+    dbeta = np.linalg.solve(kept.mT, dbeta[:, :, None])[:, :, 0]
+    return gradient, dbeta, fit.estimate.vcov @ np.linalg.inv(kept)
 
 
 @jax.jit
@@ -263,10 +270,10 @@ def jackknife(fit: Fit, by: str | None = None) -> Jackknife:
     design = fit.model.design
     factor = independent_groups(design, "the jackknife") if by is None else factor_named(design, by)
     _check_independent(design, factor, "the jackknife")
-    pull = _pull(fit, case_pull)
+    pull = _by_row(fit, _case_pull)
     gradient, beta = (_sum_by(factor.codes, len(factor.levels), a) for a in (pull.gradient, pull.beta))
     dx = -0.5 * gradient @ fit.curvature.W
-    beta = beta + dx[:, :-1] @ pull.beta_by_t.T
+    beta = beta + dx[:, :-1] @ estimates_by_t(fit)[0].T
     effects = np.hstack([beta, dx @ fit.uncertainty.slopes_of_components().T])
     return Jackknife(factor.name, pd.DataFrame(effects, factor.levels, fit.parameters.index))
 

@@ -162,7 +162,7 @@ def _standard_errors(
     if fit.df_method == "normal":
         df[known] = np.inf
     if theta_uncertainty:
-        by_t = _slopes_of_predictions(fit, rows.take(known))
+        by_t = expected(rows.take(known), *estimates_by_t(fit))
         variance = variance + np.einsum("nx,xy,ny->n", by_t, W[:-1, :-1], by_t)
     se[known] = np.sqrt(variance)
     return se, df
@@ -211,11 +211,9 @@ def _codes_of_all(factors: Sequence[Factor], new: Sequence[np.ndarray]) -> tuple
 
 @jax.jit
 def _estimates_by_t(t, m):
-    """Derivatives of beta (p, d) and of the modes, per factor (m, k, d), by t."""
     return jax.jacfwd(lambda t: (coefficients(reduce(t, m), m), modes(t, m)))(t)
 
 
-def _slopes_of_predictions(fit: Fit, rows: Rows) -> np.ndarray:
-    """Derivatives (n, d) of the predictions by t."""
-    by_beta, by_modes = run(_estimates_by_t, fit.estimate.t, fit.model.moments)
-    return expected(rows, by_beta, by_modes)
+def estimates_by_t(fit: Fit) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Derivatives of beta (p, d) and of the modes, per factor (m, k, d), by t."""
+    return run(_estimates_by_t, fit.estimate.t, fit.model.moments)

@@ -21,7 +21,7 @@ from jax.scipy.linalg import solve_triangular
 
 from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
 from .crossproducts import assemble, condition, moments, respond
-from .likelihood import coefficients, profile, reduce
+from .likelihood import reduce
 from .linalg import inverse, logdet_quadratic
 from .structure import Layout, Plan
 
@@ -66,56 +66,63 @@ def leverages(theta, plan: Plan, X, Z, w) -> Leverages:
     return Leverages(w * by_w, 0.5 * jnp.sum(X * by_X, 1), 0.5 * by_X)
 
 
-class Pull(NamedTuple):
-    """What weights c (n,) do to the estimates at first order, at c = 1; x = (t, log sigma).
+def deletion_gradients(x, plan: Plan, y, X, Z, w, reml):
+    """Gradients (n, d + 1) by x = (t, log sigma) of the joint deviance without each row.
 
-    d x / d c = -H^-1 gradient' with the Hessian H of the joint deviance, d beta / d c = beta' + beta_by_t d t / d c.
-    """
+    Deleting row i takes w_i h_i h_i' from H (and its random part from M), so that with a_i and h_i its leverages given
+    beta and overall, and its residual e_i,
 
-    gradient: jax.Array  # (n, d + 1) derivative by c of the joint deviance's gradient by x
-    beta: jax.Array  # (n, p) derivative of beta by c with x held
-    beta_by_t: jax.Array  # (p, d)
+        log|M| + log(1 - a_i),    log|H| + log(1 - h_i),    r2 - w_i e_i^2 / (1 - h_i),    nu - 1
 
-
-def precision_pull(x, plan: Plan, y, X, Z, w, reml) -> Pull:
-    """Row i has weight w_i c_i and counts c_i times: on the way from c_i = 1 to 0 it leaves the data.
-
-    y (n,) without the offset. Rows of weight zero count nothing.
+    are those of the other rows; a_i, h_i - a_i and w_i e_i^2 are the derivatives of log|M|, log|X'V^-1 X| and r2 by the
+    logarithm of w_i. y (n,) without the offset. Rows of weight zero are not there.
     """
     basis, d = condition(plan, X, Z, w), x.shape[0] - 1
 
-    def model(c):
-        part = basis._replace(w=w * c, n=basis.n + jnp.sum((c - 1.0) * (w > 0)))
-        return assemble(plan, part, _one_response(plan, part, y))
+    def pieces(t, c):
+        part = basis._replace(w=w * c)
+        m = assemble(plan, part, _one_response(plan, part, y))
+        reduced = reduce(t, m)
+        logdet, explained = logdet_quadratic(reduced.XX, reduced.Xy[:, None])
+        return jnp.stack([reduced.logdet, logdet, m.scale**2 * (reduced.yy - explained[0, 0])])
 
-    def criterion(x, m):
-        return profile(reduce(x[:d], m), m, reml).at(x[d])
+    def changes(t):
+        a, rest, lack = jax.jacrev(pieces, 1)(t, jnp.ones_like(w))
+        change = jnp.stack([jnp.log1p(-a - jnp.where(reml, rest, 0.0)), -lack / (1.0 - a - rest)])
+        return change, change[1]
 
-    def responses(c):
-        m = model(c)
-        return jnp.concatenate([jax.grad(criterion)(x, m), coefficients(reduce(x[:d], m), m)])
-
-    ones = jnp.ones_like(w)
-    by_c, m = jax.jacrev(responses)(ones).T, model(ones)
-    by_t = jax.jacfwd(lambda t: coefficients(reduce(t, m), m))(x[:d])
-    return Pull(by_c[:, : d + 1], by_c[:, d + 1 :], by_t)
+    by_t, lack = jax.jacfwd(changes, has_aux=True)(x[:d])
+    precision = jnp.exp(-2.0 * x[d])
+    by_log_sigma = -2.0 * (w > 0) - 2.0 * precision * lack
+    return jnp.concatenate([by_t[0] + precision * by_t[1], by_log_sigma[:, None]], 1)
 
 
 def _one_response(plan, basis, y):
     return jax.tree.map(lambda a: a[0], respond(plan, basis, y[:, None]))
 
 
+class Pull(NamedTuple):
+    """What the count c_g of a group does to the estimates at first order, at c = 1, as contributions of its rows.
+
+    d x / d c = -H^-1 gradient with the Hessian H of the joint deviance in x = (t, log sigma), and
+    d beta / d c = beta + (d beta / d t) (d t / d c).
+    """
+
+    gradient: jax.Array  # (n, d + 1) derivative by c of the joint deviance's gradient by x
+    beta: jax.Array  # (n, p) derivative of beta by c with x held
+
+
 def case_pull(x, plan: Plan, y, X, Z, w, reml) -> Pull:
     """Contributions of rows to the pull of a *group* that counts c times, with all of its random effects.
 
     Add them up over the rows of a group whose rows share no random effect with other rows: then the log-likelihood is
-    sum_g c_g l_g and X'V^-1 X = sum_g c_g X_g'V_g^-1 X_g. Arguments as in `precision_pull`.
+    sum_g c_g l_g and X'V^-1 X = sum_g c_g X_g'V_g^-1 X_g. y (n,) without the offset.
 
     Every sum over groups S = sum_g S_g of the deviance is differentiated by a theta of each row's own, which enters as
     Z_i Lambda(theta_i): the derivatives by the rows of a group add up to d S_g / d theta.
     """
     basis, d = condition(plan, X, Z, w), x.shape[0] - 1
-    t, blocks, p = x[:d], plan.layout.blocks, X.shape[1]
+    t, blocks = x[:d], plan.layout.blocks
     m = assemble(plan, basis, _one_response(plan, basis, y))
     reduced = reduce(t, m)
     C = inverse(reduced.XX)
@@ -145,7 +152,5 @@ def case_pull(x, plan: Plan, y, X, Z, w, reml) -> Pull:
     restricted = by_theta[2] - jnp.einsum("na,ab,bck,nc->nk", basis.X, C, XX_by_t, VXC)
     by_t = by_theta[0] + lack * (by_theta[1] - 2.0 * step @ score_by_t) + jnp.where(reml, restricted, 0.0)
     by_log_sigma = 2.0 * (w > 0) - 2.0 * lack * r * Vr
-    to_user_units = m.scale * solve_triangular(m.R, jnp.eye(p, dtype=x.dtype))
-    return Pull(
-        jnp.concatenate([by_t, by_log_sigma[:, None]], 1), step @ to_user_units.T, to_user_units @ C @ score_by_t
-    )
+    beta = m.scale * solve_triangular(m.R, step.T).T
+    return Pull(jnp.concatenate([by_t, by_log_sigma[:, None]], 1), beta)

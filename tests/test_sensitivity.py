@@ -15,7 +15,8 @@ KINDS = ["nested_slopes", "crossed_slopes", "zero_weights"]
 _leverages = quick_jit(sensitivity.leverages)
 _row_variances = quick_jit(sensitivity.row_variances)
 _prediction_variances = quick_jit(sensitivity.prediction_variances)
-_pulls = {"rows": quick_jit(sensitivity.precision_pull), "groups": quick_jit(sensitivity.case_pull)}
+_deletion_gradients = quick_jit(sensitivity.deletion_gradients)
+_case_pull = quick_jit(sensitivity.case_pull)
 
 
 def dense(problem, theta):
@@ -73,67 +74,78 @@ def test_variances_of_predictions_are_differentiated_by_theta():
     assert_allclose(variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9)
 
 
-# Derivatives of the estimates, against autodiff of the textbook criterion ---------------------------------------------
+# Derivatives, against autodiff of the textbook criterion ---------------------------------------------------------------
 
 
-def textbook(problem, x, c, grouped, reml):
-    """Joint deviance at x = (theta, log sigma), and beta, where row i counts c_i times.
+def textbook(problem, x, c, reml):
+    """Joint deviance at x = (theta, log sigma), and beta, where row i counts c_i times as part of its group.
 
-    Each row by its weight, or as part of its group: then V is block diagonal, and so is its Cholesky factor, so that
-    every sum over groups is a sum over rows.
+    V is block diagonal, and so is its Cholesky factor: every sum over groups is a sum over rows.
     """
-    precision = problem.w if grouped else problem.w * c
-    V, entries = jnp.diag(1.0 / precision), iter(x[:-1])
+    V, entries = jnp.diag(1.0 / problem.w), iter(x[:-1])
     for f in problem.factors:
         Lam = jnp.zeros((f.Z.shape[1],) * 2)
         for at in f.pattern:
             Lam = Lam.at[at].set(next(entries))
         V = V + f.Z @ Lam @ Lam.T @ f.Z.T * (f.codes[:, None] == f.codes)
-    count = c if grouped else jnp.ones_like(c)
     L, X, y = jnp.linalg.cholesky(V), problem.X, problem.y - problem.shift
-    U = jnp.linalg.solve(V, jnp.hstack([X, y[:, None]])) * count[:, None]
+    U = jnp.linalg.solve(V, jnp.hstack([X, y[:, None]])) * c[:, None]
     XVX = X.T @ U[:, :-1]
     beta = jnp.linalg.solve(XVX, X.T @ U[:, -1])
     r = y - X @ beta
-    r2 = r @ (jnp.linalg.solve(V, r) * count)
-    logdet = 2.0 * jnp.sum(count * jnp.log(jnp.diagonal(L))) + reml * jnp.linalg.slogdet(XVX)[1]
+    r2 = r @ (jnp.linalg.solve(V, r) * c)
+    logdet = 2.0 * jnp.sum(c * jnp.log(jnp.diagonal(L))) + reml * jnp.linalg.slogdet(XVX)[1]
     nu = jnp.sum(c) - reml * X.shape[1]
     return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * x[-1]) + r2 * jnp.exp(-2.0 * x[-1]), beta
 
 
-def derivatives(problem, theta, log_sigma, grouped, reml):
-    """Of the deviance by x and c (n, d + 1), of beta by c (n, p) and by theta (p, d)."""
+def setting(kind):
+    """A problem, theta, log sigma, what the pure functions take, and d t / d theta, as t is linear in theta."""
+    problem = oracle.random_design(6, kind)
+    theta, m = oracle.random_theta(problem, 6), condition(problem)
+    y, X, Z, w, shift = rows(problem)
+    with jax.enable_x64(True):
+        to_t = jax.jacfwd(lambda theta: covariance.to_conditioned(theta, m.layout, m.A))(jnp.asarray(theta))
+    to_t = np.asarray(to_t)
+    return problem, theta, 0.3, (np.append(to_t @ theta, 0.3), plan(problem), y - shift, X, Z, w), to_t
+
+
+def by_theta(gradient, to_t):
+    """The chain rule, for gradients (n, d + 1) by (t, log sigma)."""
+    return np.hstack([gradient[:, :-1] @ to_t, gradient[:, -1:]])
+
+
+@pytest.mark.parametrize(("kind", "reml"), [("nested_slopes", True), ("weights", False)])
+def test_derivatives_by_the_counts_of_groups_are_those_of_the_textbook_criterion(kind, reml):
+    problem, theta, s, arguments, to_t = setting(kind)
 
     @quick_jit
-    def all_of_them(x, c):
+    def derivatives(x, c):
         def both(c):
             return jnp.concatenate([jax.grad(lambda x: at(x, c)[0])(x), at(x, c)[1]])
 
         def at(x, c):
-            return textbook(problem, x, c, grouped, reml)
+            return textbook(problem, x, c, reml)
 
-        return jax.jacrev(both)(c).T, jax.jacfwd(lambda x: at(x, c)[1])(x)[:, :-1]
+        return jax.jacrev(both)(c).T
 
-    by_c, by_theta = compute.run(all_of_them, np.append(theta, log_sigma), np.ones(len(problem.y)))
-    return by_c[:, : len(theta) + 1], by_c[:, len(theta) + 1 :], by_theta
+    expected = compute.run(derivatives, np.append(theta, s), np.ones(len(problem.y)))
+    found = compute.run(_case_pull, *arguments, reml)
+    parts = np.eye(problem.factors[-1].m)[problem.factors[-1].codes]
+    found = np.hstack([by_theta(found.gradient, to_t), found.beta])
+    assert_allclose(parts.T @ found, parts.T @ expected, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reml", "what"),
-    [("nested_slopes", True, "rows"), ("nested_slopes", True, "groups"), ("weights", False, "groups")],
-)
-def test_derivatives_by_weights_are_those_of_the_textbook_criterion(kind, reml, what):
-    problem = oracle.random_design(6, kind)
-    theta, s = oracle.random_theta(problem, 6), 0.3
-    m = condition(problem)
-    y, X, Z, w, shift = rows(problem)
-    with jax.enable_x64(True):
-        to_t = jax.jacfwd(lambda theta: covariance.to_conditioned(theta, m.layout, m.A))(jnp.asarray(theta))
-    by_theta = np.asarray(to_t)  # the map is linear
-    found = compute.run(_pulls[what], np.append(by_theta @ theta, s), plan(problem), y - shift, X, Z, w, reml)
-    gradient = np.hstack([found.gradient[:, :-1] @ by_theta, found.gradient[:, -1:]])
-    parts = np.eye(len(y)) if what == "rows" else np.eye(problem.factors[-1].m)[problem.factors[-1].codes]
-    mixed, beta_by_c, beta_by_theta = derivatives(problem, theta, s, what == "groups", reml)
-    assert_allclose(parts.T @ gradient, parts.T @ mixed, rtol=1e-7, atol=1e-8)
-    assert_allclose(parts.T @ found.beta, parts.T @ beta_by_c, rtol=1e-7, atol=1e-9)
-    assert_allclose(found.beta_by_t @ by_theta, beta_by_theta, rtol=1e-7, atol=1e-9)
+@pytest.mark.parametrize(("kind", "reml"), [("crossed_slopes", True), ("zero_weights", False)])
+def test_gradients_of_the_deviance_without_a_row_are_those_of_the_other_rows(kind, reml):
+    problem, theta, s, arguments, to_t = setting(kind)
+    found = by_theta(compute.run(_deletion_gradients, *arguments, reml), to_t)
+    full = deviance_gradient(problem.used(), theta, s, reml)
+    for i in np.flatnonzero(problem.w > 0)[:3]:
+        less = deviance_gradient(problem.rows(np.arange(len(problem.y)) != i).used(), theta, s, reml)
+        assert_allclose(found[i], less - full, rtol=1e-5, atol=1e-7)
+
+
+def deviance_gradient(problem, theta, s, reml):
+    """By differences of the dense joint deviance."""
+    return oracle.gradient(lambda x: oracle.joint_deviance(problem, x[:-1], np.exp(x[-1]), reml), np.append(theta, s))
