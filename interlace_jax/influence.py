@@ -218,11 +218,11 @@ def _measures(fit: Fit, deleted: Deleted) -> pd.DataFrame:
     se, without = np.sqrt(np.diag(e.vcov)), np.sqrt(np.einsum("rpp->rp", deleted.vcov))
     change = (e.beta - deleted.beta) / se
     R, R_deleted = e.vcov / np.outer(se, se), deleted.vcov / np.outer(se, se)
-    ratio, p = np.linalg.solve(R, R_deleted), len(se)
+    ratio, p = np.linalg.solve(R, R_deleted), max(len(se), 1)
     table = dict(
         cooksd=np.einsum("rp,rp->r", change, np.linalg.solve(R, change.T).T) / p,
         mdffits=np.einsum("rp,rp->r", change, np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]) / p,
-        covtrace=np.abs(np.trace(ratio, axis1=1, axis2=2) - p),
+        covtrace=np.abs(np.trace(ratio, axis1=1, axis2=2) - len(se)),
         covratio=np.linalg.det(ratio),
     )
     table |= {f"dfbetas.{name}": change[:, j] * se[j] / without[:, j] for j, name in enumerate(design.columns)}

@@ -74,7 +74,7 @@ def test_variances_of_predictions_are_differentiated_by_theta():
     assert_allclose(variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9)
 
 
-# Derivatives, against autodiff of the textbook criterion ---------------------------------------------------------------
+# Derivatives, against autodiff of the textbook criterion ------------------------------------------------------------
 
 
 def textbook(problem, x, c, reml):
