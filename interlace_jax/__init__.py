@@ -11,6 +11,15 @@ from .emmeans import emmeans as emmeans
 from .errors import ConvergenceWarning as ConvergenceWarning
 from .errors import RankWarning as RankWarning
 from .errors import SingularFitWarning as SingularFitWarning
+from .families import AR1 as AR1
+from .families import BoundaryAvoiding as BoundaryAvoiding
+from .families import CompoundSymmetry as CompoundSymmetry
+from .families import Diagonal as Diagonal
+from .families import HomogeneousDiagonal as HomogeneousDiagonal
+from .families import Kernel as Kernel
+from .families import Known as Known
+from .families import Structure as Structure
+from .families import Unstructured as Unstructured
 from .hlm import hlm_augment as hlm_augment
 from .hlm import hlm_influence as hlm_influence
 from .hlm import hlm_resid as hlm_resid

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import estimation, linalg, optimize
 from .crossproducts import Moments, Response
-from .likelihood import deviance
+from .likelihood import objective
 from .structure import power_of_two
 
 FIRST_ROUND, NEXT_ROUNDS = 8, 4  # steps
@@ -82,7 +82,7 @@ _finish = over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *e
 def _advance(lanes, reml, states, trips):
     def one(lane, state):
         m = _of(lanes.shared, lane)
-        value_and_grad = jax.value_and_grad(lambda t: deviance(t, m, reml))
+        value_and_grad = jax.value_and_grad(lambda t: objective(t, m, reml))
         return optimize.step(value_and_grad, state, optimize.tolerance(state.x.dtype))
 
     return jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import narwhals.stable.v1 as nw
 import pandas as pd
 
 from .errors import one_of
-from .influence import factor_named
+from .influence import factor_named, rows_used
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -32,8 +31,7 @@ def hlm_resid(
     found = {".resid": model.residuals(kind), ".fitted": model.predict(include_re=conditional)}
     if not full_data:
         return pd.DataFrame(found)
-    frame = nw.from_native(model.model.data, eager_only=True).to_pandas().iloc[model.model.design.rows]
-    return frame.assign(**{name: values.to_numpy() for name, values in found.items()})
+    return rows_used(model).assign(**{name: values.to_numpy() for name, values in found.items()})
 
 
 def hlm_influence(model: Fit, level: int | str = 1, approx: bool = False) -> pd.DataFrame:

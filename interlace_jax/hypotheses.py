@@ -18,7 +18,7 @@ from .compute import run
 from .crossproducts import Moments
 from .estimation import Estimate
 from .inference import Curvature, degrees_of_freedom
-from .kenward_roger import Adjusted, f_approximation, kenward_roger
+from .kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "normal")
@@ -219,6 +219,8 @@ def coefficients(
     names = tuple(names)
     if rule == "kenward-roger" and not reml:
         raise ValueError('Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"')
+    if rule == "kenward-roger" and (reason := why_not(m.layout.blocks)):
+        raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, e.vcov)
     if rule == "satterthwaite":

@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import compute, optimize, structure
 from .batch import Lanes, alone, fit_lanes
-from .covariance import factors, parameters, to_user, user_blocks
+from .covariance import to_user
 from .crossproducts import assemble, condition, respond
 from .design import Design
 from .errors import one_of
@@ -23,9 +23,10 @@ from .grouping import Factor, is_nested, relative_factors
 from .prediction import estimates_by_t
 from .resampling import independent_groups
 from .residuals import KINDS, LARGEST, leverage, leverage_arrays, residuals
+from .scanning import is_scanned
 from .sensitivity import case_pull, deletion_gradients
 from .sources import chunk_size, filled, padded_model
-from .variances import component_pairs
+from .variances import component_names, component_pairs
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -90,7 +91,7 @@ def _unfit(design: Design, group: np.ndarray, count: int) -> np.ndarray:
         pairs, rows = np.unique(group.astype(np.int64) * len(f.levels) + f.codes, return_counts=True)
         lost = pairs[rows == np.bincount(f.codes)[pairs % len(f.levels)]] // len(f.levels)
         levels = len(f.levels) - np.bincount(lost, minlength=count)
-        for i in np.flatnonzero((levels < 2) | (levels * max(f.sizes) >= left)):
+        for i in np.flatnonzero((levels < 2) | ((levels * max(f.sizes) >= left) & (not f.is_structured))):
             reasons[i] = f"{f.name} has {levels[i]} levels for the {left[i]} rows left"
     X = design.X if design.weights is None else np.sqrt(design.weights)[:, None] * design.X
     Q = np.linalg.qr(X)[0]
@@ -124,7 +125,7 @@ def _without(plan, basis, y, weights):
 
 def _exact(fit: Fit, group: np.ndarray, places: np.ndarray) -> Deleted:
     """Refits without each of the groups of some places: weights of zero on one design, started from the fit."""
-    plan, y, X, Z, w, offset = padded_model(fit.model.design, structure.bucket)
+    plan, y, X, Z, w, offset, K = padded_model(fit.model.design, structure.bucket)
     group = np.append(group, np.full(len(y) - len(group), -1))
     share = structure.power_of_two(-(-len(places) // (os.cpu_count() or 1)))
     most = min(chunk_size(plan.layout, X.shape[1]), structure.power_of_two(ROW_LANES // len(y)))
@@ -141,7 +142,7 @@ def _exact(fit: Fit, group: np.ndarray, places: np.ndarray) -> Deleted:
             return jax.tree.map(lambda a: a[: len(part)], found)
 
     with compute.session(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        basis = _condition(plan, X, Z, w)
+        basis = _condition(plan, X, Z, w, K)
         parts = [places[a : a + size] for a in range(0, len(places), size)]
         return jax.tree.map(lambda *a: np.concatenate(a), *pool.map(refits, parts))
 
@@ -151,8 +152,8 @@ def _exact(fit: Fit, group: np.ndarray, places: np.ndarray) -> Deleted:
 
 def _by_row(fit: Fit, compiled: Callable[..., Any]) -> Any:
     """`deletion_gradients` or `case_pull` of the rows used."""
-    plan, y, X, Z, w, offset = padded_model(fit.model.design, structure.bucket)
-    found = compute.run(compiled, _x(fit), plan, y - offset, X, Z, w, fit.method == "REML")
+    plan, y, X, Z, w, offset, K = padded_model(fit.model.design, structure.bucket)
+    found = compute.run(compiled, _x(fit), plan, y - offset, X, Z, w, K, fit.method == "REML")
     return jax.tree.map(lambda a: a[: fit.nobs], found)
 
 
@@ -195,14 +196,13 @@ def _without_groups(fit: Fit, by: Factor, places: np.ndarray) -> tuple[np.ndarra
 
 @jax.jit
 def _user_thetas(t, m):
-    def one(t):
-        return parameters(to_user(factors(t, m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
-
-    return jax.vmap(one)(t)
+    return jax.vmap(lambda t: to_user(t, m.layout, m.A))(t)
 
 
 def _check_independent(design: Design, by: Factor, what: str) -> None:
     """Refuse a factor whose levels share random effects."""
+    if tied := [f.name for f in design.factors if f.across is not None]:
+        raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")
     if crossed := [f.name for f in design.factors if not is_nested(f, by)]:
         raise ValueError(
             f"{what} needs groups that are independent of each other, but rows of different levels of {by.name!r} "
@@ -275,16 +275,23 @@ def jackknife(fit: Fit, by: str | None = None) -> Jackknife:
     dx = -0.5 * gradient @ fit.curvature.W
     beta = beta + dx[:, :-1] @ estimates_by_t(fit)[0].T
     effects = np.hstack([beta, dx @ fit.uncertainty.slopes_of_components().T])
-    return Jackknife(factor.name, pd.DataFrame(effects, factor.levels, fit.parameters.index))
+    names = [*design.columns, *component_names(design.factors)]
+    return Jackknife(factor.name, pd.DataFrame(effects, factor.levels, names))
 
 
 # All of it beside the data -------------------------------------------------------------------------------------------
 
 
+def rows_used(fit: Fit) -> pd.DataFrame:
+    """The rows of the user's data that were used, as pandas."""
+    if is_scanned(fit.model.data):
+        raise ValueError("the data were read from files, and their rows are not kept: there is no frame to add to")
+    return nw.from_native(fit.model.data, eager_only=True).to_pandas().iloc[fit.model.design.rows]
+
+
 def augment(fit: Fit, influence_method: str | None = "onestep") -> pd.DataFrame:
     """See `Fit.augment`."""
-    design = fit.model.design
-    frame = nw.from_native(fit.model.data, eager_only=True).to_pandas().iloc[design.rows]
+    frame = rows_used(fit)
     columns: dict[str, Any] = {".fitted": fit.fittedvalues, ".population": fit.predict(include_re=False)}
     kinds = KINDS if fit.nobs <= LARGEST else KINDS[:-1]
     columns |= {f".resid_{kind}": residuals(fit, kind) for kind in kinds}

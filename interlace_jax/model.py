@@ -5,25 +5,27 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from . import structure
+from . import kenward_roger, structure
+from .chunks import LARGE, moments_by_chunks
 from .compute import island, run
-from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
+from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
-from .design import Design, build, is_constant
+from .design import Design, build, is_constant, largest
 from .errors import one_of
 from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
 from .formula import parse
 from .likelihood import deviance
 from .many import Many, run_all
 from .result import Fit, report
-from .sources import Groups, Responses, padded_model, responses_of
+from .scanning import is_scanned, scan
+from .sources import Groups, Responses, padded_model, plan_of, responses_of
 
 METHODS = ("REML", "ML")
 SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
@@ -44,6 +46,7 @@ def fit(
     df_method: str = "satterthwaite",
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Fit a linear mixed model.
 
@@ -53,7 +56,9 @@ def fit(
         lme4's grammar, `"y ~ x + (1 + x | g)"`; the fixed part may use everything formulaic knows. Random effects may
         stand in the formula, in `groups` or in `random`, also mixed.
     data
-        A pandas or polars frame (or another that narwhals reads). It is not modified.
+        A pandas or polars frame (or another that narwhals reads). It is not modified. Or rows that do not fit into
+        memory: the path of a Parquet file (or of a folder of them), a pyarrow dataset, or a lazy frame of polars or
+        duckdb. They are read in batches, twice (needs pyarrow).
     groups
         Factors with a random intercept: `"g"`, `["g1", "g2"]`.
     random
@@ -72,13 +77,17 @@ def fit(
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
         `"drop"` leaves out rows with missing values in the columns used, `"raise"` refuses them.
+    cov
+        Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
+        covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
+        own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
 
     Raises
     ------
     ValueError, TypeError
         For input that does not determine a model; the message names the column or term.
     """
-    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action)
+    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action, cov=cov)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -95,6 +104,7 @@ def fit_many(
     offset: str | Iterable[float] | None = None,
     df_method: str = "satterthwaite",
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> Many:
@@ -102,7 +112,7 @@ def fit_many(
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action
+    formula, data, groups, random, method, weights, offset, na_action, cov
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
@@ -129,9 +139,12 @@ def fit_many(
     """
     one_of("method", method, METHODS)
     one_of("df_method", df_method, ("satterthwaite", "normal"))
+    if is_scanned(data):
+        raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
     if (responses is None) == (by is None):
         raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
-    parsed, arguments = parse(formula, groups, random), dict(weights=weights, offset=offset, na_action=na_action)
+    parsed = parse(formula, groups, random)
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     work = responses_of(parsed, data, responses, arguments) if by is None else Groups(parsed, data, by, arguments)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
     return Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
@@ -150,15 +163,19 @@ def compile(
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
+    cov: Mapping[str, Any] | None = None,
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
-    design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action)
-    return Model(design, data, dict(weights=weights, offset=offset, na_action=na_action))
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    parsed, scanned = parse(formula, groups, random), is_scanned(data)
+    return Model((scan if scanned else build)(parsed, data, **arguments), data, arguments)
 
 
 class Model:
     """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
 
+    Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
+    covariance across levels (logs of a kernel's parameters).
     `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
     JAX's setting, and return the dtype that they are given.
     """
@@ -169,16 +186,20 @@ class Model:
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
             )
-        if not SMALLEST < np.abs(y).max() < 1.0 / SMALLEST:
+        if not SMALLEST < largest(y) < 1.0 / SMALLEST:
             raise ValueError(
-                f"the response {design.response!r} is of size {np.abs(y).max():.0e}, and its variance out of "
+                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
                 "floating-point range: give it in another unit"
             )
 
     @functools.cached_property
     def moments(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays."""
-        return run(_moments, *padded_model(self.design, structure.bucket))
+        d = self.design
+        if len(d.y) < LARGE:
+            return run(_moments, *padded_model(d, structure.bucket))
+        Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
+        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset, K)
 
     @property
     def theta0(self) -> np.ndarray:
@@ -186,7 +207,7 @@ class Model:
         return run(_user_start, self.moments)
 
     def deviance(self, theta, reml: bool = True):
-        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
+        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
         if isinstance(theta, jax.Array):
             return island(lambda theta: _deviance(theta, self.moments, reml))(theta)
         return float(run(_deviance, self._theta(theta), self.moments, reml))
@@ -203,6 +224,8 @@ class Model:
         one_of("df_method", df_method, DF_METHODS)
         if df_method == "kenward-roger" and method == "ML":
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
+        if df_method == "kenward-roger" and (reason := kenward_roger.why_not([f.block for f in self.design.factors])):
+            raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
         t = None if theta0 is None else run(_conditioned, self._theta(theta0), self.moments)
         found = Fit(self, _optimise(self.moments, method == "REML", t), method, df_method)
         self._check_residual(found.estimate)
@@ -212,7 +235,7 @@ class Model:
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
         y, m = self.design.y, self.moments
-        by = "the fixed effects" if m.scale <= ROUNDING * np.abs(y).max() else "the fixed and random effects"
+        by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "
@@ -233,7 +256,7 @@ class Model:
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights`, `offset`, `na_action`.
+        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action cov`.
         """
         if unknown := set(arguments) - set(self.arguments):
             raise TypeError(f"update() takes {', '.join(self.arguments)}, not {', '.join(sorted(unknown))}")
@@ -270,7 +293,7 @@ def _search(m, reml, t):
 
 @jax.jit
 def _user_start(m):
-    return parameters(to_user(factors(moment_start(m), m.layout.blocks), m.layout, m.A), user_blocks(m.layout))
+    return to_user(moment_start(m), m.layout, m.A)
 
 
 @jax.jit

@@ -180,30 +180,39 @@ def _chunk_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """The same over sigma^2: the rows are appended to those of the fit, with weight zero."""
     design, m = fit.model.design, fit.model.moments
     n = len(design.y)
-    codes, levels = _codes_of_all(design.factors, rows.codes)
-    plan = structure.plan(codes, [f.sizes for f in design.factors], levels, structure.bucket)
+    codes, levels = _codes_of_all(design.factors, rows)
+    K = [f.K for f in design.factors]
+    sizes, covariances = [f.sizes for f in design.factors], [(f.within, f.across) for f in design.factors]
+    plan = structure.plan(codes, sizes, levels, structure.bucket, covariances)
     weights = np.ones(n) if design.weights is None else design.weights
     X = np.concatenate([design.X, rows.X])
     Z = [np.concatenate([f.Z, z]) for f, z in zip(design.factors, rows.Z, strict=True)]
     by_row = plan.codes, plan.rows, X, Z, np.concatenate([weights, np.zeros(len(rows.X))])
     codes, entries, *arrays = structure.pad_rows(by_row, structure.bucket(len(X)) - len(X))
-    found = run(_variances, fit.estimate.t, m.layout, m.A, replace(plan, codes=codes, rows=entries), *arrays)
+    found = run(_variances, fit.estimate.t, m.layout, m.A, replace(plan, codes=codes, rows=entries), *arrays, K)
     return tuple(a[n : n + len(rows.X)] for a in found)
 
 
-def _codes_of_all(factors: Sequence[Factor], new: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
+def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarray], list[int]]:
     """Codes of the rows of the fit and of the new ones, and numbers of levels, unseen levels counted.
 
     No data row informs an unseen level, so that those of many rows may be one. It is one within each level of the
-    factors around it, so that a factor nested in another stays nested.
+    factors around it, so that a factor nested in another stays nested. Where levels covary there are no others.
     """
     codes, levels = [], []
-    for f, code in zip(factors, new, strict=True):
-        around = [c for h, c in zip(factors, new, strict=True) if h is not f and is_nested(f, h)]
+    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+        around = [c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)]
         unseen = code < 0
         _, group = np.unique(np.stack([code, *around])[:, unseen], axis=1, return_inverse=True)
         code = code.copy()
         code[unseen] = len(f.levels) + group.ravel()
+        if f.across is not None:
+            if z[unseen].any():
+                raise ValueError(
+                    f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
+                    "levels of the fit, and include_re with this factor"
+                )
+            code[unseen] = 0
         codes.append(np.concatenate([f.codes, code]))
         levels.append(max(len(f.levels), int(codes[-1].max()) + 1))
     return codes, levels

@@ -50,8 +50,8 @@ def leverage(fit: Fit) -> pd.DataFrame:
 
 def leverage_arrays(fit: Fit) -> Leverages:
     """Leverages of the rows used, as arrays."""
-    plan, _, X, Z, w, _ = padded_model(fit.model.design, structure.bucket)
-    found = run(_leverages, fit.theta, plan, X, Z, w)
+    plan, _, X, Z, w, _, K = padded_model(fit.model.design, structure.bucket)
+    found = run(_leverages, fit.theta, plan, X, Z, w, K)
     return Leverages(*(a[: fit.nobs] for a in found))
 
 
@@ -67,7 +67,8 @@ def _normalized(fit: Fit, marginal: pd.Series) -> pd.Series:
 def _blocks(design: Design) -> Iterator[np.ndarray]:
     """Rows (blocks, size) of the independent blocks of V, those of one size together, each in the order of the data."""
     n, starts = len(design.y), np.cumsum([len(design.y), *(len(f.levels) for f in design.factors)])
-    edges = np.concatenate([start + f.codes for start, f in zip(starts, design.factors, strict=False)])
+    nodes = [f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors]
+    edges = np.concatenate([start + codes for start, codes in zip(starts, nodes, strict=False)])
     rows = np.tile(np.arange(n), len(design.factors))
     graph = csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
     label = connected_components(graph, directed=False)[1][:n]
@@ -89,7 +90,7 @@ def _covariance(fit: Fit, rows: np.ndarray) -> np.ndarray:
     design = fit.model.design
     V = np.zeros((*rows.shape, rows.shape[1]))
     V[:, range(rows.shape[1]), range(rows.shape[1])] = 1.0 if design.weights is None else 1.0 / design.weights[rows]
-    for f, Lam in zip(design.factors, fit.Lambdas, strict=True):
-        U, codes = (f.Z @ Lam)[rows], f.codes[rows]
-        V += (U @ U.mT) * (codes[:, :, None] == codes[:, None, :])
+    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+        U, a, b = (f.Z @ Lam)[rows], f.codes[rows][:, :, None], f.codes[rows][:, None, :]
+        V += (U @ U.mT) * ((a == b) if L is None else (L @ L.T)[a, b])
     return V

@@ -20,9 +20,9 @@ from .confint import confint, profile
 from .design import Design, Factor
 from .errors import ConvergenceWarning, SingularFitWarning
 from .estimation import Estimate
-from .grouping import relative_factors
+from .grouping import level_roots, natural_names, natural_values, relative_factors
 from .influence import Jackknife, augment, influence, jackknife
-from .likelihood import deviance
+from .likelihood import objective
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
 from .residuals import leverage, residuals
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _modes = jax.jit(modes.modes)
 _mode_covariances = jax.jit(modes.mode_covariances)
 _curvature = jax.jit(inference.curvature)
-_hessian = jax.jit(jax.hessian(deviance))
+_hessian = jax.jit(jax.hessian(objective))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Optimum:
     re_pca: dict[str, pd.DataFrame] = field(repr=False)
     "By factor the principal components of the random effects: `sd` relative to sigma, `proportion` of the variance."
     hessian: Any = field(repr=False)
-    "Call it for the Hessian (d, d) of the profiled deviance in conditioned parameters."
+    "Call it for the Hessian (d, d) of the profiled deviance (less priors) in conditioned parameters."
 
     @functools.cached_property
     def hessian_eigenvalues(self) -> np.ndarray:
@@ -100,7 +100,7 @@ class Fit:
 
     @property
     def deviance(self) -> float:
-        """-2 log-likelihood; the REML criterion for a REML fit."""
+        """-2 log-likelihood; the REML criterion for a REML fit. Priors do not count."""
         return float(self.estimate.deviance)
 
     @property
@@ -254,6 +254,19 @@ class Fit:
     def Lambdas(self) -> list[np.ndarray]:
         """Relative covariance factors (k, k), lower triangular, by factor in the order of `ngroups`."""
         return relative_factors(self._design.factors, self.theta)
+
+    @functools.cached_property
+    def level_roots(self) -> list[np.ndarray | None]:
+        """Roots L (m, m) of the covariances K = L L' across levels, by factor as in `ngroups`; None where K = I."""
+        return level_roots(self._design.factors, self.theta)
+
+    @property
+    def structure(self) -> pd.DataFrame:
+        """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
+
+        The 95% Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
+        """
+        return variances.structure(self.uncertainty)
 
     @property
     def covariances(self) -> dict[str, pd.DataFrame]:
@@ -423,7 +436,7 @@ class Fit:
 
         seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
         """
-        Y = simulate(self._design, self.estimate.beta, self.Lambdas, self.sigma, nsim, seed)
+        Y = simulate(self._design, self.estimate.beta, self.Lambdas, self.level_roots, self.sigma, nsim, seed)
         return pd.DataFrame(Y, index=self._design.index)
 
     def bootstrap(
@@ -438,10 +451,15 @@ class Fit:
 
     @property
     def parameters(self) -> pd.Series:
-        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`."""
-        components = tables.varcorr(self._design.factors, self.covariances, self.scale)["sdcor"].to_numpy()
-        named = pd.Series(components, index=variances.component_names(self._design.factors))
-        return pd.concat([self.fe_params, named])
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+
+        With covariance structures also theirs, such as `rho|g`.
+        """
+        factors = self._design.factors
+        components = tables.varcorr(factors, self.covariances, self.scale)["sdcor"].to_numpy()
+        values = np.concatenate([components, natural_values(factors, self.theta)])
+        names = [*variances.component_names(factors), *(name for f in factors for name in natural_names(f))]
+        return pd.concat([self.fe_params, pd.Series(values, index=names)])
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
         """Fit again with another formula (a dot stands for what was there: `". ~ . + x"`), data or arguments."""

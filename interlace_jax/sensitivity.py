@@ -19,33 +19,35 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from .covariance import factors, parameters, to_conditioned, to_user, user_blocks
+from .covariance import conditioned_factors, to_conditioned, to_user
 from .crossproducts import assemble, condition, moments, respond
-from .likelihood import reduce
+from .likelihood import reduce, reduce_factors
 from .linalg import inverse, logdet_quadratic
 from .structure import Layout, Plan
 
 
-def _log_henderson(theta, plan, X, Z, w):
-    m = moments(plan, jnp.zeros_like(w), X, Z, w)
+def _log_henderson(theta, plan, X, Z, w, K):
+    m = moments(plan, jnp.zeros_like(w), X, Z, w, None, K)
     reduced = reduce(to_conditioned(theta, m.layout, m.A), m)
     return reduced.logdet + logdet_quadratic(reduced.XX, reduced.Xy[:, None])[0]
 
 
-def row_variances(theta, plan: Plan, X, Z, w):
-    """h_i' H^-1 h_i (n,): variances of the rows' predictions over sigma^2, at lme4's theta (d,)."""
-    return jax.grad(_log_henderson, 4)(theta, plan, X, Z, w)
+def row_variances(theta, plan: Plan, X, Z, w, K):
+    """h_i' H^-1 h_i (n,): variances of the rows' predictions over sigma^2, at the user's theta (d,).
+
+    Z and K as in `moments`.
+    """
+    return jax.grad(_log_henderson, 4)(theta, plan, X, Z, w, K)
 
 
-def prediction_variances(t, layout: Layout, A, plan: Plan, X, Z, w):
+def prediction_variances(t, layout: Layout, A, plan: Plan, X, Z, w, K):
     """`row_variances` at conditioned parameters t (d,) of a layout and A, and their derivatives by t (n, d).
 
     The plan may have more rows and levels than that layout.
     """
 
     def variances(t):
-        theta = parameters(to_user(factors(t, layout.blocks), layout, A), user_blocks(layout))
-        found = row_variances(theta, plan, X, Z, w)
+        found = row_variances(to_user(t, layout, A), plan, X, Z, w, K)
         return found, found
 
     slopes, found = jax.jacfwd(variances, has_aux=True)(t)
@@ -60,13 +62,13 @@ class Leverages(NamedTuple):
     VXC: jax.Array  # (n, p) V^-1 X (X'V^-1 X)^-1
 
 
-def leverages(theta, plan: Plan, X, Z, w) -> Leverages:
-    """Leverage of every row at lme4's theta (d,)."""
-    by_X, by_w = jax.grad(_log_henderson, (2, 4))(theta, plan, X, Z, w)
+def leverages(theta, plan: Plan, X, Z, w, K) -> Leverages:
+    """Leverage of every row at the user's theta (d,)."""
+    by_X, by_w = jax.grad(_log_henderson, (2, 4))(theta, plan, X, Z, w, K)
     return Leverages(w * by_w, 0.5 * jnp.sum(X * by_X, 1), 0.5 * by_X)
 
 
-def deletion_gradients(x, plan: Plan, y, X, Z, w, reml):
+def deletion_gradients(x, plan: Plan, y, X, Z, w, K, reml):
     """Gradients (n, d + 1) by x = (t, log sigma) of the joint deviance without each row.
 
     Deleting row i takes w_i h_i h_i' from H (and its random part from M), so that with a_i and h_i its leverages given
@@ -77,7 +79,7 @@ def deletion_gradients(x, plan: Plan, y, X, Z, w, reml):
     are those of the other rows; a_i, h_i - a_i and w_i e_i^2 are the derivatives of log|M|, log|X'V^-1 X| and r2 by the
     logarithm of w_i. y (n,) without the offset. Rows of weight zero are not there.
     """
-    basis, d = condition(plan, X, Z, w), x.shape[0] - 1
+    basis, d = condition(plan, X, Z, w, K), x.shape[0] - 1
 
     def pieces(t, c):
         part = basis._replace(w=w * c)
@@ -112,7 +114,7 @@ class Pull(NamedTuple):
     beta: jax.Array  # (n, p) derivative of beta by c with x held
 
 
-def case_pull(x, plan: Plan, y, X, Z, w, reml) -> Pull:
+def case_pull(x, plan: Plan, y, X, Z, w, K, reml) -> Pull:
     """Contributions of rows to the pull of a *group* that counts c times, with all of its random effects.
 
     Add them up over the rows of a group whose rows share no random effect with other rows: then the log-likelihood is
@@ -121,20 +123,20 @@ def case_pull(x, plan: Plan, y, X, Z, w, reml) -> Pull:
     Every sum over groups S = sum_g S_g of the deviance is differentiated by a theta of each row's own, which enters as
     Z_i Lambda(theta_i): the derivatives by the rows of a group add up to d S_g / d theta.
     """
-    basis, d = condition(plan, X, Z, w), x.shape[0] - 1
+    basis, d = condition(plan, X, Z, w, K), x.shape[0] - 1
     t, blocks = x[:d], plan.layout.blocks
     m = assemble(plan, basis, _one_response(plan, basis, y))
     reduced = reduce(t, m)
     C = inverse(reduced.XX)
     b = C @ reduced.Xy
-    unit = parameters([jnp.eye(block.k, dtype=x.dtype) for block in blocks], blocks)
+    unit = [jnp.eye(block.k, dtype=x.dtype) for block in blocks], [None] * len(plan.layout.core)
 
     def sums(thetas, Q, y):
         """log|V|, r'V^-1 r at beta held, tr(C X'V^-1 X) with C held."""
-        Lams = jax.vmap(lambda t: factors(t, blocks))(thetas)
+        Lams = jax.vmap(lambda t: conditioned_factors(t, blocks, basis.A))(thetas)
         Z = tuple(jnp.einsum("nk,nkj->nj", z, Lam) for z, Lam in zip(basis.Z, Lams, strict=True))
         part = basis._replace(X=Q, Z=Z)
-        found = reduce(unit, assemble(plan, part, _one_response(plan, part, y)))
+        found = reduce_factors(*unit, assemble(plan, part, _one_response(plan, part, y)))
         r2 = found.yy - 2.0 * b @ found.Xy + b @ found.XX @ b
         return jnp.stack([found.logdet, r2, jnp.sum(C * found.XX)])
 

@@ -22,6 +22,7 @@ from .crossproducts import Basis, Moments, assemble, condition, moments, respond
 from .design import Design, build, is_constant
 from .errors import RankWarning
 from .formula import Formula
+from .grouping import theta_names
 
 MOST_LANES = 2048  # a chunk that stays in the processor's cache is twice as fast as one that does not
 WORKING_SET = 64 * 2**20  # bytes that one evaluation of a chunk may touch
@@ -66,14 +67,14 @@ class Responses:
     @functools.cached_property
     def plan(self) -> structure.Plan:
         """Layout and codes of the design."""
-        return _plan(self.design)
+        return plan_of(self.design)
 
     @functools.cached_property
     def prepared(self) -> tuple[Basis, Moments]:
         """The conditioned design, and its moments with a response that stands for all."""
         d = self.design
         weights = np.ones(len(d.X)) if d.weights is None else d.weights
-        return compute.run(_prepare, self.plan, d.X, [f.Z for f in d.factors], weights)
+        return compute.run(_prepare, self.plan, d.X, [f.Z for f in d.factors], weights, [f.K for f in d.factors])
 
     def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
         """The models of one chunk, and those of it that cannot be fitted."""
@@ -97,8 +98,9 @@ class Responses:
         """Missing values are rows of weight zero, so every lane has a design of its own."""
         part = filled(part, max(32, structure.power_of_two(len(part))))
         weights = np.where(missing[:, part], 0.0, self.prepared[0].w[:, None]).T
-        Z = [f.Z for f in self.design.factors]
-        return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y[:, part]).T, self.design.X, Z, weights))
+        Z, K = ([getattr(f, name) for f in self.design.factors] for name in ("Z", "K"))
+        Y = np.nan_to_num(Y[:, part]).T
+        return Lanes(None, _masked_moments(self.plan, Y, self.design.X, Z, weights, None, K))
 
     def _unfit(self, Y, missing) -> Iterable[tuple[int, str]]:
         """Models that cannot be fitted, with the reason."""
@@ -158,7 +160,7 @@ class Designs:
         self.parts = []
         for places in alike.values():
             first = self.designs[places[0]]
-            size = chunk_size(_plan(first, structure.power_of_two).layout, first.X.shape[1])
+            size = chunk_size(plan_of(first, structure.power_of_two).layout, first.X.shape[1])
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
@@ -247,14 +249,18 @@ def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
     return frame.to_numpy(), pd.Index(list(frame.columns))
 
 
-def _plan(design: Design, rounded=int) -> structure.Plan:
+def plan_of(design: Design, rounded: Callable[[int], int] = int) -> structure.Plan:
+    """Layout and codes of a design, levels rounded up."""
     used = design.factors
-    return structure.plan([f.codes for f in used], [f.sizes for f in used], [len(f.levels) for f in used], rounded)
+    levels, covariances = [len(f.levels) for f in used], [(f.within, f.across) for f in used]
+    return structure.plan([f.codes for f in used], [f.sizes for f in used], levels, rounded, covariances)
 
 
 def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
-    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z) for f in d.factors)) for d in designs]
+    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z, f.K) for f in d.factors)) for d in designs]
     found = hashlib.sha256()
+    for f in (f for d in designs for f in d.factors if f.is_structured):
+        found.update(" ".join([type(f.within).__name__, type(f.across).__name__, *theta_names(f)]).encode())
     for a in [*jax.tree.leaves(arrays), *more]:
         found.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
     return found.hexdigest()[:16]
@@ -265,12 +271,12 @@ def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
 
     Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
     """
-    plan, n = _plan(design, rounded), len(design.y)
+    plan, n = plan_of(design, rounded), len(design.y)
     weights = np.ones(n) if design.weights is None else design.weights
     offset = np.zeros(n) if design.offset is None else design.offset
     by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset
     codes, entries, *arrays = structure.pad_rows(by_row, rounded(n) - n)
-    return replace(plan, codes=codes, rows=entries), *arrays
+    return replace(plan, codes=codes, rows=entries), *arrays, [f.K for f in design.factors]
 
 
 def _shape(design: Design):
@@ -291,7 +297,7 @@ def _unfit_rows(design: Design, used: np.ndarray) -> str | None:
         return "the fixed effects are rank deficient in the rows without missing values"
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))
-        if levels < 2 or levels * max(f.sizes) >= len(X):
+        if levels < 2 or (levels * max(f.sizes) >= len(X) and not f.is_structured):
             return f"{f.name} has {levels} levels for {len(X)} rows without missing values"
     return None
 
@@ -306,12 +312,12 @@ def chunk_size(layout: structure.Layout, p: int) -> int:
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _respond = jax.jit(respond)
-_masked_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0))))
+_masked_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0, None, None))))
 _group_moments = alone(jax.jit(jax.vmap(moments)))
 
 
 @jax.jit
-def _prepare(plan, X, Z, weights):
-    basis = condition(plan, X, Z, weights)
+def _prepare(plan, X, Z, weights, K):
+    basis = condition(plan, X, Z, weights, K)
     some = jax.tree.map(lambda a: a[0], respond(plan, basis, jnp.ones((X.shape[0], 1))))
     return basis, assemble(plan, basis, some)

@@ -14,6 +14,7 @@ PURE = {
     "structure",
     "crossproducts",
     "covariance",
+    "families",
     "linalg",
     "likelihood",
     "optimize",

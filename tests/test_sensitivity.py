@@ -32,6 +32,10 @@ def henderson(problem, theta):
     return h.T @ (problem.w[:, None] * h) + np.diag(np.repeat([0.0, 1.0], [p, h.shape[1] - p])), h
 
 
+def no_K(problem):
+    return [None] * len(problem.factors)
+
+
 @pytest.fixture(params=KINDS)
 def problem(request):
     return oracle.random_design(3, request.param)
@@ -41,14 +45,14 @@ def test_variances_of_rows_are_those_of_hendersons_equations_also_for_rows_of_we
     theta = oracle.random_theta(problem, 3)
     _, X, Z, w, _ = rows(problem)
     H, h = henderson(problem, theta)
-    found = compute.run(_row_variances, theta, plan(problem, pad=True), X, Z, w)
+    found = compute.run(_row_variances, theta, plan(problem, pad=True), X, Z, w, no_K(problem))
     assert_allclose(found, np.einsum("ni,ni->n", h, np.linalg.solve(H, h.T).T), rtol=1e-9)
 
 
 def test_leverages_are_the_diagonals_of_the_hat_matrices(problem):
     theta = oracle.random_theta(problem, 4)
     _, X, Z, w, _ = rows(problem)
-    found = compute.run(_leverages, theta, plan(problem, pad=True), X, Z, w)
+    found = compute.run(_leverages, theta, plan(problem, pad=True), X, Z, w, no_K(problem))
     used = w > 0
     part = problem.used()
     Vi, ZL = np.linalg.inv(part.V(theta)), dense(part, theta)
@@ -69,7 +73,7 @@ def test_variances_of_predictions_are_differentiated_by_theta():
         t = np.asarray(covariance.to_conditioned(oracle.random_theta(problem, 5), m.layout, m.A))
 
     def variances(t):
-        return compute.run(_prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w)
+        return compute.run(_prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w, no_K(problem))
 
     assert_allclose(variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9)
 
@@ -107,7 +111,7 @@ def setting(kind):
     with jax.enable_x64(True):
         to_t = jax.jacfwd(lambda theta: covariance.to_conditioned(theta, m.layout, m.A))(jnp.asarray(theta))
     to_t = np.asarray(to_t)
-    return problem, theta, 0.3, (np.append(to_t @ theta, 0.3), plan(problem), y - shift, X, Z, w), to_t
+    return problem, theta, 0.3, (np.append(to_t @ theta, 0.3), plan(problem), y - shift, X, Z, w, no_K(problem)), to_t
 
 
 def by_theta(gradient, to_t):
