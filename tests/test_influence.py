@@ -10,7 +10,7 @@ import pytest
 from cases import load_case
 from fits import arguments, fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
-from test_residuals import reference
+from test_residuals import reference, structured
 
 import interlace_jax as interlace
 
@@ -123,6 +123,21 @@ def test_one_step_is_exact_for_theta_and_sigma_held(name, level):
         beta, vcov = oracle.gls(part, fit.theta).beta, oracle.beta_cov(part, fit.theta, fit.sigma)
         wanted = definitions(fit, beta, vcov, fit.varcorr["vcov"].to_numpy())
         assert_allclose(numbers(found.iloc[[i]])[0], wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("which", ["within", "across"])
+def test_deletions_keep_covariance_structures(which):
+    fit = structured(which)[0]
+    frame = fit.model.data.drop(index=5)
+    less = quiet_fit("y ~ t + (1 + t | g)", frame, cov=fit.model.arguments["cov"])
+    wanted = definitions(fit, less.fe_params.to_numpy(), less.fe_cov.to_numpy(), less.varcorr["vcov"].to_numpy())
+    assert_allclose(numbers(fit.influence().loc[[5]])[0], wanted, rtol=1e-4, atol=1e-6)
+    if which == "across":
+        with pytest.raises(ValueError, match="covary"):
+            fit.jackknife()
+    else:
+        each = fit.model.data.groupby("g").apply(lambda d: pd.Series(np.polyfit(d.t, d.y, 1)[::-1]))
+        assert_allclose(fit.jackknife().cov.iloc[:2, :2], np.cov(each.T, bias=True) / 9, rtol=1e-8)
 
 
 @pytest.mark.parametrize("level", [None, "Subject"])

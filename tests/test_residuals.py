@@ -4,12 +4,14 @@ import json
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from cases import REFERENCE, load_case
-from fits import fitted
+from fits import fitted, quiet_fit
 from numpy.testing import assert_allclose
 from scipy import linalg
 
+import interlace_jax as interlace
 from interlace_jax import residuals as module
 
 NAMES = ["pastes_REML", "penicillin_REML", "weighted_REML"]  # nested, crossed, weighted with slopes
@@ -72,3 +74,44 @@ def test_conditional_residuals_are_resid_and_other_kinds_are_named():
     assert fit.residuals().equals(fit.resid)
     with pytest.raises(ValueError, match="kind must be 'conditional' or .*not 'working'"):
         fit.residuals("working")
+
+
+@cache
+def structured(which):
+    """A fit with a covariance structure within or across levels, its V by the definitions, and Cov(Z b) of all rows."""
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"g": np.repeat([f"g{i}" for i in range(9)], 4), "t": np.tile(np.arange(4.0), 9)})
+    frame["y"] = rng.normal(size=36) + np.repeat(rng.normal(size=9), 4) * (1 + frame["t"])
+    if which == "within":
+        fit = quiet_fit("y ~ t + (1 + t | g)", frame, cov={"g": interlace.CompoundSymmetry()})
+        K = np.eye(9)
+    else:
+        K = 0.7 ** np.abs(np.subtract.outer(np.arange(9), np.arange(9)))
+        fit = quiet_fit("y ~ t + (1 + t | g)", frame, cov={"g": interlace.Known(K)})
+    f = fit.model.design.factors[0]
+    random = f.Z @ fit.covariances["g"].to_numpy() / fit.scale @ f.Z.T * K[np.ix_(f.codes, f.codes)]
+    return fit, random + np.eye(36), random
+
+
+@pytest.mark.parametrize("which", ["within", "across"])
+def test_covariance_structures_are_in_everything(which):
+    fit, V, random = structured(which)
+    X, r = fit.model.design.X, fit.residuals("marginal").to_numpy()
+    Vi = np.linalg.inv(V)
+    fixed = X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
+    hat = fixed + random @ Vi @ (np.eye(36) - fixed)
+    assert_allclose(fit.leverage()["overall"], np.diag(hat), rtol=1e-8)
+    assert_allclose(fit.predict(interval="confidence")["se"], fit.sigma * np.sqrt(np.diag(hat)), rtol=1e-8)
+    assert_allclose(fit.residuals("normalized"), np.linalg.solve(np.linalg.cholesky(V), r) / fit.sigma, rtol=1e-8)
+
+
+def test_intervals_of_new_levels_that_would_covary_with_others_are_refused():
+    fit, _, _ = structured("across")
+    new = pd.DataFrame({"t": [1.0], "g": ["nobody"]})
+    assert_allclose(fit.predict(new), fit.fe_params @ [1, 1])
+    with pytest.raises(ValueError, match="'g' covary"):
+        fit.predict(new, interval="confidence")
+    assert_allclose(
+        fit.predict(new, include_re=[], interval="confidence", theta_uncertainty=False)["se"],
+        np.sqrt(np.array([1, 1]) @ fit.fe_cov @ [1, 1]),
+    )
