@@ -61,6 +61,8 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     """
     if len(fits) < 2:
         raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
+    if wrong := [a for a in fits if not hasattr(a, "model")]:
+        raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
     for a, b in itertools.pairwise(fits):
         _check_same_data(a.model.design, b.model.design)
     ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)

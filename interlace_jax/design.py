@@ -22,6 +22,7 @@ from .grouping import Factor, codes_in, factorized, grouping_factors
 from .matrices import (
     Matrices,
     Part,
+    absent_factors,
     check_types,
     find_gaps,
     model_matrices,
@@ -137,6 +138,8 @@ def build(
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift)
     rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
+    if absent := absent_factors(parts["X"], columns, matrices["X"][1]):
+        warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift = (v if v is None else v[rows] for v in (w, shift))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     index = index if len(rows) == len(index) else index[rows]
@@ -148,7 +151,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
     """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
     y, name = response_of(e.matrices["y"], parts_of(formula)["y"]) if "y" in e.matrices else (None, formula.response)
     X, names = e.matrices["X"]
-    kept = _independent_columns(X if e.weights is None else X * np.sqrt(e.weights)[:, None])
+    kept = independent_columns(X if e.weights is None else X * np.sqrt(e.weights)[:, None])
     dropped = tuple(name for j, name in enumerate(names) if j not in kept)
     if dropped:
         warnings.warn(_alias_message(dropped), RankWarning, stacklevel=2)
@@ -276,7 +279,7 @@ _CLEARLY_INDEPENDENT = 1e-5
 "Residuals computed from a cross-product are off by about 1e-8 of the norm; above this they need no second look."
 
 
-def _independent_columns(X: np.ndarray) -> list[int]:
+def independent_columns(X: np.ndarray) -> list[int]:
     """The columns that R keeps: scanned from the left, each measured against those kept before it."""
     if X.shape[1] == 0:
         return []
@@ -308,6 +311,10 @@ def _alias_message(dropped: Sequence[str]) -> str:
         f"the fixed part is rank deficient: {listed(dropped)} depends linearly on the columns before it and is left "
         "out; it has no coefficient"
     )
+
+
+def _absent_message(names: Sequence[str]) -> str:
+    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient"
 
 
 def is_constant(y: np.ndarray) -> bool:

@@ -23,7 +23,7 @@ from .covariance import (
     user_blocks,
 )
 from .crossproducts import Moments
-from .likelihood import coefficients, objective, profile, reduce
+from .likelihood import Reduced, coefficients, objective, profile, reduce
 from .linalg import inverse
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
@@ -50,6 +50,8 @@ class Estimate:
     steps: jax.Array  # () evaluations
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
     vanishing: list[jax.Array]  # per factor, in the user's order (k,): columns of Lambda that are singular
+
+    noise = 0.0  # standard error of the deviance; not 0 where it is itself estimated
 
     @property
     def converged(self):
@@ -153,7 +155,7 @@ class Settled(NamedTuple):
     restart: jax.Array
 
 
-def settle(t, m: Moments, reml) -> Settled:
+def settle(t, m: Moments, reml, objective=objective) -> Settled:
     """Set diagonal entries of Lambda that are all but zero to exactly zero, and leave saddles.
 
     The deviance is even in each column of Lambda, so a zero column is stationary whether it is a minimum or a saddle.
@@ -236,9 +238,13 @@ def _optimum_jvp(primals, tangents):
 def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
     """Everything of the estimate that follows from t (d,), and how the search for it ended."""
     t = canonical_parameters(t, m.layout.blocks)
+    return describe(t, reduce(t, m), m, reml, gradient, predicted_decrease, steps, status)
+
+
+def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
+    """The estimate at a canonical t (d,) from what is left of the cross-products there."""
     theta = to_user(t, m.layout, m.A)
     _, zero = zero_columns(t, m.layout.blocks)
-    reduced = reduce(t, m)
     profiled = profile(reduced, m, reml)
     sigma = profiled.sigma
     unscaled = inverse(reduced.XX)

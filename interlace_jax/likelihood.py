@@ -150,7 +150,8 @@ def _whitened_level(G, Lam, blocks):
     return logdet, U, list(U)
 
 
-def _whitened_core(Lams, Ls, layout, S):
+def whitened_core(Lams, Ls, layout, S):
+    """Log-determinant of the core, and what it explains (c, c) of the other rows and columns of S (q + c, q + c)."""
     q = layout.q
     scaled = _scale_rows(Lams, Ls, layout, S[:q])
     M = _scale_rows(Lams, Ls, layout, scaled[:, :q].T).T + jnp.eye(q, dtype=S.dtype)
@@ -169,7 +170,7 @@ def _absorbed_core(Sigmas, Ks, layout, S):
     return jnp.linalg.slogdet(M)[1], S[:q, q:].T @ jnp.linalg.solve(M, scaled[:, q:])
 
 
-_FACTOR_FORM = _Form(_whitened_level, _whitened_core)
+_FACTOR_FORM = _Form(_whitened_level, whitened_core)
 _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
 

@@ -13,21 +13,20 @@ import jax
 import numpy as np
 
 from . import kenward_roger, structure
-from .chunks import LARGE, moments_by_chunks
-from .compute import island, run
-from .covariance import to_conditioned, to_user
-from .crossproducts import Moments, moments
+from .crossproducts import Moments
+from .dense import Dense
 from .design import Design, build, is_constant, largest
-from .errors import one_of
-from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
+from .errors import numbers, one_of
+from .estimation import Estimate
 from .formula import parse
-from .likelihood import deviance
+from .large import Iterative, wants_iterative
 from .many import Many, run_all
 from .result import Fit, report
 from .scanning import is_scanned, scan
-from .sources import Groups, Responses, padded_model, plan_of, responses_of
+from .sources import Groups, Responses, responses_of
 
 METHODS = ("REML", "ML")
+CORES = ("auto", "dense", "iterative")
 SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
 ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
 PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
@@ -47,6 +46,7 @@ def fit(
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    core: str = "auto",
 ) -> Fit:
     """Fit a linear mixed model.
 
@@ -81,13 +81,20 @@ def fit(
         Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
         covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
         own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
+    core
+        How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
+        exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
+        levels; the log-likelihood is known up to a small noise, given in `optimum.noise`, and `theta` to a small part
+        of its standard error. `"auto"` takes the dense core where an evaluation of it is predicted to take under a
+        second and two gigabytes.
 
     Raises
     ------
     ValueError, TypeError
         For input that does not determine a model; the message names the column or term.
     """
-    model = compile(formula, data, groups, random, weights=weights, offset=offset, na_action=na_action, cov=cov)
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    model = compile(formula, data, groups, random, **arguments, core=core)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -164,11 +171,13 @@ def compile(
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    core: str = "auto",
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
+    one_of("core", core, CORES)
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     parsed, scanned = parse(formula, groups, random), is_scanned(data)
-    return Model((scan if scanned else build)(parsed, data, **arguments), data, arguments)
+    return Model((scan if scanned else build)(parsed, data, **arguments), data, arguments, core)
 
 
 class Model:
@@ -180,8 +189,8 @@ class Model:
     JAX's setting, and return the dtype that they are given.
     """
 
-    def __init__(self, design: Design, data: Any, arguments: dict[str, Any]):
-        self.design, self.data, self.arguments = design, data, arguments
+    def __init__(self, design: Design, data: Any, arguments: dict[str, Any], core: str = "auto"):
+        self.design, self.data, self.arguments, self.core_choice = design, data, arguments, core
         if is_constant(y := design.y if design.offset is None else design.y - design.offset):
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
@@ -193,24 +202,23 @@ class Model:
             )
 
     @functools.cached_property
+    def core(self) -> Dense | Iterative:
+        """What computes with the data: see `core=` of `fit`."""
+        return (Iterative if wants_iterative(self.design, self.core_choice) else Dense)(self.design)
+
+    @property
     def moments(self) -> Moments:
-        """Conditioned cross-products of the data, as NumPy arrays."""
-        d = self.design
-        if len(d.y) < LARGE:
-            return run(_moments, *padded_model(d, structure.bucket))
-        Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
-        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset, K)
+        """Conditioned cross-products of the data, as NumPy arrays; those of the iterative core are `core.products`."""
+        return self.core.moments
 
     @property
     def theta0(self) -> np.ndarray:
         """Moment estimates (d,): where the search for theta starts."""
-        return run(_user_start, self.moments)
+        return self.core.start()
 
     def deviance(self, theta, reml: bool = True):
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
-        if isinstance(theta, jax.Array):
-            return island(lambda theta: _deviance(theta, self.moments, reml))(theta)
-        return float(run(_deviance, self._theta(theta), self.moments, reml))
+        return self.core.deviance(theta if isinstance(theta, jax.Array) else self._theta(theta), reml)
 
     def loglik(self, theta, reml: bool = True):
         """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
@@ -226,15 +234,17 @@ class Model:
             raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
         if df_method == "kenward-roger" and (reason := kenward_roger.why_not([f.block for f in self.design.factors])):
             raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
-        t = None if theta0 is None else run(_conditioned, self._theta(theta0), self.moments)
-        found = Fit(self, _optimise(self.moments, method == "REML", t), method, df_method)
+        if df_method == "kenward-roger":
+            self.core.require_matrix("Kenward-Roger")
+        start = None if theta0 is None else self._theta(theta0)
+        found = Fit(self, self.core.estimate(method == "REML", start), method, df_method)
         self._check_residual(found.estimate)
         report(found)
         return found
 
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
-        y, m = self.design.y, self.moments
+        y, m = self.design.y, self.core.products
         by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
@@ -245,29 +255,30 @@ class Model:
 
     def with_response(self, y: Iterable[float]) -> Model:
         """The same model of another response y (n,), one number per row used."""
-        y = np.asarray(y, float)
+        y = numbers("y", y)
         n = len(self.design.y)
         if y.shape != (n,):
             raise ValueError(f"y has shape {y.shape}, but the model has {n} rows: give one number for each row used")
         if bad := np.count_nonzero(~np.isfinite(y)):
             raise ValueError(f"y has {bad} missing or infinite values: give one number for each of the {n} rows used")
-        return Model(replace(self.design, y=y), self.data, self.arguments)
+        return Model(replace(self.design, y=y), self.data, self.arguments, self.core_choice)
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action cov`.
+        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action cov core`.
         """
+        core = arguments.pop("core", self.core_choice)
         if unknown := set(arguments) - set(self.arguments):
-            raise TypeError(f"update() takes {', '.join(self.arguments)}, not {', '.join(sorted(unknown))}")
+            raise TypeError(f"update() takes {', '.join(self.arguments)}, core, not {', '.join(sorted(unknown))}")
         old = self.design.formula
         left, right = old.response or "", str(old).partition("~")[2].strip()
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
         text = _fill_dots(new_left, left) + tilde + _fill_dots(new_right, right)
-        return compile(text, self.data if data is None else data, **self.arguments | arguments)
+        return compile(text, self.data if data is None else data, **self.arguments | arguments, core=core)
 
     def _theta(self, theta) -> np.ndarray:
-        theta, d = np.asarray(theta, float), structure.parameter_count(self.moments.layout.blocks)
+        theta, d = numbers("theta", theta), structure.parameter_count([f.block for f in self.design.factors])
         if theta.shape != (d,) or not np.isfinite(theta).all():
             raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
         return theta
@@ -276,46 +287,3 @@ class Model:
 def _fill_dots(text: str, old: str) -> str:
     """Replace every `.` that is a term of its own."""
     return re.sub(r"(?<![\w.)\]])\.(?![\w.(])", old.replace("\\", r"\\"), text)
-
-
-# Compiled pieces -----------------------------------------------------------------------------------------------------
-
-_moments = jax.jit(moments)
-_settle = jax.jit(settle)
-_finish = jax.jit(finish)
-
-
-@jax.jit
-def _search(m, reml, t):
-    found = search(m, reml, moment_start(m) if t is None else t)
-    return finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
-
-
-@jax.jit
-def _user_start(m):
-    return to_user(moment_start(m), m.layout, m.A)
-
-
-@jax.jit
-def _conditioned(theta, m):
-    return to_conditioned(theta, m.layout, m.A)
-
-
-@jax.jit
-def _deviance(theta, m, reml):
-    return deviance(to_conditioned(theta, m.layout, m.A), m, reml)
-
-
-def _optimise(m: Moments, reml: bool, t: np.ndarray | None) -> Estimate:
-    """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
-    steps = 0
-    for _ in range(attempts(m.layout.blocks)):
-        made = run(_search, m, reml, t)
-        steps += int(made.steps)
-        if not near_zero(made.t, m.layout.blocks).any():
-            break
-        t, restart = run(_settle, made.t, m, reml)
-        made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
-        if not restart:
-            break
-    return replace(made, steps=steps)

@@ -67,6 +67,7 @@ def power(
     `upper` (Wilson's 95% interval for the simulation error), and the shares of `converged` and `singular` fits. A data
     set that cannot be fitted counts as no detection.
     """
+    fit.model.core.require_matrix("a power analysis")
     design = fit.model.design
     if coefficient not in design.columns:
         raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, design.columns))}")

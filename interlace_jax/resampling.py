@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import special
 
 from .design import Design, Factor
-from .errors import one_of
+from .errors import one_of, whole_number
 from .grouping import is_nested, new_effects
 from .many import Many, run_all
 from .sources import Designs, Responses
@@ -31,6 +31,7 @@ def simulate(
     seed: Any,
 ) -> np.ndarray:
     """Responses (n, nsim) for the rows used, with new random effects and new residuals."""
+    whole_number("nsim", nsim, 0)
     rng = np.random.default_rng(seed)
     mean = design.X @ beta + (0.0 if design.offset is None else design.offset)
     Y = np.repeat(mean[:, None], nsim, axis=1)
@@ -183,5 +184,7 @@ class Bootstrap:
 
 def bootstrap(fit: Fit, n: int, seed: Any, kind: str, progress: bool | None) -> Bootstrap:
     """See `Fit.bootstrap`."""
+    fit.model.core.require_matrix("the bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
+    whole_number("n", n, 1)
     return (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)

@@ -50,6 +50,7 @@ def leverage(fit: Fit) -> pd.DataFrame:
 
 def leverage_arrays(fit: Fit) -> Leverages:
     """Leverages of the rows used, as arrays."""
+    fit.model.core.require_matrix("a leverage")
     plan, _, X, Z, w, _, K = padded_model(fit.model.design, structure.bucket)
     found = run(_leverages, fit.theta, plan, X, Z, w, K)
     return Leverages(*(a[: fit.nobs] for a in found))

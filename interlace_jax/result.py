@@ -8,33 +8,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from . import hypotheses, inference, modes, optimize, tables, variances
+from . import hypotheses, inference, optimize, tables, variances
 from .anova import f_table
-from .compute import run
 from .confint import confint, profile
+from .cross_validation import CrossValidation, cross_validate
 from .design import Design, Factor
 from .errors import ConvergenceWarning, SingularFitWarning
 from .estimation import Estimate
 from .grouping import level_roots, natural_names, natural_values, relative_factors
 from .influence import Jackknife, augment, influence, jackknife
-from .likelihood import objective
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
 from .residuals import leverage, residuals
 
 if TYPE_CHECKING:
     from .model import Model
-
-
-_modes = jax.jit(modes.modes)
-_mode_covariances = jax.jit(modes.mode_covariances)
-_curvature = jax.jit(inference.curvature)
-_hessian = jax.jit(jax.hessian(objective))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +41,8 @@ class Optimum:
     "Deviance units still to gain by the optimiser's quadratic model; free of scale."
     steps: int
     "Evaluations of deviance and gradient."
+    noise: float
+    "Standard error of the deviance, which the iterative core estimates from random probes; 0 for the dense core."
     status: str
     message: str
     boundary: tuple[str, ...]
@@ -154,14 +148,14 @@ class Fit:
         e = self.estimate
         status = optimize.STATUS[int(e.status)]
         message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
-        hessian = functools.partial(run, _hessian, e.t, self.model.moments, self.method == "REML")
+        hessian = functools.partial(self.model.core.hessian, e, self.method == "REML")
         boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
         pca = {
             f.name: variances.principal_components(Lam)
             for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)
         }
         decrease = float(e.predicted_decrease)
-        return Optimum(e.theta, e.gradient, decrease, int(e.steps), status, message, boundary, pca, hessian)
+        return Optimum(e.theta, e.gradient, decrease, int(e.steps), e.noise, status, message, boundary, pca, hessian)
 
     # Fixed effects
 
@@ -218,13 +212,13 @@ class Fit:
     @functools.cached_property
     def mode_arrays(self) -> list[np.ndarray]:
         """Conditional modes as arrays (m, k), by factor in the order of `ngroups`."""
-        found = run(_modes, self.estimate.t, self.model.moments)
+        found = self.model.core.modes(self.estimate)
         return [b[: len(f.levels)] for b, f in zip(found, self._design.factors, strict=True)]
 
     @functools.cached_property
     def mode_covariances(self) -> list[np.ndarray]:
         """Covariances of the random effects given y and beta, arrays (m, k, k), by factor in the order of `ngroups`."""
-        found = run(_mode_covariances, self.estimate.t, self.model.moments)
+        found = self.model.core.mode_covariances(self.estimate)
         return [self.scale * c[: len(f.levels)] for c, f in zip(found, self._design.factors, strict=True)]
 
     @property
@@ -384,10 +378,10 @@ class Fit:
         """What deleting each row, or each level of a grouping factor, does to the fit.
 
         level: None for the rows used, or the name of a factor.
-        method: "exact" refits without the rows, all deletions as one batch, started from the estimates of the fit.
-        "onestep" has no refits: exact deletion for theta and sigma held, and their own change to first order, from
-        derivatives by the weights; for the levels of a factor these must not share random effects with each other. It
-        is right where single deletions move theta little.
+        method: "exact" refits without the rows, all deletions as one batch.
+        "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these (for levels, to
+        first order in how much of the group is deleted); levels must not share random effects with each other. Good
+        where single deletions move theta little.
 
         Columns, with (i) for a fit without the rows and p coefficients (as HLMdiag's):
 
@@ -399,7 +393,7 @@ class Fit:
         - `singular`: whether that fit is (exact only); `status`: how it ended, or why there is none.
 
         Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are NaN;
-        `attrs["failed"]` counts them.
+        `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
         """
         return influence(self, level, method)
 
@@ -449,6 +443,18 @@ class Fit:
         """
         return bootstrap(self, n, seed, kind, progress)
 
+    def cross_val(
+        self,
+        cv: Any = "logo",
+        k: int = 5,
+        by: str | None = None,
+        scoring: Any = None,
+        seed: Any = 0,
+        progress: bool | None = None,
+    ) -> CrossValidation:
+        """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace.cross_val`."""
+        return cross_validate(self._design, self.model.data, self.method, cv, k, by, scoring, seed, progress)
+
     @property
     def parameters(self) -> pd.Series:
         """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
@@ -472,8 +478,7 @@ class Fit:
     @functools.cached_property
     def curvature(self) -> inference.Curvature:
         """Covariance of beta and of the variance parameters, from the Hessian of the joint deviance."""
-        e = self.estimate
-        return run(_curvature, e.t, np.log(e.sigma), self.model.moments, self.method == "REML")
+        return self.model.core.curvature(self.estimate, self.method == "REML")
 
     @functools.cached_property
     def _by_rule(self) -> dict[str, hypotheses.Coefficients]:
@@ -483,14 +488,14 @@ class Fit:
         """Fixed effects as arrays with a rule for degrees of freedom, by default `df_method`."""
         rule = ddf or self.df_method
         if rule not in self._by_rule:
-            arguments = self._design.columns, self.estimate, self.model.moments, self.method == "REML", rule
+            arguments = self._design.columns, self.estimate, self.model.core, self.method == "REML", rule
             self._by_rule[rule] = hypotheses.coefficients(*arguments, lambda: self.curvature)
         return self._by_rule[rule]
 
     @property
     def uncertainty(self) -> variances.Uncertainty:
         """What functions of all parameters need: estimates and their covariance."""
-        arguments = self._design, self.model.moments, self.estimate
+        arguments = self._design, self.model.core.products, self.estimate
         return variances.Uncertainty(*arguments, self.coefficients().vcov, self.curvature.W)
 
     def delta(

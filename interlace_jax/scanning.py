@@ -47,6 +47,8 @@ def is_scanned(data: Any) -> bool:
     """Whether data are read in batches: a path, a pyarrow dataset, or a lazy frame that narwhals knows."""
     if isinstance(data, str | os.PathLike) or type(data).__module__.startswith("pyarrow._dataset"):
         return True
+    if isinstance(data, pd.DataFrame):  # narwhals would refuse columns that share a name, in words of its own
+        return False
     return isinstance(nw.from_native(data, pass_through=True), nw.LazyFrame)
 
 

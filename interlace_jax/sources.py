@@ -19,9 +19,10 @@ import pandas as pd
 from . import compute, structure
 from .batch import Lanes, alone
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
-from .design import Design, build, is_constant
-from .errors import RankWarning
+from .design import Design, build, independent_columns, is_constant
+from .errors import RankWarning, listed, numbers
 from .formula import Formula
+from .frames import as_frame
 from .grouping import theta_names
 
 MOST_LANES = 2048  # a chunk that stays in the processor's cache is twice as fast as one that does not
@@ -113,7 +114,7 @@ class Responses:
                 yield j, f"{len(y)} rows without missing values are too few"
             elif is_constant(y):
                 yield j, "the response is constant"
-            elif missing[:, j].any() and (reason := _unfit_rows(self.design, used)):
+            elif missing[:, j].any() and (reason := unfit_rows(self.design, used)):
                 yield j, reason
 
     def with_design(self, design: Design) -> Responses:
@@ -193,7 +194,7 @@ class Groups(Designs):
     """One model per group of rows."""
 
     def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any]):
-        self.data = nw.from_native(data, eager_only=True).to_pandas()
+        self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
         if by not in self.data.columns:
             raise ValueError(
                 f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
@@ -234,18 +235,26 @@ def responses_of(formula: Formula, data: Any, responses: Any, arguments: dict[st
 
 def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
     """Responses as something with columns to slice, and their labels."""
+    as_frame(data)
     if isinstance(responses, list | tuple) and all(isinstance(name, str) for name in responses):
         frame = nw.from_native(data, eager_only=True)
         if unknown := [name for name in responses if name not in frame.columns]:
             raise ValueError(f"responses has {unknown[0]!r}, which is not a column of the data")
+        if twice := [name for name in dict.fromkeys(responses) if responses.count(name) > 1]:
+            raise ValueError(f"responses has {listed(twice)} more than once")
         responses = frame.select(responses).to_native()
     if not hasattr(responses, "columns"):
         if getattr(responses, "ndim", 0) != 2:
             raise TypeError(
                 "responses must be a frame, a two-dimensional array (rows, models), or a list of column names"
             )
-        return responses, pd.RangeIndex(responses.shape[1])
+        if not responses.shape[1]:
+            raise ValueError("responses has no columns")
+        Y = responses if responses.dtype.kind in "fiu" else numbers("responses", responses)
+        return Y, pd.RangeIndex(Y.shape[1])
     frame = nw.from_native(responses, eager_only=True)
+    if text := [name for name in frame.columns if not frame[name].dtype.is_numeric()]:
+        raise ValueError(f"responses has columns that are not numeric: {listed(text)}")
     return frame.to_numpy(), pd.Index(list(frame.columns))
 
 
@@ -290,15 +299,15 @@ def filled(index: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([index, np.full(size - len(index), index[0])])
 
 
-def _unfit_rows(design: Design, used: np.ndarray) -> str | None:
-    """Why some of the rows of a design do not determine the model."""
-    X = design.X[used]
-    if np.linalg.matrix_rank(X) < X.shape[1]:
-        return "the fixed effects are rank deficient in the rows without missing values"
+def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:
+    """Why some of the rows of a design do not determine the model; which: words for the rows used (n,)."""
+    columns, n = design.columns, int(used.sum())
+    if lost := set(range(len(columns))) - set(independent_columns(design.X[used])):
+        return f"the fixed effects are rank deficient in the rows {which}: {listed(columns[j] for j in sorted(lost))}"
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))
-        if levels < 2 or (levels * max(f.sizes) >= len(X) and not f.is_structured):
-            return f"{f.name} has {levels} levels for {len(X)} rows without missing values"
+        if levels < 2 or (levels * max(f.sizes) >= n and not f.is_structured):
+            return f"{f.name} has {levels} level{'s' * (levels != 1)} for {n} rows {which}"
     return None
 
 

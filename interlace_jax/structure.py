@@ -187,6 +187,13 @@ def _elimination_order(codes, levels, dims, separable):
     return chain, [g for g in by_size if g not in chain]
 
 
+def eliminated_and_core(codes, sizes, levels) -> tuple[int, int]:
+    """How many random effects `plan` eliminates level by level, and how many it leaves to the core."""
+    dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
+    chain, core = _elimination_order(codes, levels, dims, [True] * len(dims))
+    return sum(dims[g] for g in chain), sum(dims[g] for g in core)
+
+
 def _sparse_core(layout, codes, rounded):
     """Entry lists and the entries of every row; two empty tuples where dense columns are cheaper."""
     chain, blocks, q = layout.chain, layout.blocks, layout.q

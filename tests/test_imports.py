@@ -24,6 +24,9 @@ PURE = {
     "kenward_roger",
     "profile",
     "sensitivity",
+    "sparse_products",
+    "krylov",
+    "iterative",
 }
 
 every_file = pytest.mark.parametrize("name", FILES)
