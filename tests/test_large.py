@@ -152,6 +152,13 @@ def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
         ask(both(SLOPES)[1])
 
 
+def test_a_model_without_fixed_effects_is_fitted():
+    exact, found = (interlace.fit("y ~ 0 + (1 | g) + (1 | h)", frame(), core=core) for core in CORES)
+    assert_allclose(found.theta, exact.theta, rtol=1e-4)
+    assert abs(found.deviance - exact.deviance) < 3 * found.optimum.noise
+    assert "No fixed effects" in str(found.summary())
+
+
 def test_one_factor_has_nothing_to_iterate_on():
     with pytest.raises(ValueError, match="core=\"iterative\" is for crossed factors, and 'g' is alone"):
         interlace.fit("y ~ x + (1 | g)", frame(), core="iterative")
