@@ -43,13 +43,7 @@ SMALL_SHARE = 0.005  # of the residual variance
 UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
-# Residuals and random effects on a common scale ----------------------------------------------------------------------
-
-
-def weighted_residuals(fit: Fit) -> np.ndarray:
-    """Residuals times the roots of the prior weights (n,): of equal variance."""
-    w = fit.model.design.weights
-    return fit.resid.to_numpy() * (1.0 if w is None else np.sqrt(w))
+# Random effects on a common scale -----------------------------------------------------------------------------------
 
 
 def standardised_effects(fit: Fit) -> dict[str, np.ndarray]:
@@ -224,7 +218,7 @@ def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
 
 
 def _residual_shape(fit: Fit) -> Finding:
-    statistic, p, matters, look = _shape(weighted_residuals(fit))
+    statistic, p, matters, look = _shape(fit.residuals("pearson").to_numpy())
     advice = (
         "See plot.qq. Estimates of effects bear this, predictions and small p-values less. Try log or sqrt of a skewed "
         "response; with heavy tails look for wrong values first, and compare bootstrap intervals."
@@ -234,7 +228,7 @@ def _residual_shape(fit: Fit) -> Finding:
 
 def _outliers(fit: Fit) -> Finding:
     """Residuals too large for the largest of n normal ones: Bonferroni."""
-    r = weighted_residuals(fit)
+    r = fit.residuals("pearson").to_numpy()
     z = np.abs(r) / r.std()
     each = np.minimum(1.0, 2.0 * len(z) * special.ndtr(-z))
     rows = fit.model.design.index[np.argsort(-z)[: max(1, (each < ALPHA).sum())]].tolist()
@@ -251,7 +245,7 @@ def _spread(fit: Fit) -> Iterator[Finding]:
     """Trend of the size of residuals over fitted values: Spearman's rank correlation."""
     if is_constant(fit.fittedvalues.to_numpy()):
         return
-    rho, p = scipy.stats.spearmanr(np.abs(weighted_residuals(fit)), fit.fittedvalues)
+    rho, p = scipy.stats.spearmanr(np.abs(fit.residuals("pearson").to_numpy()), fit.fittedvalues)
     found = f"{'grows' if rho > 0 else 'shrinks'} with the fitted value (rank correlation {rho:.2g})"
     advice = "Try log or sqrt of the response, or give weights= if the variance of the rows is known up to a factor."
     matters = abs(rho) > SMALL_CORRELATION
@@ -260,7 +254,7 @@ def _spread(fit: Fit) -> Iterator[Finding]:
 
 def _spread_by_group(fit: Fit) -> Iterator[Finding]:
     """Levene's test with medians (Brown & Forsythe 1974, JASA 69), between the levels of a factor."""
-    r = pd.Series(weighted_residuals(fit))
+    r = pd.Series(fit.residuals("pearson").to_numpy())
     for f in fit.model.design.factors:
         if np.median(np.bincount(f.codes)) < 3:
             continue

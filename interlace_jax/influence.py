@@ -53,7 +53,7 @@ def influence(fit: Fit, level: str | None = None, method: str = "exact") -> pd.D
     fit.model.core.require_matrix("influence()")
     design = fit.model.design
     by = None if level is None else factor_named(design, level)
-    index = design.index if by is None else by.levels
+    index = design.index if by is None else by.levels.rename(by.name)
     table = _measures(fit, *(_exact(fit, by) if method == "exact" else _one_step(fit, by)))
     table.attrs["failed"] = int(table["cooksd"].isna().sum())
     return table.set_index(index)

@@ -13,7 +13,6 @@ import pandas as pd
 from scipy import special
 
 from . import plot_data
-from .checks import weighted_residuals
 from .emmeans import MarginalMeans
 from .errors import listed, one_of
 from .variances import check_level
@@ -210,7 +209,7 @@ def residuals(fit: Fit) -> p9.ggplot:
     A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of very many rows a
     random sample is drawn as points; the average is that of all.
     """
-    design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), weighted_residuals(fit)
+    design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), fit.residuals("pearson").to_numpy()
     line, points = plot_data.smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
     n, weighted = len(points), "" if design.weights is None else " x sqrt(weight)"

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import special
 from scipy.interpolate import CubicSpline
 
-from .checks import standardised_effects, weighted_residuals
+from .checks import standardised_effects
 from .design import new_data
 from .errors import listed, one_of
 from .frames import as_frame, get_column, take_rows
@@ -191,7 +191,7 @@ def smooth(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
 
 def quantiles(fit: Fit, level: float) -> pd.DataFrame:
     """`panel x y lower upper` of the residuals (in units of their own SD) and of the standardised random effects."""
-    r = weighted_residuals(fit)
+    r = fit.residuals("pearson").to_numpy()
     samples = {"residuals": r / r.std()} | standardised_effects(fit)
     table = pd.concat([_quantiles(np.sort(z), level).assign(panel=name) for name, z in samples.items()])
     return table.assign(panel=pd.Categorical(table["panel"], list(samples)))

@@ -166,7 +166,7 @@ def test_group_sizes_count_rows_of_levels():
 
 def test_spread_by_group_is_levenes_test_with_medians():
     fit = weighted()
-    r = checks.weighted_residuals(fit)
+    r = fit.residuals("pearson").to_numpy()
     finding = {f.check: f for f in checks._spread_by_group(fit)}["spread by h"]
     codes = next(f for f in fit.model.design.factors if f.name == "h").codes
     expected = stats.levene(*(r[codes == i] for i in range(6)), center="median")
