@@ -281,4 +281,9 @@ def _alias_message(dropped: Sequence[str]) -> str:
 
 def is_constant(y: np.ndarray) -> bool:
     """Whether a response (n,) does not vary."""
-    return bool(np.ptp(y) <= _CONSTANT * np.abs(y).max())
+    return bool(is_flat(y.min(), y.max()))
+
+
+def is_flat(low, high):
+    """Whether values between two limits are one value, to rounding."""
+    return high - low <= _CONSTANT * np.maximum(abs(low), abs(high))

@@ -95,6 +95,7 @@ def fit_many(
     offset: str | Iterable[float] | None = None,
     df_method: str = "satterthwaite",
     na_action: str = "drop",
+    dtype: str = "float64",
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> Many:
@@ -113,6 +114,8 @@ def fit_many(
         its own rows and levels.
     df_method
         `"satterthwaite"` or `"normal"`.
+    dtype
+        `"float64"`, or `"float32"`: FIXME
     checkpoint
         A folder. Results of finished chunks are kept there as Parquet files (needs pyarrow); a run that was killed
         goes on from them and ends with the same numbers as one that was not.
@@ -129,12 +132,17 @@ def fit_many(
     """
     one_of("method", method, METHODS)
     one_of("df_method", df_method, ("satterthwaite", "normal"))
+    one_of("dtype", dtype, ("float64", "float32"))
     if (responses is None) == (by is None):
         raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
     parsed, arguments = parse(formula, groups, random), dict(weights=weights, offset=offset, na_action=na_action)
-    work = responses_of(parsed, data, responses, arguments) if by is None else Groups(parsed, data, by, arguments)
+    source = (parsed, data, responses if by is None else by, arguments, np.dtype(dtype))
+    work = responses_of(*source) if by is None else Groups(*source)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
-    return Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    if jax.process_count() > 1:
+        many.fe_df  # noqa: B018 - while all processes are here
+    return many
 
 
 def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:
