@@ -28,6 +28,9 @@ class Rounds(NamedTuple):
     smallest: int = 32
 
 
+ROUNDS = Rounds()
+
+
 class Lanes(NamedTuple):
     """Models of one shape. What they have in common has no lane axis."""
 
@@ -157,7 +160,7 @@ def _lowered(lanes: Lanes, dtype) -> Lanes:
 
 def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
     """BFGS of every lane from t (r, d)."""
-    if dtype == np.float64:
+    if dtype == "float64":
         return _in_rounds(lanes, reml, t, rounds)
     lanes, t = _lowered(lanes, dtype), jnp.asarray(t, dtype)
     with compute.float32():
@@ -181,7 +184,7 @@ def _in_rounds(lanes, reml, t, rounds):
     return Ended.read(whole)
 
 
-def fit_lanes(lanes: Lanes, reml, t=None, rounds=Rounds(), dtype=np.dtype(float)) -> estimation.Estimate:
+def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> estimation.Estimate:
     """`estimation.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves.
 
     t (r, d): starts. dtype: of the search; what is done once a lane, the boundary and the estimate, is in float64.

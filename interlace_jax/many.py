@@ -157,7 +157,9 @@ class Many:
         params = self.fe_params
         found = np.full(params.shape, np.inf)
         if self.df_method == "satterthwaite":
-            one = functools.partial(_chunk_df, self._work, self.method == "REML", self._part("t").to_numpy(), self.sigma)
+            one = functools.partial(
+                _chunk_df, self._work, self.method == "REML", self._part("t").to_numpy(), self.sigma
+            )
             mine = processes.share(len(self._work))
             for places, columns, df in itertools.chain(*processes.gathered(list(compute.spread(one, mine)))):
                 found[np.ix_(places, params.columns.get_indexer(columns))] = df
@@ -292,12 +294,12 @@ def _false_discovery(p: pd.Series, method: str) -> pd.Series:
     return pd.Series(scipy.stats.false_discovery_control(known, method=method), index=known.index).reindex(p.index)
 
 
-def _chunk_df(work, reml, t, sigma, i) -> list[tuple[np.ndarray, list[str], np.ndarray]]:
-    """Places, columns and degrees of freedom (models, p) of one chunk; t and sigma of all models."""
+def _chunk_df(work, reml, t, log_sigma, i) -> list[tuple[np.ndarray, list[str], np.ndarray]]:
+    """Places, columns and degrees of freedom (models, p) of one chunk; t and log sigma are those of all models."""
     results = []
     for places, design, lanes in work.chunk(i)[0]:
         every = filled(places, lanes.count)
-        at = t[every, : len(_theta_names(design))], np.log(sigma.to_numpy()[every])
+        at = t[every, : len(_theta_names(design))], log_sigma[every]
         found = (_derivatives if lanes.is_unrolled else _derivatives_alone)(lanes, reml, *at)
         df = np.asarray(_degrees_of_freedom(lanes, reml, *at, found))
         results.append((places, list(design.columns), df[: len(places)]))

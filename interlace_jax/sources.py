@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from . import compute, structure
-from .batch import Lanes, Rounds, alone
+from .batch import ROUNDS, Lanes, alone
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
 from .design import Design, build, is_constant, is_flat
 from .errors import RankWarning
@@ -45,7 +45,7 @@ class Failure(NamedTuple):
 class Responses:
     """Many responses of one design: the cross-products of the design are computed once."""
 
-    rounds = Rounds()
+    rounds = ROUNDS
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Responses:
         rows: np.ndarray,
         arguments: dict[str, Any],
         start: np.ndarray | None = None,
-        dtype: Any = np.dtype(float),
+        dtype: str = "float64",
     ):
         self.design, self.data, self.Y, self.labels, self.rows = design, data, Y, labels, rows
         self.formula, self.arguments, self.start, self.dtype = design.formula, arguments, start, dtype
@@ -150,9 +150,9 @@ class Designs:
 
     start = None  # every model has its own moment estimates
     size = None  # chunks depend on the designs alone
-    rounds = Rounds()
+    rounds = ROUNDS
 
-    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: Any = np.dtype(float)):
+    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"):
         self.formula, self.labels, self.arguments, self.dtype = formula, labels, arguments, dtype
         alike: dict[Any, list[int]] = {}
         self.designs: list[Design | None] = []
@@ -200,7 +200,7 @@ class Designs:
 class Groups(Designs):
     """One model per group of rows."""
 
-    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: Any = np.dtype(float)):
+    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
         self.data = nw.from_native(data, eager_only=True).to_pandas()
         if by not in self.data.columns:
             raise ValueError(
@@ -230,7 +230,7 @@ class Groups(Designs):
 
 
 def responses_of(
-    formula: Formula, data: Any, responses: Any, arguments: dict[str, Any], dtype: Any = np.dtype(float)
+    formula: Formula, data: Any, responses: Any, arguments: dict[str, Any], dtype: str = "float64"
 ) -> Responses:
     """Models of the responses given by a user, one row for each row of the data."""
     if formula.response is not None:
