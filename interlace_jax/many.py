@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
+from pandas.api.types import union_categoricals
 from tqdm.auto import tqdm
 
 from . import compute, inference, optimize, processes
@@ -50,8 +51,15 @@ def run_all(
         tables.append(table)
         bar.update(len(table))
     bar.close()
-    table = pd.concat(processes.gathered(tables)).sort_index()
-    return table.assign(status=table["status"].astype("category"))
+    return _joined(processes.gathered(tables))
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows in order. As strings, a million statuses would take more memory than all numbers."""
+    status = union_categoricals([table["status"] for table in tables], sort_categories=True)
+    table = pd.concat([table.drop(columns="status") for table in tables])
+    table.insert(0, "status", status.remove_unused_categories())
+    return table.sort_index()
 
 
 def _chunk_table(work, reml, store, i) -> pd.DataFrame:
@@ -61,9 +69,9 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
     chunks, failures = work.chunk(i)
     tables = [_table(chunk, reml, work) for chunk in chunks]
     if failures:
-        nothing = dict(status=[f.reason for f in failures], converged=False, singular=False, nobs=0)
+        nothing = dict(status=pd.Categorical([f.reason for f in failures]), converged=False, singular=False, nobs=0)
         tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))
-    table = pd.concat(tables).sort_index()
+    table = _joined(tables)
     if store is not None:
         store.write(i, table)
     return table
@@ -72,8 +80,9 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
 def _table(chunk: Chunk, reml: bool, work: Responses | Designs) -> pd.DataFrame:
     start = None if work.start is None else np.broadcast_to(work.start, (chunk.lanes.count, len(work.start)))
     e = fit_lanes(chunk.lanes, reml, start, work.rounds, work.dtype)
+    status = np.where(e.converged, optimize.CONVERGED, e.status)
     columns = {
-        "status": np.where(e.converged, "converged", np.array(optimize.STATUS)[e.status]),
+        "status": pd.Categorical.from_codes(status, optimize.STATUS),
         "converged": e.converged,
         "singular": np.any(np.concatenate(e.vanishing, 1), 1),
         "nobs": np.broadcast_to(np.asarray(chunk.lanes.design.n, int), e.status.shape),
@@ -157,9 +166,8 @@ class Many:
         params = self.fe_params
         found = np.full(params.shape, np.inf)
         if self.df_method == "satterthwaite":
-            one = functools.partial(
-                _chunk_df, self._work, self.method == "REML", self._part("t").to_numpy(), self.sigma
-            )
+            t, log_sigma = self._part("t").to_numpy(), np.log(self.sigma.to_numpy())
+            one = functools.partial(_chunk_df, self._work, self.method == "REML", t, log_sigma)
             mine = processes.share(len(self._work))
             for places, columns, df in itertools.chain(*processes.gathered(list(compute.spread(one, mine)))):
                 found[np.ix_(places, params.columns.get_indexer(columns))] = df
