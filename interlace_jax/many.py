@@ -51,7 +51,10 @@ def run_all(
         tables.append(table)
         bar.update(len(table))
     bar.close()
-    return _joined(processes.gathered(tables))
+    table = _joined(processes.gathered(tables))
+    if "sigma" not in table:
+        raise ValueError(f"none of the {len(table)} models can be fitted; the first: {table['status'].iloc[0]}")
+    return table
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
