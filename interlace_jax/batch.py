@@ -16,7 +16,7 @@ import numpy as np
 
 from . import compute, estimation, linalg, optimize
 from .crossproducts import Moments, Response
-from .likelihood import deviance
+from .likelihood import objective
 from .structure import power_of_two
 
 
@@ -51,6 +51,8 @@ class Lanes(NamedTuple):
     def is_unrolled(self) -> bool:
         """Whether the deviance is computed without LAPACK."""
         layout = self.design.layout
+        if any(b.within is not None or b.across is not None for b in layout.blocks):
+            return False
         return max(layout.q, self.design.p, *(b.k for b in layout.blocks)) <= linalg.UNROLL
 
 
@@ -101,7 +103,7 @@ def _advance(lanes, reml, states, trips):
 
     def one(lane, state):
         m = _of(lanes.shared, lane)
-        value_and_grad = jax.value_and_grad(lambda t: deviance(t, m, reml))
+        value_and_grad = jax.value_and_grad(lambda t: objective(t, m, reml))
         return optimize.step(value_and_grad, state, optimize.tolerance(state.x.dtype))
 
     states = jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
@@ -154,7 +156,7 @@ def _put(whole, index, part):
 def _lowered(lanes: Lanes, dtype) -> Lanes:
     """The lanes in another precision. Their responses have unit scale: the deviance's constants take digits."""
     ones = jnp.ones_like(lanes.each.scale)
-    each = lanes.each._replace(scale=ones) if lanes.shared else replace(lanes.each, scale=ones)
+    each = lanes.each._replace(scale=ones) if lanes.shared is not None else replace(lanes.each, scale=ones)
     return jax.tree.map(lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else a, lanes._replace(each=each))
 
 

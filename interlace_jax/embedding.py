@@ -17,6 +17,7 @@ from .crossproducts import Moments
 from .crossproducts import moments as _moments
 from .estimation import Estimate
 from .estimation import estimate as _estimate
+from .families import pair
 from .likelihood import profile, reduce
 from .modes import modes
 from .structure import plan
@@ -25,22 +26,39 @@ from .structure import plan
 def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments:
     """Cross-products of the rows: all that the functions below need of the data.
 
-    y (n,). X (n, p), of full column rank. groups: per grouping factor `(codes, Z)` or `(codes, Z, sizes)` with codes
-    (n,) concrete integers from 0 (they decide shapes, so they cannot be traced), Z (n, k), and sizes, the numbers of
-    columns of mutually uncorrelated terms: `(2,)` for `(1 + x | g)`, the default, `(1, 1)` for `(1 + x || g)`.
+    y (n,). X (n, p), of full column rank. groups: per grouping factor `(codes, Z)` or `(codes, Z, third)` with codes
+    (n,) concrete integers from 0 (they decide shapes, so they cannot be traced) and Z (n, k). The third is either the
+    numbers of columns of mutually uncorrelated terms, `(2,)` for `(1 + x | g)`, the default, and `(1, 1)` for
+    `(1 + x || g)`; or a covariance structure as `fit` takes in `cov`: `AR1()`, `Known(K)`, `Kernel(...)`, or a tuple.
     weights (n,), zero for rows to leave out. offset (n,).
 
-    Differentiable in y, X, Z, weights and offset.
+    Differentiable in y, X, Z, weights and offset, in a JAX array K and in JAX arrays of a kernel's coordinates. K is
+    then to be positive definite, with a row for each code from 0 to the largest.
     """
-    codes, Z, sizes = zip(*((g[0], g[1], g[2] if len(g) > 2 else (g[1].shape[1],)) for g in groups), strict=True)
+    codes, Z, sizes, covariances, K = zip(*map(_group, groups), strict=True)
     if any(isinstance(c, jax.core.Tracer) for c in codes):
         raise TypeError("the codes of a grouping factor decide shapes and cannot be traced: pass them as NumPy arrays")
-    return _moments(plan([np.asarray(c) for c in codes], sizes), y, X, Z, weights, offset)
+    layout = plan([np.asarray(c) for c in codes], sizes, covariances=covariances)
+    return _moments(layout, y, X, Z, weights, offset, K)
+
+
+def _group(group):
+    """Codes, Z, sizes, structures within and across levels, and the arrays of the latter."""
+    codes, Z, *more = group
+    third = more[0] if more else (Z.shape[1],)
+    if isinstance(third, tuple | list) and all(isinstance(size, int | np.integer) for size in third):
+        return codes, Z, tuple(third), (None, None), None
+    within, across = pair(third)
+    sizes = (1,) * Z.shape[1] if within is not None and within.independent else (Z.shape[1],)
+    static, K = (None, None) if across is None else (across.static, across.data)
+    return codes, Z, sizes, (within, static), K
 
 
 def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """-2 log L_REML, or -2 log L, at theta (d,): lme4's theta, factors in the order of `groups`.
 
+    Of a structured factor theta has the scale, the free numbers of its structure, and those of K (logs, for a kernel).
+    Priors do not count.
     sigma: residual standard deviation; by default at its optimum. beta (p,): by default at its optimum; if given, the
     likelihood is the full one (reml must be False). Returns a scalar.
     """

@@ -1,8 +1,8 @@
 """Uncertainty from exact derivatives: variance parameters, functions of all parameters, degrees of freedom.
 
 Everything variance-parameter inference needs comes from the *joint* deviance in x = (t, log sigma), never from the one
-with sigma profiled out. Parameters in zero columns of Lambda are on the boundary and are left out: the deviance and
-every variance are even in them, so that their derivatives vanish.
+with sigma profiled out; priors, where there are any, belong to it. Parameters in zero columns of Lambda are on the
+boundary and are left out: the deviance and every variance are even in them, so that their derivatives vanish.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from .covariance import factors, parameters, to_user, user_blocks
+from .covariance import factors, log_prior, natural, to_user
 from .crossproducts import Moments
 from .estimation import zero_columns
 from .likelihood import profile, reduce
@@ -56,7 +56,7 @@ def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
         reduced = reduce(t, m)
         profiled = profile(reduced, m, reml)
         lack = profiled.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
-        return profiled.logdet + lack, (lack, inverse(reduced.XX))
+        return profiled.logdet + lack - 2.0 * log_prior(t, m), (lack, inverse(reduced.XX))
 
     def gradient_and_pieces(t):
         g, (lack, C) = jax.grad(pieces, has_aux=True)(t)
@@ -125,6 +125,10 @@ class Parameters:
         """Relative covariance matrices Lambda Lambda' (k, k), one a factor."""
         return [Lam @ Lam.T for Lam in factors(self.theta, self.blocks)]
 
+    def structure(self, group: str):
+        """Parameters (r,) of the covariance structures of a grouping factor: those of Lambda, then those of K."""
+        return natural(self.theta, self.blocks)[_place(group, self.groups, "grouping factor")]
+
 
 def _place(name, names, what):
     if name not in names:
@@ -141,7 +145,7 @@ def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
     d = t.shape[0]
 
     def value(beta, x):
-        theta = parameters(to_user(factors(x[:d], layout.blocks), layout, A), user_blocks(layout))
+        theta = to_user(x[:d], layout, A)
         return jnp.atleast_1d(fn(replace(at, beta=beta, theta=theta, sigma=jnp.exp(x[d])), *data))
 
     x = jnp.append(t, jnp.log(at.sigma))

@@ -21,7 +21,7 @@ from .batch import alone, fit_lanes, over_lanes
 from .checkpoint import Store
 from .design import Design
 from .errors import one_of
-from .grouping import relative_factors
+from .grouping import natural_names, natural_values, relative_factors, theta_names
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .sources import Chunk, Designs, Responses, filled
@@ -103,12 +103,7 @@ def _table(chunk: Chunk, reml: bool, work: Responses | Designs) -> pd.DataFrame:
 
 
 def _theta_names(design: Design) -> list[str]:
-    """lme4's names: `g.(Intercept)`, `g.x.(Intercept)`, `g.x`."""
-    names = []
-    for f in design.factors:
-        for i, j in f.parameters:
-            names.append(f"{f.name}.{f.columns[j]}" if i == j else f"{f.name}.{f.columns[i]}.{f.columns[j]}")
-    return names
+    return [name for f in design.factors for name in theta_names(f)]
 
 
 # The result -----------------------------------------------------------------------------------------------------------
@@ -184,7 +179,7 @@ class Many:
 
     @property
     def theta(self) -> pd.DataFrame:
-        """Entries of the relative covariance factors Lambda, named as lme4 does."""
+        """Entries of the relative factors Lambda, named as lme4 does; of structures `g.scale`, `g.free(rho)`."""
         return self._part("theta")
 
     @property
@@ -208,7 +203,10 @@ class Many:
 
     @property
     def parameters(self) -> pd.DataFrame:
-        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`."""
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+
+        With covariance structures also theirs, such as `rho|g`.
+        """
         columns = []
         for f, S in zip(self._work.design.factors, self._covariances, strict=True):
             sd = np.sqrt(np.einsum("rkk->rk", S))
@@ -216,8 +214,10 @@ class Many:
                 columns += [
                     sd[:, i] if i == j else S[:, i, j] / (sd[:, i] * sd[:, j]) for i, j in component_pairs(f.sizes)
                 ]
-        values = np.column_stack([*columns, self.sigma])
-        return self.fe_params.join(pd.DataFrame(values, self._table.index, component_names(self._work.design.factors)))
+        factors = self._work.design.factors
+        values = np.column_stack([*columns, self.sigma, natural_values(factors, self.theta.to_numpy())])
+        names = [*component_names(factors), *(name for f in factors for name in natural_names(f))]
+        return self.fe_params.join(pd.DataFrame(values, self._table.index, names))
 
     @property
     def llf(self) -> pd.Series:

@@ -14,6 +14,7 @@ PURE = {
     "structure",
     "crossproducts",
     "covariance",
+    "families",
     "linalg",
     "likelihood",
     "optimize",
@@ -22,6 +23,9 @@ PURE = {
     "inference",
     "kenward_roger",
     "profile",
+    "sparse_products",
+    "krylov",
+    "iterative",
 }
 
 every_file = pytest.mark.parametrize("name", FILES)

@@ -156,7 +156,7 @@ def test_a_response_that_cannot_be_fitted_says_why_and_stops_no_other():
     Y[:, 3] = np.nan
     Y[_design_frame()["g"] != "g0", 4] = np.nan
     many = interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=Y)
-    reasons = ["constant", "infinite", "2 rows", "0 rows", "1 levels"]
+    reasons = ["constant", "infinite", "2 rows", "0 rows", "1 level"]
     for j, reason in enumerate(reasons):
         assert reason in many.status[j]
         assert many.fe_params.loc[j].isna().all() and many.fe_df.loc[j].isna().all()
