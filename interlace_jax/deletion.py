@@ -17,7 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import compute, structure
-from .batch import SMALLEST, Lanes, alone, fit_lanes
+from .batch import ROUNDS, Lanes, alone, fit_lanes
 from .crossproducts import moments
 from .design import Design, is_constant
 from .estimation import Estimate
@@ -86,9 +86,9 @@ def _lanes_at_once(design: Design, layout: structure.Layout, count: int) -> int:
     """Refits a chunk, a power of two: as many as memory allows, and work for every core."""
     n, p = design.X.shape
     columns = p + sum(f.Z.shape[1] for f in design.factors)
-    share = max(SMALLEST, -(-count // (os.cpu_count() or 1)))
+    share = max(ROUNDS.smallest, -(-count // (os.cpu_count() or 1)))
     most = min(chunk_size(layout, p), max(1, WORKING_SET // (8 * n * columns)))
-    return min(max(SMALLEST, structure.power_of_two(min(share, count))), 1 << int(np.log2(most)))
+    return min(max(ROUNDS.smallest, structure.power_of_two(min(share, count))), 1 << int(np.log2(most)))
 
 
 def _chunk(design, model, left_out, size, reml, each, start) -> Refits:

@@ -319,7 +319,12 @@ def _absent_message(names: Sequence[str]) -> str:
 
 def is_constant(y: np.ndarray) -> bool:
     """Whether a response (n,) does not vary."""
-    return bool(np.ptp(y) <= _CONSTANT * largest(y))
+    return bool(is_flat(y.min(), y.max()))
+
+
+def is_flat(low, high):
+    """Whether values between two limits are one value, to rounding."""
+    return high - low <= _CONSTANT * np.maximum(abs(low), abs(high))
 
 
 def largest(y: np.ndarray) -> float:

@@ -38,30 +38,50 @@ class Curvature(NamedTuple):
     W: jax.Array  # (d + 1, d + 1) covariance of x, zero for the parameters left out
 
 
-def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
-    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter.
+class Derivatives(NamedTuple):
+    """Second-order facts at an estimate in conditioned units: what takes time to compute, and to compile."""
 
-    One pass of derivatives over one elimination gives all of it: that is what takes time to compile.
+    H: jax.Array  # (d + 1, d + 1) Hessian of the joint deviance in x
+    C: jax.Array  # (p, p) inverse of X~'V^-1 X~ sigma^2
+    dC: jax.Array  # (d, p, p) its derivatives by t
+
+
+def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
+    """One pass of derivatives by t over one elimination; those by log sigma follow from where sigma enters.
+
+    The joint deviance is logdet(t) + nu (log 2 pi + 2 log sigma) + lack(t), with lack = r2(t) / sigma^2.
     """
-    d = t.shape[0]
+
+    def pieces(t):
+        reduced = reduce(t, m)
+        profiled = profile(reduced, m, reml)
+        lack = profiled.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
+        return profiled.logdet + lack - 2.0 * log_prior(t, m), (lack, inverse(reduced.XX))
+
+    def gradient_and_pieces(t):
+        g, (lack, C) = jax.grad(pieces, has_aux=True)(t)
+        return (g, lack, C), (lack, C)
+
+    (H, dlack, dC), (lack, C) = jax.jacfwd(gradient_and_pieces, has_aux=True)(t)
+    cross = -2.0 * dlack[:, None]
+    return Derivatives(jnp.block([[H, cross], [cross.T, 4.0 * lack[None, None]]]), C, jnp.moveaxis(dC, -1, 0))
+
+
+def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
+    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter."""
+    return in_user_units(derivatives(t, log_sigma, m, reml), t, log_sigma, m)
+
+
+def in_user_units(found: Derivatives, t, log_sigma, m: Moments) -> Curvature:
+    """The `curvature` that follows from the derivatives at t (d,) and log sigma."""
     _, zero = zero_columns(t, m.layout.blocks)
     free = jnp.append(~zero, True)
     both = free[:, None] & free[None]
-
-    def criterion(x):
-        reduced = reduce(x[:d], m)
-        return profile(reduced, m, reml).at(x[d]) - 2.0 * log_prior(x[:d], m), reduced.XX
-
-    def gradient_and_vcov(x):
-        g, XX = jax.grad(criterion, has_aux=True)(x)
-        half = solve_triangular(m.R, inverse(XX))
-        vcov = jnp.exp(2.0 * x[d]) * solve_triangular(m.R, half.T)
-        return (g, vcov), vcov
-
-    (H, dvcov), vcov = jax.jacfwd(gradient_and_vcov, has_aux=True)(jnp.append(t, log_sigma))
-    W = parameter_covariance(jnp.where(both, H, jnp.eye(d + 1, dtype=H.dtype)))
-    dvcov = jnp.where(free[:, None, None], jnp.moveaxis(dvcov, -1, 0), 0.0)
-    return Curvature(vcov, dvcov, jnp.where(both, W, 0.0))
+    W = parameter_covariance(jnp.where(both, found.H, jnp.eye(len(free), dtype=found.H.dtype)))
+    S = solve_triangular(m.R, jnp.eye(m.p, dtype=m.R.dtype))
+    vcov, dvcov = (jnp.exp(2.0 * log_sigma) * S @ C @ S.T for C in (found.C, found.dC))
+    dvcov = jnp.where(free[:-1, None, None], dvcov, 0.0)
+    return Curvature(vcov, jnp.concatenate([dvcov, 2.0 * vcov[None]]), jnp.where(both, W, 0.0))
 
 
 def degrees_of_freedom(contrasts, c: Curvature):

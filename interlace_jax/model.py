@@ -111,6 +111,7 @@ def fit_many(
     offset: str | Iterable[float] | None = None,
     df_method: str = "satterthwaite",
     na_action: str = "drop",
+    dtype: str = "float64",
     cov: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
@@ -130,6 +131,13 @@ def fit_many(
         its own rows and levels.
     df_method
         `"satterthwaite"` or `"normal"`.
+    dtype
+        Of the search, `"float64"` or `"float32"` (quicker where double precision is slow). Cross-products, the test of
+        the boundary and the estimates at the end of the search are in double precision either way. Measured with
+        `"float32"` (sleepstudy, crossed subjects and items): deviances at most 1.2e-5 above their minimum, standard
+        errors to 3 digits (relative error at most 6e-4), estimates within 2e-3 of their standard error, degrees of
+        freedom within 0.2%. A variance close to 0 may be left there that `"float64"` finds to be 0 (4 models of 2000;
+        deviance up to 7e-4 too high).
     checkpoint
         A folder. Results of finished chunks are kept there as Parquet files (needs pyarrow); a run that was killed
         goes on from them and ends with the same numbers as one that was not.
@@ -146,15 +154,19 @@ def fit_many(
     """
     one_of("method", method, METHODS)
     one_of("df_method", df_method, ("satterthwaite", "normal"))
+    one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
         raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
     if (responses is None) == (by is None):
         raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
-    parsed = parse(formula, groups, random)
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    work = responses_of(parsed, data, responses, arguments) if by is None else Groups(parsed, data, by, arguments)
+    source = (parse(formula, groups, random), data, responses if by is None else by, arguments, dtype)
+    work = responses_of(*source) if by is None else Groups(*source)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
-    return Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    if jax.process_count() > 1:
+        many.fe_df  # noqa: B018 - while all processes are here
+    return many
 
 
 def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,16 +16,17 @@ import numpy as np
 import pandas as pd
 
 from . import compute, structure
-from .batch import Lanes, alone
+from .batch import ROUNDS, Lanes, alone
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
-from .design import Design, build, independent_columns, is_constant
+from .design import Design, build, independent_columns, is_constant, is_flat
 from .errors import RankWarning, listed, numbers
 from .formula import Formula
 from .frames import as_frame
 from .grouping import theta_names
 
-MOST_LANES = 2048  # a chunk that stays in the processor's cache is twice as fast as one that does not
-WORKING_SET = 64 * 2**20  # bytes that one evaluation of a chunk may touch
+MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
+WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
+SLICE = 32  # lanes with missing values whose rows are held at a time
 
 
 class Chunk(NamedTuple):
@@ -47,6 +47,8 @@ class Failure(NamedTuple):
 class Responses:
     """Many responses of one design: the cross-products of the design are computed once."""
 
+    rounds = ROUNDS
+
     def __init__(
         self,
         design: Design,
@@ -56,11 +58,13 @@ class Responses:
         rows: np.ndarray,
         arguments: dict[str, Any],
         start: np.ndarray | None = None,
+        dtype: str = "float64",
     ):
         self.design, self.data, self.Y, self.labels, self.rows = design, data, Y, labels, rows
-        self.formula, self.arguments, self.start = design.formula, arguments, start
-        share = -(-len(labels) // (os.cpu_count() or 1))
-        self.size = min(chunk_size(self.plan.layout, design.X.shape[1]), max(32, structure.power_of_two(share)))
+        self.formula, self.arguments, self.start, self.dtype = design.formula, arguments, start, dtype
+        share = -(-len(labels) // (len(compute.workers()) * jax.process_count()))
+        size = chunk_size(self.plan.layout, design.X.shape[1], len(rows))
+        self.size = min(size, max(32, structure.power_of_two(share)))
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
@@ -80,46 +84,50 @@ class Responses:
     def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
         """The models of one chunk, and those of it that cannot be fitted."""
         start = i * self.size
-        Y = np.array(self.Y[:, start : start + self.size], dtype=float)[self.rows]
+        Y = np.asarray(self.Y[:, start : start + self.size], float)
+        Y = Y if len(self.rows) == len(Y) else Y[self.rows]
         if self.design.offset is not None:
-            Y -= self.design.offset[:, None]
-        missing = np.isnan(Y)
-        reasons = {int(j): reason for j, reason in self._unfit(Y, missing)}
-        sound = np.array([j for j in range(Y.shape[1]) if j not in reasons], int)
-        holes = missing[:, sound].any(0)
-        makers = (self._complete, sound[~holes]), (self._masked, sound[holes])
-        chunks = [Chunk(start + part, self.design, make(Y, missing, part)) for make, part in makers if len(part)]
+            Y = Y - self.design.offset[:, None]
+        low, high = Y.min(0), Y.max(0)  # NaN where there is one
+        with np.errstate(invalid="ignore"):
+            plain = np.isfinite(low) & np.isfinite(high) & ~is_flat(low, high)
+        reasons, holes = {}, []
+        for j in map(int, np.flatnonzero(~plain)):
+            if reason := self._unfit(Y[:, j]):
+                reasons[j] = reason
+            else:
+                holes.append(j)
+        makers = (self._complete, np.flatnonzero(plain)), (self._masked, np.array(holes, int))
+        chunks = [Chunk(start + part, self.design, make(Y, part)) for make, part in makers if len(part)]
         return chunks, [Failure(start + j, reason) for j, reason in reasons.items()]
 
-    def _complete(self, Y, missing, part) -> Lanes:
-        basis, shared = self.prepared
-        return Lanes(shared, _respond(self.plan, basis, Y[:, filled(part, self.size)]))
+    def _complete(self, Y, part) -> Lanes:
+        basis, shared = jax.device_put(self.prepared)
+        if len(part) < self.size:
+            Y = Y[:, filled(part, self.size)]
+        return Lanes(shared, _respond(self.plan, basis, Y))
 
-    def _masked(self, Y, missing, part) -> Lanes:
+    def _masked(self, Y, part) -> Lanes:
         """Missing values are rows of weight zero, so every lane has a design of its own."""
-        part = filled(part, max(32, structure.power_of_two(len(part))))
-        weights = np.where(missing[:, part], 0.0, self.prepared[0].w[:, None]).T
+        Y = Y[:, filled(part, max(SLICE, structure.power_of_two(len(part))))].T
+        weights = np.where(np.isnan(Y), 0.0, self.prepared[0].w[None])
         Z, K = ([getattr(f, name) for f in self.design.factors] for name in ("Z", "K"))
-        Y = np.nan_to_num(Y[:, part]).T
-        return Lanes(None, _masked_moments(self.plan, Y, self.design.X, Z, weights, None, K))
+        return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K))
 
-    def _unfit(self, Y, missing) -> Iterable[tuple[int, str]]:
-        """Models that cannot be fitted, with the reason."""
-        for j in range(Y.shape[1]):
-            used = ~missing[:, j]
-            y = Y[used, j]
-            if np.isinf(y).any():
-                yield j, "infinite values"
-            elif len(y) <= self.design.X.shape[1]:
-                yield j, f"{len(y)} rows without missing values are too few"
-            elif is_constant(y):
-                yield j, "the response is constant"
-            elif missing[:, j].any() and (reason := unfit_rows(self.design, used)):
-                yield j, reason
+    def _unfit(self, y: np.ndarray) -> str | None:
+        """Why there is no model of a response with infinite or missing values, or a constant one."""
+        used = ~np.isnan(y)
+        if np.isinf(y).any():
+            return "infinite values"
+        if used.sum() <= self.design.X.shape[1]:
+            return f"{used.sum()} rows without missing values are too few"
+        if is_constant(y[used]):
+            return "the response is constant"
+        return unfit_rows(self.design, used)
 
     def with_design(self, design: Design) -> Responses:
         """The same responses on another design of the same rows."""
-        return Responses(design, self.data, self.Y, self.labels, self.rows, self.arguments)
+        return Responses(design, self.data, self.Y, self.labels, self.rows, self.arguments, dtype=self.dtype)
 
     def fingerprint(self) -> str:
         """A hash of the design and of some of the responses."""
@@ -144,9 +152,10 @@ class Designs:
 
     start = None  # every model has its own moment estimates
     size = None  # chunks depend on the designs alone
+    rounds = ROUNDS
 
-    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any]):
-        self.formula, self.labels, self.arguments = formula, labels, arguments
+    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"):
+        self.formula, self.labels, self.arguments, self.dtype = formula, labels, arguments, dtype
         alike: dict[Any, list[int]] = {}
         self.designs: list[Design | None] = []
         self.failures: list[Failure] = []
@@ -193,7 +202,7 @@ class Designs:
 class Groups(Designs):
     """One model per group of rows."""
 
-    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any]):
+    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
         self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
         if by not in self.data.columns:
             raise ValueError(
@@ -203,7 +212,7 @@ class Groups(Designs):
             if not (arguments[name] is None or isinstance(arguments[name], str)):
                 raise ValueError(f"with by=, {name} must be the name of a column")
         self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
-        super().__init__(formula, pd.Index([label for label, _ in self.rows], name=by), arguments)
+        super().__init__(formula, pd.Index([label for label, _ in self.rows], name=by), arguments, dtype)
 
     def make(self, place: int) -> Design:
         """The design of one group."""
@@ -222,7 +231,9 @@ class Groups(Designs):
         return str(self.formula), self._part(place)
 
 
-def responses_of(formula: Formula, data: Any, responses: Any, arguments: dict[str, Any]) -> Responses:
+def responses_of(
+    formula: Formula, data: Any, responses: Any, arguments: dict[str, Any], dtype: str = "float64"
+) -> Responses:
     """Models of the responses given by a user, one row for each row of the data."""
     if formula.response is not None:
         raise ValueError(f"with responses= the formula has no left side: write '~ ...' in place of '{formula}'")
@@ -230,7 +241,7 @@ def responses_of(formula: Formula, data: Any, responses: Any, arguments: dict[st
     if len(Y) != len(data):
         raise ValueError(f"responses has {len(Y)} rows, but the data have {len(data)}")
     design = build(formula, data, **arguments, response=False)
-    return Responses(design, data, Y, labels, design.rows, arguments)
+    return Responses(design, data, Y, labels, design.rows, arguments, dtype=dtype)
 
 
 def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
@@ -311,18 +322,28 @@ def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing v
     return None
 
 
-def chunk_size(layout: structure.Layout, p: int) -> int:
-    """Lanes whose working set fits."""
+def chunk_size(layout: structure.Layout, p: int, rows: int = 0) -> int:
+    """Lanes whose working set fits, and their rows, where those are held."""
     q = layout.q
     floats = sum(b.levels * b.k * (b.k + p + 1 + q) for b in layout.blocks[: layout.chain]) + (q + p + 1) ** 2
-    return max(32, min(MOST_LANES, 1 << int(np.log2(WORKING_SET / (8 * 4 * floats) + 1))))
+    memory = compute.accelerator_memory()
+    most, room, for_rows = MOST_LANES, WORKING_SET, ROWS
+    if memory is not None:
+        most, room, for_rows = MOST_LANES_ACCELERATOR, memory // 8, memory // 8
+    fitting = min(room / floats, for_rows / max(rows, 1)) / (4 * 8)  # about four copies at a time
+    return max(32, min(most, 1 << int(np.log2(fitting + 1))))
 
 
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _respond = jax.jit(respond)
-_masked_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0, None, None))))
 _group_moments = alone(jax.jit(jax.vmap(moments)))
+
+
+@alone
+@jax.jit
+def _masked_moments(plan, Y, X, Z, weights, K):
+    return jax.lax.map(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), batch_size=SLICE)
 
 
 @jax.jit
