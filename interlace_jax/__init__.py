@@ -1,6 +1,7 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
 from .anova import anova as anova
+from .checks import check as check
 from .cross_validation import cross_val as cross_val
 from .datasets import load_dataset as load_dataset
 from .embedding import deviance as deviance

@@ -121,18 +121,17 @@ class Iterative:
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> NoisyEstimate:
         """Search for the optimum, with as many probes as it takes."""
-        search = None
         t = run(_conditioned, self.start() if theta0 is None else theta0, self.products)
         state = run(_begin, t, self.products)
-        steps = 0
-        for count in PROBES:
+        steps, count, needed = 0, 0, PROBES[0]
+        while needed > count:
+            count = needed
             search = Search(self.products, self.probes(count), reml)
             state = search.minimise(_afresh(state), COARSE)
             noise = search.noise(state)
             excess = 0.5 * float(np.sum(state.H * noise.gradient))
             steps += int(state.steps)
-            if noise.deviance <= NOISE and excess <= EXCESS * len(t):
-                break
+            needed = _probes_for(count * max((noise.deviance / NOISE) ** 2, excess / (EXCESS * len(t))))
         fine = max(FINE, 0.1 * excess)
         state, more = search.finish(state._replace(status=np.int32(optimize.RUNNING)), fine)
         return search.describe(state, steps + more, float(noise.deviance), excess)
@@ -145,18 +144,21 @@ class Iterative:
         """Conditional covariances over sigma^2 (m, k, k) by factor, to SD_ERROR or as many probes as there may be."""
         m = self.products
         first = m.layout.blocks[0]
-        for count in PROBES[2:]:
+        count, needed = 0, _probes_for(32)
+        while needed > count:
+            count = needed
             signs = self.probes(count), _signs(first.k * first.levels, count)
             covariances, errors = run(_mode_covariances, e.t, m, *signs)
             variances = [np.einsum("mkk->mk", c) for c in covariances]
             relative = [0.5 * error / np.maximum(v, 1e-300) for v, error in zip(variances, errors, strict=True)]
-            if (worst := max(float(r.max()) for r in relative)) <= SD_ERROR:
-                return covariances
-        warnings.warn(
-            f"conditional standard deviations of random effects are estimated from {count} random probes, to within a "
-            f"standard error of {worst:.1%} or less",
-            stacklevel=2,
-        )
+            worst = max(float(r.max()) for r in relative)
+            needed = _probes_for(count * (worst / SD_ERROR) ** 2)
+        if worst > SD_ERROR:
+            warnings.warn(
+                f"conditional standard deviations of random effects are estimated from {count} random probes, to "
+                f"within a standard error of {worst:.1%} or less",
+                stacklevel=2,
+            )
         return covariances
 
     def curvature(self, e: NoisyEstimate, reml: bool) -> inference.Curvature:
@@ -248,6 +250,11 @@ class Search:
         made = run(_describe, t, reduced, self.products, self.reml, state.g, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
         return NoisyEstimate(**known, noise=noise, excess=excess, probes=self.probes.shape[1])
+
+
+def _probes_for(wanted: float) -> int:
+    """The number of probes that is at least as wanted, or the largest there is."""
+    return next((count for count in PROBES if count >= wanted), PROBES[-1])
 
 
 def _signs(rows: int, count: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from scipy import special
 
 from . import hypotheses, inference, optimize, tables, variances
 from .anova import f_table
+from .checks import scaled_residuals
 from .confint import confint, profile
 from .cross_validation import CrossValidation, cross_validate
 from .design import Design, Factor
@@ -318,6 +319,15 @@ class Fit:
         """Response minus fitted values."""
         return self._design.y - self.fittedvalues
 
+    def scaled_residuals(self, nsim: int = 250, seed: Any = None) -> pd.Series:
+        """Share of responses simulated from the model, with new random effects, that lie below the observed one.
+
+        Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn & Smyth 1996;
+        Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how many responses; seed: as in
+        `simulate`.
+        """
+        return scaled_residuals(self, nsim, seed)
+
     def predict(
         self,
         newdata: Any = None,
@@ -453,6 +463,7 @@ class Fit:
         progress: bool | None = None,
     ) -> CrossValidation:
         """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace.cross_val`."""
+        self.model.core.require_matrix("cross-validation")
         return cross_validate(self._design, self.model.data, self.method, cv, k, by, scoring, seed, progress)
 
     @property

@@ -133,14 +133,14 @@ def _crossed(code, wz, levels, other):
     """Z'W of the rows with other columns, level by level of the first: (k, columns, m)."""
     many, k = other.block.levels, other.Z.shape[1]
     sums = _sum_by_level(code * np.int64(many) + other.code, wz, other.Z, levels * many)
-    return np.moveaxis(sums.reshape(-1, k, levels, many), (1, 3), (2, 1)).reshape(len(sums), many * k, levels)
+    return sums.reshape(len(sums), k, levels, many).transpose(0, 3, 1, 2).reshape(len(sums), many * k, levels)
 
 
 def _gram_rows(one, w, columns):
     """Rows of [Z_core X]'W[Z_core X] that belong to one of its parts."""
     wz, levels = w[:, None] * one.Z, one.block.levels
     rows = np.concatenate([_crossed(one.code, wz, levels, c) for c in columns], 1)
-    return np.moveaxis(rows, 2, 0).reshape(levels * rows.shape[0], -1)
+    return np.moveaxis(rows, 2, 0).reshape(levels * rows.shape[0], rows.shape[1])
 
 
 def _sum_by_level(code, left, right, levels):

@@ -139,6 +139,8 @@ def test_a_variance_of_zero_is_found_as_exactly_zero():
     "ask",
     [
         lambda fit: fit.bootstrap(10),
+        lambda fit: fit.cross_val(),
+        lambda fit: interlace.power(fit, "x"),
         lambda fit: fit.confint("profile"),
         lambda fit: fit.coefficients("kenward-roger"),
         lambda fit: fit.model.fit(df_method="kenward-roger"),
@@ -148,6 +150,13 @@ def test_a_variance_of_zero_is_found_as_exactly_zero():
 def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
     with pytest.raises(ValueError, match='needs the dense core.*core="dense"'):
         ask(both(SLOPES)[1])
+
+
+def test_a_model_without_fixed_effects_is_fitted():
+    exact, found = (interlace.fit("y ~ 0 + (1 | g) + (1 | h)", frame(), core=core) for core in CORES)
+    assert_allclose(found.theta, exact.theta, rtol=1e-4)
+    assert abs(found.deviance - exact.deviance) < 3 * found.optimum.noise
+    assert "No fixed effects" in str(found.summary())
 
 
 def test_one_factor_has_nothing_to_iterate_on():
