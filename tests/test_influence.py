@@ -88,7 +88,7 @@ def test_deletions_that_leave_no_model_are_missing_and_counted():
     assert by_group["status"]["a"] == "the fixed effects are rank deficient in the rows that are left"
     assert by_row["cooksd"].isna().tolist() == [True] + [False] * 19
     two = quiet_fit("y ~ 1 + (1 | g)", frame[:10])
-    with pytest.raises(ValueError, match="none of the 2 refits can be made.*g has 1 levels for 5 rows"):
+    with pytest.raises(ValueError, match="none of the 2 refits can be made.*g has 1 level for 5 rows"):
         two.influence("g")
 
 
