@@ -22,6 +22,9 @@ from .families import Kernel as Kernel
 from .families import Known as Known
 from .families import Structure as Structure
 from .families import Unstructured as Unstructured
+from .hlm import hlm_augment as hlm_augment
+from .hlm import hlm_influence as hlm_influence
+from .hlm import hlm_resid as hlm_resid
 from .many import Many as Many
 from .model import Model as Model
 from .model import compile as compile

@@ -89,7 +89,7 @@ class NewDesign:
     X: np.ndarray = field(repr=False)
     "(n, p)"
     Z: tuple[np.ndarray, ...] = field(repr=False)
-    "(n, k) per factor of the design; 0 in rows with missing values."
+    "(n, k) per factor asked for; 0 in rows with missing values."
     codes: tuple[np.ndarray, ...] = field(repr=False)
     "(n,) int32 per factor; -1 for levels that the fit has not seen."
     offset: np.ndarray | None = field(repr=False)
@@ -183,20 +183,25 @@ def new_data(
     data: Any,
     offset: str | Iterable[float] | None = None,
     *,
-    random: bool = True,
+    random: bool | Iterable[str] = True,
+    unknown: Iterable[str] = (),
     context: Mapping[str, Any] | None = None,
 ) -> NewDesign:
     """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no response is needed.
 
     offset: needed again when the fit's was an array; a column is looked up in `data` under the fit's name.
-    random: False leaves grouping factors and slopes alone (Z and codes are empty).
+    random: names of the factors to evaluate (True: all, False: none); the others have no Z and no codes.
+    unknown: names of factors whose levels are not looked up but taken as unseen.
     """
     frame = as_frame(data)
     if offset is None and design.offset_column is None and design.offset is not None:
         raise ValueError("the model was fitted with an offset array; give offset= for the new data, one value per row")
-    terms = design.formula.terms if random else ()
-    parts = parts_of(design.formula)
-    parts = {key: part for key, part in parts.items() if key == "X" or (random and key != "y")}
+    wanted = [f.name for f in design.factors] if random is True else list(random or ())
+    factors = [f for f in design.factors if f.name in wanted]
+    known = {frozenset(f.variables) for f in factors if f.name not in unknown}
+    terms = [term for term in design.formula.terms if frozenset(term.group) in known]
+    keys = {"X"}.union(*(f.parts for f in factors))
+    parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context)
     shift = row_vector(frame, "offset", design.offset_column if offset is None else offset)
 
@@ -209,14 +214,15 @@ def new_data(
     for mask in find_gaps(matrices).values():
         missing[rows[mask]] = True
 
-    factors = design.factors if random else ()
+    def codes(factor: Factor) -> np.ndarray:
+        return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
+
     X = _spread(matrices["X"][0][:, design.kept], rows, missing, np.nan)
     Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
-    codes = [codes_in(factor, columns)[:, None] for factor in factors]
     return NewDesign(
         X=X,
         Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
-        codes=tuple(_spread(code, rows, missing, -1)[:, 0].astype(np.int32) for code in codes),
+        codes=tuple(_spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors),
         offset=None if shift is None else np.where(missing, np.nan, shift),
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
         missing=missing,

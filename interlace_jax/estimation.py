@@ -23,7 +23,7 @@ from .covariance import (
     user_blocks,
 )
 from .crossproducts import Moments
-from .likelihood import Reduced, objective, profile, reduce
+from .likelihood import Reduced, coefficients, objective, profile, reduce
 from .linalg import inverse
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
@@ -251,7 +251,7 @@ def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease
     return Estimate(
         t=t,
         theta=theta,
-        beta=m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy),
+        beta=coefficients(reduced, m),
         sigma=sigma,
         vcov=sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T),
         deviance=profiled.deviance - m.log_weights,

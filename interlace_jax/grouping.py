@@ -76,6 +76,12 @@ def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.nd
     return found
 
 
+def is_nested(inner: Factor, outer: Factor) -> bool:
+    """Whether every level of one factor lies within one level of the other; a factor is nested in itself."""
+    pairs = np.unique(inner.codes.astype(np.int64) * len(outer.levels) + outer.codes)
+    return len(pairs) == len(np.unique(inner.codes))
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _factors_of_lanes(theta, block):
     return jax.vmap(lambda values: covariance.factors(values, (block,))[0])(theta)

@@ -116,12 +116,8 @@ def _place(name, names, what):
     return names.index(name)
 
 
-def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
-    """Value of fn(Parameters, *data) and its covariance by the delta method, with derivatives by JAX.
-
-    at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated with the variance
-    parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the covariance is (r, r).
-    """
+def slopes(fn: Callable, at: Parameters, t, layout, A, data=()):
+    """Value (r,) of fn(Parameters, *data) and its derivatives by beta (r, p) and by x = (t, log sigma) (r, d + 1)."""
     d = t.shape[0]
 
     def value(beta, x):
@@ -129,5 +125,14 @@ def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
         return jnp.atleast_1d(fn(replace(at, beta=beta, theta=theta, sigma=jnp.exp(x[d])), *data))
 
     x = jnp.append(t, jnp.log(at.sigma))
-    by_beta, by_x = jax.jacfwd(value, argnums=(0, 1))(at.beta, x)
-    return value(at.beta, x), by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T
+    return value(at.beta, x), *jax.jacfwd(value, argnums=(0, 1))(at.beta, x)
+
+
+def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
+    """Value of fn(Parameters, *data) and its covariance by the delta method, with derivatives by JAX.
+
+    at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated with the variance
+    parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the covariance is (r, r).
+    """
+    value, by_beta, by_x = slopes(fn, at, t, layout, A, data)
+    return value, by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T

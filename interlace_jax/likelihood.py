@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from .covariance import conditioned_factors, log_prior, roots
 from .crossproducts import Moments
-from .linalg import absorb, logdet_quadratic, whiten
+from .linalg import absorb, inverse, logdet_quadratic, whiten
 
 
 class Reduced(NamedTuple):
@@ -203,6 +204,11 @@ def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
     logdet_r = 2.0 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(m.R))))
     logdet = reduced.logdet + jnp.where(reml, logdet_x + logdet_r, 0.0)
     return Profiled(logdet, reduced.yy - explained[0, 0], m.n - jnp.where(reml, m.p, 0), m.scale)
+
+
+def coefficients(reduced: Reduced, m: Moments):
+    """Fixed effects beta (p,) at their optimum, in the user's units."""
+    return m.beta0 + m.scale * solve_triangular(m.R, inverse(reduced.XX) @ reduced.Xy)
 
 
 def deviance(t, m: Moments, reml):

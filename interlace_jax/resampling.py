@@ -13,7 +13,7 @@ from scipy import special
 
 from .design import Design, Factor
 from .errors import one_of, whole_number
-from .grouping import new_effects
+from .grouping import is_nested, new_effects
 from .many import Many, run_all
 from .sources import Designs, Responses
 
@@ -60,12 +60,6 @@ def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
     by_row = {name: None if a is None else a[rows] for name, a in arrays.items()}
     factors = tuple(map(renewed, design.factors))
     return replace(design, **by_row, factors=factors, index=design.index[rows], rows=design.rows[rows])
-
-
-def is_nested(inner: Factor, outer: Factor) -> bool:
-    """Whether every level of one factor lies within one level of the other; a factor is nested in itself."""
-    pairs = np.unique(inner.codes.astype(np.int64) * len(outer.levels) + outer.codes)
-    return len(pairs) == len(np.unique(inner.codes))
 
 
 def independent_groups(design: Design, what: str) -> Factor:

@@ -21,8 +21,10 @@ from .design import Design, Factor
 from .errors import ConvergenceWarning, SingularFitWarning
 from .estimation import Estimate
 from .grouping import level_roots, natural_names, natural_values, relative_factors
+from .influence import Jackknife, augment, influence, jackknife
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
+from .residuals import leverage, residuals
 
 if TYPE_CHECKING:
     from .model import Model
@@ -329,20 +331,105 @@ class Fit:
     def predict(
         self,
         newdata: Any = None,
-        include_re: bool = True,
+        include_re: bool | Iterable[str] = True,
         allow_new_levels: bool = True,
         offset: str | Iterable[float] | None = None,
-    ) -> pd.Series:
-        """Expected response for the rows of a frame (by default those of the fit).
+        interval: str | None = None,
+        level: float = 0.95,
+        theta_uncertainty: bool = False,
+    ) -> pd.Series | pd.DataFrame:
+        """Expected response for the rows of a frame (by default those of the fit), or `fit lower upper se`.
 
-        newdata: a frame with the columns of the formula; transforms and categories are those of the fit.
-        include_re: add the random effects of the levels known; False gives population values.
+        newdata: a frame with the columns of the formula; transforms and categories are those of the fit. A row with
+        missing values gives NaN.
+        include_re: add the random effects of the levels known; False gives population values; names of factors add
+        those of these factors only.
         allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
         offset: needed again when the fit's was an array; an offset column is read from newdata.
+        interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
+        b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
+        of include_re not at all. "prediction", for a new response in the row: factors left out of include_re count as
+        new levels, and the residual adds sigma^2, over the weights for the rows of the fit (new rows have weight 1).
+        theta_uncertainty: add by the delta method what the predictions owe to the estimation of theta.
+
+        Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if `df_method` is
+        "normal". Confidence intervals of population values are those of linear combinations of coefficients: they
+        follow `df_method`, Kenward-Roger included.
         """
-        return predict(
-            self._design, self.estimate.beta, self.mode_arrays, newdata, include_re, allow_new_levels, offset
-        )
+        return predict(self, newdata, include_re, allow_new_levels, offset, interval, level, theta_uncertainty)
+
+    def residuals(self, kind: str = "conditional") -> pd.Series:
+        """Residuals of the rows used.
+
+        kind:
+
+        - "conditional": y - fitted, the same as `resid`.
+        - "marginal": y - X beta - offset.
+        - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type = "pearson")`.
+        - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the overall leverage h:
+          what is estimated is allowed for, theta is not.
+        - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the covariance matrix over
+          sigma^2: under the model independent standard normal but for the estimation of the parameters. A row's
+          value is the error of predicting it from the rows before it, in SDs. Rows that share no random effect are
+          taken apart; at most 5000 may be connected (a ValueError otherwise).
+        """
+        return residuals(self, kind)
+
+    def leverage(self) -> pd.DataFrame:
+        """Leverages `fixed random overall` of the rows used: d fitted / d y of each row itself.
+
+        Diagonals of H1 = X (X'V^-1 X)^-1 X'V^-1, H2 = Z D Z'V^-1 (I - H1) and H1 + H2, theta held (Demidenko & Stukel
+        2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns `fixef ranef overall`. The sum of
+        `overall` is an effective number of parameters.
+        """
+        return leverage(self)
+
+    def influence(self, level: str | None = None, method: str = "exact") -> pd.DataFrame:
+        """What deleting each row, or each level of a grouping factor, does to the fit.
+
+        level: None for the rows used, or the name of a factor.
+        method: "exact" refits without the rows, all deletions as one batch.
+        "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these (for levels, to
+        first order in how much of the group is deleted); levels must not share random effects with each other. Good
+        where single deletions move theta little.
+
+        Columns, with (i) for a fit without the rows and p coefficients (as HLMdiag's):
+
+        - `cooksd`: (beta - beta(i))' Cov(beta)^-1 (beta - beta(i)) / p;
+        - `mdffits`: the same with Cov(beta(i));
+        - `covtrace`: |tr(Cov(beta)^-1 Cov(beta(i))) - p|; `covratio`: det Cov(beta(i)) / det Cov(beta);
+        - `dfbetas.x`: (beta_x - beta_x(i)) / SE(beta_x(i)), as Belsley, Kuh & Welsch (1980); lme4 has the other sign;
+        - `rvc.var_x|g`, `rvc.cov_y.x|g`, `rvc.sigma2`: relative change of (co)variances, component(i) / component - 1;
+        - `singular`: whether that fit is (exact only); `status`: how it ended, or why there is none.
+
+        Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are NaN;
+        `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
+        """
+        return influence(self, level, method)
+
+    def jackknife(self, by: str | None = None) -> Jackknife:
+        """Infinitesimal jackknife over independent groups: robust ("sandwich") standard errors of all parameters.
+
+        `effects` are the exact derivatives of coefficients, `sd_x|g`, `cor_x.y|g` and `sigma` by the weight with which
+        the log-likelihood of a group counts; `cov` and `bse` follow from them. For theta held, the part of
+        the coefficients is the cluster-robust covariance CR0 (Liang & Zeger 1986). Valid for many independent groups,
+        whatever the covariance within them (forty is a common rule); with few, too small.
+
+        by: a factor whose levels share no random effect, by default the outermost one; there is none if factors are
+        crossed.
+
+        Array programs have derivatives by the weights of rows (precisions; not of groups) from JAX itself:
+        `jax.jacobian(lambda w: estimate(moments(y, X, groups, w)).beta)(w)`.
+        """
+        return jackknife(self, by)
+
+    def augment(self, influence: str | None = "onestep") -> pd.DataFrame:
+        """The rows used as pandas, with columns `.fitted`, `.population` (without random effects), `.resid_conditional`
+        and the other kinds, `.leverage_fixed` ..., and the measures of `influence`.
+
+        influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows.
+        """
+        return augment(self, influence)
 
     def refit(self, y: Iterable[float]) -> Fit:
         """The same model of another response, one number per row used."""

@@ -23,10 +23,11 @@ from .crossproducts import Moments
 from .design import Design, Factor
 from .estimation import Estimate
 from .grouping import level_roots, natural_names, natural_values
-from .inference import Parameters, propagate
+from .inference import Parameters, propagate, slopes
 from .structure import Block
 
 _propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
+_slopes = functools.partial(jax.jit, static_argnums=0)(slopes)
 
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
     "identity": (lambda v: v, np.ones_like, lambda z: z),
@@ -59,6 +60,13 @@ class Uncertainty:
         """Values (r,) of fn(parameters, *data) and their covariance (r, r)."""
         m = self.moments
         return run(_propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data)
+
+    def slopes_of_components(self) -> np.ndarray:
+        """Derivatives (r, d + 1) of all SDs, correlations and sigma by (t, log sigma); 0 at the boundary."""
+        m = self.moments
+        components = _Components(user_blocks(m.layout))
+        by_x = run(_slopes, components, self.parameters, self.estimate.t, m.layout, m.A)[2]
+        return by_x[len(by_x) // 2 :]
 
 
 def intervals(

@@ -23,6 +23,7 @@ PURE = {
     "inference",
     "kenward_roger",
     "profile",
+    "sensitivity",
     "sparse_products",
     "krylov",
     "iterative",
