@@ -283,7 +283,7 @@ def test_responses_are_read_in_slices(monkeypatch):
     class Stored:
         """What is not in memory: columns can be read, never all of them."""
 
-        ndim, shape = 2, Y.shape
+        ndim, shape, dtype = 2, Y.shape, Y.dtype
 
         def __len__(self):
             return len(Y)
