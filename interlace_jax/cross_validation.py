@@ -10,18 +10,21 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from .batch import alone
+from .crossproducts import moments
 from .deletion import Refits, refit_without
 from .design import Design, build
 from .errors import one_of
 from .formula import parse
 from .frames import as_frame, get_column
-from .modes import linear_predictor
+from .modes import modes
 from .optimize import STATUS
+from .sensitivity import row_variances
 
 SCHEMES = ("logo", "kfold", "loo", "kfold-rows")
 
@@ -135,7 +138,7 @@ def cross_validate(
     tests[real] = rows_out
 
     def predicted(places, rows, estimate):
-        found = _predicted(*rows, estimate.t, estimate.beta)
+        found = _predicted(*rows, estimate.t, estimate.theta, estimate.beta)
         return tuple(np.take_along_axis(np.asarray(a), tests[places], 1) for a in found)
 
     refits = refit_without(design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress)
@@ -256,9 +259,17 @@ def _others(rows: np.ndarray, n: int) -> np.ndarray:
 
 @alone
 @jax.jit
-def _predicted(plan, y, X, Z, weights, offset, K, t, beta):
-    """Mean and relative variance of the linear predictor, (lanes, n) each."""
-    return jax.vmap(lambda t, beta, w: linear_predictor(t, beta, plan, y, X, Z, w, offset, K))(t, beta, weights)
+def _predicted(plan, y, X, Z, weights, offset, K, t, theta, beta):
+    """X beta + Z b of every row, left out or not, and its variance over sigma^2: (lanes, n) each."""
+    codes = [plan.codes[j] for j in plan.layout.order]
+
+    def one(t, theta, beta, w):
+        mean = X @ beta
+        for b, z, code in zip(modes(t, moments(plan, y, X, Z, w, offset, K)), Z, codes, strict=True):
+            mean = mean + jnp.einsum("nk,nk->n", z, b[code])
+        return mean, row_variances(theta, plan, X, Z, w, K)
+
+    return jax.vmap(one)(t, theta, beta, weights)
 
 
 def _predictions(design: Design, labels: pd.Index, real: np.ndarray, test: np.ndarray, refits: Refits) -> pd.DataFrame:

@@ -81,15 +81,6 @@ def _reduce(form, given, across, m):
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
 
-def _gram(U, V):
-    return jnp.einsum("kam,kbm->ab", U, V)
-
-
-def _pass_up(U, V, parent, like):
-    """Sum U'V of every level into its parent's: (k_h, c, m_h)."""
-    return jnp.zeros_like(like).at[:, :, parent].add(jnp.einsum("qam,qcm->acm", U, V))
-
-
 def _eliminate_chain(form, given, m, C, S):
     layout = m.layout
     G, B, E = list(m.G), [list(b) for b in m.B], list(m.E)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from .crossproducts import Moments, moments
+from .crossproducts import Moments
 from .likelihood import reduce
 from .linalg import logdet_quadratic
 
@@ -44,21 +44,3 @@ def mode_covariances(t, m: Moments):
         # A factorisation may read one triangle only: the derivative by a symmetric matrix is the symmetric part.
         covariances.append(jnp.einsum("ia,mab,jb->mij", inverse, 0.5 * (found[j] + found[j].mT), inverse))
     return covariances
-
-
-def linear_predictor(t, beta, plan, y, X, Z, weights, offset, K):
-    """X beta + Z b of every row, and its variance given y over sigma^2, beta and b both unknown: (n,) and (n,).
-
-    Rows of weight zero are predicted too. With a_i the row of [Z X], row i adds w_i a_i a_i' to the matrix C of the
-    mixed-model equations, whose determinant is |M| |R_X'R_X|: d log|C| / d w_i = a_i' C^-1 a_i.
-    """
-    m = moments(plan, y, X, Z, weights, offset, K)
-
-    def logdet(weights):
-        reduced = reduce(t, moments(plan, y, X, Z, weights, offset, K))
-        return reduced.logdet + logdet_quadratic(reduced.XX, reduced.Xy[:, None])[0]
-
-    mean = X @ beta
-    for b, z, j in zip(modes(t, m), Z, plan.layout.order, strict=True):
-        mean = mean + jnp.einsum("nk,nk->n", z, b[plan.codes[j]])
-    return mean, jax.grad(logdet)(weights)
