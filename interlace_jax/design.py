@@ -65,6 +65,11 @@ class Design:
     specs: ModelSpecs | None = field(repr=False)
     "formulaic's state for new data; None when all columns are plain numbers."
 
+    @property
+    def groups(self) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
+        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them."""
+        return [(f.codes, f.Z, f.sizes) for f in self.factors]
+
 
 @dataclass(frozen=True, eq=False)
 class NewDesign:

@@ -1,7 +1,9 @@
 """The mixed model as pure functions of arrays, for use inside other JAX programs.
 
-They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions, and compute in the dtype
-they are given. In float32 the deviance is good to about six digits; JAX's 64-bit mode gives the rest.
+They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions at every order, and compute
+in the widest dtype they are given. In float32 the deviance is good to six digits and its derivatives to four, so that it
+can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good to three.
+JAX's 64-bit mode gives all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from .estimation import Estimate
 from .estimation import estimate as _estimate
 from .likelihood import profile, reduce
 from .modes import modes
-from .structure import plan
+from .structure import parameter_count, plan
 
 
 def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments:
@@ -32,23 +34,61 @@ def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments
 
     Differentiable in y, X, Z, weights and offset.
     """
-    codes, Z, sizes = zip(*((g[0], g[1], g[2] if len(g) > 2 else (g[1].shape[1],)) for g in groups), strict=True)
-    if any(isinstance(c, jax.core.Tracer) for c in codes):
+    codes = [_codes(c) for c, *_ in groups]
+    arrays = _floating((y, X, [Z for _, Z, *_ in groups], weights, offset))
+    _check_rows(*arrays, codes)
+    sizes = [tuple(g[2]) if len(g) > 2 else (Z.shape[1],) for g, Z in zip(groups, arrays[2], strict=True)]
+    return _moments(plan(codes, sizes), *arrays)
+
+
+def _codes(codes):
+    if isinstance(codes, jax.core.Tracer):
         raise TypeError("the codes of a grouping factor decide shapes and cannot be traced: pass them as NumPy arrays")
-    return _moments(plan([np.asarray(c) for c in codes], sizes), y, X, Z, weights, offset)
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu" or codes.size == 0 or codes.min() < 0:
+        raise ValueError(
+            "the codes of a grouping factor are integers from 0, one a row: make them with "
+            "np.unique(labels, return_inverse=True)[1]"
+        )
+    return codes
+
+
+def _floating(arrays):
+    """Arrays of any kind in the widest floating dtype among them."""
+    dtype = jnp.result_type(0.0, *jax.tree.leaves(arrays))
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), arrays)
+
+
+def _check_rows(y, X, Z, weights, offset, codes):
+    if not codes:
+        raise ValueError("groups is empty: give (codes, Z) for each grouping factor")
+    if y.ndim != 1:
+        raise ValueError(f"y has shape {y.shape}; it must be one response (n,): use jax.vmap for several")
+    n = len(y)
+    named = [("X", X, 2), ("weights", weights, 1), ("offset", offset, 1)]
+    for i, (z, code) in enumerate(zip(Z, codes, strict=True)):
+        named += [(f"Z of groups[{i}]", z, 2), (f"codes of groups[{i}]", code, 1)]
+    for name, a, ndim in named:
+        if a is not None and (a.ndim != ndim or len(a) != n):
+            wanted = f"({n}, columns)" if ndim == 2 else f"({n},)"
+            raise ValueError(f"{name} has shape {a.shape}; y has {n} rows, so it must be {wanted}")
 
 
 def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """-2 log L_REML, or -2 log L, at theta (d,): lme4's theta, factors in the order of `groups`.
 
     sigma: residual standard deviation; by default at its optimum. beta (p,): by default at its optimum; if given, the
-    likelihood is the full one (reml must be False). Returns a scalar.
+    likelihood is the full one (reml must be False). Returns a scalar. Differentiable in all of them and in the moments.
     """
+    if beta is not None and not (isinstance(reml, bool) and not reml):
+        raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
+    m = _in_jax(m)
+    theta, d = jnp.asarray(theta), parameter_count(m.layout.blocks)
+    if theta.shape != (d,):
+        raise ValueError(f"theta has shape {theta.shape}; this model has {d} parameters: ({d},)")
     reduced = reduce(to_conditioned(theta, m.layout, m.A), m)
     found = profile(reduced, m, reml)
     if beta is not None:
-        if not (isinstance(reml, bool) and not reml):
-            raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
         b = m.R @ (beta - m.beta0) / m.scale
         found = found._replace(r2=reduced.yy - 2.0 * b @ reduced.Xy + b @ reduced.XX @ b)
     if sigma is None:
@@ -61,17 +101,28 @@ def estimate(m: Moments, reml=True) -> Estimate:
 
     Differentiable in the moments, by the implicit function theorem; see `Estimate`.
     """
-    return _estimate(m, reml)
+    return _estimate(_in_jax(m), reml)
 
 
 def random_effects(fitted: Estimate, m: Moments):
     """Conditional modes (BLUPs) at an estimate: one array (m, k) per factor, in the order of `groups`."""
-    return modes(fitted.t, m)
+    return modes(jnp.asarray(fitted.t), _in_jax(m))
+
+
+def _in_jax(m: Moments) -> Moments:
+    """The moments as JAX arrays: those of a compiled model are NumPy's, in float64 whatever JAX's setting."""
+    return jax.tree.map(jnp.asarray, m)
 
 
 def predict(fitted: Estimate, m: Moments, X, groups: Sequence[tuple]):
-    """X beta + Z b for rows X (n, p) and, per factor, `(codes, Z)` with codes (n,) of known levels, -1 for others."""
-    total = X @ fitted.beta
+    """X beta + Z b for rows X (n, p) and, per factor, `(codes, Z)` with codes (n,) of its levels.
+
+    A level that the moments do not have (-1, or too large) counts as that of the population, b = 0. The codes may be
+    traced here. Returns (n,), without any offset.
+    """
+    total = jnp.asarray(X) @ fitted.beta
     for b, (codes, Z, *_) in zip(random_effects(fitted, m), groups, strict=True):
-        total = total + jnp.where(codes >= 0, jnp.einsum("nk,nk->n", Z, b[codes]), 0.0)
+        codes = jnp.asarray(codes, jnp.int32)
+        known = (codes >= 0) & (codes < len(b))
+        total = total + jnp.where(known, jnp.einsum("nk,nk->n", jnp.asarray(Z), b[jnp.where(known, codes, 0)]), 0.0)
     return total
