@@ -1,9 +1,9 @@
 """The mixed model as pure functions of arrays, for use inside other JAX programs.
 
 They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions at every order, and compute
-in the widest dtype they are given. In float32 the deviance is good to six digits and its derivatives to four, so that it
-can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good to three.
-JAX's 64-bit mode gives all of them.
+in the widest dtype they are given. In float32 the deviance is good to six digits and its derivatives to about four, so
+that it can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good to
+two or three. JAX's 64-bit mode gives all of them.
 """
 
 from __future__ import annotations
@@ -83,10 +83,7 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     if beta is not None and not (isinstance(reml, bool) and not reml):
         raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
     m = _in_jax(m)
-    theta, d = jnp.asarray(theta), parameter_count(m.layout.blocks)
-    if theta.shape != (d,):
-        raise ValueError(f"theta has shape {theta.shape}; this model has {d} parameters: ({d},)")
-    reduced = reduce(to_conditioned(theta, m.layout, m.A), m)
+    reduced = reduce(to_conditioned(_theta(theta, m), m.layout, m.A), m)
     found = profile(reduced, m, reml)
     if beta is not None:
         b = m.R @ (beta - m.beta0) / m.scale
@@ -104,9 +101,21 @@ def estimate(m: Moments, reml=True) -> Estimate:
     return _estimate(_in_jax(m), reml)
 
 
-def random_effects(fitted: Estimate, m: Moments):
-    """Conditional modes (BLUPs) at an estimate: one array (m, k) per factor, in the order of `groups`."""
-    return modes(jnp.asarray(fitted.t), _in_jax(m))
+def random_effects(fitted: Estimate | jax.Array, m: Moments):
+    """Conditional modes (BLUPs) at an estimate or a theta (d,): one array (m, k) per factor, in the order of `groups`.
+
+    They are those with beta at its optimum. For a beta of your own, make the moments of `y - X @ beta` with `X[:, :0]`.
+    """
+    m = _in_jax(m)
+    t = fitted.t if isinstance(fitted, Estimate) else to_conditioned(_theta(fitted, m), m.layout, m.A)
+    return modes(jnp.asarray(t), m)
+
+
+def _theta(theta, m):
+    theta, d = jnp.asarray(theta), parameter_count(m.layout.blocks)
+    if theta.shape != (d,):
+        raise ValueError(f"theta has shape {theta.shape}; this model has {d} parameters: ({d},)")
+    return theta
 
 
 def _in_jax(m: Moments) -> Moments:

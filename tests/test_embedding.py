@@ -112,12 +112,23 @@ def test_the_fit_is_the_labelled_one():
     frame = interlace.load_dataset("sleepstudy")
     design = interlace.compile("Reaction ~ Days + (1 + Days | Subject)", frame).design
     [f] = design.factors
-    m = interlace.moments(jnp.asarray(design.y), jnp.asarray(design.X), [(f.codes, jnp.asarray(f.Z))])
-    found, labelled = quick_jit(interlace.estimate)(m), interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+    labelled = interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+
+    @quick_jit
+    def everything(y, X, Z, theta):
+        m = interlace.moments(y, X, [(f.codes, Z)])
+        e = interlace.estimate(m)
+        rows = interlace.predict(e, m, X, [(f.codes, Z)])
+        unknown = interlace.predict(e, m, X, [(jnp.where(f.codes == 0, 99, -1), Z)])
+        return e, interlace.random_effects(e, m), interlace.deviance(theta, m), rows, unknown
+
+    found, [blups], at_theta, rows, unknown = everything(design.y, design.X, f.Z, labelled.theta)
     assert_allclose(found.deviance, labelled.deviance, rtol=1e-12)
     assert_allclose(found.beta, labelled.fe_params, rtol=1e-9)
-    assert_allclose(interlace.random_effects(found, m)[0], labelled.random_effects["Subject"], rtol=1e-5)
-    assert_allclose(interlace.deviance(jnp.asarray(labelled.theta), m), labelled.deviance, rtol=1e-12)
+    assert_allclose(blups, labelled.random_effects["Subject"], rtol=1e-5)
+    assert_allclose(at_theta, labelled.deviance, rtol=1e-12)
+    assert_allclose(rows, labelled.fittedvalues, rtol=1e-7)
+    assert_allclose(unknown, labelled.predict(include_re=False), rtol=1e-9)
 
 
 @pytest.mark.parametrize("reml", [True, False])
