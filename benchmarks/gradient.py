@@ -1,7 +1,7 @@
 """What a derivative through the fit costs: `python benchmarks/gradient.py`.
 
-The held-out loss of a fitted model (mean squared error of its predictions, BLUPs included, for rows that it was not
-fitted to) and its gradient with respect to the columns of the fitted rows, response and predictor. One implicit gradient in
+The held-out loss of a fitted model is the mean squared error of its predictions (BLUPs included) for rows that it was
+not fitted to; its gradient is by the columns of the fitted rows, response and predictor. One implicit gradient in
 reverse mode against one fit with its loss, and against finite differences, two fits a number. All are compiled, in
 float64, and timed warm and in turns; finite differences are timed on a few numbers and extrapolated. The run fails if
 they disagree with the implicit gradient.

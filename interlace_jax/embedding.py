@@ -2,8 +2,8 @@
 
 They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions at every order, and compute
 in the widest dtype they are given. In float32 the deviance is good to six digits and its derivatives to about four, so
-that it can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good to
-two or three. JAX's 64-bit mode gives all of them.
+that it can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good
+to two or three. JAX's 64-bit mode gives all of them.
 """
 
 from __future__ import annotations
