@@ -1,6 +1,8 @@
 """Thousands of models in one call against loops over lme4 and mixedlm: `python benchmarks/many.py [names ...]`.
 
 Ours are timed warm and whole, tables included. Loops are timed on a sample of responses and extrapolated, as marked.
+`million` reads its responses from a file that is never held in memory. On a machine with a GPU that JAX can use,
+`python benchmarks/many.py million crossed` is the run that needs it.
 """
 
 from __future__ import annotations
@@ -8,12 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import jax
 import machine
 import numpy as np
 import pandas as pd
@@ -30,9 +35,9 @@ d <- read.csv(arguments[1]); Y <- as.matrix(read.csv(arguments[2])); d$y <- Y[, 
 for (name in c("Subject", "subject", "item")) if (name %in% names(d)) d[[name]] <- factor(d[[name]])
 first <- suppressMessages(suppressWarnings(lmer(as.formula(arguments[3]), d)))
 control <- suppressMessages(suppressWarnings(refit(first, Y[, 2])))
-values <- numeric(ncol(Y))
-took <- system.time(for (j in seq_len(ncol(Y)))
-  values[j] <- REMLcrit(suppressMessages(suppressWarnings(refit(first, Y[, j])))))[["elapsed"]]
+took <- system.time(for (j in seq_len(ncol(Y))) suppressMessages(suppressWarnings(refit(first, Y[, j]))))[["elapsed"]]
+values <- sapply(seq_len(min(10, ncol(Y))), function(j) {  # fits of their own: refit() changes the criterion
+  d$y <- Y[, j]; REMLcrit(suppressMessages(suppressWarnings(lmer(as.formula(arguments[3]), d)))) })
 boot <- NA; n <- as.integer(arguments[4])
 if (n > 0) boot <- system.time(suppressMessages(suppressWarnings(bootMer(first, fixef, nsim = n))))[["elapsed"]]
 cat(jsonlite::toJSON(list(seconds = took, boot = boot, values = values, version = as.character(packageVersion("lme4"))),
@@ -72,14 +77,30 @@ def crossed(models: int) -> tuple[pd.DataFrame, np.ndarray, str]:
     return pd.DataFrame({"subject": subject, "item": item, "condition": condition}), Y, CROSSED
 
 
-CASES = {"sleepstudy": (sleepstudy, 10_000, 200), "crossed": (crossed, 10_000, 40)}
+def million(models: int) -> tuple[pd.DataFrame, np.ndarray, str]:
+    """The same as `sleepstudy` in a file, mapped into memory; written and read in slices."""
+    frame, block = interlace.load_dataset("sleepstudy"), min(models, 20_000)
+    fit = interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+    path = Path(tempfile.gettempdir()) / f"interlace-responses-{models}.npy"
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype=float, shape=(len(frame), models))
+    for start in range(0, models, block):
+        stored[:, start : start + block] = fit.simulate(block, seed=start).to_numpy()[:, : models - start]
+    stored.flush()
+    return frame, np.load(path, mmap_mode="r"), "Days + (1 + Days | Subject)"
+
+
+CASES = {  # the problem, its responses, how many of them the loops get
+    "sleepstudy": (sleepstudy, 10_000, 200),
+    "crossed": (crossed, 10_000, 40),
+    "million": (million, 1_000_000, 200),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(CASES), help=f"which of {', '.join(CASES)}")
+    parser.add_argument("names", nargs="*", default=["sleepstudy", "crossed"], help=f"which of {', '.join(CASES)}")
     parser.add_argument("--models", type=int, help="responses of each case")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=3, help="warm calls")
     parser.add_argument("--peers-python", default=os.environ.get("INTERLACE_PEERS_PYTHON"))
     parser.add_argument("--rscript", default="Rscript")
     options = parser.parse_args()
@@ -93,15 +114,22 @@ def main() -> None:
 def _case(name, problem, sample, options) -> dict:
     frame, Y, right = problem
     models = Y.shape[1]
-    rows, before = [], os.getloadavg()[0]
+    rows, kept, before = [], {}, os.getloadavg()[0]
 
     def ours(what, call, of=models):
-        first, *times = [_time(call) for _ in range(options.repeat + 1)]
-        rows.append(dict(runner=f"interlace_jax, {what}", first_s=first, seconds=min(times), times=times, models=of))
+        with Peak() as memory:
+            first, *times = [_time(call) for _ in range(options.repeat + 1)]
+        times = times or [first]
+        runner = f"interlace_jax, {what}"
+        rows.append(dict(runner=runner, first_s=first, seconds=min(times), times=times, models=of) | memory.report())
 
-    many = interlace.fit_many("~ " + right, frame, responses=Y, progress=False)
-    ours("estimates, errors, certificate", lambda: interlace.fit_many("~ " + right, frame, responses=Y, progress=False))
+    def fits(dtype="float64"):
+        return interlace.fit_many("~ " + right, frame, responses=Y, dtype=dtype, progress=False)
+
+    ours("estimates, errors, certificate", lambda: kept.update(many=fits()))
+    many = kept["many"]
     ours("then degrees of freedom", lambda: (vars(many).pop("fe_df", None), many.fe_df))
+    ours("estimates as above, searched in float32", lambda: fits("float32"))
     boot = 0
     if name == "sleepstudy":
         boot = 100
@@ -115,9 +143,44 @@ def _case(name, problem, sample, options) -> dict:
         predicted_decrease=float(many.certificate["predicted_decrease"].max()),
         reml_above_lme4=gap,
     )
-    return dict(name=name, formula="y ~ " + right, models=models, rows=rows + peers, certificate=certificate) | dict(
-        machine=machine.describe(), load_before=before, load_after=os.getloadavg()[0]
-    )
+    where = dict(machine=machine.describe(), device=_device(), load_before=before, load_after=os.getloadavg()[0])
+    formula = "y ~ " + right
+    return dict(name=name, formula=formula, models=models, rows=rows + peers, certificate=certificate) | where
+
+
+def _device() -> str:
+    devices = jax.local_devices()
+    return f"{len(devices)} {devices[0].platform} ({devices[0].device_kind})"
+
+
+class Peak:
+    """Memory of this process (Linux): before, and the largest seen; a mapped file's pages do not count."""
+
+    def __enter__(self) -> Peak:
+        self.before = self.largest = _own_memory()
+        self.over = threading.Event()
+        self.watch = threading.Thread(target=self._watch)
+        self.watch.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.02):
+            self.largest = max(self.largest, _own_memory())
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.watch.join()
+
+    def report(self) -> dict[str, float]:
+        return dict(memory_before_mb=self.before, memory_peak_mb=self.largest)
+
+
+def _own_memory() -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def _time(call) -> float:
@@ -137,7 +200,7 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
             ("lme4, refit loop", options.rscript, R_LOOP),
             ("mixedlm, loop of fits", options.peers_python, MIXEDLM_LOOP),
         ):
-            if command is None:
+            if command is None or shutil.which(command) is None:
                 continue
             script.write_text(text)
             done = subprocess.run(
@@ -149,7 +212,7 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
             found = json.loads(done.stdout.splitlines()[-1])
             rows.append(dict(runner=f"{peer} ({found['version']})", seconds=found["seconds"], models=n))
             if found.get("values"):
-                gap = float(np.max(ours[:n] - np.array(found["values"])))
+                gap = float(np.max(ours[: len(found["values"])] - np.array(found["values"])))
             if found.get("boot"):
                 rows.append(dict(runner="lme4, bootMer", seconds=found["boot"], models=boot))
     return rows, gap
@@ -157,21 +220,24 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
 
 def _markdown(result) -> str:
     lines = [f"### many-{result['name']}: {result['models']:,} responses of `{result['formula']}`, REML", ""]
-    lines += ["| runner | models timed | first call | seconds | models/s | for all, s |"]
-    lines += ["|---|---:|---:|---:|---:|---:|"]
+    lines += ["| runner | models timed | first call | seconds | models/s | for all, s | memory, MB |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     for row in result["rows"]:
         if "error" in row:
-            lines.append(f"| {row['runner']} | failed | | | | |")
+            lines.append(f"| {row['runner']} | failed | | | | | |")
             continue
         rate, first = row["models"] / row["seconds"], f"{row['first_s']:.2f}" if "first_s" in row else ""
         total = 1000 if "boot" in row["runner"] else result["models"]
         mark = "" if row["models"] == total else " (extrapolated)"
-        cells = f"{row['models']:,} | {first} | {row['seconds']:.3g} | {rate:,.0f} | {total / rate:.3g}{mark} |"
-        lines.append(f"| {row['runner']} | {cells}")
+        cells = f"{row['models']:,} | {first} | {row['seconds']:.3g} | {rate:,.0f} | {total / rate:.3g}{mark} | "
+        if "memory_peak_mb" in row:
+            cells += f"{row['memory_before_mb']:.0f} to {row['memory_peak_mb']:.0f}"
+        lines.append(f"| {row['runner']} | {cells} |")
     c = result["certificate"]
     lines += ["", f"Converged {c['converged']:.2%}, singular {c['singular']:.2%}; largest predicted decrease "]
+    above = "" if c["reml_above_lme4"] is None else f"; -2 log L at most {c['reml_above_lme4']:.1e} above lme4's"
     load = f"Load average {result['load_before']:.1f} to {result['load_after']:.1f}."
-    lines[-1] += f"{c['predicted_decrease']:.1e}. {load}"
+    lines[-1] += f"{c['predicted_decrease']:.1e}{above}. On {result['device']}. {load}"
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,8 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
 from .anova import anova as anova
+from .checks import check as check
+from .cross_validation import cross_val as cross_val
 from .datasets import load_dataset as load_dataset
 from .embedding import deviance as deviance
 from .embedding import estimate as estimate
@@ -11,6 +13,18 @@ from .emmeans import emmeans as emmeans
 from .errors import ConvergenceWarning as ConvergenceWarning
 from .errors import RankWarning as RankWarning
 from .errors import SingularFitWarning as SingularFitWarning
+from .families import AR1 as AR1
+from .families import BoundaryAvoiding as BoundaryAvoiding
+from .families import CompoundSymmetry as CompoundSymmetry
+from .families import Diagonal as Diagonal
+from .families import HomogeneousDiagonal as HomogeneousDiagonal
+from .families import Kernel as Kernel
+from .families import Known as Known
+from .families import Structure as Structure
+from .families import Unstructured as Unstructured
+from .hlm import hlm_augment as hlm_augment
+from .hlm import hlm_influence as hlm_influence
+from .hlm import hlm_resid as hlm_resid
 from .many import Many as Many
 from .model import Model as Model
 from .model import compile as compile

@@ -6,11 +6,14 @@ import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pandas as pd
 from scipy import special
 
+from .covariance import has_prior
 from .design import Design, Factor
+from .grouping import natural_names, new_effects
 from .hypotheses import Coefficients
 from .terms import Terms, variables
 
@@ -58,6 +61,8 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     """
     if len(fits) < 2:
         raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
+    if wrong := [a for a in fits if not hasattr(a, "model")]:
+        raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
     for a, b in itertools.pairwise(fits):
         _check_same_data(a.model.design, b.model.design)
     ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)
@@ -92,6 +97,8 @@ def _compare(small, big, nsim, seed):
 
 
 def _check_methods(fits):
+    if any(has_prior([factor.block for factor in f.model.design.factors]) for f in fits):
+        raise ValueError("estimates with a prior do not maximise the likelihood: fit without it to compare likelihoods")
     methods = {f.method for f in fits}
     if len(methods) > 1:
         raise ValueError("the fits are by ML and by REML, which do not compare: use refit=True, or one method for all")
@@ -124,11 +131,31 @@ def _nested(small: Fit, big: Fit) -> str:
     if outside.any():
         names = [repr(a.columns[j]) for j in np.flatnonzero(outside)]
         return f"the larger model's fixed part lacks {', '.join(names)} of the smaller's"
+    if name := _tied_otherwise(a, b):
+        return f"the covariance structure of {name!r} in the larger model does not include the smaller's"
     probes = np.random.default_rng(0).normal(size=(len(a.y), PROBES))
     mine, theirs = _covariance_terms(a, probes), _covariance_terms(b, probes)
     if _outside(np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])).any():
         return "the larger model's random effects cannot reproduce the smaller's"
     return ""
+
+
+def _tied_otherwise(a: Design, b: Design) -> str | None:
+    """A factor of both whose structure in b is not known to allow for all that it may be in a."""
+    theirs = {f.name: f for f in b.factors}
+    for f in a.factors:
+        g = theirs.get(f.name)
+        same = g is not None and (f.within, f.across) == (g.within, g.across) and _same_arrays(f.K, g.K)
+        freed = g is not None and f.across is None and not g.is_structured  # its structure is lifted
+        if (f.is_structured or (g is not None and g.is_structured)) and not (same or freed):
+            return f.name
+    return None
+
+
+def _same_arrays(a, b) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def _outside(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -176,7 +203,9 @@ def _boundary_pvalue(a: Fit, b: Fit, statistic: float, naive: float) -> float:
     added = sum(map(len, big.values())) - sum(map(len, small.values()))
     if added == 0:  # correlations alone are not at a boundary
         return naive
-    return 0.5 * (_chi2_tail(q - 1, statistic) + _chi2_tail(q, statistic)) if added == 1 else np.nan
+    if added > 1 or any(natural_names(f) for f in b.model.design.factors):
+        return np.nan
+    return 0.5 * (_chi2_tail(q - 1, statistic) + _chi2_tail(q, statistic))
 
 
 def _chi2_tail(df: int, statistic: float) -> float:
@@ -201,7 +230,7 @@ def _simulate(fit, rng):
     design = fit.model.design
     noise = rng.normal(size=len(design.y)) / (1.0 if design.weights is None else np.sqrt(design.weights))
     y = design.X @ fit.fe_params.to_numpy() + fit.sigma * noise + (0.0 if design.offset is None else design.offset)
-    for f, Lam in zip(design.factors, fit.Lambdas, strict=True):
-        b = fit.sigma * rng.normal(size=(len(f.levels), len(Lam))) @ Lam.T
+    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+        b = fit.sigma * new_effects(f, Lam, L, (), rng)
         y += np.einsum("nk,nk->n", f.Z, b[f.codes])
     return y

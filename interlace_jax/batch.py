@@ -5,19 +5,30 @@ fit makes every lane wait for the slowest. Here all lanes take a few steps, then
 into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
 """
 
+import contextlib
 import threading
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from . import estimation, linalg, optimize
+from . import compute, estimation, linalg, optimize
 from .crossproducts import Moments, Response
-from .likelihood import deviance
+from .likelihood import objective
 from .structure import power_of_two
 
-FIRST_ROUND, NEXT_ROUNDS = 8, 4  # steps
-SMALLEST = 32  # lanes in a gathered batch
+
+class Rounds(NamedTuple):
+    """Steps of the first round and of the later ones, and the smallest batch that lanes are gathered into."""
+
+    first: int = 8
+    later: int = 4
+    smallest: int = 32
+
+
+ROUNDS = Rounds()
 
 
 class Lanes(NamedTuple):
@@ -25,6 +36,11 @@ class Lanes(NamedTuple):
 
     shared: Moments | None  # with any response, where only responses differ
     each: Moments | Response  # leading lane axis
+
+    @property
+    def count(self) -> int:
+        """Lanes, those that only fill up included."""
+        return self.each.yy.shape[0]
 
     @property
     def design(self) -> Moments:
@@ -35,6 +51,8 @@ class Lanes(NamedTuple):
     def is_unrolled(self) -> bool:
         """Whether the deviance is computed without LAPACK."""
         layout = self.design.layout
+        if any(b.within is not None or b.across is not None for b in layout.blocks):
+            return False
         return max(layout.q, self.design.p, *(b.k for b in layout.blocks)) <= linalg.UNROLL
 
 
@@ -46,49 +64,72 @@ _one_at_a_time = threading.Lock()
 
 
 def alone(compiled):
-    """A compiled function with batched LAPACK calls, run by one thread at a time, to its end.
+    """A compiled function with batched LAPACK calls: on a CPU one thread at a time runs it, to its end.
 
     jaxlib spreads a batch over XLA's threads from one of these threads, which waits for the others meanwhile: two such
     calls on two threads wait for each other for ever.
     """
 
     def call(*args):
-        with _one_at_a_time:
+        with _one_at_a_time if compute.device().platform == "cpu" else contextlib.nullcontext():
             return jax.block_until_ready(compiled(*args))
 
     return call
 
 
-def over_lanes(function):
-    """Compile function(moments, reml, *arrays of one lane) for all lanes at once."""
+def over_lanes(function, size=None):
+    """Compile function(moments, reml, *arrays of one lane) for all lanes at once; on a CPU, for `size` at a time."""
 
     def batched(lanes, reml, *arrays):
-        return jax.vmap(lambda lane, *a: function(_of(lanes.shared, lane), reml, *a))(lanes.each, *arrays)
+        def one(lane):
+            return function(_of(lanes.shared, lane[0]), reml, *lane[1:])
 
-    return alone(jax.jit(batched))
+        if size is None or compute.device().platform != "cpu":
+            return jax.vmap(one)((lanes.each, *arrays))
+        return jax.lax.map(one, (lanes.each, *arrays), batch_size=size)
 
-
-def _start(m, reml, t):
-    return optimize.start(t, estimation.curvature(t, m))
+    return jax.jit(batched)
 
 
 _moment_starts = over_lanes(lambda m, reml: estimation.moment_start(m))
-_begin = over_lanes(_start)
-_settle = over_lanes(lambda m, reml, t: estimation.settle(t, m, reml))
-_finish = over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended))
+_begin = over_lanes(lambda m, reml, t: optimize.start(t, estimation.curvature(t, m)))
+_settle = alone(over_lanes(lambda m, reml, t: estimation.settle(t, m, reml)))
+_finish = alone(over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended)))
 
 
 @jax.jit
 def _advance(lanes, reml, states, trips):
+    """States after so many steps, and what the host looks at (r, 2 d + 4): one array, as every transfer costs."""
+
     def one(lane, state):
         m = _of(lanes.shared, lane)
-        value_and_grad = jax.value_and_grad(lambda t: deviance(t, m, reml))
+        value_and_grad = jax.value_and_grad(lambda t: objective(t, m, reml))
         return optimize.step(value_and_grad, state, optimize.tolerance(state.x.dtype))
 
-    return jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
+    states = jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
+    numbers = (states.f, states.predicted_decrease, states.steps, states.status)
+    return states, jnp.column_stack([states.x, states.g, *(a.astype(states.x.dtype) for a in numbers)])
 
 
 _advance_alone = alone(_advance)
+
+
+class Ended(NamedTuple):
+    """How the searches of lanes ended."""
+
+    x: np.ndarray  # (r, d)
+    g: np.ndarray  # (r, d)
+    f: np.ndarray  # (r,)
+    predicted_decrease: np.ndarray  # (r,)
+    steps: np.ndarray  # (r,)
+    status: np.ndarray  # (r,)
+
+    @classmethod
+    def read(cls, packed: np.ndarray) -> "Ended":
+        """From what `_advance` packs."""
+        d = (packed.shape[1] - 4) // 2
+        f, gain, steps, status = packed[:, 2 * d :].T
+        return cls(packed[:, :d], packed[:, d : 2 * d], f, gain, steps.astype(np.int32), status.astype(np.int32))
 
 
 @jax.jit
@@ -96,9 +137,9 @@ def _take(tree, index):
     return jax.tree.map(lambda a: a[index], tree)
 
 
-def _gathered(tree, index):
+def _gathered(tree, index, smallest):
     """The lanes of an index, padded to the next power of two with copies of the first."""
-    size = max(SMALLEST, power_of_two(len(index)))
+    size = max(smallest, power_of_two(len(index)))
     return _take(tree, np.concatenate([index, np.full(size - len(index), index[0])]))
 
 
@@ -112,27 +153,46 @@ def _put(whole, index, part):
         to[index] = new
 
 
-def _search(lanes: Lanes, reml, t) -> optimize.Bfgs:
-    """BFGS of every lane from t (r, d); NumPy leaves."""
+def _lowered(lanes: Lanes, dtype) -> Lanes:
+    """The lanes in another precision. Their responses have unit scale: the deviance's constants take digits."""
+    ones = jnp.ones_like(lanes.each.scale)
+    each = lanes.each._replace(scale=ones) if lanes.shared is not None else replace(lanes.each, scale=ones)
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else a, lanes._replace(each=each))
+
+
+def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
+    """BFGS of every lane from t (r, d)."""
+    if dtype == "float64":
+        return _in_rounds(lanes, reml, t, rounds)
+    lanes, t = _lowered(lanes, dtype), jnp.asarray(t, dtype)
+    with compute.float32():
+        return jax.tree.map(lambda a: a.astype(float) if a.dtype == dtype else a, _in_rounds(lanes, reml, t, rounds))
+
+
+def _in_rounds(lanes, reml, t, rounds):
     advance = _advance if lanes.is_unrolled else _advance_alone
-    states, waiting, trips = _begin(lanes, reml, t), np.arange(t.shape[0]), FIRST_ROUND
-    result = jax.tree.map(np.array, states)
+    states, waiting, trips = _begin(lanes, reml, t), np.arange(t.shape[0]), rounds.first
+    whole = None
     while len(waiting):
-        states = advance(lanes, reml, states, trips)
-        host = _first(states, len(waiting))
-        _put(result, waiting, host)
-        left = np.flatnonzero(host.status == optimize.RUNNING)
-        waiting, trips = waiting[left], NEXT_ROUNDS
+        states, packed = advance(lanes, reml, states, trips)
+        packed = np.array(packed)[: len(waiting)]
+        whole = packed if whole is None else whole
+        whole[waiting] = packed
+        left = np.flatnonzero(Ended.read(packed).status == optimize.RUNNING)
+        waiting, trips = waiting[left], rounds.later
         if len(left):
-            states, each = _gathered((states, lanes.each), left)
+            states, each = _gathered((states, lanes.each), left, rounds.smallest)
             lanes = lanes._replace(each=each)
-    return result
+    return Ended.read(whole)
 
 
-def fit_lanes(lanes: Lanes, reml, t=None) -> estimation.Estimate:
-    """`estimation.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves. t (r, d): starts."""
+def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> estimation.Estimate:
+    """`estimation.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves.
+
+    t (r, d): starts. dtype: of the search; what is done once a lane, the boundary and the estimate, is in float64.
+    """
     t = np.asarray(_moment_starts(lanes, reml) if t is None else t)
-    found = _search(lanes, reml, t)
+    found = _search(lanes, reml, t, rounds, dtype)
     t, steps = np.array(found.x), np.array(found.steps)
     waiting = np.arange(len(t))
     for _ in range(estimation.attempts(lanes.design.layout.blocks)):
@@ -140,13 +200,13 @@ def fit_lanes(lanes: Lanes, reml, t=None) -> estimation.Estimate:
         waiting = waiting[near]
         if not len(waiting):
             break
-        each, at = _gathered((lanes.each, t), waiting)
+        each, at = _gathered((lanes.each, t), waiting, rounds.smallest)
         settled = _first(_settle(Lanes(lanes.shared, each), reml, at), len(waiting))
         t[waiting] = settled.t
         waiting = waiting[settled.restart]
         if len(waiting):
-            each, at = _gathered((lanes.each, t), waiting)
-            again = _first(_search(Lanes(lanes.shared, each), reml, at), len(waiting))
+            each, at = _gathered((lanes.each, t), waiting, rounds.smallest)
+            again = _first(_search(Lanes(lanes.shared, each), reml, at, rounds, dtype), len(waiting))
             _put(found, waiting, again)
             t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
     return jax.tree.map(np.asarray, _finish(lanes, reml, t, found.g, found.predicted_decrease, steps, found.status))

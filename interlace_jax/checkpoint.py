@@ -8,29 +8,32 @@ from pathlib import Path
 
 import pandas as pd
 
+from .batch import Rounds
 from .sources import Designs, Responses
 
 
 class Store:
     """Finished chunks in a folder; a file is complete or not there.
 
-    Their size is kept with them and used again: it depends on the machine, and with it the last digits of the results.
+    What a chunk is, and how its lanes are gathered, is kept with them and used again: it depends on the machine, and
+    with it the last digits of the results.
     """
 
     def __init__(self, folder: Path, work: Responses | Designs, method: str):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, plan = folder, folder / "run.json"
-        mine = dict(formula=str(work.formula), method=method, models=len(work.labels), data=work.fingerprint())
+        mine = dict(formula=str(work.formula), method=method, dtype=str(work.dtype), models=len(work.labels))
+        mine |= dict(data=work.fingerprint())
         if plan.exists():
             found = json.loads(plan.read_text())
-            work.size = found.pop("size")
+            work.size, work.rounds = found.pop("size"), Rounds(*found.pop("rounds"))
             if other := [name for name in mine if mine[name] != found[name]]:
                 raise ValueError(
                     f"the checkpoint {str(folder)!r} belongs to another run: its {other[0]} is {found[other[0]]!r}, "
                     f"here it is {mine[other[0]]!r}; give this run a folder of its own"
                 )
         else:
-            _write(plan, lambda path: path.write_text(json.dumps(mine | dict(size=work.size))))
+            _write(plan, lambda path: path.write_text(json.dumps(mine | dict(size=work.size, rounds=work.rounds))))
 
     def _path(self, i: int) -> Path:
         return self.folder / f"chunk-{i:06d}.parquet"

@@ -6,7 +6,9 @@ Nothing of it outlives a call: JAX's configuration and the BLAS threads are as t
 import contextlib
 import functools
 import os
+import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,50 @@ def run(function, *args):
 def float64():
     """JAX's 64-bit context; a thread of its own must enter it for itself."""
     return jax.enable_x64(True)
+
+
+def float32():
+    """The context in which no constant widens what is in single precision."""
+    return jax.enable_x64(False)
+
+
+def device() -> jax.Device:
+    """Where compiled code runs: JAX's default device."""
+    return _devices()[0]
+
+
+def _devices() -> list[jax.Device]:
+    chosen = jax.config.jax_default_device
+    return [chosen] if isinstance(chosen, jax.Device) else jax.local_devices(backend=chosen)
+
+
+def accelerator_memory() -> int | None:
+    """Bytes that an accelerator lends to JAX; None on a processor."""
+    return None if device().platform == "cpu" else (device().memory_stats() or {}).get("bytes_limit", 2**33)
+
+
+def workers() -> list[jax.Device]:
+    """The device of every thread that is to run: one thread a core, or two an accelerator, where one prepares."""
+    devices = _devices()
+    return devices * (2 if device().platform != "cpu" else max(1, (os.cpu_count() or 1) // len(devices)))
+
+
+def spread(function, jobs):
+    """Yield function(job) for all jobs in order, computed on all local devices, unless JAX's default device is set."""
+    free: queue.SimpleQueue = queue.SimpleQueue()
+    for one in workers():
+        free.put(one)
+
+    def run_one(job):
+        place = free.get()
+        try:
+            with float64(), jax.default_device(place):
+                return function(job)
+        finally:
+            free.put(place)
+
+    with session(), ThreadPoolExecutor(free.qsize()) as pool:
+        yield from pool.map(run_one, jobs)
 
 
 @contextlib.contextmanager

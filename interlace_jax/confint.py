@@ -14,9 +14,12 @@ import pandas as pd
 from scipy import special
 
 from .compute import run
+from .covariance import has_prior
 from .design import Design
+from .errors import listed
+from .grouping import natural_names
 from .profile import Limit, Question, limits
-from .variances import check_level, component_name, component_pairs, components
+from .variances import check_level, component_name, component_pairs, components, structure
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -76,7 +79,10 @@ def profile(
 def _wald(fit: Fit, level: float) -> pd.DataFrame:
     names = pd.Index(fit.model.design.columns, dtype=object)
     beta = fit.coefficients().t_table(np.eye(len(names)), level=level).set_axis(names, axis=0)
-    return pd.concat([components(fit.uncertainty, level), beta])[["lower", "upper"]]
+    tables = [components(fit.uncertainty, level), beta]
+    if any(map(natural_names, fit.model.design.factors)):
+        tables.append(structure(fit.uncertainty, level))
+    return pd.concat(tables)[["lower", "upper"]]
 
 
 # Names ---------------------------------------------------------------------------------------------------------------
@@ -85,7 +91,7 @@ def _wald(fit: Fit, level: float) -> pd.DataFrame:
 class Place(NamedTuple):
     """What a parameter is, and where."""
 
-    kind: str  # "sd", "cor", "sigma" or "beta"
+    kind: str  # "sd", "cor", "structure", "sigma" or "beta"
     factor: int = 0
     i: int = 0  # row of Lambda; the coefficient of "beta"
     j: int = 0  # row that a correlation is with; i of an "sd"
@@ -97,6 +103,7 @@ def places(design: Design) -> dict[str, Place]:
     for g, f in enumerate(design.factors):
         for j, i in sorted(component_pairs(f.sizes)):
             found[component_name(f, j, i)] = Place("sd" if i == j else "cor", g, i, j)
+        found |= {name: Place("structure", g) for name in natural_names(f)}
     return found | {"sigma": Place("sigma")} | {name: Place("beta", i=i) for i, name in enumerate(design.columns)}
 
 
@@ -112,6 +119,20 @@ def _chosen(design: Design, parm: Any) -> list[str]:
         if name not in known and name not in groups:
             raise ValueError(f"there is no parameter {name!r}; there are {', '.join(map(repr, known))}")
     return list(dict.fromkeys(name for chosen in wanted for name in groups.get(chosen, [chosen])))
+
+
+def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place]) -> None:
+    """Refuse profiles that are not defined, or not of one coordinate."""
+    others = 'use method="wald" or "boot"'
+    if has_prior([f.block for f in design.factors]):
+        raise ValueError(f"a profile is of the likelihood alone, but these estimates have a prior too: {others}")
+    tied = {g for g, f in enumerate(design.factors) if not f.block.is_pattern}
+    of_factors = [(name, known[name]) for name in names if known[name].kind in ("sd", "cor", "structure")]
+    if refused := [name for name, place in of_factors if place.kind == "structure" or place.factor in tied]:
+        raise ValueError(
+            f"there are no profiles of the parameters of covariance structures: {listed(refused)}; {others}, "
+            "or choose others by parm"
+        )
 
 
 # Profiles ------------------------------------------------------------------------------------------------------------
@@ -133,6 +154,7 @@ class Profiles:
         if criterion not in CRITERIA:
             raise ValueError(f"criterion must be 'ML' or 'REML', not {criterion!r}")
         known = places(fit.model.design)
+        _check_profiles(fit.model.design, names, known)
         self.m, self.names, self.places = fit.model.moments, names, [known[name] for name in names]
         self.criteria = {name: "ML" if known[name].kind == "beta" else criterion for name in names}
         centres = {method: _Centre(fit.by(method)) for method in set(self.criteria.values())}

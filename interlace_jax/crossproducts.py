@@ -9,16 +9,18 @@ therefore constants under differentiation:
 
 With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps its zero columns, so that theta is a
 linear function of the conditioned parameters. Rescaling a predictor leaves Z~ as it was, shifting one rotates it.
+Where the levels of a factor covary, A takes the size of K too: 1/n of its Z~'WZ~, weighted by K_ii, is I.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.scipy.linalg import solve_triangular
 
+from .covariance import shape_start
 from .structure import Layout, Plan
 
 COLLINEAR = 1e-9  # below this relative size of its pivots a term is scaled by columns instead of made orthonormal
@@ -44,6 +46,7 @@ class Moments:
     n: jax.Array  # () rows of positive weight
     log_weights: jax.Array  # () sum of log w
     A: tuple[jax.Array, ...]  # per block (k, k), lower triangular
+    K: tuple[Any, ...]  # per block what its covariance across levels is made of; None where there is none
     R: jax.Array  # (p, p) upper triangular
     beta0: jax.Array  # (p,)
     scale: jax.Array  # () s
@@ -66,6 +69,7 @@ class Basis(NamedTuple):
     w: jax.Array  # (n,)
     n: jax.Array  # () rows of positive weight
     A: tuple[jax.Array, ...]
+    K: tuple[Any, ...]
     R: jax.Array
 
 
@@ -79,13 +83,14 @@ class Response(NamedTuple):
     scale: jax.Array
 
 
-def moments(plan: Plan, y, X, Z, weights=None, offset=None) -> Moments:
+def moments(plan: Plan, y, X, Z, weights=None, offset=None, K=None) -> Moments:
     """Cross-products of the rows; pure, and differentiable in every array.
 
     plan: `structure.plan` of the level codes. y (n,). X (n, p) of full column rank. Z: per factor, in the order the
     plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of weight zero are left out. offset (n,).
+    K: per factor the arrays that the covariance of its levels is made of, or None.
     """
-    basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights)
+    basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights, K)
     y = y if offset is None else y - offset
     response = jax.tree.map(lambda a: a[0], respond(plan, basis, y[:, None]))
     return assemble(plan, basis, response)
@@ -93,35 +98,69 @@ def moments(plan: Plan, y, X, Z, weights=None, offset=None) -> Moments:
 
 def assemble(plan: Plan, basis: Basis, response: Response) -> Moments:
     """The moments of a conditioned design and one response to it."""
-    log_weights = jnp.sum(jnp.log(jnp.where(basis.w > 0, basis.w, 1.0)))
-    constants = dict(n=basis.n, log_weights=log_weights, A=basis.A, R=basis.R)
-    return Moments(plan.layout, **_design_products(plan, *basis[:3]), **response._asdict(), **constants)
+    constants = dict(n=basis.n, log_weights=log_weights(basis.w), A=basis.A, K=basis.K, R=basis.R)
+    return Moments(plan.layout, **design_products(plan, *basis[:3]), **response._asdict(), **constants)
 
 
-def condition(plan: Plan, X, Z, w) -> Basis:
+def log_weights(w):
+    """Sum of log w over the rows of positive weight."""
+    return jnp.sum(jnp.log(jnp.where(w > 0, w, 1.0)))
+
+
+def condition(plan: Plan, X, Z, w, K=None) -> Basis:
     """Make the columns of X (n, p) and of every term of Z orthonormal."""
-    blocks, order = plan.layout.blocks, plan.layout.order
     n = jnp.sum(w > 0).astype(X.dtype)
-    root = jnp.sqrt(jnp.where(w > 0, w, 1.0)) * (w > 0)
-    R = stop_gradient(jnp.linalg.qr(root[:, None] * X, mode="r")) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
-    Z = [Z[order.index(j)] for j in range(len(Z))]
-    A = tuple(stop_gradient(_conditioner(z, root, n, block)) for z, block in zip(Z, blocks, strict=True))
+    root = root_weights(w)[:, None]
+    R = stop_gradient(jnp.linalg.qr(root * X, mode="r")) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
+    K = eliminated_order(plan.layout, K)
+    A = conditioners(plan, [root * z for z in Z], n, K)
+    return apply_constants(plan, X, Z, w, n, A, K, R)
+
+
+def root_weights(w):
+    """Square roots of weights (n,), differentiable at 0."""
+    return jnp.sqrt(jnp.where(w > 0, w, 1.0)) * (w > 0)
+
+
+def eliminated_order(layout: Layout, K) -> tuple[Any, ...]:
+    """What K is made of by block, from a sequence by factor or None."""
+    return tuple(None if K is None else K[layout.order.index(j)] for j in range(len(layout.blocks)))
+
+
+def conditioners(plan: Plan, Z, n, K) -> tuple[jax.Array, ...]:
+    """A of every block, from weighted columns Z (any number of rows, k) with the cross-products of n rows."""
+    order, blocks = plan.layout.order, plan.layout.blocks
+    each = enumerate(zip(blocks, K, strict=True))
+    return tuple(
+        stop_gradient(_conditioner(Z[order.index(j)], n, block) * _size_across(block, data))
+        for j, (block, data) in each
+    )
+
+
+def apply_constants(plan: Plan, X, Z, w, n, A, K, R) -> Basis:
+    """Rows conditioned by the constants A and R of a design with n rows of positive weight."""
+    Z = [Z[plan.layout.order.index(j)] for j in range(len(Z))]
     Z = tuple(solve_triangular(a, z.T, trans=1, lower=True).T for a, z in zip(A, Z, strict=True))
-    return Basis(solve_triangular(R, X.T, trans=1).T if X.shape[1] else X, Z, w, n, A, R)
+    return Basis(solve_triangular(R, X.T, trans=1).T if X.shape[1] else X, Z, w, n, A, K, R)
 
 
 def respond(plan: Plan, basis: Basis, Y) -> Response:
     """Cross-products of responses Y (n, r) with the design; every array of the result has a leading axis r."""
-    layout, codes, t = plan.layout, plan.codes, plan.layout.chain
-    X, Z, w, n = basis[:4]
-    wX = w[:, None] * X
-    b0 = stop_gradient(wX.T @ Y)
-    Y = Y - X @ b0
-    size = jnp.max(jnp.abs(Y), 0)
+    X, _, w, n = basis[:4]
+    b0 = stop_gradient((w[:, None] * X).T @ Y)
+    residual = Y - X @ b0
+    size = jnp.max(jnp.abs(residual), 0)
     size = jnp.where(size > 0, size, 1.0)  # first, or squares under- and overflow
-    scale = stop_gradient(size * jnp.sqrt(jnp.sum(w[:, None] * (Y / size[None]) ** 2, 0) / n))
-    scale = jnp.where(scale > 0, scale, 1.0)
-    Y = Y / scale[None]
+    scale = stop_gradient(size * jnp.sqrt(jnp.sum(w[:, None] * (residual / size[None]) ** 2, 0) / n))
+    return response_products(plan, basis, Y, b0, jnp.where(scale > 0, scale, 1.0))
+
+
+def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
+    """`respond` with given constants: least-squares coefficients b0 (p, r) of the basis, and scale (r,)."""
+    layout, codes, t = plan.layout, plan.codes, plan.layout.chain
+    X, Z, w = basis[:3]
+    wX = w[:, None] * X
+    Y = (Y - X @ b0) / scale[None]
     wY = w[:, None] * Y
 
     def by_level(z, code, levels):
@@ -135,12 +174,20 @@ def respond(plan: Plan, basis: Basis, Y) -> Response:
     return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale)
 
 
-def _conditioner(Z, root, n, block):
-    """Lower triangular A with A'A = Z'WZ / n term by term: the reversed R of a QR of the reversed columns."""
+def _size_across(block, K):
+    """Root mean square over the levels of the SDs that K gives them; 1 without K."""
+    if block.across is None:
+        return 1.0
+    start = jnp.asarray(shape_start(block)[1], jax.tree.leaves(K)[0].dtype)
+    return jnp.sqrt(jnp.mean(jnp.sum(block.across.root(start, K) ** 2, 1)))
+
+
+def _conditioner(Z, n, block):
+    """Lower triangular A with A'A = Z'Z / n term by term: the reversed R of a QR of the reversed columns."""
     A = jnp.zeros((block.k, block.k), Z.dtype)
     start = 0
     for size in block.sizes:
-        columns = root[:, None] * Z[:, start : start + size] / jnp.sqrt(n)
+        columns = Z[:, start : start + size] / jnp.sqrt(n)
         rms = jnp.sqrt(jnp.sum(columns**2, 0))
         scales = jnp.where(rms > 0, rms, 1.0)[None]
         a = jnp.linalg.qr((columns / scales)[:, ::-1], mode="r")[::-1, ::-1]
@@ -169,7 +216,8 @@ def _core_columns(layout, codes):
     ]
 
 
-def _design_products(plan, X, Z, w):
+def design_products(plan: Plan, X, Z, w) -> dict[str, Any]:
+    """The part of the moments that does not depend on the response; sums over rows, so that chunks of them add up."""
     layout, codes, t = plan.layout, plan.codes, plan.layout.chain
     q, p, dense = layout.q, X.shape[1], not layout.entries
     columns = _core_columns(layout, codes)

@@ -8,19 +8,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
+from .cov import structured, tied_factors
 from .errors import RankWarning, listed
 from .formula import Formula
 from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
-from .grouping import Factor, codes_in, grouping_factors
+from .grouping import Factor, codes_in, factorized, grouping_factors
 from .matrices import (
     Matrices,
     Part,
+    absent_factors,
     check_types,
     find_gaps,
     model_matrices,
@@ -67,8 +69,25 @@ class Design:
 
     @property
     def groups(self) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
-        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them."""
+        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them.
+
+        Without covariance structures: give `cov` in place of the sizes there.
+        """
         return [(f.codes, f.Z, f.sizes) for f in self.factors]
+
+
+class Evaluated(NamedTuple):
+    """What a formula makes of the rows used."""
+
+    matrices: Matrices
+    specs: ModelSpecs | None
+    coded: Mapping[str, tuple[np.ndarray, pd.Index]]
+    "By grouping variable: code (n,) of every row, and the sorted levels."
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    index: pd.Index
+    rows: np.ndarray
+    n_dropped: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +97,7 @@ class NewDesign:
     X: np.ndarray = field(repr=False)
     "(n, p)"
     Z: tuple[np.ndarray, ...] = field(repr=False)
-    "(n, k) per factor of the design; 0 in rows with missing values."
+    "(n, k) per factor asked for; 0 in rows with missing values."
     codes: tuple[np.ndarray, ...] = field(repr=False)
     "(n,) int32 per factor; -1 for levels that the fit has not seen."
     offset: np.ndarray | None = field(repr=False)
@@ -96,6 +115,7 @@ def build(
     na_action: str = "drop",
     response: bool = True,
     context: Mapping[str, Any] | None = None,
+    cov: Mapping[str, Any] | None = None,
 ) -> Design:
     """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never modified).
 
@@ -103,6 +123,7 @@ def build(
     na_action: "drop" leaves out rows with a missing value in any column used; "raise" refuses them.
     response: False leaves the left side alone (y is None).
     context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the formula may use.
+    cov: covariance structures by the name of the grouping factor.
 
     Fixed columns that depend linearly on those before them are left out with a warning, as R does.
     Raises ValueError or TypeError, naming the column or term, when the data do not determine the model.
@@ -125,18 +146,27 @@ def build(
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift)
     rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
+    if absent := absent_factors(parts["X"], columns, matrices["X"][1]):
+        warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift = (v if v is None else v[rows] for v in (w, shift))
-    y, name = response_of(matrices["y"], parts["y"]) if response else (None, formula.response)
-    X, names = matrices["X"]
-    kept = _independent_columns(X if w is None else X * np.sqrt(w)[:, None])
+    index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
+    index = index if len(rows) == len(index) else index[rows]
+    coded = factorized(columns, formula.terms)
+    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped), offset, cov)
+
+
+def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] | None = None) -> Design:
+    """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
+    y, name = response_of(e.matrices["y"], parts_of(formula)["y"]) if "y" in e.matrices else (None, formula.response)
+    X, names = e.matrices["X"]
+    kept = independent_columns(X if e.weights is None else X * np.sqrt(e.weights)[:, None])
     dropped = tuple(name for j, name in enumerate(names) if j not in kept)
     if dropped:
         warnings.warn(_alias_message(dropped), RankWarning, stacklevel=2)
         X, names = X[:, kept], tuple(names[j] for j in kept)
-    if len(rows) <= len(names):
-        raise ValueError(f"{len(rows)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    factors = grouping_factors(formula.terms, matrices, columns, len(rows))
-    index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
+    if len(X) <= len(names):
+        raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
+    factors = grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov))
     return Design(
         formula=formula,
         response=name,
@@ -144,15 +174,15 @@ def build(
         X=X,
         columns=names,
         dropped_columns=dropped,
-        weights=w,
-        offset=shift,
-        factors=factors,
-        index=index if len(rows) == len(index) else index[rows],
-        rows=rows,
-        n_dropped=n_dropped,
+        weights=e.weights,
+        offset=e.offset,
+        factors=structured(factors, cov),
+        index=e.index,
+        rows=e.rows,
+        n_dropped=e.n_dropped,
         kept=np.array(kept, dtype=int),
         offset_column=offset if isinstance(offset, str) else None,
-        specs=specs,
+        specs=e.specs,
     )
 
 
@@ -161,20 +191,25 @@ def new_data(
     data: Any,
     offset: str | Iterable[float] | None = None,
     *,
-    random: bool = True,
+    random: bool | Iterable[str] = True,
+    unknown: Iterable[str] = (),
     context: Mapping[str, Any] | None = None,
 ) -> NewDesign:
     """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no response is needed.
 
     offset: needed again when the fit's was an array; a column is looked up in `data` under the fit's name.
-    random: False leaves grouping factors and slopes alone (Z and codes are empty).
+    random: names of the factors to evaluate (True: all, False: none); the others have no Z and no codes.
+    unknown: names of factors whose levels are not looked up but taken as unseen.
     """
     frame = as_frame(data)
     if offset is None and design.offset_column is None and design.offset is not None:
         raise ValueError("the model was fitted with an offset array; give offset= for the new data, one value per row")
-    terms = design.formula.terms if random else ()
-    parts = parts_of(design.formula)
-    parts = {key: part for key, part in parts.items() if key == "X" or (random and key != "y")}
+    wanted = [f.name for f in design.factors] if random is True else list(random or ())
+    factors = [f for f in design.factors if f.name in wanted]
+    known = {frozenset(f.variables) for f in factors if f.name not in unknown}
+    terms = [term for term in design.formula.terms if frozenset(term.group) in known]
+    keys = {"X"}.union(*(f.parts for f in factors))
+    parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context)
     shift = row_vector(frame, "offset", design.offset_column if offset is None else offset)
 
@@ -187,14 +222,15 @@ def new_data(
     for mask in find_gaps(matrices).values():
         missing[rows[mask]] = True
 
-    factors = design.factors if random else ()
+    def codes(factor: Factor) -> np.ndarray:
+        return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
+
     X = _spread(matrices["X"][0][:, design.kept], rows, missing, np.nan)
     Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
-    codes = [codes_in(factor, columns)[:, None] for factor in factors]
     return NewDesign(
         X=X,
         Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
-        codes=tuple(_spread(code, rows, missing, -1)[:, 0].astype(np.int32) for code in codes),
+        codes=tuple(_spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors),
         offset=None if shift is None else np.where(missing, np.nan, shift),
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
         missing=missing,
@@ -251,15 +287,16 @@ _CLEARLY_INDEPENDENT = 1e-5
 "Residuals computed from a cross-product are off by about 1e-8 of the norm; above this they need no second look."
 
 
-def _independent_columns(X: np.ndarray) -> list[int]:
+def independent_columns(X: np.ndarray) -> list[int]:
     """The columns that R keeps: scanned from the left, each measured against those kept before it."""
     if X.shape[1] == 0:
         return []
     norms = np.sqrt(np.einsum("ij,ij->j", X, X))
     if norms.all():
-        scaled = X / norms
         try:
-            if np.linalg.cholesky(scaled.T @ scaled).diagonal().min() > _CLEARLY_INDEPENDENT:
+            with np.errstate(over="ignore", invalid="ignore"):
+                correlations = X.T @ X / np.outer(norms, norms)
+            if np.linalg.cholesky(correlations).diagonal().min() > _CLEARLY_INDEPENDENT:
                 return list(range(X.shape[1]))
         except np.linalg.LinAlgError:
             pass
@@ -284,6 +321,20 @@ def _alias_message(dropped: Sequence[str]) -> str:
     )
 
 
+def _absent_message(names: Sequence[str]) -> str:
+    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient"
+
+
 def is_constant(y: np.ndarray) -> bool:
     """Whether a response (n,) does not vary."""
-    return bool(np.ptp(y) <= _CONSTANT * np.abs(y).max())
+    return bool(is_flat(y.min(), y.max()))
+
+
+def is_flat(low, high):
+    """Whether values between two limits are one value, to rounding."""
+    return high - low <= _CONSTANT * np.maximum(abs(low), abs(high))
+
+
+def largest(y: np.ndarray) -> float:
+    """The largest absolute value, without an array of absolute values."""
+    return max(y.max(), -y.min())

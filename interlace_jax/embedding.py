@@ -19,6 +19,7 @@ from .crossproducts import Moments
 from .crossproducts import moments as _moments
 from .estimation import Estimate
 from .estimation import estimate as _estimate
+from .families import pair
 from .likelihood import profile, reduce
 from .modes import modes
 from .structure import parameter_count, plan
@@ -27,18 +28,20 @@ from .structure import parameter_count, plan
 def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments:
     """Cross-products of the rows: all that the functions below need of the data.
 
-    y (n,). X (n, p), of full column rank. groups: per grouping factor `(codes, Z)` or `(codes, Z, sizes)` with codes
-    (n,) concrete integers from 0 (they decide shapes, so they cannot be traced), Z (n, k), and sizes, the numbers of
-    columns of mutually uncorrelated terms: `(2,)` for `(1 + x | g)`, the default, `(1, 1)` for `(1 + x || g)`.
+    y (n,). X (n, p), of full column rank. groups: per grouping factor `(codes, Z)` or `(codes, Z, third)` with codes
+    (n,) concrete integers from 0 (they decide shapes, so they cannot be traced) and Z (n, k). The third is either the
+    numbers of columns of mutually uncorrelated terms, `(2,)` for `(1 + x | g)`, the default, and `(1, 1)` for
+    `(1 + x || g)`; or a covariance structure as `fit` takes in `cov`: `AR1()`, `Known(K)`, `Kernel(...)`, or a tuple.
     weights (n,), zero for rows to leave out. offset (n,).
 
-    Differentiable in y, X, Z, weights and offset.
+    Differentiable in y, X, Z, weights and offset, in a JAX array K and in JAX arrays of a kernel's coordinates. K is
+    then to be positive definite, with a row for each code from 0 to the largest.
     """
     codes = [_codes(c) for c, *_ in groups]
     arrays = _floating((y, X, [Z for _, Z, *_ in groups], weights, offset))
     _check_rows(*arrays, codes)
-    sizes = [tuple(g[2]) if len(g) > 2 else (Z.shape[1],) for g, Z in zip(groups, arrays[2], strict=True)]
-    return _moments(plan(codes, sizes), *arrays)
+    sizes, covariances, K = zip(*map(_structure, groups, arrays[2]), strict=True)
+    return _moments(plan(codes, sizes, covariances=covariances), *arrays, K)
 
 
 def _codes(codes):
@@ -74,9 +77,22 @@ def _check_rows(y, X, Z, weights, offset, codes):
             raise ValueError(f"{name} has shape {a.shape}; y has {n} rows, so it must be {wanted}")
 
 
+def _structure(group, Z):
+    """Sizes of terms, structures within and across levels, and the arrays of the latter."""
+    third = group[2] if len(group) > 2 else (Z.shape[1],)
+    if isinstance(third, tuple | list) and all(isinstance(size, int | np.integer) for size in third):
+        return tuple(third), (None, None), None
+    within, across = pair(third)
+    sizes = (1,) * Z.shape[1] if within is not None and within.independent else (Z.shape[1],)
+    static, K = (None, None) if across is None else (across.static, across.data)
+    return sizes, (within, static), K
+
+
 def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """-2 log L_REML, or -2 log L, at theta (d,): lme4's theta, factors in the order of `groups`.
 
+    Of a structured factor theta has the scale, the free numbers of its structure, and those of K (logs, for a kernel).
+    Priors do not count.
     sigma: residual standard deviation; by default at its optimum. beta (p,): by default at its optimum; if given, the
     likelihood is the full one (reml must be False). Returns a scalar. Differentiable in all of them and in the moments.
     """

@@ -53,7 +53,8 @@ def emmeans(
         raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
     grid, L = _averaged(fit.model.design, frame, values, by + specs)
     shift = 0.0 if fit.model.design.offset is None else float(fit.model.design.offset.mean())
-    return MarginalMeans(grid, L, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift)
+    response = fit.model.design.response
+    return MarginalMeans(grid, L, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift, response)
 
 
 def _values(column: pd.Series) -> list[Any]:
@@ -98,6 +99,7 @@ class MarginalMeans:
     by: tuple[str, ...]
     level: float
     shift: float
+    response: str
 
     @functools.cached_property
     def frame(self) -> pd.DataFrame:

@@ -1,7 +1,10 @@
 """Warnings that say what is the matter with a fit, and words for errors, which are ValueErrors and TypeErrors."""
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 
 class SingularFitWarning(UserWarning):
@@ -20,6 +23,20 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Refuse a value that is none of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+
+
+def whole_number(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or too small a one."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Values as an array of floats."""
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"{name} must be numbers: {err}") from None
 
 
 def listed(names: Iterable[Any], most: int = 10) -> str:

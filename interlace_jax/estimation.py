@@ -11,9 +11,19 @@ from jax.dtypes import float0
 from jax.scipy.linalg import solve_triangular
 
 from . import optimize
-from .covariance import canonical, columns, factors, parameters, to_user, user_blocks
+from .covariance import (
+    canonical_parameters,
+    carriers,
+    columns,
+    conditioned_factors,
+    factors,
+    read,
+    shape_start,
+    to_user,
+    user_blocks,
+)
 from .crossproducts import Moments
-from .likelihood import deviance, profile, reduce
+from .likelihood import Reduced, coefficients, objective, profile, reduce
 from .linalg import inverse
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
@@ -30,16 +40,18 @@ class Estimate:
     """A fitted model as arrays. `theta` and `beta` are on the user's scale, the others as said."""
 
     t: jax.Array  # (d,) conditioned parameters
-    theta: jax.Array  # (d,) lme4's theta
+    theta: jax.Array  # (d,) lme4's theta; of a structured factor its scale and free numbers, then those of K
     beta: jax.Array  # (p,)
     sigma: jax.Array  # () residual standard deviation
     vcov: jax.Array  # (p, p) covariance of beta
-    deviance: jax.Array  # () -2 log L, or -2 log L_REML
-    gradient: jax.Array  # (d,) of the deviance with respect to t
+    deviance: jax.Array  # () -2 log L, or -2 log L_REML, without priors
+    gradient: jax.Array  # (d,) of the deviance, priors included, with respect to t
     predicted_decrease: jax.Array  # () deviance units still to gain, by the optimiser's quadratic model
     steps: jax.Array  # () evaluations
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
     vanishing: list[jax.Array]  # per factor, in the user's order (k,): columns of Lambda that are singular
+
+    noise = 0.0  # standard error of the deviance; not 0 where it is itself estimated
 
     @property
     def converged(self):
@@ -53,8 +65,13 @@ def _diagonals(m: Moments):
     grams, scores = [jnp.einsum("kkm->km", G) for G in m.G], list(m.Zy)
     diagonal = jnp.diagonal(m.XX)
     for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
-        grams.append(diagonal[start:end].reshape(block.levels, block.k).T)
-        scores.append(m.Xy[start:end].reshape(block.levels, block.k).T)
+        G, s = (a[start:end].reshape(block.levels, block.k).T for a in (diagonal, m.Xy))
+        if block.across is not None:  # whose columns are not of unit size
+            total = jnp.sum(G, 1, keepdims=True)
+            size = jnp.where(total > 0, m.n / total, 1.0)
+            G, s = size * G, jnp.sqrt(size) * s
+        grams.append(G)
+        scores.append(s)
     return grams, scores
 
 
@@ -69,7 +86,14 @@ def moment_start(m: Moments):
         spread = jnp.maximum(jnp.sum(G**2, 1) - m.n, 1e-6 * m.n)
         shares.append(jnp.clip((jnp.sum(s**2, 1) - m.n) / spread, 0.02, 0.9))
     residual = jnp.maximum(1.0 - sum(jnp.sum(u) for u in shares), 0.1)
-    return parameters([jnp.diag(jnp.sqrt(u / residual)) for u in shares], m.layout.blocks)
+    return jnp.concatenate([_start(jnp.sqrt(u / residual), b) for u, b in zip(shares, m.layout.blocks, strict=True)])
+
+
+def _start(sd, block):
+    """Parameters of a block whose columns have these SDs (k,) and do not correlate, as far as it can be so."""
+    within, across = shape_start(block)
+    own = read(jnp.diag(sd), block) if block.is_pattern else jnp.append(jnp.sqrt(jnp.sum(sd**2)), within)
+    return jnp.append(own, across) if block.size > block.own else own
 
 
 def curvature(t, m: Moments):
@@ -78,19 +102,40 @@ def curvature(t, m: Moments):
     For Lambda_ij, tr(V^-1 dV V^-1 dV) summed over levels, with K = G / (1 + t_jj^2 G) in place of Z'V^-1 Z.
     """
     found, at = [], 0
-    for block, (G, _) in zip(m.layout.blocks, zip(*_diagonals(m), strict=True), strict=True):
+    for j, (block, G) in enumerate(zip(m.layout.blocks, _diagonals(m)[0], strict=True)):
+        values = t[at : at + block.size]
+        at += block.size
+        if not block.is_pattern or block.across is not None:
+            found.append(_structured_curvature(values, block, m.A[j], m.K[j], G))
+            continue
         places = np.array(block.parameters)
-        own = t[at + np.flatnonzero(places[:, 0] == places[:, 1])] ** 2
+        own = values[np.flatnonzero(places[:, 0] == places[:, 1])] ** 2
         K = G / (1.0 + own[:, None] * G)
         rows, cols = places.T
         found.append(np.where(rows == cols, 4.0, 2.0) * own[cols] * jnp.sum(K[rows] * K[cols], 1))
-        at += len(places)
     return jnp.concatenate(found)
+
+
+def _structured_curvature(values, block, A, K, G):
+    """The same from dSigma = d(Lambda~ Lambda~'), and for the numbers of K from dK."""
+
+    def covariance(values):
+        (Lam,) = conditioned_factors(values, (block,), (A,))
+        L = jnp.eye(1, dtype=values.dtype) if block.across is None else block.across.root(values[block.own :], K)
+        return Lam @ Lam.T, L @ L.T
+
+    (S, _), (dS, dK) = covariance(values), jax.jacfwd(covariance)(values)
+    precision = G / (1.0 + jnp.diagonal(S)[:, None] * G)
+    within = jnp.einsum("abi,am,bm->i", dS**2, precision, precision)
+    if block.size == block.own:
+        return within
+    across = jnp.einsum("mli,am,al,a->i", dK**2, precision, precision, jnp.diagonal(S) ** 2)
+    return within + across
 
 
 def search(m: Moments, reml, t) -> optimize.Bfgs:
     """BFGS on the profiled deviance from t (d,)."""
-    return optimize.minimise(jax.value_and_grad(lambda t: deviance(t, m, reml)), t, curvature(t, m))
+    return optimize.minimise(jax.value_and_grad(lambda t: objective(t, m, reml)), t, curvature(t, m))
 
 
 def near_zero(t, blocks):
@@ -100,7 +145,7 @@ def near_zero(t, blocks):
 
 def attempts(blocks) -> int:
     """Searches to make at most: each restart off a saddle frees one column of Lambda."""
-    return 3 + sum(b.k for b in blocks)
+    return 3 + len(columns(blocks))
 
 
 class Settled(NamedTuple):
@@ -110,7 +155,7 @@ class Settled(NamedTuple):
     restart: jax.Array
 
 
-def settle(t, m: Moments, reml) -> Settled:
+def settle(t, m: Moments, reml, objective=objective) -> Settled:
     """Set diagonal entries of Lambda that are all but zero to exactly zero, and leave saddles.
 
     The deviance is even in each column of Lambda, so a zero column is stationary whether it is a minimum or a saddle.
@@ -121,14 +166,14 @@ def settle(t, m: Moments, reml) -> Settled:
 
     def try_zero(i, carry):
         t, f = carry
-        candidate = _canonical(t.at[diagonals[i]].set(0.0), blocks)
-        value = deviance(candidate, m, reml)
+        candidate = canonical_parameters(t.at[diagonals[i]].set(0.0), blocks)
+        value = objective(candidate, m, reml)
         take = (jnp.abs(t[diagonals[i]]) < NEAR_ZERO) & (value <= f + FREE_RISE)
         return jnp.where(take, candidate, t), jnp.where(take, value, f)
 
-    t = _canonical(t, blocks)
-    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, deviance(t, m, reml)))
-    probed = lax.map(lambda e: jax.grad(deviance)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
+    t = canonical_parameters(t, blocks)
+    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, objective(t, m, reml)))
+    probed = lax.map(lambda e: jax.grad(objective)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
     within, zero = zero_columns(t, blocks)
     curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
     values, vectors = jnp.linalg.eigh(0.5 * (curvature + curvature.T))
@@ -137,15 +182,14 @@ def settle(t, m: Moments, reml) -> Settled:
 
 
 def zero_columns(t, blocks):
-    """Pairs of parameters of one column of Lambda (d, d), and the parameters whose column is zero (d,)."""
+    """Pairs of parameters of one column of Lambda (d, d), and the parameters whose column is zero (d,).
+
+    With a column go the numbers that mean nothing without it.
+    """
     within = np.zeros((t.shape[0],) * 2, bool)
     for c in columns(blocks):
         within[np.ix_(c, c)] = True
-    return within, ~jnp.any(within & (t != 0)[None], 1)
-
-
-def _canonical(t, blocks):
-    return parameters([canonical(Lam) for Lam in factors(t, blocks)], blocks)
+    return within, ~jnp.any(carriers(blocks) & (t != 0)[None], 1)
 
 
 def estimate(m: Moments, reml=True, t0=None) -> Estimate:
@@ -181,7 +225,7 @@ def _optimum_jvp(primals, tangents):
     """The gradient stays 0 along the optimum: H dt = -(d gradient / d m) dm over the columns that are not zero."""
     m, reml, t0 = primals
     t, *ended = _optimum(m, reml, t0)
-    gradient = jax.grad(deviance)
+    gradient = jax.grad(objective)
     _, moved = jax.jvp(lambda m: gradient(t, m, reml), (m,), (tangents[0],))
     _, zero = zero_columns(t, m.layout.blocks)
     free = ~zero
@@ -193,17 +237,21 @@ def _optimum_jvp(primals, tangents):
 
 def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
     """Everything of the estimate that follows from t (d,), and how the search for it ended."""
-    t = _canonical(t, m.layout.blocks)
-    Lams = to_user(factors(t, m.layout.blocks), m.layout, m.A)
+    t = canonical_parameters(t, m.layout.blocks)
+    return describe(t, reduce(t, m), m, reml, gradient, predicted_decrease, steps, status)
+
+
+def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
+    """The estimate at a canonical t (d,) from what is left of the cross-products there."""
+    theta = to_user(t, m.layout, m.A)
     _, zero = zero_columns(t, m.layout.blocks)
-    reduced = reduce(t, m)
     profiled = profile(reduced, m, reml)
     sigma = profiled.sigma
     unscaled = inverse(reduced.XX)
     return Estimate(
         t=t,
-        theta=parameters(Lams, user_blocks(m.layout)),
-        beta=m.beta0 + m.scale * solve_triangular(m.R, unscaled @ reduced.Xy),
+        theta=theta,
+        beta=coefficients(reduced, m),
         sigma=sigma,
         vcov=sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T),
         deviance=profiled.deviance - m.log_weights,
@@ -211,7 +259,7 @@ def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> 
         predicted_decrease=predicted_decrease,
         steps=steps,
         status=status,
-        vanishing=_vanishing(Lams, m),
+        vanishing=_vanishing(factors(theta, user_blocks(m.layout)), m),
     )
 
 

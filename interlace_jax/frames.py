@@ -40,9 +40,9 @@ def _unknown_message(name: str, where: str, columns: list[Any]) -> str:
     names = [str(column) for column in columns]
     folded = {column.lower(): column for column in names}
     near = [folded[match] for match in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     listing = f" The columns are {', '.join(map(repr, names))}." if len(names) <= 20 else ""
-    return f"column {name!r} (in the {where}) is not in the data{hint or ';' if listing else hint}{listing}"
+    return f"column {name!r} (in the {where}) is not in the data{hint}{listing}"
 
 
 def _to_pandas(column: nw.Series) -> pd.Series:
@@ -105,7 +105,7 @@ def check_weights(weights: np.ndarray) -> None:
     if (weights < 0).any():
         raise ValueError(f"the weights are negative in {(weights < 0).sum()} rows; they must be 0 or more")
     if not (weights != 0).any():
-        raise ValueError("the weights are 0 in all rows; at least some must be positive")
+        raise ValueError("the weights are zero in all rows; at least some must be positive")
 
 
 def missing_values(columns: Mapping[str, pd.Series], **vectors: np.ndarray | None) -> dict[str, np.ndarray]:

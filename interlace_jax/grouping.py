@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from . import covariance
+from .compute import run
 from .errors import listed
+from .families import Kernel, Known, Structure
 from .formula import Term
 from .matrices import Matrices, key_of
 from .structure import Block
@@ -38,36 +44,122 @@ class Factor:
     "Sorted levels of each variable."
     keys: np.ndarray = field(repr=False)
     "(m,) position of each level in the full crossing of `variable_levels` (row-major), increasing."
+    within: Structure | None = None
+    "How the columns of a level covary; None: freely within terms."
+    across: Known | Kernel | None = None
+    "How the levels covary, without arrays; None: they do not."
+    K: Any = field(default=None, repr=False)
+    "The arrays of `across`."
 
     @property
-    def parameters(self) -> tuple[tuple[int, int], ...]:
-        """Place (row, column) in Lambda of every entry of theta."""
-        return Block(len(self.levels), self.sizes).parameters
+    def block(self) -> Block:
+        """The factor's shape and structure."""
+        return Block(len(self.levels), self.sizes, self.within, self.across)
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether its effects are tied together beyond terms and correlations."""
+        return self.across is not None or not self.block.is_pattern
 
 
 def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray]:
     """Lambda (..., k, k) of every factor from the user's theta (..., d)."""
-    found, entries = [], iter(np.moveaxis(theta, -1, 0))
-    for f in factors:
-        Lam = np.zeros((*theta.shape[:-1], len(f.columns), len(f.columns)))
-        for i, j in f.parameters:
-            Lam[..., i, j] = next(entries)
+    found, ends = [], np.cumsum([f.block.size for f in factors])
+    for f, values in zip(factors, np.split(theta, ends[:-1], axis=-1), strict=True):
+        if f.block.is_pattern:
+            Lam = np.zeros((*theta.shape[:-1], len(f.columns), len(f.columns)))
+            Lam[(..., *np.array(f.block.parameters).T)] = values[..., : f.block.own]
+        else:
+            lanes = run(_factors_of_lanes, values.reshape(-1, values.shape[-1]), f.block)
+            Lam = lanes.reshape(*theta.shape[:-1], *lanes.shape[-2:])
         found.append(Lam)
     return found
+
+
+def is_nested(inner: Factor, outer: Factor) -> bool:
+    """Whether every level of one factor lies within one level of the other; a factor is nested in itself."""
+    pairs = np.unique(inner.codes.astype(np.int64) * len(outer.levels) + outer.codes)
+    return len(pairs) == len(np.unique(inner.codes))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _factors_of_lanes(theta, block):
+    return jax.vmap(lambda values: covariance.factors(values, (block,))[0])(theta)
+
+
+def level_roots(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray | None]:
+    """Per factor a root L (m, m) of the covariance K = L L' of its levels; None where they do not covary."""
+    ends = np.cumsum([f.block.size for f in factors])
+    parts = zip(factors, np.split(theta, ends[:-1]), strict=True)
+    return [None if f.across is None else run(_root, values[f.block.own :], f.K, f.across) for f, values in parts]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _root(x, K, across):
+    return across.root(x, K)
+
+
+def new_effects(
+    f: Factor, Lam: np.ndarray, L: np.ndarray | None, size: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """Random effects (m, *size, k) of a factor, relative to sigma: draws with covariance L L' (x) Lam Lam'."""
+    u = rng.standard_normal((len(f.levels), *size, len(f.columns)))
+    return (u if L is None else np.tensordot(L, u, 1)) @ Lam.T
+
+
+def natural_names(f: Factor) -> list[str]:
+    """Names of the parameters of a factor's structures: `rho|g`, `length|g`."""
+    within = () if f.block.is_pattern else f.within.names(len(f.columns))
+    across = () if f.across is None else f.across.names
+    return [f"{name}|{f.name}" for name in (*within, *across)]
+
+
+def natural_values(factors: Sequence[Factor], theta: np.ndarray) -> np.ndarray:
+    """The parameters of all structures (..., r), in the order of `natural_names`, from the user's theta (..., d)."""
+    blocks = tuple(f.block for f in factors)
+    if not any(map(natural_names, factors)):
+        return np.empty((*theta.shape[:-1], 0))
+    lanes = run(_natural_of_lanes, theta.reshape(-1, theta.shape[-1]), blocks)
+    return lanes.reshape(*theta.shape[:-1], -1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _natural_of_lanes(theta, blocks):
+    return jax.vmap(lambda values: jnp.concatenate(covariance.natural(values, blocks)))(theta)
+
+
+def theta_names(f: Factor) -> list[str]:
+    """Names of the entries of theta: lme4's `g.(Intercept)`, `g.x.(Intercept)`, `g.x` for those of a Lambda; of a
+    structure its `g.scale` and, as they are searched on a scale of their own, `g.free(rho)`.
+    """
+    free = [f"{f.name}.free({name.rpartition('|' + f.name)[0]})" for name in natural_names(f)]
+    if not f.block.is_pattern:
+        return [f"{f.name}.scale", *free]
+    names = f.columns
+    own = [f"{f.name}.{names[j]}" if i == j else f"{f.name}.{names[i]}.{names[j]}" for i, j in f.block.parameters]
+    return own + free
+
+
+def factorized(columns: Mapping[str, pd.Series], terms: Sequence[Term]) -> dict[str, tuple[np.ndarray, pd.Index]]:
+    """By grouping variable: the code (n,) of every row, and the sorted levels."""
+    return {name: _factorize(columns[name]) for name in dict.fromkeys(name for t in terms for name in t.group)}
 
 
 def grouping_factors(
     terms: Sequence[Term],
     matrices: Matrices,
-    columns: Mapping[str, pd.Series],
+    coded: Mapping[str, tuple[np.ndarray, pd.Index]],
     n: int,
+    tied: Container[str] = (),
 ) -> tuple[Factor, ...]:
-    """Join the terms by factor, in lme4's order: most levels first, ties as written."""
+    """Join the terms by factor, in lme4's order: most levels first, ties as written. coded: as `factorized` gives.
+
+    tied: names of factors whose effects a covariance structure ties together: there may be as many as rows.
+    """
     joined: dict[frozenset[str], list[Term]] = {}
     for term in terms:
         joined.setdefault(frozenset(term.group), []).append(term)
-    coded = {name: _factorize(columns[name]) for name in dict.fromkeys(name for t in terms for name in t.group)}
-    factors = [_factor(group, matrices, coded, n) for group in joined.values()]
+    factors = [_factor(group, matrices, coded, n, tied) for group in joined.values()]
     return tuple(sorted(factors, key=lambda factor: -len(factor.levels)))
 
 
@@ -76,6 +168,7 @@ def _factor(
     matrices: Matrices,
     coded: Mapping[str, tuple[np.ndarray, pd.Index]],
     n: int,
+    tied: Container[str],
 ) -> Factor:
     terms = sorted(terms, key=lambda term: "Intercept" not in matrices[key_of(term)][1])
     variables = terms[0].group
@@ -85,14 +178,14 @@ def _factor(
     for term in terms:
         k = len(matrices[key_of(term)][1])
         sizes += [1] * k if term.independent else [k]
-        _check_size(term, len(levels), k, n)
+        _check_size(term, len(levels), k, np.inf if terms[0].factor in tied else n)
     names = ["(Intercept)" if name == "Intercept" else name for term in terms for name in matrices[key_of(term)][1]]
     _check_duplicates(terms, names)
     return Factor(
         name=terms[0].factor,
         variables=variables,
         levels=levels,
-        codes=codes.astype(np.int32),
+        codes=codes.astype(np.int32, copy=False),
         Z=np.hstack([matrices[key_of(term)][0] for term in terms]) if len(terms) > 1 else matrices[key_of(terms[0])][0],
         columns=tuple(names),
         sizes=tuple(sizes),
@@ -110,7 +203,7 @@ def _check_levels(term: Term, levels: pd.Index) -> None:
         )
 
 
-def _check_size(term: Term, m: int, k: int, n: int) -> None:
+def _check_size(term: Term, m: int, k: int, n: float) -> None:
     if k == 0:
         raise ValueError(f"the term {term.text!r} has no columns; write (1 | {term.factor}) for a random intercept")
     each = 1 if term.independent else k
@@ -136,13 +229,14 @@ def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
     codes, levels = pd.factorize(column)
     if isinstance(levels, pd.CategoricalIndex):
         levels = levels.categories.take(levels.codes)
-    order = _sorted_positions(levels)
+    order = sorted_positions(levels)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank[codes], levels.take(order).rename(None)
 
 
-def _sorted_positions(levels: pd.Index) -> np.ndarray:
+def sorted_positions(levels: pd.Index) -> np.ndarray:
+    """Where the first, second ... of the sorted levels stand."""
     try:
         return np.asarray(levels.argsort())
     except TypeError:  # labels of several types: by type, then by text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,10 +15,13 @@ from formulaic.utils.constraints import LinearConstraints
 from scipy import special
 
 from .compute import run
-from .crossproducts import Moments
 from .estimation import Estimate
 from .inference import Curvature, degrees_of_freedom
-from .kenward_roger import Adjusted, f_approximation, kenward_roger
+from .kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
+
+if TYPE_CHECKING:
+    from .dense import Dense
+    from .large import Iterative
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "normal")
@@ -200,6 +203,8 @@ def wald_test(
 ) -> pd.DataFrame:
     """See `Fit.test`."""
     L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
+    if not len(L):
+        raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
     if joint and len(L) > 1:
         outcome = coefficients.f_test(L, rhs)._asdict()
         del outcome["scale"]
@@ -208,7 +213,12 @@ def wald_test(
 
 
 def coefficients(
-    names: Sequence[str], e: Estimate, m: Moments, reml: bool, rule: str, curvature: Callable[[], Curvature]
+    names: Sequence[str],
+    e: Estimate,
+    core: Dense | Iterative,
+    reml: bool,
+    rule: str,
+    curvature: Callable[[], Curvature],
 ) -> Coefficients:
     """The fixed effects of an estimate under the rule "satterthwaite", "kenward-roger" or "normal".
 
@@ -219,9 +229,12 @@ def coefficients(
     names = tuple(names)
     if rule == "kenward-roger" and not reml:
         raise ValueError('Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"')
+    if rule == "kenward-roger" and (reason := why_not(core.products.layout.blocks)):
+        raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, e.vcov)
     if rule == "satterthwaite":
         return SatterthwaiteCoefficients(names, e.beta, e.vcov, curvature())
-    adjusted = run(_kenward_roger, e.t, np.log(e.sigma), m)
+    core.require_matrix("Kenward-Roger")
+    adjusted = run(_kenward_roger, e.t, np.log(e.sigma), core.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -1,8 +1,8 @@
 """Uncertainty from exact derivatives: variance parameters, functions of all parameters, degrees of freedom.
 
 Everything variance-parameter inference needs comes from the *joint* deviance in x = (t, log sigma), never from the one
-with sigma profiled out. Parameters in zero columns of Lambda are on the boundary and are left out: the deviance and
-every variance are even in them, so that their derivatives vanish.
+with sigma profiled out; priors, where there are any, belong to it. Parameters in zero columns of Lambda are on the
+boundary and are left out: the deviance and every variance are even in them, so that their derivatives vanish.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from .covariance import factors, parameters, to_user, user_blocks
+from .covariance import factors, log_prior, natural, to_user
 from .crossproducts import Moments
 from .estimation import zero_columns
 from .likelihood import profile, reduce
@@ -38,30 +38,50 @@ class Curvature(NamedTuple):
     W: jax.Array  # (d + 1, d + 1) covariance of x, zero for the parameters left out
 
 
-def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
-    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter.
+class Derivatives(NamedTuple):
+    """Second-order facts at an estimate in conditioned units: what takes time to compute, and to compile."""
 
-    One pass of derivatives over one elimination gives all of it: that is what takes time to compile.
+    H: jax.Array  # (d + 1, d + 1) Hessian of the joint deviance in x
+    C: jax.Array  # (p, p) inverse of X~'V^-1 X~ sigma^2
+    dC: jax.Array  # (d, p, p) its derivatives by t
+
+
+def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
+    """One pass of derivatives by t over one elimination; those by log sigma follow from where sigma enters.
+
+    The joint deviance is logdet(t) + nu (log 2 pi + 2 log sigma) + lack(t), with lack = r2(t) / sigma^2.
     """
-    d = t.shape[0]
+
+    def pieces(t):
+        reduced = reduce(t, m)
+        profiled = profile(reduced, m, reml)
+        lack = profiled.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
+        return profiled.logdet + lack - 2.0 * log_prior(t, m), (lack, inverse(reduced.XX))
+
+    def gradient_and_pieces(t):
+        g, (lack, C) = jax.grad(pieces, has_aux=True)(t)
+        return (g, lack, C), (lack, C)
+
+    (H, dlack, dC), (lack, C) = jax.jacfwd(gradient_and_pieces, has_aux=True)(t)
+    cross = -2.0 * dlack[:, None]
+    return Derivatives(jnp.block([[H, cross], [cross.T, 4.0 * lack[None, None]]]), C, jnp.moveaxis(dC, -1, 0))
+
+
+def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
+    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter."""
+    return in_user_units(derivatives(t, log_sigma, m, reml), t, log_sigma, m)
+
+
+def in_user_units(found: Derivatives, t, log_sigma, m: Moments) -> Curvature:
+    """The `curvature` that follows from the derivatives at t (d,) and log sigma."""
     _, zero = zero_columns(t, m.layout.blocks)
     free = jnp.append(~zero, True)
     both = free[:, None] & free[None]
-
-    def criterion(x):
-        reduced = reduce(x[:d], m)
-        return profile(reduced, m, reml).at(x[d]), reduced.XX
-
-    def gradient_and_vcov(x):
-        g, XX = jax.grad(criterion, has_aux=True)(x)
-        half = solve_triangular(m.R, inverse(XX))
-        vcov = jnp.exp(2.0 * x[d]) * solve_triangular(m.R, half.T)
-        return (g, vcov), vcov
-
-    (H, dvcov), vcov = jax.jacfwd(gradient_and_vcov, has_aux=True)(jnp.append(t, log_sigma))
-    W = parameter_covariance(jnp.where(both, H, jnp.eye(d + 1, dtype=H.dtype)))
-    dvcov = jnp.where(free[:, None, None], jnp.moveaxis(dvcov, -1, 0), 0.0)
-    return Curvature(vcov, dvcov, jnp.where(both, W, 0.0))
+    W = parameter_covariance(jnp.where(both, found.H, jnp.eye(len(free), dtype=found.H.dtype)))
+    S = solve_triangular(m.R, jnp.eye(m.p, dtype=m.R.dtype))
+    vcov, dvcov = (jnp.exp(2.0 * log_sigma) * S @ C @ S.T for C in (found.C, found.dC))
+    dvcov = jnp.where(free[:-1, None, None], dvcov, 0.0)
+    return Curvature(vcov, jnp.concatenate([dvcov, 2.0 * vcov[None]]), jnp.where(both, W, 0.0))
 
 
 def degrees_of_freedom(contrasts, c: Curvature):
@@ -105,11 +125,27 @@ class Parameters:
         """Relative covariance matrices Lambda Lambda' (k, k), one a factor."""
         return [Lam @ Lam.T for Lam in factors(self.theta, self.blocks)]
 
+    def structure(self, group: str):
+        """Parameters (r,) of the covariance structures of a grouping factor: those of Lambda, then those of K."""
+        return natural(self.theta, self.blocks)[_place(group, self.groups, "grouping factor")]
+
 
 def _place(name, names, what):
     if name not in names:
         raise ValueError(f"there is no {what} {name!r}; there are {', '.join(map(repr, names))}")
     return names.index(name)
+
+
+def slopes(fn: Callable, at: Parameters, t, layout, A, data=()):
+    """Value (r,) of fn(Parameters, *data) and its derivatives by beta (r, p) and by x = (t, log sigma) (r, d + 1)."""
+    d = t.shape[0]
+
+    def value(beta, x):
+        theta = to_user(x[:d], layout, A)
+        return jnp.atleast_1d(fn(replace(at, beta=beta, theta=theta, sigma=jnp.exp(x[d])), *data))
+
+    x = jnp.append(t, jnp.log(at.sigma))
+    return value(at.beta, x), *jax.jacfwd(value, argnums=(0, 1))(at.beta, x)
 
 
 def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
@@ -118,12 +154,5 @@ def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
     at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated with the variance
     parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the covariance is (r, r).
     """
-    d = t.shape[0]
-
-    def value(beta, x):
-        theta = parameters(to_user(factors(x[:d], layout.blocks), layout, A), user_blocks(layout))
-        return jnp.atleast_1d(fn(replace(at, beta=beta, theta=theta, sigma=jnp.exp(x[d])), *data))
-
-    x = jnp.append(t, jnp.log(at.sigma))
-    by_beta, by_x = jax.jacfwd(value, argnums=(0, 1))(at.beta, x)
-    return value(at.beta, x), by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T
+    value, by_beta, by_x = slopes(fn, at, t, layout, A, data)
+    return value, by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T

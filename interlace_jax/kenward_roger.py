@@ -1,6 +1,6 @@
 """Kenward & Roger's covariance and degrees of freedom of the fixed effects, REML fits only.
 
-    V(phi) = sum_i phi_i V_i,   phi = (every free entry of sigma^2 Lambda Lambda', sigma^2)
+    V(phi) = sum_i phi_i V_i,   phi = (coordinates of every sigma^2 Lambda Lambda' in a basis, sigma^2)
     P_i = -X'V^-1 V_i V^-1 X            = d X'V^-1X / d phi_i
     Q_ij + Q_ji,  Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X,  = d^2 X'V^-1X / d phi_i d phi_j
     tr(V^-1 V_i V^-1 V_j)               = -d^2 log|V| / d phi_i d phi_j
@@ -9,6 +9,7 @@
 
 (Kenward & Roger 1997, Biometrics 53, 983-997; V is linear in phi, so their R_ij vanishes.) The derivatives are taken on
 the cross-products, never on an n x n matrix. The information is the expected one: it is defined at the boundary too.
+The basis of a pattern are its free entries; a structure has one if its covariances are a linear space.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from .covariance import factors
+from .covariance import conditioned_factors, has_prior, roots
 from .crossproducts import Moments
 from .inference import parameter_covariance
 from .likelihood import reduce_covariances
@@ -36,23 +37,23 @@ class Adjusted(NamedTuple):
 
 def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
     """Adjusted covariance of beta at a REML estimate. t (d,) conditioned parameters."""
-    blocks, d = m.layout.blocks, t.shape[0]
+    blocks = m.layout.blocks
     sigma2 = jnp.exp(2.0 * log_sigma) / m.scale**2
-    places = np.array([(g, i, j) for g, b in enumerate(blocks) for i, j in b.parameters])
+    bases = [_basis(block, A) for block, A in zip(blocks, m.A, strict=True)]
+    ends = np.cumsum([len(basis) for basis in bases])
+    d = int(ends[-1])
+    Ks = [None if L is None else L @ L.T for L in roots(t, m)]
 
     def criteria(phi):
         """X~'V^-1X~ and log|V| up to its constant."""
-        Sigmas = []
-        for g, block in enumerate(blocks):
-            mine = np.flatnonzero(places[:, 0] == g)
-            i, j = places[mine, 1], places[mine, 2]
-            S = jnp.zeros((block.k, block.k), phi.dtype).at[i, j].set(phi[mine]).at[j, i].set(phi[mine])
-            Sigmas.append(S / phi[d])
-        reduced = reduce_covariances(Sigmas, m)
+        mine = jnp.split(phi[:d], ends[:-1])
+        Sigmas = [jnp.einsum("i,ijk->jk", part, basis) / phi[d] for part, basis in zip(mine, bases, strict=True)]
+        reduced = reduce_covariances(Sigmas, Ks, m)
         return reduced.XX / phi[d], reduced.logdet + m.n * jnp.log(phi[d])
 
-    Ss = [Lam @ Lam.T for Lam in factors(t, blocks)]
-    phi = jnp.append(sigma2 * jnp.stack([Ss[g][i, j] for g, i, j in places]), sigma2)
+    Lams = conditioned_factors(t, blocks, m.A)
+    coordinates = [_coordinates(Lam @ Lam.T, basis) for Lam, basis in zip(Lams, bases, strict=True)]
+    phi = jnp.append(sigma2 * jnp.concatenate(coordinates), sigma2)
     units = jnp.eye(d + 1, dtype=t.dtype) * sigma2
     rows, columns = np.tril_indices(d + 1)
 
@@ -79,6 +80,33 @@ def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
         return m.scale**2 * solve_triangular(m.R, half.T).T
 
     return Adjusted(to_user(Phi), to_user(adjusted), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
+
+
+def why_not(blocks) -> str | None:
+    """What keeps V from being linear in its parameters, or the fit from being REML; None if nothing does."""
+    if has_prior(blocks):
+        return "with a prior the estimates are not those of REML"
+    within = [b.within for b in blocks if not b.is_pattern and b.within.basis(b.k) is None]
+    across = [b.across for b in blocks if b.across is not None and not b.across.linear]
+    if within or across:
+        return f"the covariance is not linear in the parameters of {type((within + across)[0]).__name__}"
+    return None
+
+
+def _basis(block, A):
+    """Symmetric matrices (f, k, k) that span the conditioned covariances of a block."""
+    if not block.is_pattern:
+        basis = block.within.basis(block.k)
+        return jnp.einsum("ia,fab,jb->fij", A, basis, A) / jnp.sum(A**2)
+    f, (rows, columns) = np.arange(len(block.parameters)), np.array(block.parameters).T
+    basis = np.zeros((len(f), block.k, block.k))
+    basis[f, rows, columns] = basis[f, columns, rows] = 1.0
+    return basis
+
+
+def _coordinates(S, basis):
+    """Those of S (k, k) in a basis (f, k, k)."""
+    return jnp.linalg.solve(jnp.einsum("fij,gij->fg", basis, basis), jnp.einsum("fij,ij->f", basis, S))
 
 
 def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
     y = X beta + sum_g Z_g b_g + eps,   b_g ~ N(0, sigma^2 (I (x) Lambda_g Lambda_g')),   eps ~ N(0, sigma^2 W^-1)
 
+where the levels of a factor covary K_g = L_g L_g' in place of I, and L_g (x) Lambda_g in place of Lambda below;
+
     M(theta) = I + Lambda' Z'WZ Lambda                                                    (never formed whole)
     d(theta) = log|M| + [REML] log|R_X'R_X| + nu (1 + log(2 pi r2 / nu)) - sum(log w),    nu = n or n - p
 
@@ -18,10 +20,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
-from .covariance import factors
+from .covariance import conditioned_factors, log_prior, roots
 from .crossproducts import Moments
-from .linalg import absorb, logdet_quadratic, whiten
+from .linalg import absorb, inverse, logdet_quadratic, whiten
 
 
 class Reduced(NamedTuple):
@@ -44,42 +47,38 @@ def _pass_up(U, V, parent, like):
 
 def reduce(t, m: Moments) -> Reduced:
     """Eliminate the random effects: the chain level by level, then the core."""
-    return _reduce(_FACTOR_FORM, factors(t, m.layout.blocks), m)
+    return reduce_factors(conditioned_factors(t, m.layout.blocks, m.A), roots(t, m), m)
 
 
-def reduce_covariances(Sigmas, m: Moments) -> Reduced:
-    """The same from the relative covariance matrices Lambda~ Lambda~' (k, k) of the blocks.
+def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
+    """The same from the relative factors Lambda~ (k, k) of the blocks, and of the core's the roots of K, or None."""
+    return _reduce(_FACTOR_FORM, Lams, Ls, m)
+
+
+def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
+    """The same from the relative covariances Lambda~ Lambda~' (k, k) of the blocks, and of the core's K, or None.
 
     Slower, but linear in the covariances where it matters: smooth at and across the boundary.
     """
-    return _reduce(_COVARIANCE_FORM, Sigmas, m)
+    return _reduce(_COVARIANCE_FORM, Sigmas, Ks, m)
 
 
 class _Form(NamedTuple):
     """How a factor is eliminated: C'WC = left'right for every pair of blocks."""
 
     level: Callable  # (G, Lambda or Sigma, blocks) -> log-determinant, left and right of every block
-    core: Callable  # (Lambdas or Sigmas of the core, layout, cross-products) -> log-determinant, explained (c, c)
+    core: Callable  # (Lambdas or Sigmas of the core, Ls or Ks, layout, cross-products) -> logdet, explained (c, c)
 
 
-def _reduce(form, given, m):
+def _reduce(form, given, across, m):
     layout, q = m.layout, m.layout.q
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
     S = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
     logdet, S = _eliminate_chain(form, given, m, C, S)
     if q:
-        core_logdet, explained = form.core(given[layout.chain :], layout, S)
+        core_logdet, explained = form.core(given[layout.chain :], across, layout, S)
         logdet, S = logdet + core_logdet, S[q:, q:] - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
-
-
-def _gram(U, V):
-    return jnp.einsum("kam,kbm->ab", U, V)
-
-
-def _pass_up(U, V, parent, like):
-    """Sum U'V of every level into its parent's: (k_h, c, m_h)."""
-    return jnp.zeros_like(like).at[:, :, parent].add(jnp.einsum("qam,qcm->acm", U, V))
 
 
 def _eliminate_chain(form, given, m, C, S):
@@ -120,17 +119,20 @@ def _sparse_update(UE, VE, UC, VC, entries, q):
     return jnp.block([[lower + jnp.tril(lower, -1).T, cross], [cross.T, _gram(UC, VC)]])
 
 
-def _scale_rows(Lams, layout, S):
-    """Lambda' S for the block diagonal Lambda of the core."""
-    if all(block.k == 1 for block in layout.core):
+def _scale_rows(Lams, Ls, layout, S):
+    """(L (x) Lambda)' S for the block diagonal Lambda of the core."""
+    if all(block.k == 1 for block in layout.core) and all(L is None for L in Ls):
         return (
             jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])[:, None]
             * S
         )
     parts = []
-    for Lam, block, start, end in zip(Lams, layout.core, layout.offsets, layout.offsets[1:], strict=False):
+    for Lam, L, block, start, end in zip(Lams, Ls, layout.core, layout.offsets, layout.offsets[1:], strict=False):
         rows = S[start:end].reshape(block.levels, block.k, S.shape[1])
-        parts.append(jnp.einsum("mkc,kj->mjc", rows, Lam).reshape(end - start, S.shape[1]))
+        scaled = jnp.einsum("mkc,kj->mjc", rows, Lam)
+        if L is not None:
+            scaled = jnp.einsum("ml,mjc->ljc", L, scaled)
+        parts.append(scaled.reshape(end - start, S.shape[1]))
     return jnp.concatenate(parts)
 
 
@@ -139,10 +141,11 @@ def _whitened_level(G, Lam, blocks):
     return logdet, U, list(U)
 
 
-def _whitened_core(Lams, layout, S):
+def whitened_core(Lams, Ls, layout, S):
+    """Log-determinant of the core, and what it explains (c, c) of the other rows and columns of S (q + c, q + c)."""
     q = layout.q
-    scaled = _scale_rows(Lams, layout, S[:q])
-    M = _scale_rows(Lams, layout, scaled[:, :q].T).T + jnp.eye(q, dtype=S.dtype)
+    scaled = _scale_rows(Lams, Ls, layout, S[:q])
+    M = _scale_rows(Lams, Ls, layout, scaled[:, :q].T).T + jnp.eye(q, dtype=S.dtype)
     return logdet_quadratic(M, scaled[:, q:])
 
 
@@ -151,14 +154,14 @@ def _absorbed_level(G, Sigma, blocks):
     return logdet, list(blocks), V
 
 
-def _absorbed_core(Sigmas, layout, S):
+def _absorbed_core(Sigmas, Ks, layout, S):
     q = layout.q
-    scaled = _scale_rows(Sigmas, layout, S[:q])
+    scaled = _scale_rows(Sigmas, Ks, layout, S[:q])
     M = scaled[:, :q] + jnp.eye(q, dtype=S.dtype)
     return jnp.linalg.slogdet(M)[1], S[:q, q:].T @ jnp.linalg.solve(M, scaled[:, q:])
 
 
-_FACTOR_FORM = _Form(_whitened_level, _whitened_core)
+_FACTOR_FORM = _Form(_whitened_level, whitened_core)
 _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
 
@@ -194,6 +197,16 @@ def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
     return Profiled(logdet, reduced.yy - explained[0, 0], m.n - jnp.where(reml, m.p, 0), m.scale)
 
 
+def coefficients(reduced: Reduced, m: Moments):
+    """Fixed effects beta (p,) at their optimum, in the user's units."""
+    return m.beta0 + m.scale * solve_triangular(m.R, inverse(reduced.XX) @ reduced.Xy)
+
+
 def deviance(t, m: Moments, reml):
     """Profiled deviance -2 log L of t (d,): beta and sigma at their optimum. NaN where r2 is not positive."""
     return profile(reduce(t, m), m, reml).deviance - m.log_weights
+
+
+def objective(t, m: Moments, reml):
+    """What a fit minimises: the deviance of t (d,), less twice the log-density of the priors where there are any."""
+    return deviance(t, m, reml) - 2.0 * log_prior(t, m)

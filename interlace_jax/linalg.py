@@ -79,6 +79,8 @@ def logdet_inverse(M):
     4/3 q^3 multiplications where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.
     """
     q = M.shape[0]
+    if q <= UNROLL:
+        return _logdet_quadratic_unrolled(M, jnp.eye(q, dtype=M.dtype))
     if q <= LEAF:
         L = jnp.linalg.cholesky(M, symmetrize_input=False)
         return 2.0 * jnp.sum(jnp.log(jnp.diagonal(L))), cho_solve((L, True), jnp.eye(q, dtype=M.dtype))
@@ -128,8 +130,10 @@ def logdet_quadratic(M, C):
     q = M.shape[0]
     if q == 0:
         return jnp.zeros((), M.dtype), jnp.zeros((C.shape[1],) * 2, M.dtype)
-    if q > UNROLL:
-        return _logdet_quadratic(M, C)
-    L = _cholesky_unrolled(M, q)
-    U = jnp.stack(_forward_unrolled(L, C, q))
-    return 2.0 * sum(jnp.log(L[i][i]) for i in range(q)), U.T @ U
+    return (_logdet_quadratic if q > UNROLL else _logdet_quadratic_unrolled)(M, C)
+
+
+def _logdet_quadratic_unrolled(M, C):
+    L = _cholesky_unrolled(M, len(M))
+    U = jnp.stack(_forward_unrolled(L, C, len(M)))
+    return 2.0 * sum(jnp.log(L[i][i]) for i in range(len(M))), U.T @ U

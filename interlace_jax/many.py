@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +13,79 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
+from pandas.api.types import union_categoricals
 from tqdm.auto import tqdm
 
-from . import compute, inference, optimize
-from .batch import fit_lanes, over_lanes
+from . import compute, inference, optimize, processes
+from .batch import alone, fit_lanes, over_lanes
 from .checkpoint import Store
 from .design import Design
 from .errors import one_of
-from .grouping import relative_factors
+from .grouping import natural_names, natural_values, relative_factors, theta_names
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .sources import Chunk, Designs, Responses, filled
 from .variances import component_names, component_pairs
 
+CACHED = 256  # lanes whose second derivatives stay in the processor's cache
+
 
 def run_all(
     work: Responses | Designs, method: str, checkpoint: Any = None, progress: bool | None = None
 ) -> pd.DataFrame:
-    """Fit all chunks, as many at a time as there are cores: one row a model, in order."""
-    store = None if checkpoint is None else Store(Path(checkpoint), work, method)
+    """Fit all chunks, one row a model, in order: on all local devices, and on those of the other processes of a job.
+
+    In a job of several processes (`jax.distributed`), each takes its share of the chunks and gets the whole table.
+    """
+    store = None if checkpoint is None or not processes.is_first() else Store(Path(checkpoint), work, method)
+    work.size, work.rounds = processes.gathered([(work.size, work.rounds)])[0]  # the first process decides on chunks
+    if checkpoint is not None and store is None:
+        store = Store(Path(checkpoint), work, method)
     one = functools.partial(_chunk_table, work, method == "REML", store)
-    with compute.session(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        show = len(work) > 1 if progress is None else progress
-        bar = tqdm(total=len(work.labels), unit="model", disable=not show, desc="fitting", delay=1.0)
-        tables = []
-        for table in pool.map(one, range(len(work))):
-            tables.append(table)
-            bar.update(len(table))
-        bar.close()
-    return pd.concat(tables).sort_index()
+    mine = processes.share(len(work))
+    show = (len(mine) > 1 if progress is None else progress) and processes.is_first()
+    total = len(work.labels) // jax.process_count()
+    bar = tqdm(total=total, unit="model", disable=not show, desc="fitting", delay=1.0)
+    tables = []
+    for table in compute.spread(one, mine):
+        tables.append(table)
+        bar.update(len(table))
+    bar.close()
+    table = _joined(processes.gathered(tables))
+    if "sigma" not in table:
+        raise ValueError(f"none of the {len(table)} models can be fitted; the first: {table['status'].iloc[0]}")
+    return table
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows in order. As strings, a million statuses would take more memory than all numbers."""
+    status = union_categoricals([table["status"] for table in tables], sort_categories=True)
+    table = pd.concat([table.drop(columns="status") for table in tables])
+    table.insert(0, "status", status.remove_unused_categories())
+    return table.sort_index()
 
 
 def _chunk_table(work, reml, store, i) -> pd.DataFrame:
     """Results of one chunk, a row per model, indexed by place."""
     if store is not None and (found := store.read(i)) is not None:
         return found
-    with compute.float64():
-        chunks, failures = work.chunk(i)
-        tables = [_table(chunk, reml, work.start) for chunk in chunks]
+    chunks, failures = work.chunk(i)
+    tables = [_table(chunk, reml, work) for chunk in chunks]
     if failures:
-        nothing = dict(status=[f.reason for f in failures], converged=False, singular=False, nobs=0)
+        nothing = dict(status=pd.Categorical([f.reason for f in failures]), converged=False, singular=False, nobs=0)
         tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))
-    table = pd.concat(tables).sort_index()
+    table = _joined(tables)
     if store is not None:
         store.write(i, table)
     return table
 
 
-def _table(chunk: Chunk, reml: bool, start: np.ndarray | None) -> pd.DataFrame:
-    lanes = len(jax.tree.leaves(chunk.lanes.each)[0])
-    e = fit_lanes(chunk.lanes, reml, None if start is None else np.broadcast_to(start, (lanes, len(start))))
+def _table(chunk: Chunk, reml: bool, work: Responses | Designs) -> pd.DataFrame:
+    start = None if work.start is None else np.broadcast_to(work.start, (chunk.lanes.count, len(work.start)))
+    e = fit_lanes(chunk.lanes, reml, start, work.rounds, work.dtype)
+    status = np.where(e.converged, optimize.CONVERGED, e.status)
     columns = {
-        "status": np.where(e.converged, "converged", np.array(optimize.STATUS)[e.status]),
+        "status": pd.Categorical.from_codes(status, optimize.STATUS),
         "converged": e.converged,
         "singular": np.any(np.concatenate(e.vanishing, 1), 1),
         "nobs": np.broadcast_to(np.asarray(chunk.lanes.design.n, int), e.status.shape),
@@ -84,12 +103,7 @@ def _table(chunk: Chunk, reml: bool, start: np.ndarray | None) -> pd.DataFrame:
 
 
 def _theta_names(design: Design) -> list[str]:
-    """lme4's names: `g.(Intercept)`, `g.x.(Intercept)`, `g.x`."""
-    names = []
-    for f in design.factors:
-        for i, j in f.parameters:
-            names.append(f"{f.name}.{f.columns[j]}" if i == j else f"{f.name}.{f.columns[i]}.{f.columns[j]}")
-    return names
+    return [name for f in design.factors for name in theta_names(f)]
 
 
 # The result -----------------------------------------------------------------------------------------------------------
@@ -143,25 +157,19 @@ class Many:
 
     @functools.cached_property
     def fe_df(self) -> pd.DataFrame:
-        """Degrees of freedom by `df_method`: computed on first access."""
-        found = pd.DataFrame(np.inf, index=range(len(self)), columns=self.fe_params.columns)
-        if self.df_method == "satterthwaite":
-            with compute.session(), ThreadPoolExecutor(os.cpu_count()) as pool:
-                for places, columns, df in itertools.chain(*pool.map(self._chunk_df, range(len(self._work)))):
-                    found.loc[places, columns] = df
-        found = found.set_axis(self._table.index)
-        return found.where(self.fe_params.notna())
+        """Degrees of freedom by `df_method`, computed on first access.
 
-    def _chunk_df(self, i: int):
-        with compute.float64():
-            results = []
-            for places, design, lanes in self._work.chunk(i)[0]:
-                t = self._part("t").to_numpy()[places][:, : len(_theta_names(design))]
-                sigma = self.sigma.to_numpy()[places]
-                every = filled(np.arange(len(places)), len(jax.tree.leaves(lanes.each)[0]))
-                df = np.asarray(_degrees_of_freedom(lanes, self.method == "REML", t[every], np.log(sigma[every])))
-                results.append((places, list(design.columns), df[: len(places)]))
-            return results
+        In a job of several processes each computes its share, so all of them must ask (`fit_many` does so at once).
+        """
+        params = self.fe_params
+        found = np.full(params.shape, np.inf)
+        if self.df_method == "satterthwaite":
+            t, log_sigma = self._part("t").to_numpy(), np.log(self.sigma.to_numpy())
+            one = functools.partial(_chunk_df, self._work, self.method == "REML", t, log_sigma)
+            mine = processes.share(len(self._work))
+            for places, columns, df in itertools.chain(*processes.gathered(list(compute.spread(one, mine)))):
+                found[np.ix_(places, params.columns.get_indexer(columns))] = df
+        return pd.DataFrame(found, params.index, params.columns).where(params.notna())
 
     @property
     def fe_pvalues(self) -> pd.DataFrame:
@@ -171,7 +179,7 @@ class Many:
 
     @property
     def theta(self) -> pd.DataFrame:
-        """Entries of the relative covariance factors Lambda, named as lme4 does."""
+        """Entries of the relative factors Lambda, named as lme4 does; of structures `g.scale`, `g.free(rho)`."""
         return self._part("theta")
 
     @property
@@ -195,7 +203,10 @@ class Many:
 
     @property
     def parameters(self) -> pd.DataFrame:
-        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`."""
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+
+        With covariance structures also theirs, such as `rho|g`.
+        """
         columns = []
         for f, S in zip(self._work.design.factors, self._covariances, strict=True):
             sd = np.sqrt(np.einsum("rkk->rk", S))
@@ -203,8 +214,10 @@ class Many:
                 columns += [
                     sd[:, i] if i == j else S[:, i, j] / (sd[:, i] * sd[:, j]) for i, j in component_pairs(f.sizes)
                 ]
-        values = np.column_stack([*columns, self.sigma])
-        return self.fe_params.join(pd.DataFrame(values, self._table.index, component_names(self._work.design.factors)))
+        factors = self._work.design.factors
+        values = np.column_stack([*columns, self.sigma, natural_values(factors, self.theta.to_numpy())])
+        names = [*component_names(factors), *(name for f in factors for name in natural_names(f))]
+        return self.fe_params.join(pd.DataFrame(values, self._table.index, names))
 
     @property
     def llf(self) -> pd.Series:
@@ -292,6 +305,24 @@ def _false_discovery(p: pd.Series, method: str) -> pd.Series:
     return pd.Series(scipy.stats.false_discovery_control(known, method=method), index=known.index).reindex(p.index)
 
 
+def _chunk_df(work, reml, t, log_sigma, i) -> list[tuple[np.ndarray, list[str], np.ndarray]]:
+    """Places, columns and degrees of freedom (models, p) of one chunk; t and log sigma are those of all models."""
+    results = []
+    for places, design, lanes in work.chunk(i)[0]:
+        every = filled(places, lanes.count)
+        at = t[every, : len(_theta_names(design))], log_sigma[every]
+        found = (_derivatives if lanes.is_unrolled else _derivatives_alone)(lanes, reml, *at)
+        df = np.asarray(_degrees_of_freedom(lanes, reml, *at, found))
+        results.append((places, list(design.columns), df[: len(places)]))
+    return results
+
+
+_derivatives = over_lanes(lambda m, reml, t, log_sigma: inference.derivatives(t, log_sigma, m, reml), CACHED)
+_derivatives_alone = alone(_derivatives)
+
+
+@alone
 @over_lanes
-def _degrees_of_freedom(m, reml, t, log_sigma):
-    return inference.satterthwaite(t, log_sigma, jnp.eye(m.p, dtype=t.dtype), m, reml)
+def _degrees_of_freedom(m, reml, t, log_sigma, found):
+    curvature = inference.in_user_units(found, t, log_sigma, m)
+    return inference.degrees_of_freedom(jnp.eye(m.p, dtype=t.dtype), curvature)

@@ -152,6 +152,12 @@ def check_types(parts: Mapping[str, Part], columns: Mapping[str, pd.Series], n: 
                 )
 
 
+def absent_factors(part: Part, columns: Mapping[str, pd.Series], names: Sequence[str]) -> list[str]:
+    """Categorical variables that have one level, and therefore no column."""
+    coded = [str(v) for v, plain in part.variables if plain and v in columns and columns[v].dtype.kind not in "if"]
+    return [variable for variable in coded if not any(f"{variable}[" in name for name in names)]
+
+
 def find_gaps(matrices: Matrices) -> dict[str, np.ndarray]:
     """Missing values that the formula made (log of a negative number), by name of the design column."""
     return {

@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .design import build
+from .errors import whole_number
 
 if TYPE_CHECKING:
     from .many import Many
@@ -40,6 +41,7 @@ def permutation_test(
     progress: bool | None,
 ) -> PermutationTest:
     """See `Many.permutation_test`; work: where the models come from."""
+    whole_number("n", n, 1)
     frame, used = nw.from_native(work.data, eager_only=True), work.design.rows
     shuffle = _shuffle(frame, used, predictor, within, between)
     rng, observed = np.random.default_rng(seed), many.fe_tvalues.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding

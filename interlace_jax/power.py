@@ -67,6 +67,7 @@ def power(
     `upper` (Wilson's 95% interval for the simulation error), and the shares of `converged` and `singular` fits. A data
     set that cannot be fitted counts as no detection.
     """
+    fit.model.core.require_matrix("a power analysis")
     design = fit.model.design
     if coefficient not in design.columns:
         raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, design.columns))}")
@@ -84,7 +85,8 @@ def power(
         larger = extended(design, wanted)
         beta = fit.estimate.beta.copy()
         beta[j] = 0.0
-        Y = simulate(larger, beta, fit.Lambdas, fit.sigma, nsim, np.random.default_rng(own_seed))
+        rng = np.random.default_rng(own_seed)
+        Y = simulate(larger, beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, rng)
         for value in effects:
             many = _refitted(fit, larger, Y + value * larger.X[:, [j]], df_method)
             rows.append(dict(effect=value) | wanted | _counted(many, coefficient, alpha))
@@ -95,6 +97,8 @@ def power(
 
 def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
     """The design with so many levels of each factor: the first ones, or copies of all in turn."""
+    if n_levels and (tied := [f.name for f in design.factors if f.across is not None]):
+        raise ValueError(f"n_levels needs levels that are independent, but those of {tied[0]} covary as cov says")
     for name, m in n_levels.items():
         factor = next(f for f in design.factors if f.name == name)
         design = regrouped(design, factor, np.arange(m) % len(factor.levels))

@@ -1,50 +1,229 @@
-"""Fitted values and predictions."""
+"""Fitted values, predictions, and how far the truth may be from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pandas as pd
 
+from . import structure
+from .compute import run
 from .design import Design, new_data
+from .errors import listed, one_of
+from .grouping import Factor, is_nested
+from .hypotheses import t_quantile
+from .likelihood import coefficients, reduce
+from .modes import modes
+from .sensitivity import prediction_variances
+from .variances import check_level
+
+if TYPE_CHECKING:
+    from .result import Fit
+
+INTERVALS = ("confidence", "prediction")
+CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk
+
+_variances = jax.jit(prediction_variances)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows to predict, with a Z and codes for every factor of the model: -1 for an unseen level, Z = 0 to leave out."""
+
+    X: np.ndarray
+    "(n, p), NaN where something is missing."
+    Z: Sequence[np.ndarray]
+    codes: Sequence[np.ndarray]
+    offset: np.ndarray | None = None
+    index: pd.Index | None = None
+    weights: np.ndarray | None = None
+
+    @property
+    def missing(self) -> np.ndarray:
+        """(n,) Where nothing can be predicted."""
+        return np.isnan(self.X).any(1) | (False if self.offset is None else np.isnan(self.offset))
+
+    def take(self, rows: Any) -> Rows:
+        """Some of the rows, as arrays only."""
+        return Rows(self.X[rows], [z[rows] for z in self.Z], [c[rows] for c in self.codes])
 
 
 def fitted_values(design: Design, beta: np.ndarray, modes: Sequence[np.ndarray]) -> np.ndarray:
     """X beta + Z b + offset for the rows of the fit: (n,)."""
-    return design.X @ beta + _random_part(
-        modes, [f.codes for f in design.factors], [f.Z for f in design.factors], design.offset
-    )
+    return expected(_of_fit(design), beta, modes)
 
 
-def _random_part(modes, codes, Z, offset):
-    total = 0.0 if offset is None else offset
-    for b, code, z in zip(modes, codes, Z, strict=True):
-        total = total + np.where(code >= 0, np.einsum("nk,nk->n", z, b[code]), 0.0)
+def expected(rows: Rows, beta: np.ndarray, modes: Sequence[np.ndarray]) -> np.ndarray:
+    """X beta + Z b + offset (n,); unseen levels have b = 0. beta (p, ...), modes (m, k, ...)."""
+    total = rows.X @ beta + (0.0 if rows.offset is None else rows.offset)
+    for b, code, z in zip(modes, rows.codes, rows.Z, strict=True):
+        total = total + np.einsum("nk,nk...->n...", np.where(code[:, None] >= 0, z, 0.0), b[code])
     return total
 
 
+def _of_fit(design: Design) -> Rows:
+    Z, codes = [f.Z for f in design.factors], [f.codes for f in design.factors]
+    return Rows(design.X, Z, codes, design.offset, design.index, design.weights)
+
+
 def predict(
-    design: Design,
-    beta: np.ndarray,
-    modes: Sequence[np.ndarray],
+    fit: Fit,
     data: Any = None,
-    include_re: bool = True,
+    include_re: bool | Iterable[str] = True,
     allow_new_levels: bool = True,
     offset: str | Iterable[float] | None = None,
-) -> pd.Series:
+    interval: str | None = None,
+    level: float = 0.95,
+    theta_uncertainty: bool = False,
+) -> pd.Series | pd.DataFrame:
     """See `Fit.predict`."""
-    if data is None:
-        used = modes if include_re else [np.zeros_like(b) for b in modes]
-        return pd.Series(fitted_values(design, beta, used), index=design.index)
-    new = new_data(design, data, offset, random=include_re)
+    if interval is not None:
+        one_of("interval", interval, INTERVALS)
+        check_level(level)
+    design = fit.model.design
+    included = included_factors(design, include_re)
+    rows = _rows(design, data, included, offset, interval == "prediction")
     if not allow_new_levels:
-        for factor, codes in zip(design.factors, new.codes, strict=False):
-            if unseen := np.count_nonzero((codes < 0) & ~new.missing):
+        _refuse_unseen(design, rows, included)
+    fitted = expected(rows, fit.estimate.beta, fit.mode_arrays)
+    if interval is None:
+        return pd.Series(fitted, index=rows.index)
+    se, df = _standard_errors(fit, rows, included, interval, theta_uncertainty)
+    half = t_quantile(0.5 + level / 2.0, df) * se
+    return pd.DataFrame(dict(fit=fitted, lower=fitted - half, upper=fitted + half, se=se), index=rows.index)
+
+
+def included_factors(design: Design, include_re: bool | Iterable[str]) -> tuple[str, ...]:
+    """Names of the factors whose random effects are to be predicted."""
+    names = [f.name for f in design.factors]
+    if isinstance(include_re, bool | np.bool_):
+        return tuple(names) if include_re else ()
+    wanted = [include_re] if isinstance(include_re, str) else list(include_re)
+    if unknown := [name for name in wanted if name not in names]:
+        raise ValueError(f"include_re has {listed(unknown)}; the grouping factors are {listed(names)}")
+    return tuple(name for name in names if name in wanted)
+
+
+def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new_response: bool) -> Rows:
+    """Rows of the fit or of new data. Factors not included are unseen levels of a new response, else left out."""
+    excluded = [f.name for f in design.factors if f.name not in included]
+    if data is None:
+        if offset is not None:
+            raise ValueError("offset= belongs to newdata; the rows of the fit have the offset of the fit")
+        rows = _of_fit(design)
+        found = {f.name: (f.Z, f.codes) for f in design.factors if new_response or f.name in included}
+    else:
+        random = [f.name for f in design.factors if new_response or f.name in included]
+        new = new_data(design, data, offset, random=random, unknown=excluded)
+        rows = Rows(new.X, (), (), new.offset, new.index)
+        found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
+    n = len(rows.X)
+    none = np.full(n, -1, np.int32)
+    Z = [found[f.name][0] if f.name in found else np.zeros((n, len(f.columns))) for f in design.factors]
+    codes = [found[f.name][1] if f.name in included else none for f in design.factors]
+    return replace(rows, Z=Z, codes=codes)
+
+
+def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> None:
+    for factor, codes in zip(design.factors, rows.codes, strict=True):
+        unseen = np.count_nonzero((codes < 0) & ~rows.missing)
+        if unseen and factor.name in included:
+            raise ValueError(
+                f"{unseen} rows of newdata have levels of {factor.name!r} that the fit has not seen; "
+                "allow_new_levels=True predicts the population value for them"
+            )
+
+
+# Standard errors -----------------------------------------------------------------------------------------------------
+
+
+def _standard_errors(
+    fit: Fit, rows: Rows, included: tuple[str, ...], interval: str, theta_uncertainty: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """SE (n,) of the prediction errors, and degrees of freedom of its square."""
+    known = ~rows.missing
+    se, df = np.full((2, len(rows.X)), np.nan)
+    if interval == "confidence" and not included and not theta_uncertainty:
+        by_rule, X = fit.coefficients(), rows.X[known]
+        se[known], df[known] = np.sqrt(np.einsum("np,pq,nq->n", X, by_rule.vcov, X)), by_rule.df(X)
+        return se, df
+    fit.model.core.require_matrix("an interval of predictions with random effects")
+    variance, slopes = _conditional_variances(fit, rows.take(known))
+    if interval == "prediction":
+        weights = np.ones(known.sum()) if rows.weights is None else rows.weights[known]
+        variance = variance + fit.scale / weights
+    by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
+    W = fit.curvature.W
+    with np.errstate(divide="ignore"):
+        df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
+    if fit.df_method == "normal":
+        df[known] = np.inf
+    if theta_uncertainty:
+        by_t = expected(rows.take(known), *estimates_by_t(fit))
+        variance = variance + np.einsum("nx,xy,ny->n", by_t, W[:-1, :-1], by_t)
+    se[known] = np.sqrt(variance)
+    return se, df
+
+
+def _conditional_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its derivatives by t (n, d)."""
+    size = max(CHUNK, structure.power_of_two(len(fit.model.design.y)))
+    chunks = [_chunk_variances(fit, rows.take(slice(a, a + size))) for a in range(0, max(len(rows.X), 1), size)]
+    variance, slopes = map(np.concatenate, zip(*chunks, strict=True))
+    return fit.scale * variance, fit.scale * slopes
+
+
+def _chunk_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The same over sigma^2: the rows are appended to those of the fit, with weight zero."""
+    design, m = fit.model.design, fit.model.moments
+    n = len(design.y)
+    codes, levels = _codes_of_all(design.factors, rows)
+    K = [f.K for f in design.factors]
+    sizes, covariances = [f.sizes for f in design.factors], [(f.within, f.across) for f in design.factors]
+    plan = structure.plan(codes, sizes, levels, structure.bucket, covariances)
+    weights = np.ones(n) if design.weights is None else design.weights
+    X = np.concatenate([design.X, rows.X])
+    Z = [np.concatenate([f.Z, z]) for f, z in zip(design.factors, rows.Z, strict=True)]
+    by_row = plan.codes, plan.rows, X, Z, np.concatenate([weights, np.zeros(len(rows.X))])
+    codes, entries, *arrays = structure.pad_rows(by_row, structure.bucket(len(X)) - len(X))
+    found = run(_variances, fit.estimate.t, m.layout, m.A, replace(plan, codes=codes, rows=entries), *arrays, K)
+    return tuple(a[n : n + len(rows.X)] for a in found)
+
+
+def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarray], list[int]]:
+    """Codes of the rows of the fit and of the new ones, and numbers of levels, unseen levels counted.
+
+    No data row informs an unseen level, so that those of many rows may be one. It is one within each level of the
+    factors around it, so that a factor nested in another stays nested. Where levels covary there are no others.
+    """
+    codes, levels = [], []
+    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+        around = [c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)]
+        unseen = code < 0
+        _, group = np.unique(np.stack([code, *around])[:, unseen], axis=1, return_inverse=True)
+        code = code.copy()
+        code[unseen] = len(f.levels) + group.ravel()
+        if f.across is not None:
+            if z[unseen].any():
                 raise ValueError(
-                    f"{unseen} rows of newdata have levels of {factor.name!r} that the fit has not seen; "
-                    "allow_new_levels=True predicts the population value for them"
+                    f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
+                    "levels of the fit, and include_re with this factor"
                 )
-    random = _random_part(modes if include_re else (), new.codes, new.Z, new.offset)
-    return pd.Series(new.X @ beta + random, index=new.index)
+            code[unseen] = 0
+        codes.append(np.concatenate([f.codes, code]))
+        levels.append(max(len(f.levels), int(codes[-1].max()) + 1))
+    return codes, levels
+
+
+@jax.jit
+def _estimates_by_t(t, m):
+    return jax.jacfwd(lambda t: (coefficients(reduce(t, m), m), modes(t, m)))(t)
+
+
+def estimates_by_t(fit: Fit) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Derivatives of beta (p, d) and of the modes, per factor (m, k, d), by t."""
+    return run(_estimates_by_t, fit.estimate.t, fit.model.moments)

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import optimize
-from .covariance import columns, factors, parameters
+from .covariance import columns, conditioned_factors, roots
 from .crossproducts import Moments
-from .likelihood import reduce
+from .likelihood import reduce_factors
 from .linalg import logdet_quadratic
 
 AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
@@ -82,9 +82,9 @@ def deviance_at(y, q: Question, m: Moments):
     log_sigma = jnp.where(q.is_sigma, c, y[-2])
     sigma = jnp.exp(log_sigma)
     Lams = []
-    for Lam, A, i, j in zip(factors(y[:-2], blocks), m.A, q.i, q.j, strict=True):
+    for Lam, A, i, j in zip(conditioned_factors(y[:-2], blocks, m.A), m.A, q.i, q.j, strict=True):
         Lams.append(A @ _constrained(jnp.linalg.solve(A, Lam), i, j, c, sigma, q.is_correlation))
-    reduced = reduce(parameters(Lams, blocks), m)
+    reduced = reduce_factors(Lams, roots(y[:-2], m), m)
     logdet_x, explained = logdet_quadratic(reduced.XX, jnp.stack([reduced.Xy, q.a], 1))
     is_coefficient = explained[1, 1] > 0.0
     gap = (c - explained[0, 1]) ** 2 / jnp.where(is_coefficient, explained[1, 1], 1.0)

@@ -12,7 +12,8 @@ import pandas as pd
 from scipy import special
 
 from .design import Design, Factor
-from .errors import one_of
+from .errors import one_of, whole_number
+from .grouping import is_nested, new_effects
 from .many import Many, run_all
 from .sources import Designs, Responses
 
@@ -21,14 +22,21 @@ if TYPE_CHECKING:
 
 
 def simulate(
-    design: Design, beta: np.ndarray, Lambdas: list[np.ndarray], sigma: float, nsim: int, seed: Any
+    design: Design,
+    beta: np.ndarray,
+    Lambdas: list[np.ndarray],
+    roots: list[np.ndarray | None],
+    sigma: float,
+    nsim: int,
+    seed: Any,
 ) -> np.ndarray:
     """Responses (n, nsim) for the rows used, with new random effects and new residuals."""
+    whole_number("nsim", nsim, 0)
     rng = np.random.default_rng(seed)
     mean = design.X @ beta + (0.0 if design.offset is None else design.offset)
     Y = np.repeat(mean[:, None], nsim, axis=1)
-    for f, Lam in zip(design.factors, Lambdas, strict=True):
-        b = sigma * rng.standard_normal((len(f.levels), nsim, len(f.columns))) @ Lam.T
+    for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
+        b = sigma * new_effects(f, Lam, L, (nsim,), rng)
         Y += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
     spread = sigma if design.weights is None else (sigma / np.sqrt(design.weights))[:, None]
     return Y + spread * rng.standard_normal(Y.shape)
@@ -54,14 +62,10 @@ def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
     return replace(design, **by_row, factors=factors, index=design.index[rows], rows=design.rows[rows])
 
 
-def is_nested(inner: Factor, outer: Factor) -> bool:
-    """Whether every level of one factor lies within one level of the other; a factor is nested in itself."""
-    pairs = np.unique(inner.codes.astype(np.int64) * len(outer.levels) + outer.codes)
-    return len(pairs) == len(np.unique(inner.codes))
-
-
 def independent_groups(design: Design, what: str) -> Factor:
     """The factor whose levels share no random effect."""
+    if tied := [f.name for f in design.factors if f.across is not None]:
+        raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")
     outer = min(design.factors, key=lambda f: len(f.levels))
     if crossed := [f.name for f in design.factors if not is_nested(f, outer)]:
         raise ValueError(
@@ -180,5 +184,7 @@ class Bootstrap:
 
 def bootstrap(fit: Fit, n: int, seed: Any, kind: str, progress: bool | None) -> Bootstrap:
     """See `Fit.bootstrap`."""
+    fit.model.core.require_matrix("the bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
+    whole_number("n", n, 1)
     return (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)

@@ -8,31 +8,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from . import hypotheses, inference, modes, optimize, tables, variances
+from . import hypotheses, inference, optimize, tables, variances
 from .anova import f_table
-from .compute import run
+from .checks import scaled_residuals
 from .confint import confint, profile
+from .cross_validation import CrossValidation, cross_validate
 from .design import Design, Factor
 from .errors import ConvergenceWarning, SingularFitWarning
 from .estimation import Estimate
-from .grouping import relative_factors
-from .likelihood import deviance
+from .grouping import level_roots, natural_names, natural_values, relative_factors
+from .influence import Jackknife, augment, influence, jackknife
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
+from .residuals import leverage, residuals
 
 if TYPE_CHECKING:
     from .model import Model
-
-
-_modes = jax.jit(modes.modes)
-_mode_covariances = jax.jit(modes.mode_covariances)
-_curvature = jax.jit(inference.curvature)
-_hessian = jax.jit(jax.hessian(deviance))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +42,8 @@ class Optimum:
     "Deviance units still to gain by the optimiser's quadratic model; free of scale."
     steps: int
     "Evaluations of deviance and gradient."
+    noise: float
+    "Standard error of the deviance, which the iterative core estimates from random probes; 0 for the dense core."
     status: str
     message: str
     boundary: tuple[str, ...]
@@ -54,7 +51,7 @@ class Optimum:
     re_pca: dict[str, pd.DataFrame] = field(repr=False)
     "By factor the principal components of the random effects: `sd` relative to sigma, `proportion` of the variance."
     hessian: Any = field(repr=False)
-    "Call it for the Hessian (d, d) of the profiled deviance in conditioned parameters."
+    "Call it for the Hessian (d, d) of the profiled deviance (less priors) in conditioned parameters."
 
     @functools.cached_property
     def hessian_eigenvalues(self) -> np.ndarray:
@@ -98,7 +95,7 @@ class Fit:
 
     @property
     def deviance(self) -> float:
-        """-2 log-likelihood; the REML criterion for a REML fit."""
+        """-2 log-likelihood; the REML criterion for a REML fit. Priors do not count."""
         return float(self.estimate.deviance)
 
     @property
@@ -152,14 +149,14 @@ class Fit:
         e = self.estimate
         status = optimize.STATUS[int(e.status)]
         message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
-        hessian = functools.partial(run, _hessian, e.t, self.model.moments, self.method == "REML")
+        hessian = functools.partial(self.model.core.hessian, e, self.method == "REML")
         boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
         pca = {
             f.name: variances.principal_components(Lam)
             for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)
         }
         decrease = float(e.predicted_decrease)
-        return Optimum(e.theta, e.gradient, decrease, int(e.steps), status, message, boundary, pca, hessian)
+        return Optimum(e.theta, e.gradient, decrease, int(e.steps), e.noise, status, message, boundary, pca, hessian)
 
     # Fixed effects
 
@@ -216,13 +213,13 @@ class Fit:
     @functools.cached_property
     def mode_arrays(self) -> list[np.ndarray]:
         """Conditional modes as arrays (m, k), by factor in the order of `ngroups`."""
-        found = run(_modes, self.estimate.t, self.model.moments)
+        found = self.model.core.modes(self.estimate)
         return [b[: len(f.levels)] for b, f in zip(found, self._design.factors, strict=True)]
 
     @functools.cached_property
     def mode_covariances(self) -> list[np.ndarray]:
         """Covariances of the random effects given y and beta, arrays (m, k, k), by factor in the order of `ngroups`."""
-        found = run(_mode_covariances, self.estimate.t, self.model.moments)
+        found = self.model.core.mode_covariances(self.estimate)
         return [self.scale * c[: len(f.levels)] for c, f in zip(found, self._design.factors, strict=True)]
 
     @property
@@ -252,6 +249,19 @@ class Fit:
     def Lambdas(self) -> list[np.ndarray]:
         """Relative covariance factors (k, k), lower triangular, by factor in the order of `ngroups`."""
         return relative_factors(self._design.factors, self.theta)
+
+    @functools.cached_property
+    def level_roots(self) -> list[np.ndarray | None]:
+        """Roots L (m, m) of the covariances K = L L' across levels, by factor as in `ngroups`; None where K = I."""
+        return level_roots(self._design.factors, self.theta)
+
+    @property
+    def structure(self) -> pd.DataFrame:
+        """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
+
+        The 95% Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
+        """
+        return variances.structure(self.uncertainty)
 
     @property
     def covariances(self) -> dict[str, pd.DataFrame]:
@@ -309,23 +319,117 @@ class Fit:
         """Response minus fitted values."""
         return self._design.y - self.fittedvalues
 
+    def scaled_residuals(self, nsim: int = 250, seed: Any = None) -> pd.Series:
+        """Share of responses simulated from the model, with new random effects, that lie below the observed one.
+
+        Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn & Smyth 1996;
+        Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how many responses; seed: as in
+        `simulate`.
+        """
+        return scaled_residuals(self, nsim, seed)
+
     def predict(
         self,
         newdata: Any = None,
-        include_re: bool = True,
+        include_re: bool | Iterable[str] = True,
         allow_new_levels: bool = True,
         offset: str | Iterable[float] | None = None,
-    ) -> pd.Series:
-        """Expected response for the rows of a frame (by default those of the fit).
+        interval: str | None = None,
+        level: float = 0.95,
+        theta_uncertainty: bool = False,
+    ) -> pd.Series | pd.DataFrame:
+        """Expected response for the rows of a frame (by default those of the fit), or `fit lower upper se`.
 
-        newdata: a frame with the columns of the formula; transforms and categories are those of the fit.
-        include_re: add the random effects of the levels known; False gives population values.
+        newdata: a frame with the columns of the formula; transforms and categories are those of the fit. A row with
+        missing values gives NaN.
+        include_re: add the random effects of the levels known; False gives population values; names of factors add
+        those of these factors only.
         allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
         offset: needed again when the fit's was an array; an offset column is read from newdata.
+        interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
+        b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
+        of include_re not at all. "prediction", for a new response in the row: factors left out of include_re count as
+        new levels, and the residual adds sigma^2, over the weights for the rows of the fit (new rows have weight 1).
+        theta_uncertainty: add by the delta method what the predictions owe to the estimation of theta.
+
+        Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if `df_method` is
+        "normal". Confidence intervals of population values are those of linear combinations of coefficients: they
+        follow `df_method`, Kenward-Roger included.
         """
-        return predict(
-            self._design, self.estimate.beta, self.mode_arrays, newdata, include_re, allow_new_levels, offset
-        )
+        return predict(self, newdata, include_re, allow_new_levels, offset, interval, level, theta_uncertainty)
+
+    def residuals(self, kind: str = "conditional") -> pd.Series:
+        """Residuals of the rows used.
+
+        kind:
+
+        - "conditional": y - fitted, the same as `resid`.
+        - "marginal": y - X beta - offset.
+        - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type = "pearson")`.
+        - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the overall leverage h:
+          what is estimated is allowed for, theta is not.
+        - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the covariance matrix over
+          sigma^2: under the model independent standard normal but for the estimation of the parameters. A row's
+          value is the error of predicting it from the rows before it, in SDs. Rows that share no random effect are
+          taken apart; at most 5000 may be connected (a ValueError otherwise).
+        """
+        return residuals(self, kind)
+
+    def leverage(self) -> pd.DataFrame:
+        """Leverages `fixed random overall` of the rows used: d fitted / d y of each row itself.
+
+        Diagonals of H1 = X (X'V^-1 X)^-1 X'V^-1, H2 = Z D Z'V^-1 (I - H1) and H1 + H2, theta held (Demidenko & Stukel
+        2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns `fixef ranef overall`. The sum of
+        `overall` is an effective number of parameters.
+        """
+        return leverage(self)
+
+    def influence(self, level: str | None = None, method: str = "exact") -> pd.DataFrame:
+        """What deleting each row, or each level of a grouping factor, does to the fit.
+
+        level: None for the rows used, or the name of a factor.
+        method: "exact" refits without the rows, all deletions as one batch.
+        "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these (for levels, to
+        first order in how much of the group is deleted); levels must not share random effects with each other. Good
+        where single deletions move theta little.
+
+        Columns, with (i) for a fit without the rows and p coefficients (as HLMdiag's):
+
+        - `cooksd`: (beta - beta(i))' Cov(beta)^-1 (beta - beta(i)) / p;
+        - `mdffits`: the same with Cov(beta(i));
+        - `covtrace`: |tr(Cov(beta)^-1 Cov(beta(i))) - p|; `covratio`: det Cov(beta(i)) / det Cov(beta);
+        - `dfbetas.x`: (beta_x - beta_x(i)) / SE(beta_x(i)), as Belsley, Kuh & Welsch (1980); lme4 has the other sign;
+        - `rvc.var_x|g`, `rvc.cov_y.x|g`, `rvc.sigma2`: relative change of (co)variances, component(i) / component - 1;
+        - `singular`: whether that fit is (exact only); `status`: how it ended, or why there is none.
+
+        Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are NaN;
+        `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
+        """
+        return influence(self, level, method)
+
+    def jackknife(self, by: str | None = None) -> Jackknife:
+        """Infinitesimal jackknife over independent groups: robust ("sandwich") standard errors of all parameters.
+
+        `effects` are the exact derivatives of coefficients, `sd_x|g`, `cor_x.y|g` and `sigma` by the weight with which
+        the log-likelihood of a group counts; `cov` and `bse` follow from them. For theta held, the part of
+        the coefficients is the cluster-robust covariance CR0 (Liang & Zeger 1986). Valid for many independent groups,
+        whatever the covariance within them (forty is a common rule); with few, too small.
+
+        by: a factor whose levels share no random effect, by default the outermost one; there is none if factors are
+        crossed.
+
+        Array programs have derivatives by the weights of rows (precisions; not of groups) from JAX itself:
+        `jax.jacobian(lambda w: estimate(moments(y, X, groups, w)).beta)(w)`.
+        """
+        return jackknife(self, by)
+
+    def augment(self, influence: str | None = "onestep") -> pd.DataFrame:
+        """The rows used as pandas, with columns `.fitted`, `.population` (without random effects), `.resid_conditional`
+        and the other kinds, `.leverage_fixed` ..., and the measures of `influence`.
+
+        influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows.
+        """
+        return augment(self, influence)
 
     def refit(self, y: Iterable[float]) -> Fit:
         """The same model of another response, one number per row used."""
@@ -336,7 +440,7 @@ class Fit:
 
         seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
         """
-        Y = simulate(self._design, self.estimate.beta, self.Lambdas, self.sigma, nsim, seed)
+        Y = simulate(self._design, self.estimate.beta, self.Lambdas, self.level_roots, self.sigma, nsim, seed)
         return pd.DataFrame(Y, index=self._design.index)
 
     def bootstrap(
@@ -349,12 +453,30 @@ class Fit:
         """
         return bootstrap(self, n, seed, kind, progress)
 
+    def cross_val(
+        self,
+        cv: Any = "logo",
+        k: int = 5,
+        by: str | None = None,
+        scoring: Any = None,
+        seed: Any = 0,
+        progress: bool | None = None,
+    ) -> CrossValidation:
+        """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace.cross_val`."""
+        self.model.core.require_matrix("cross-validation")
+        return cross_validate(self._design, self.model.data, self.method, cv, k, by, scoring, seed, progress)
+
     @property
     def parameters(self) -> pd.Series:
-        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`."""
-        components = tables.varcorr(self._design.factors, self.covariances, self.scale)["sdcor"].to_numpy()
-        named = pd.Series(components, index=variances.component_names(self._design.factors))
-        return pd.concat([self.fe_params, named])
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+
+        With covariance structures also theirs, such as `rho|g`.
+        """
+        factors = self._design.factors
+        components = tables.varcorr(factors, self.covariances, self.scale)["sdcor"].to_numpy()
+        values = np.concatenate([components, natural_values(factors, self.theta)])
+        names = [*variances.component_names(factors), *(name for f in factors for name in natural_names(f))]
+        return pd.concat([self.fe_params, pd.Series(values, index=names)])
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
         """Fit again with another formula (a dot stands for what was there: `". ~ . + x"`), data or arguments."""
@@ -367,8 +489,7 @@ class Fit:
     @functools.cached_property
     def curvature(self) -> inference.Curvature:
         """Covariance of beta and of the variance parameters, from the Hessian of the joint deviance."""
-        e = self.estimate
-        return run(_curvature, e.t, np.log(e.sigma), self.model.moments, self.method == "REML")
+        return self.model.core.curvature(self.estimate, self.method == "REML")
 
     @functools.cached_property
     def _by_rule(self) -> dict[str, hypotheses.Coefficients]:
@@ -378,14 +499,14 @@ class Fit:
         """Fixed effects as arrays with a rule for degrees of freedom, by default `df_method`."""
         rule = ddf or self.df_method
         if rule not in self._by_rule:
-            arguments = self._design.columns, self.estimate, self.model.moments, self.method == "REML", rule
+            arguments = self._design.columns, self.estimate, self.model.core, self.method == "REML", rule
             self._by_rule[rule] = hypotheses.coefficients(*arguments, lambda: self.curvature)
         return self._by_rule[rule]
 
     @property
     def uncertainty(self) -> variances.Uncertainty:
         """What functions of all parameters need: estimates and their covariance."""
-        arguments = self._design, self.model.moments, self.estimate
+        arguments = self._design, self.model.core.products, self.estimate
         return variances.Uncertainty(*arguments, self.coefficients().vcov, self.curvature.W)
 
     def delta(

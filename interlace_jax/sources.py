@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,14 +16,17 @@ import numpy as np
 import pandas as pd
 
 from . import compute, structure
-from .batch import Lanes, alone
+from .batch import ROUNDS, Lanes, alone
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
-from .design import Design, build, is_constant
-from .errors import RankWarning
+from .design import Design, build, independent_columns, is_constant, is_flat
+from .errors import RankWarning, listed, numbers
 from .formula import Formula
+from .frames import as_frame
+from .grouping import theta_names
 
-MOST_LANES = 2048  # a chunk that stays in the processor's cache is twice as fast as one that does not
-WORKING_SET = 64 * 2**20  # bytes that one evaluation of a chunk may touch
+MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
+WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
+SLICE = 32  # lanes with missing values whose rows are held at a time
 
 
 class Chunk(NamedTuple):
@@ -45,6 +47,8 @@ class Failure(NamedTuple):
 class Responses:
     """Many responses of one design: the cross-products of the design are computed once."""
 
+    rounds = ROUNDS
+
     def __init__(
         self,
         design: Design,
@@ -54,11 +58,13 @@ class Responses:
         rows: np.ndarray,
         arguments: dict[str, Any],
         start: np.ndarray | None = None,
+        dtype: str = "float64",
     ):
         self.design, self.data, self.Y, self.labels, self.rows = design, data, Y, labels, rows
-        self.formula, self.arguments, self.start = design.formula, arguments, start
-        share = -(-len(labels) // (os.cpu_count() or 1))
-        self.size = min(_chunk_size(self.plan.layout, design.X.shape[1]), max(32, structure.power_of_two(share)))
+        self.formula, self.arguments, self.start, self.dtype = design.formula, arguments, start, dtype
+        share = -(-len(labels) // (len(compute.workers()) * jax.process_count()))
+        size = chunk_size(self.plan.layout, design.X.shape[1], len(rows))
+        self.size = min(size, max(32, structure.power_of_two(share)))
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
@@ -66,57 +72,62 @@ class Responses:
     @functools.cached_property
     def plan(self) -> structure.Plan:
         """Layout and codes of the design."""
-        return _plan(self.design)
+        return plan_of(self.design)
 
     @functools.cached_property
     def prepared(self) -> tuple[Basis, Moments]:
         """The conditioned design, and its moments with a response that stands for all."""
         d = self.design
         weights = np.ones(len(d.X)) if d.weights is None else d.weights
-        return compute.run(_prepare, self.plan, d.X, [f.Z for f in d.factors], weights)
+        return compute.run(_prepare, self.plan, d.X, [f.Z for f in d.factors], weights, [f.K for f in d.factors])
 
     def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
         """The models of one chunk, and those of it that cannot be fitted."""
         start = i * self.size
-        Y = np.array(self.Y[:, start : start + self.size], dtype=float)[self.rows]
+        Y = np.asarray(self.Y[:, start : start + self.size], float)
+        Y = Y if len(self.rows) == len(Y) else Y[self.rows]
         if self.design.offset is not None:
-            Y -= self.design.offset[:, None]
-        missing = np.isnan(Y)
-        reasons = {int(j): reason for j, reason in self._unfit(Y, missing)}
-        sound = np.array([j for j in range(Y.shape[1]) if j not in reasons], int)
-        holes = missing[:, sound].any(0)
-        makers = (self._complete, sound[~holes]), (self._masked, sound[holes])
-        chunks = [Chunk(start + part, self.design, make(Y, missing, part)) for make, part in makers if len(part)]
+            Y = Y - self.design.offset[:, None]
+        low, high = Y.min(0), Y.max(0)  # NaN where there is one
+        with np.errstate(invalid="ignore"):
+            plain = np.isfinite(low) & np.isfinite(high) & ~is_flat(low, high)
+        reasons, holes = {}, []
+        for j in map(int, np.flatnonzero(~plain)):
+            if reason := self._unfit(Y[:, j]):
+                reasons[j] = reason
+            else:
+                holes.append(j)
+        makers = (self._complete, np.flatnonzero(plain)), (self._masked, np.array(holes, int))
+        chunks = [Chunk(start + part, self.design, make(Y, part)) for make, part in makers if len(part)]
         return chunks, [Failure(start + j, reason) for j, reason in reasons.items()]
 
-    def _complete(self, Y, missing, part) -> Lanes:
-        basis, shared = self.prepared
-        return Lanes(shared, _respond(self.plan, basis, Y[:, filled(part, self.size)]))
+    def _complete(self, Y, part) -> Lanes:
+        basis, shared = jax.device_put(self.prepared)
+        if len(part) < self.size:
+            Y = Y[:, filled(part, self.size)]
+        return Lanes(shared, _respond(self.plan, basis, Y))
 
-    def _masked(self, Y, missing, part) -> Lanes:
+    def _masked(self, Y, part) -> Lanes:
         """Missing values are rows of weight zero, so every lane has a design of its own."""
-        part = filled(part, max(32, structure.power_of_two(len(part))))
-        weights = np.where(missing[:, part], 0.0, self.prepared[0].w[:, None]).T
-        Z = [f.Z for f in self.design.factors]
-        return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y[:, part]).T, self.design.X, Z, weights))
+        Y = Y[:, filled(part, max(SLICE, structure.power_of_two(len(part))))].T
+        weights = np.where(np.isnan(Y), 0.0, self.prepared[0].w[None])
+        Z, K = ([getattr(f, name) for f in self.design.factors] for name in ("Z", "K"))
+        return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K))
 
-    def _unfit(self, Y, missing) -> Iterable[tuple[int, str]]:
-        """Models that cannot be fitted, with the reason."""
-        for j in range(Y.shape[1]):
-            used = ~missing[:, j]
-            y = Y[used, j]
-            if np.isinf(y).any():
-                yield j, "infinite values"
-            elif len(y) <= self.design.X.shape[1]:
-                yield j, f"{len(y)} rows without missing values are too few"
-            elif is_constant(y):
-                yield j, "the response is constant"
-            elif missing[:, j].any() and (reason := _unfit_rows(self.design, used)):
-                yield j, reason
+    def _unfit(self, y: np.ndarray) -> str | None:
+        """Why there is no model of a response with infinite or missing values, or a constant one."""
+        used = ~np.isnan(y)
+        if np.isinf(y).any():
+            return "infinite values"
+        if used.sum() <= self.design.X.shape[1]:
+            return f"{used.sum()} rows without missing values are too few"
+        if is_constant(y[used]):
+            return "the response is constant"
+        return unfit_rows(self.design, used)
 
     def with_design(self, design: Design) -> Responses:
         """The same responses on another design of the same rows."""
-        return Responses(design, self.data, self.Y, self.labels, self.rows, self.arguments)
+        return Responses(design, self.data, self.Y, self.labels, self.rows, self.arguments, dtype=self.dtype)
 
     def fingerprint(self) -> str:
         """A hash of the design and of some of the responses."""
@@ -141,9 +152,10 @@ class Designs:
 
     start = None  # every model has its own moment estimates
     size = None  # chunks depend on the designs alone
+    rounds = ROUNDS
 
-    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any]):
-        self.formula, self.labels, self.arguments = formula, labels, arguments
+    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"):
+        self.formula, self.labels, self.arguments, self.dtype = formula, labels, arguments, dtype
         alike: dict[Any, list[int]] = {}
         self.designs: list[Design | None] = []
         self.failures: list[Failure] = []
@@ -158,7 +170,7 @@ class Designs:
         self.parts = []
         for places in alike.values():
             first = self.designs[places[0]]
-            size = _chunk_size(_plan(first, structure.power_of_two).layout, first.X.shape[1])
+            size = chunk_size(plan_of(first, structure.power_of_two).layout, first.X.shape[1])
             self.parts += [places[a : a + size] for a in range(0, len(places), size)]
         sound = [d for d in self.designs if d is not None]
         if not sound:
@@ -190,8 +202,8 @@ class Designs:
 class Groups(Designs):
     """One model per group of rows."""
 
-    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any]):
-        self.data = nw.from_native(data, eager_only=True).to_pandas()
+    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
+        self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
         if by not in self.data.columns:
             raise ValueError(
                 f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
@@ -200,7 +212,7 @@ class Groups(Designs):
             if not (arguments[name] is None or isinstance(arguments[name], str)):
                 raise ValueError(f"with by=, {name} must be the name of a column")
         self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
-        super().__init__(formula, pd.Index([label for label, _ in self.rows], name=by), arguments)
+        super().__init__(formula, pd.Index([label for label, _ in self.rows], name=by), arguments, dtype)
 
     def make(self, place: int) -> Design:
         """The design of one group."""
@@ -219,7 +231,9 @@ class Groups(Designs):
         return str(self.formula), self._part(place)
 
 
-def responses_of(formula: Formula, data: Any, responses: Any, arguments: dict[str, Any]) -> Responses:
+def responses_of(
+    formula: Formula, data: Any, responses: Any, arguments: dict[str, Any], dtype: str = "float64"
+) -> Responses:
     """Models of the responses given by a user, one row for each row of the data."""
     if formula.response is not None:
         raise ValueError(f"with responses= the formula has no left side: write '~ ...' in place of '{formula}'")
@@ -227,34 +241,46 @@ def responses_of(formula: Formula, data: Any, responses: Any, arguments: dict[st
     if len(Y) != len(data):
         raise ValueError(f"responses has {len(Y)} rows, but the data have {len(data)}")
     design = build(formula, data, **arguments, response=False)
-    return Responses(design, data, Y, labels, design.rows, arguments)
+    return Responses(design, data, Y, labels, design.rows, arguments, dtype=dtype)
 
 
 def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
     """Responses as something with columns to slice, and their labels."""
+    as_frame(data)
     if isinstance(responses, list | tuple) and all(isinstance(name, str) for name in responses):
         frame = nw.from_native(data, eager_only=True)
         if unknown := [name for name in responses if name not in frame.columns]:
             raise ValueError(f"responses has {unknown[0]!r}, which is not a column of the data")
+        if twice := [name for name in dict.fromkeys(responses) if responses.count(name) > 1]:
+            raise ValueError(f"responses has {listed(twice)} more than once")
         responses = frame.select(responses).to_native()
     if not hasattr(responses, "columns"):
         if getattr(responses, "ndim", 0) != 2:
             raise TypeError(
                 "responses must be a frame, a two-dimensional array (rows, models), or a list of column names"
             )
-        return responses, pd.RangeIndex(responses.shape[1])
+        if not responses.shape[1]:
+            raise ValueError("responses has no columns")
+        Y = responses if responses.dtype.kind in "fiu" else numbers("responses", responses)
+        return Y, pd.RangeIndex(Y.shape[1])
     frame = nw.from_native(responses, eager_only=True)
+    if text := [name for name in frame.columns if not frame[name].dtype.is_numeric()]:
+        raise ValueError(f"responses has columns that are not numeric: {listed(text)}")
     return frame.to_numpy(), pd.Index(list(frame.columns))
 
 
-def _plan(design: Design, rounded=int) -> structure.Plan:
+def plan_of(design: Design, rounded: Callable[[int], int] = int) -> structure.Plan:
+    """Layout and codes of a design, levels rounded up."""
     used = design.factors
-    return structure.plan([f.codes for f in used], [f.sizes for f in used], [len(f.levels) for f in used], rounded)
+    levels, covariances = [len(f.levels) for f in used], [(f.within, f.across) for f in used]
+    return structure.plan([f.codes for f in used], [f.sizes for f in used], levels, rounded, covariances)
 
 
 def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
-    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z) for f in d.factors)) for d in designs]
+    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z, f.K) for f in d.factors)) for d in designs]
     found = hashlib.sha256()
+    for f in (f for d in designs for f in d.factors if f.is_structured):
+        found.update(" ".join([type(f.within).__name__, type(f.across).__name__, *theta_names(f)]).encode())
     for a in [*jax.tree.leaves(arrays), *more]:
         found.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
     return found.hexdigest()[:16]
@@ -265,12 +291,12 @@ def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
 
     Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
     """
-    plan, n = _plan(design, rounded), len(design.y)
+    plan, n = plan_of(design, rounded), len(design.y)
     weights = np.ones(n) if design.weights is None else design.weights
     offset = np.zeros(n) if design.offset is None else design.offset
     by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset
     codes, entries, *arrays = structure.pad_rows(by_row, rounded(n) - n)
-    return replace(plan, codes=codes, rows=entries), *arrays
+    return replace(plan, codes=codes, rows=entries), *arrays, [f.K for f in design.factors]
 
 
 def _shape(design: Design):
@@ -284,34 +310,44 @@ def filled(index: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([index, np.full(size - len(index), index[0])])
 
 
-def _unfit_rows(design: Design, used: np.ndarray) -> str | None:
-    """Why some of the rows of a design do not determine the model."""
-    X = design.X[used]
-    if np.linalg.matrix_rank(X) < X.shape[1]:
-        return "the fixed effects are rank deficient in the rows without missing values"
+def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:
+    """Why some of the rows of a design do not determine the model; which: words for the rows used (n,)."""
+    columns, n = design.columns, int(used.sum())
+    if lost := set(range(len(columns))) - set(independent_columns(design.X[used])):
+        return f"the fixed effects are rank deficient in the rows {which}: {listed(columns[j] for j in sorted(lost))}"
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))
-        if levels < 2 or levels * max(f.sizes) >= len(X):
-            return f"{f.name} has {levels} levels for {len(X)} rows without missing values"
+        if levels < 2 or (levels * max(f.sizes) >= n and not f.is_structured):
+            return f"{f.name} has {levels} level{'s' * (levels != 1)} for {n} rows {which}"
     return None
 
 
-def _chunk_size(layout: structure.Layout, p: int) -> int:
-    """Lanes whose working set fits."""
+def chunk_size(layout: structure.Layout, p: int, rows: int = 0) -> int:
+    """Lanes whose working set fits, and their rows, where those are held."""
     q = layout.q
     floats = sum(b.levels * b.k * (b.k + p + 1 + q) for b in layout.blocks[: layout.chain]) + (q + p + 1) ** 2
-    return max(32, min(MOST_LANES, 1 << int(np.log2(WORKING_SET / (8 * 4 * floats) + 1))))
+    memory = compute.accelerator_memory()
+    most, room, for_rows = MOST_LANES, WORKING_SET, ROWS
+    if memory is not None:
+        most, room, for_rows = MOST_LANES_ACCELERATOR, memory // 8, memory // 8
+    fitting = min(room / floats, for_rows / max(rows, 1)) / (4 * 8)  # about four copies at a time
+    return max(32, min(most, 1 << int(np.log2(fitting + 1))))
 
 
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _respond = jax.jit(respond)
-_masked_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, 0, None, None, 0))))
 _group_moments = alone(jax.jit(jax.vmap(moments)))
 
 
+@alone
 @jax.jit
-def _prepare(plan, X, Z, weights):
-    basis = condition(plan, X, Z, weights)
+def _masked_moments(plan, Y, X, Z, weights, K):
+    return jax.lax.map(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), batch_size=SLICE)
+
+
+@jax.jit
+def _prepare(plan, X, Z, weights, K):
+    basis = condition(plan, X, Z, weights, K)
     some = jax.tree.map(lambda a: a[0], respond(plan, basis, jnp.ones((X.shape[0], 1))))
     return basis, assemble(plan, basis, some)

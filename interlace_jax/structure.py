@@ -4,12 +4,13 @@ Everything here is host NumPy on level codes; the result, a `Plan`, is a pytree 
 lists are leaves, so that models of one shape share an executable.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
 import numpy as np
+
+from .families import Kernel, Known, Structure
 
 STATIC = dict(static=True)
 # A dense update of the core costs 2 k m q^2 flops, a scattered one about as much as 80 flops a pair.
@@ -18,10 +19,14 @@ FLOPS_PER_PAIR = 80
 
 @dataclass(frozen=True)
 class Block:
-    """Shape of one grouping factor: its levels (padding included) and the sizes of its independent terms."""
+    """Shape of one grouping factor: its levels (padding included), the sizes of its independent terms, and how the
+    columns of a level and the levels covary (by default: freely within terms, and not at all).
+    """
 
     levels: int
     sizes: tuple[int, ...]
+    within: Structure | None = None
+    across: Known | Kernel | None = None
 
     @property
     def k(self) -> int:
@@ -29,8 +34,23 @@ class Block:
         return sum(self.sizes)
 
     @property
+    def is_pattern(self) -> bool:
+        """Whether the parameters of Lambda are its entries."""
+        return self.within is None or self.within.pattern
+
+    @property
+    def own(self) -> int:
+        """Parameters of Lambda, the first of the block's; those of K follow."""
+        return len(self.parameters) if self.is_pattern else 1 + len(self.within.names(self.k))
+
+    @property
+    def size(self) -> int:
+        """Parameters of the block."""
+        return self.own + (0 if self.across is None else len(self.across.names))
+
+    @property
     def parameters(self) -> tuple[tuple[int, int], ...]:
-        """Position (row, column) in Lambda of every theta: term by term, lower triangle column by column."""
+        """Position (row, column) in Lambda of every entry of a pattern: term by term, lower triangle by columns."""
         starts = np.cumsum((0, *self.sizes))
         return tuple(
             (a + i, a + j) for a, s in zip(starts, self.sizes, strict=False) for j in range(s) for i in range(j, s)
@@ -102,23 +122,28 @@ def power_of_two(size: int) -> int:
     return 1 << max(size - 1, 1).bit_length()
 
 
-def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False) -> Plan:
+def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, covariances=None) -> Plan:
     """Lay out a model from the integer level codes of its factors.
 
     codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
     `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number of levels (default: largest code + 1).
     pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that similar data share an
-    executable; padded levels change nothing.
+    executable; padded levels change nothing. covariances: per factor what `Block` calls (within, across). A factor
+    whose levels covary is never eliminated level by level, and its levels are not padded.
     """
+    covariances = [(None, None)] * len(codes) if covariances is None else list(covariances)
     codes = [np.asarray(c, np.int32) for c in codes]
     levels = [int(c.max()) + 1 for c in codes] if levels is None else list(levels)
     dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
-    chain, core = _elimination_order(codes, levels, dims)
+    chain, core = _elimination_order(codes, levels, dims, [across is None for _, across in covariances])
     places = chain + core
     codes = tuple(codes[g] for g in places)
     levels = [levels[g] for g in places]
     rounded = pad if callable(pad) else bucket if pad else int
-    blocks = tuple(Block(rounded(m), tuple(sizes[g])) for m, g in zip(levels, places, strict=True))
+    blocks = tuple(
+        Block(rounded(m) if covariances[g][1] is None else m, tuple(sizes[g]), *covariances[g])
+        for m, g in zip(levels, places, strict=True)
+    )
     parents = tuple(
         tuple(_parents(codes[j], codes[h], blocks[j].levels) for h in range(j + 1, len(chain)))
         for j in range(len(chain))
@@ -140,13 +165,14 @@ def _nested(child, parent, levels):
     return np.array_equal(_parents(child, parent, levels)[child], parent)
 
 
-def _elimination_order(codes, levels, dims):
-    """The nested chain that leaves the smallest core, and the core's factors (largest first)."""
+def _elimination_order(codes, levels, dims, separable):
+    """The nested chain of separable factors that leaves the smallest core, and the core's factors (largest first)."""
     by_size = sorted(range(len(codes)), key=lambda g: -dims[g])
+    links = [g for g in by_size if separable[g]]
     nested = {
         (g, h)
-        for g in by_size
-        for h in by_size
+        for g in links
+        for h in links
         if g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])
     }
 
@@ -157,8 +183,15 @@ def _elimination_order(codes, levels, dims):
                 chain.append(h)
         return chain
 
-    chain = max((chain_from(g) for g in by_size), key=lambda c: (sum(dims[g] for g in c), -len(c)))
+    chain = max((chain_from(g) for g in links), key=lambda c: (sum(dims[g] for g in c), -len(c)), default=[])
     return chain, [g for g in by_size if g not in chain]
+
+
+def eliminated_and_core(codes, sizes, levels) -> tuple[int, int]:
+    """How many random effects `plan` eliminates level by level, and how many it leaves to the core."""
+    dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
+    chain, core = _elimination_order(codes, levels, dims, [True] * len(dims))
+    return sum(dims[g] for g in chain), sum(dims[g] for g in core)
 
 
 def _sparse_core(layout, codes, rounded):
@@ -216,7 +249,7 @@ def _pairs(level, column, counts, q):
 
 def parameter_count(blocks) -> int:
     """Length of theta."""
-    return sum(math.comb(s + 1, 2) for b in blocks for s in b.sizes)
+    return sum(b.size for b in blocks)
 
 
 def pad_rows(arrays, rows: int):

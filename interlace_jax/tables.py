@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .covariance import has_prior
+from .grouping import natural_names
+
 if TYPE_CHECKING:
     from .design import Factor
     from .formula import Term
@@ -22,6 +25,7 @@ LINE = 80  # characters to which text is wrapped
 NUMBER = 14  # characters; a column with longer numbers turns to scientific notation
 DIGITS = 4  # significant digits of the smallest number of a column
 GAIN = 1e-9  # deviance units below which nobody needs to know more
+LIMITS = ["estimate", "lower", "upper"]
 CORRELATIONS = 12  # fixed effects up to which their correlations are shown
 ZERO = 1e-4  # standard deviation relative to sigma, per unit RMS of its column, that counts as none
 PERFECT = 1e-4  # distance from -1 or 1 at which a correlation counts as perfect
@@ -118,8 +122,12 @@ def _findings(fit: Fit, factor: Factor, vanishing: Sequence[int]) -> Iterator[st
         end = start + len(block.columns)
         here = [j for j in vanishing if start <= j < end]
         none = [factor.columns[j] for j in here if still[j]]
-        if none:
+        if none and factor.is_structured:
+            yield _no_scale(factor, none)
+        elif none:
             yield _no_variance(factor, none, terms if len(block.columns) > 1 else [])
+        elif here and not factor.block.is_pattern:
+            yield f"the covariance of {factor.name!r} is at the edge of what {type(factor.within).__name__} allows"
         elif here:
             yield _dependent(block, terms)
         start = end
@@ -144,6 +152,13 @@ def _no_variance(factor: Factor, columns: Sequence[str], correlated: Sequence[Te
     return (
         f"the standard deviation of {names} across {factor.name!r} is estimated as 0 (its levels do not differ there "
         f"beyond the residual); {simpler} {names} out of the random effects of {factor.name!r}"
+    )
+
+
+def _no_scale(factor: Factor, columns: Sequence[str]) -> str:
+    return (
+        f"the standard deviation of {_listed(map(repr, columns))} across {factor.name!r} is estimated as 0 (its "
+        f"levels do not differ there beyond the residual, covarying as cov says); consider leaving them out"
     )
 
 
@@ -185,6 +200,7 @@ class Summary:
             _criteria(fit),
             _scaled_residuals(fit),
             _random_effects(fit),
+            *_structures(fit),
             _observations(fit),
             *_fixed_effects(fit),
             *_correlations_of_fixed(fit),
@@ -236,6 +252,21 @@ def _random_effects(fit: Fit) -> _Table:
     rows.append(["Residual", "", *next(numbers), *[""] * width])
     header = ("Groups", "Name", "Variance", "Std.Dev.", *("Corr", *[""] * width)[:width])
     return _Table("Random effects:", header, rows, "llrr" + "r" * width)
+
+
+def _structures(fit: Fit) -> Iterator[_Table]:
+    """Covariance structures other than the default, with the parameters that they have."""
+    factors = [f for f in fit.model.design.factors if f.within is not None or f.across is not None]
+    numbers = fit.structure if any(map(natural_names, factors)) else pd.DataFrame()
+    rows: list[Sequence[str]] = []
+    for f in factors:
+        parts = [type(part).__name__ for part in (f.within, f.across) if part is not None]
+        label = [f.name, " and ".join([*parts, *["a prior"] * has_prior([f.block])])]
+        names = natural_names(f)
+        shown = [[name.removesuffix(f"|{f.name}"), *_significant(numbers.loc[name, LIMITS])] for name in names]
+        rows += [[*label, *cells] if i == 0 else ["", "", *cells] for i, cells in enumerate(shown or [[""] * 4])]
+    if rows:
+        yield _Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
 
 
 def _observations(fit: Fit) -> str:
@@ -295,6 +326,8 @@ def _notes(fit: Fit) -> Iterator[str]:
         yield f"Optimum: {fit.optimum.status}, less than {gain:.0e} deviance units to gain"
     else:
         yield f"Warning: the fit did not converge: {fit.optimum.message}"
+    if fit.optimum.noise:
+        yield f"Iterative core: the criterion is known to within a standard error of {fit.optimum.noise:.2g}"
     if fit.is_singular:
         yield f"Note: {singular_message(fit)}"
 

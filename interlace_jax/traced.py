@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,9 +35,11 @@ class TracedModel:
     @property
     def moments(self) -> Moments:
         """Cross-products of the rows for the array-level functions, in JAX's own precision."""
-        d = self.design
-        rows = dict(y=d.y, weights=d.weights, offset=d.offset) | self.traced
-        return embedding.moments(X=d.X, groups=d.groups, **rows)
+        plan, X, Z, rows, K = self._arguments()
+        rows, X, Z, K = jax.tree.map(
+            partial(jnp.asarray, dtype=jnp.result_type(*self.traced.values())), (rows | self.traced, X, Z, K)
+        )
+        return moments(plan, X=X, Z=Z, K=K, **rows)
 
     def deviance(self, theta, reml: bool = True):
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
@@ -54,23 +57,26 @@ class TracedModel:
 
     def _in_float64(self, function, reml, *theta):
         """`function` of the rows, to be differentiated by those that are traced and by theta."""
-        plan, y, X, Z, weights, offset = padded_model(self.design, int)
-        rows = dict(y=y, weights=weights, offset=offset)
+        plan, X, Z, rows, K = self._arguments()
 
         def of_arrays(*arrays):
             given = rows | dict(zip(self.traced, arrays, strict=False))
-            return function(plan, X, Z, given, reml, *arrays[len(self.traced) :])
+            return function(plan, X, Z, given, K, reml, *arrays[len(self.traced) :])
 
         return island(of_arrays)(*self.traced.values(), *theta)
 
+    def _arguments(self):
+        plan, y, X, Z, weights, offset, K = padded_model(self.design, int)
+        return plan, X, Z, dict(y=y, weights=weights, offset=offset), K
+
 
 @jax.jit
-def _deviance(plan, X, Z, rows, reml, theta):
-    return embedding.deviance(theta, moments(plan, X=X, Z=Z, **rows), reml)
+def _deviance(plan, X, Z, rows, K, reml, theta):
+    return embedding.deviance(theta, moments(plan, X=X, Z=Z, K=K, **rows), reml)
 
 
 @jax.jit
-def _estimate(plan, X, Z, rows, reml):
+def _estimate(plan, X, Z, rows, K, reml):
     """All in floating point, as what is differentiated must be."""
-    found = embedding.estimate(moments(plan, X=X, Z=Z, **rows), reml)
+    found = embedding.estimate(moments(plan, X=X, Z=Z, K=K, **rows), reml)
     return jax.tree.map(lambda a: a.astype(X.dtype), found)

@@ -18,14 +18,16 @@ import pandas as pd
 from scipy import special
 
 from .compute import run
-from .covariance import user_blocks
+from .covariance import natural, shape_places, user_blocks
 from .crossproducts import Moments
 from .design import Design, Factor
 from .estimation import Estimate
-from .inference import Parameters, propagate
+from .grouping import level_roots, natural_names, natural_values
+from .inference import Parameters, propagate, slopes
 from .structure import Block
 
 _propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
+_slopes = functools.partial(jax.jit, static_argnums=0)(slopes)
 
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
     "identity": (lambda v: v, np.ones_like, lambda z: z),
@@ -58,6 +60,13 @@ class Uncertainty:
         """Values (r,) of fn(parameters, *data) and their covariance (r, r)."""
         m = self.moments
         return run(_propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data)
+
+    def slopes_of_components(self) -> np.ndarray:
+        """Derivatives (r, d + 1) of all SDs, correlations and sigma by (t, log sigma); 0 at the boundary."""
+        m = self.moments
+        components = _Components(user_blocks(m.layout))
+        by_x = run(_slopes, components, self.parameters, self.estimate.t, m.layout, m.A)[2]
+        return by_x[len(by_x) // 2 :]
 
 
 def intervals(
@@ -156,6 +165,40 @@ def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(columns, index=component_names(fit.design.factors))
 
 
+def structure(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """`estimate se lower upper` of the parameters of covariance structures; see `Fit.structure`."""
+    check_level(level)
+    factors, blocks = fit.design.factors, user_blocks(fit.moments.layout)
+    names = [name for f in factors for name in natural_names(f)]
+    values, cov = fit.propagate(_Structure(blocks))
+    r = len(names)
+    se, half = np.sqrt(np.diag(cov)[:r]), special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:])
+    known = half > 0.0  # a parameter that has no meaning beside a variance of 0 has no variance either
+    limits = []
+    for step in (-half, half):
+        moved = fit.estimate.theta.copy()
+        moved[_places(blocks)] += step
+        limits.append(np.where(known, natural_values(factors, moved), np.nan))
+    columns = dict(estimate=values[:r], se=np.where(known, se, np.nan), lower=limits[0], upper=limits[1])
+    return pd.DataFrame(columns, index=names, dtype=float)
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """Function of the parameters: those of the structures as they are reported, then as they are searched."""
+
+    blocks: tuple[Block, ...]
+
+    def __call__(self, p: Parameters):
+        return jnp.concatenate([*natural(p.theta, self.blocks), p.theta[_places(self.blocks)]])
+
+
+def _places(blocks: tuple[Block, ...]) -> np.ndarray:
+    """Where theta has the free parameters of structures."""
+    starts = np.cumsum([0, *(b.size for b in blocks[:-1])])
+    return np.concatenate([start + places for start, places in zip(starts, shape_places(blocks), strict=True)])
+
+
 def principal_components(Lam: np.ndarray) -> pd.DataFrame:
     """SDs (relative to sigma) of the principal components of random effects with factor Lam (k, k), and shares."""
     sd = np.linalg.svd(Lam, compute_uv=False)
@@ -183,18 +226,22 @@ def _r2(p, X_cov, ZZ):
     return jnp.stack([fixed, fixed + random]) / (fixed + random + residual)
 
 
-def _second_moments(design):
-    n = len(design.X)
-    return np.atleast_2d(np.cov(design.X, rowvar=False)), [f.Z.T @ f.Z / n for f in design.factors]
+def _second_moments(fit):
+    """Covariance of X, and Z'Z / n of every factor, each row times the K_ii of its level."""
+    design, ZZ = fit.design, []
+    for f, L in zip(design.factors, level_roots(design.factors, fit.estimate.theta), strict=True):
+        Z = f.Z if L is None else f.Z * np.sqrt(np.sum(L**2, 1))[f.codes, None]
+        ZZ.append(Z.T @ Z / len(Z))
+    return np.atleast_2d(np.cov(design.X, rowvar=False)), ZZ
 
 
 def icc(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     """See `Fit.icc`."""
     check_level(level)
-    return _table(*fit.propagate(_icc, *_second_moments(fit.design)), level, "logit", ["adjusted", "unadjusted"])
+    return _table(*fit.propagate(_icc, *_second_moments(fit)), level, "logit", ["adjusted", "unadjusted"])
 
 
 def r2(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     """See `Fit.r2`."""
     check_level(level)
-    return _table(*fit.propagate(_r2, *_second_moments(fit.design)), level, "logit", ["marginal", "conditional"])
+    return _table(*fit.propagate(_r2, *_second_moments(fit)), level, "logit", ["marginal", "conditional"])

@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 from oracle import Array, Problem
 
-from interlace_jax import compute, covariance, crossproducts, estimation, likelihood, modes, optimize, structure
+from interlace_jax import (
+    compute,
+    covariance,
+    crossproducts,
+    estimation,
+    likelihood,
+    modes,
+    optimize,
+    sparse_products,
+    structure,
+)
 
 # Tiny arrays run as fast without LLVM's optimisations, and compile in half the time.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -53,3 +63,14 @@ def _kernel(theta, m, reml):
 
 hessian = quick_jit(jax.hessian(of_theta))
 _moments = quick_jit(crossproducts.moments)
+
+
+def sparse(problem: Problem) -> sparse_products.Products:
+    """The sparse Products of a problem in float64, as NumPy."""
+    factors = problem.factors
+    blocks = [structure.Block(f.m, tuple(len(term) for term in f.terms)) for f in factors]
+    plan = sparse_products.by_size([f.codes for f in factors], blocks)
+    return sparse_products.assemble(plan, *compute.run(_conditioned, plan, *rows(problem)))
+
+
+_conditioned = quick_jit(sparse_products.conditioned)

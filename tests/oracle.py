@@ -1,6 +1,6 @@
 """The slow, obvious linear mixed model: dense float64 NumPy, independent of the package.
 
-    y ~ N(X beta + offset, sigma^2 V),    V = W^-1 + sum_g Z_g (I (x) Lambda_g Lambda_g') Z_g'
+    y ~ N(X beta + offset, sigma^2 V),    V = W^-1 + sum_g Z_g (K_g (x) Lambda_g Lambda_g') Z_g',  K_g = I by default
 
 V is formed as an n x n matrix, so everything follows from textbook formulas, at O(n^3) a call. Symbols:
 n rows, p columns of X, m levels and k columns of a factor, theta the free entries of all Lambda_g: factors as
@@ -24,17 +24,45 @@ class Factor:
     """A grouping factor: `codes (n,)` in 0..m-1, `Z (n, k)`, `m` levels (some may be without rows).
 
     `terms` lists the columns of each random-effects term; terms are uncorrelated, columns of a term are not.
+    A factor of another covariance has `theta0`, its entries of theta, and `build`, which makes (Lambda, K) of them;
+    where Lambda Lambda' is linear in some numbers and K known, `basis` lists the matrices they multiply.
     """
 
     codes: Array
     Z: Array
     m: int
     terms: tuple[tuple[int, ...], ...]
+    theta0: tuple[float, ...] | None = None
+    build: Callable[[Array], tuple[Array, Array]] | None = None
+    basis: tuple[Array, ...] | None = None
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        """Entries of theta for Lambda = I."""
+        return self.theta0 or tuple(float(row == column) for row, column in self.pattern)
+
+    def matrices(self, entries: Array) -> tuple[Array, Array]:
+        """Lambda (k, k) and K (m, m)."""
+        if self.build:
+            return self.build(entries)
+        L = np.zeros((self.Z.shape[1],) * 2)
+        for at, value in zip(self.pattern, entries, strict=True):
+            L[at] = value
+        return L, np.eye(self.m)
 
     @property
     def pattern(self) -> list[tuple[int, int]]:
         """The (row, column) in Lambda of each entry of theta, in theta's order."""
         return [(row, column) for term in self.terms for column in term for row in term if row >= column]
+
+    @property
+    def directions(self) -> Iterator[Array]:
+        """Derivatives of Lambda Lambda' by its variances and covariances."""
+        yield from self.basis or ()
+        for row, column in [] if self.basis else self.pattern:
+            S = np.zeros((self.Z.shape[1],) * 2)
+            S[row, column] = S[column, row] = 1
+            yield S
 
     def dense(self) -> Array:
         """Z with one block of k columns a level: (n, m k)."""
@@ -43,9 +71,9 @@ class Factor:
         wide[np.arange(n), self.codes] = self.Z
         return wide.reshape(n, self.m * k)
 
-    def covariance(self, S: Array) -> Array:
-        """Cov(Z b), (n, n), if every level's b has covariance S (k, k)."""
-        return self.Z @ S @ self.Z.T * (self.codes[:, None] == self.codes)
+    def covariance(self, S: Array, K: Array) -> Array:
+        """Cov(Z b), (n, n), if b has covariance K (x) S, S (k, k)."""
+        return self.Z @ S @ self.Z.T * K[self.codes[:, None], self.codes]
 
 
 @dataclass(frozen=True)
@@ -72,32 +100,33 @@ class Problem:
     @property
     def d(self) -> int:
         """Length of theta."""
-        return sum(len(factor.pattern) for factor in self.factors)
+        return len(self.theta0)
 
     @property
     def theta0(self) -> Array:
         """lme4's start: Lambda = I."""
-        return np.array([float(row == column) for factor in self.factors for row, column in factor.pattern])
+        return np.array([value for factor in self.factors for value in factor.start])
+
+    def matrices(self, theta: Array) -> list[tuple[Array, Array]]:
+        """Lambda_g (k, k) and K_g (m, m) of each factor."""
+        parts = np.split(theta, np.cumsum([len(factor.start) for factor in self.factors])[:-1])
+        return [factor.matrices(part) for factor, part in zip(self.factors, parts, strict=True)]
 
     def Lambdas(self, theta: Array) -> list[Array]:
         """Lambda_g (k, k) of each factor."""
-        entries, Lambdas = iter(theta), []
-        for factor in self.factors:
-            L = np.zeros((factor.Z.shape[1],) * 2)
-            for at in factor.pattern:
-                L[at] = next(entries)
-            Lambdas.append(L)
-        return Lambdas
+        return [L for L, _ in self.matrices(theta)]
 
     def free(self, theta: Array, tol: float = 1e-7) -> Array:
-        """(d,) True where the entry's column of Lambda is not zero."""
+        """(d,) True where the entry's column of Lambda is not zero; with structures they all must not be."""
+        if any(factor.build for factor in self.factors):
+            return np.ones(self.d, bool)
         columns = [np.abs(L).max(axis=0) > tol for L in self.Lambdas(theta)]
         return np.array([c[at] for c, f in zip(columns, self.factors, strict=True) for _, at in f.pattern])
 
     def V(self, theta: Array) -> Array:
         """(n, n)"""
-        pairs = zip(self.factors, self.Lambdas(theta), strict=True)
-        return np.diag(1 / self.w) + sum(factor.covariance(L @ L.T) for factor, L in pairs)
+        pairs = zip(self.factors, self.matrices(theta), strict=True)
+        return np.diag(1 / self.w) + sum(factor.covariance(L @ L.T, K) for factor, (L, K) in pairs)
 
     def rows(self, keep: Array) -> "Problem":
         """The same model on some of the rows; levels that lose all of theirs stay."""
@@ -155,16 +184,16 @@ def beta_cov(problem: Problem, theta: Array, sigma: float) -> Array:
 def modes(problem: Problem, theta: Array) -> list[Array]:
     """BLUPs b (m, k) of each factor: Cov(b, y) V^-1 (y - X beta - offset)."""
     r = gls(problem, theta).r
-    pairs = zip(problem.factors, problem.Lambdas(theta), strict=True)
-    return [(factor.dense().T @ r).reshape(factor.m, -1) @ L @ L.T for factor, L in pairs]
+    pairs = zip(problem.factors, problem.matrices(theta), strict=True)
+    return [K @ (factor.dense().T @ r).reshape(factor.m, -1) @ L @ L.T for factor, (L, K) in pairs]
 
 
 def mode_covs(problem: Problem, theta: Array, sigma: float) -> list[Array]:
     """Cov(b | y) of each level with beta known, (m, k, k) of each factor: lme4's condVar."""
     inverse = np.linalg.inv(problem.V(theta))
     return [
-        sigma**2 * _level_covs(factor, L @ L.T, inverse)
-        for factor, L in zip(problem.factors, problem.Lambdas(theta), strict=True)
+        sigma**2 * _level_covs(factor, np.kron(K, L @ L.T), inverse)
+        for factor, (L, K) in zip(problem.factors, problem.matrices(theta), strict=True)
     ]
 
 
@@ -261,6 +290,16 @@ def fit(problem: Problem, reml: bool, starts: int = 4, seed: int = 0) -> Array:
     return _positive_diagonals(problem, min(found, key=lambda result: result.fun).x)
 
 
+def fit_freely(problem: Problem, reml: bool, start: Array) -> Array:
+    """theta of the best optimum found from around `start`, signs as they come: for covariances with `build`."""
+    options = {"xatol": 1e-9, "fatol": 1e-11, "maxiter": 3000, "maxfev": 3000}
+    found = [
+        optimize.minimize(lambda theta: deviance(problem, theta, reml), guess, method="Nelder-Mead", options=options)
+        for guess in (start + 0.3, start - 0.2)
+    ]
+    return min(found, key=lambda result: result.fun).x
+
+
 KINDS = (
     "intercept",
     "slope",
@@ -314,11 +353,10 @@ def _logdets(fit: GLS, reml: bool) -> float:
 
 
 def _level_covs(factor: Factor, S: Array, inverse: Array) -> Array:
-    """S - S Z_l' V^-1 Z_l S for the rows of each level l."""
-    Z, k = factor.dense(), len(S)
-    precision = (Z.T @ inverse @ Z).reshape(factor.m, k, factor.m, k)
-    levels = np.arange(factor.m)
-    return S - S @ precision[levels, :, levels] @ S
+    """The blocks (k, k) of each level in S - S Z' V^-1 Z S, S the covariance of all of b."""
+    Z, k, levels = factor.dense(), factor.Z.shape[1], np.arange(factor.m)
+    posterior = S - S @ Z.T @ inverse @ Z @ S
+    return posterior.reshape(factor.m, k, factor.m, k)[levels, :, levels]
 
 
 def _scale(x: Array) -> Array:
@@ -334,13 +372,11 @@ def _extrapolate(difference: Callable[[float], Array], step: float) -> Array:
 
 
 def _covariance_directions(problem: Problem) -> Iterator[Array]:
-    """dV/dphi for phi = sigma^2 and each covariance of each term, the same entries as theta."""
+    """dV/dphi for phi = sigma^2 and each covariance of each term, the same entries as theta (known K only)."""
     yield np.diag(1 / problem.w)
     for factor in problem.factors:
-        for row, column in factor.pattern:
-            S = np.zeros((factor.Z.shape[1],) * 2)
-            S[row, column] = S[column, row] = 1
-            yield factor.covariance(S)
+        K = factor.matrices(np.array(factor.start))[1]
+        yield from (factor.covariance(S, K) for S in factor.directions)
 
 
 def _kr_moments(L: Array, Phi: Array, P: Array, W: Array) -> tuple[float, float]:

@@ -9,8 +9,8 @@ import pytest
 from arrays import plan, rows
 from numpy.testing import assert_allclose, assert_array_equal
 
-from interlace_jax import batch, compute, crossproducts, estimation, optimize
-from interlace_jax.batch import Lanes, fit_lanes
+from interlace_jax import compute, crossproducts, estimation, optimize
+from interlace_jax.batch import Lanes, Rounds, fit_lanes
 
 LANES = 40
 KINDS = ["slope", "crossed_slopes"]
@@ -77,11 +77,9 @@ def test_lanes_do_not_see_each_other():
     assert_array_equal(found.steps, _found("slope").steps[few])
 
 
-def test_the_length_of_rounds_does_not_matter(monkeypatch):
-    monkeypatch.setattr(batch, "FIRST_ROUND", 1)
-    monkeypatch.setattr(batch, "NEXT_ROUNDS", 3)
+def test_the_length_of_rounds_does_not_matter():
     with compute.session():
-        found = fit_lanes(_lanes("slope"), True)
+        found = fit_lanes(_lanes("slope"), True, rounds=Rounds(first=1, later=3, smallest=8))
     assert_allclose(found.t, _found("slope").t, rtol=0, atol=1e-9)
     assert_array_equal(found.steps, _found("slope").steps)
 

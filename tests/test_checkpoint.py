@@ -15,6 +15,7 @@ from interrupted import LANES, data, run
 from pandas.testing import assert_frame_equal
 
 import interlace_jax as interlace
+from interlace_jax.batch import Rounds
 
 ROOT = Path(__file__).parent.parent
 CHUNKS = LANES // 32
@@ -63,15 +64,17 @@ def test_a_finished_run_is_read_back_with_all_its_types(tmp_path, uninterrupted)
     assert_frame_equal(uninterrupted._table, again._table, check_exact=True)
 
 
-def test_chunks_keep_the_size_they_began_with(tmp_path, monkeypatch, uninterrupted):
+def test_chunks_and_rounds_stay_as_they_began(tmp_path, monkeypatch, uninterrupted):
     run(tmp_path)
     for file in list(tmp_path.glob("*.parquet"))[::2]:
         file.unlink()
     monkeypatch.setattr("interlace_jax.sources.MOST_LANES", 2048)
+    monkeypatch.setattr("interlace_jax.sources.Responses.rounds", Rounds(first=3, later=2, smallest=128))
     frame, Y = data()
     resumed = interlace.fit_many("~ x + (1 | g)", frame, responses=Y, checkpoint=tmp_path, progress=False)
     assert_frame_equal(resumed._table, uninterrupted._table, check_exact=True)
-    assert json.loads((tmp_path / "run.json").read_text())["size"] == 32
+    kept = json.loads((tmp_path / "run.json").read_text())
+    assert kept["size"] == 32 and kept["rounds"] == list(Rounds())
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):
@@ -85,6 +88,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
         ("its models is", "~ x + (1 | g)", frame, Y[:, :31], {}),
         ("its formula is", "~ (1 | g)", frame, Y, {}),
         ("its method is", "~ x + (1 | g)", frame, Y, dict(method="ML")),
+        ("its dtype is", "~ x + (1 | g)", frame, Y, dict(dtype="float32")),
     ]
     for message, formula, data_, responses, more in others:
         with pytest.raises(ValueError, match=message):

@@ -474,7 +474,7 @@ def test_errors_name_the_column_or_term(frame, text, message):
         ({"weights": [1.0, 2.0]}, "the weights: 2 values.*24 rows"),
         ({"offset": np.ones(25)}, "25 values.*24 rows"),
         ({"weights": -np.ones(24)}, "negative in 24 rows"),
-        ({"weights": np.zeros(24)}, "0 in all rows"),
+        ({"weights": np.zeros(24)}, "zero in all rows"),
         ({"weights": np.full(24, np.inf)}, "infinite"),
         ({"offset": np.full(24, -np.inf)}, "infinite"),
         ({"weights": "nope"}, "column 'nope' .in the weights. is not in the data"),

@@ -14,6 +14,7 @@ PURE = {
     "structure",
     "crossproducts",
     "covariance",
+    "families",
     "linalg",
     "likelihood",
     "optimize",
@@ -22,6 +23,10 @@ PURE = {
     "inference",
     "kenward_roger",
     "profile",
+    "sensitivity",
+    "sparse_products",
+    "krylov",
+    "iterative",
 }
 
 every_file = pytest.mark.parametrize("name", FILES)

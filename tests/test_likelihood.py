@@ -134,9 +134,7 @@ def test_the_deviance_is_even_in_every_column_of_lambda():
     for column in ([0, 1], [2], [3, 4], [5]):
         flipped = theta.copy()
         flipped[column] *= -1
-        assert_allclose(
-            *(compute.run(_value_and_gradient, x, m, True)[0] for x in (theta, flipped)), rtol=1e-14
-        )
+        assert_allclose(*(compute.run(_value_and_gradient, x, m, True)[0] for x in (theta, flipped)), rtol=1e-14)
 
 
 @pytest.mark.parametrize("kind", ["slope", "crossed_slopes"])

@@ -156,7 +156,7 @@ def test_a_response_that_cannot_be_fitted_says_why_and_stops_no_other():
     Y[:, 3] = np.nan
     Y[_design_frame()["g"] != "g0", 4] = np.nan
     many = interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=Y)
-    reasons = ["constant", "infinite", "2 rows", "0 rows", "1 levels"]
+    reasons = ["constant", "infinite", "2 rows", "0 rows", "1 level"]
     for j, reason in enumerate(reasons):
         assert reason in many.status[j]
         assert many.fe_params.loc[j].isna().all() and many.fe_df.loc[j].isna().all()
@@ -249,6 +249,62 @@ def test_normal_degrees_of_freedom_are_infinite():
     assert_allclose(many.fe_pvalues, 2 * norm.sf(many.fe_tvalues.abs()), rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["slopes, weights and offset", "crossed"])
+def test_searches_in_float32_end_close_to_the_optimum(name):
+    # Its stopping rule leaves up to 1e-5 deviance units, so 0.003 standard errors of theta; variances near 0 are flat.
+    right, arguments = DESIGNS[name]
+    exact = _many(name)
+    close = interlace.fit_many("~ " + right, _design_frame(), responses=_responses(), dtype="float32", **arguments)
+    rise = -2 * (close.llf - exact.llf)
+    assert rise.min() > -1e-8 and rise.max() < 1e-3 and rise.median() < 2e-5
+    assert rise.max() > 1e-9  # or it was float64 after all
+    assert ((close.fe_params - exact.fe_params).abs() < 5e-3 * exact.fe_bse).all(axis=None)
+    assert_allclose(close.fe_bse, exact.fe_bse, rtol=5e-3)
+    assert_allclose(close.sigma, exact.sigma, rtol=2e-3)
+    assert close.converged.all()
+
+
+def test_float32_gives_lme4s_hundred_refits_to_three_digits():
+    case = load_case("sleepstudy_sim_REML")
+    frame = pd.read_csv(os.path.join(os.path.dirname(__file__), "reference", case["data"]))
+    many = interlace.fit_many("~ Days + (Days | Subject)", frame, responses=case["responses"], dtype="float32")
+    assert_allclose(-2 * many.llf, case["objective"], rtol=0, atol=1e-4)
+    assert_allclose(many.fe_params, case["fixef"], rtol=1e-6)  # balanced: they do not depend on theta
+    assert_allclose(many.fe_bse, case["se"], rtol=1e-3)
+    assert_allclose(many.theta, case["theta"], rtol=0, atol=2e-3)
+    assert_allclose(many.sigma, case["sigma"], rtol=3e-4)
+    assert_array_equal(many.is_singular, case["singular"])
+
+
+def test_responses_are_read_in_slices(monkeypatch):
+    monkeypatch.setattr("interlace_jax.sources.MOST_LANES", 32)
+    Y, read = np.tile(_responses(), 6), []
+
+    class Stored:
+        """What is not in memory: columns can be read, never all of them."""
+
+        ndim, shape, dtype = 2, Y.shape, Y.dtype
+
+        def __len__(self):
+            return len(Y)
+
+        def __getitem__(self, key):
+            read.append(Y[key].shape[1])
+            return Y[key]
+
+        def __array__(self, *_, **__):
+            raise MemoryError
+
+    many = interlace.fit_many("~ x + (1 + x | g) + (1 | h)", _design_frame(), responses=Stored(), progress=False)
+    assert sorted(read) == [8, 32, 32]
+    assert_allclose(many.llf, np.tile(_many("crossed").llf, 6), rtol=0, atol=1e-9)
+
+
+def test_input_that_fits_no_model_at_all_says_why():
+    with pytest.raises(ValueError, match="none of the 3 models can be fitted; the first: the response is constant"):
+        interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=np.ones((72, 3)))
+
+
 # Groups of one frame -------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +392,7 @@ def test_groups_with_nested_levels_are_fits_of_their_rows():
         ("x ~ w + (1 | g)", dict(by="h", weights=np.ones(72)), "weights must be the name of a column"),
         ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), method="reml"), "'REML' or 'ML'"),
         ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), df_method="kenward-roger"), "'satterthwaite' or 'normal'"),
+        ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), dtype="float16"), "'float64' or 'float32'"),
     ],
 )
 def test_input_that_determines_no_model_is_refused(formula, arguments, message):

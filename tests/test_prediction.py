@@ -1,11 +1,16 @@
 """Predictions: of the rows of the fit, of new rows, with the transforms and levels of the fit."""
 
 import numpy as np
+import oracle
 import pandas as pd
 import pytest
 from cases import lmm_cases, load_case
 from fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
+from scipy import linalg, stats
+from test_residuals import reference
+
+from interlace_jax import prediction
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +104,134 @@ def test_nested_levels_are_matched_by_both_variables():
     mean, batch = fit.fe_params["Intercept"], fit.random_effects["batch"]["A"]
     expected = [mean + batch + fit.random_effects["cask:batch"]["a:A"], mean + batch, mean]
     assert_allclose(fit.predict(new), expected)
+
+
+# Intervals -----------------------------------------------------------------------------------------------------------
+
+
+def dense_variance(problem, theta, x, z):
+    """Var(x'(beta^ - beta) + z'(b^ - b)) over sigma^2 by generalised least squares; z (q,) over all levels, dense."""
+    pairs = zip(problem.factors, problem.Lambdas(theta), strict=True)
+    Z, D = zip(*((f.dense(), np.kron(np.eye(f.m), L @ L.T)) for f, L in pairs), strict=True)
+    Z, D, Vi = np.hstack(Z), linalg.block_diag(*D), np.linalg.inv(problem.V(theta))
+    off = x - problem.X.T @ Vi @ Z @ D @ z
+    return off @ np.linalg.solve(problem.X.T @ Vi @ problem.X, off) + z @ (D - D @ Z.T @ Vi @ Z @ D) @ z
+
+
+def rows_of(problem):
+    """x and the dense z of the rows of the fit."""
+    return problem.X, np.hstack([f.dense() for f in problem.factors])
+
+
+@pytest.mark.parametrize("name", ["weighted_REML", "penicillin_REML", "pastes_REML"])
+def test_standard_errors_are_those_of_the_dense_formula(name):
+    fit, case = fitted(name), load_case(name)
+    X, Z = rows_of(case.problem)
+    some = [0, 5, len(X) - 1]
+    variance = np.array([dense_variance(case.problem, fit.theta, X[i], Z[i]) for i in some])
+    narrow, wide = (fit.predict(interval=kind).iloc[some] for kind in ("confidence", "prediction"))
+    assert_allclose(narrow["se"], fit.sigma * np.sqrt(variance), rtol=1e-7)
+    assert_allclose(wide["se"], fit.sigma * np.sqrt(variance + 1 / case.problem.w[some]), rtol=1e-7)
+    assert_allclose(narrow["fit"], fit.fittedvalues.iloc[some])
+    new = fit.predict(case.frame.iloc[some], interval="prediction")  # new rows have weight 1
+    assert_allclose(new["se"], fit.sigma * np.sqrt(variance + 1), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [("sleepstudy_slope_REML", "sleepstudy"), ("weighted_int_REML", "weighted_int")]
+)
+def test_standard_errors_are_those_of_hendersons_equations_in_r(name, case):
+    # theta differs between the programs by some 1e-6 of its SD
+    assert_allclose(fitted(name).predict(interval="confidence")["se"], reference()[case]["se"], rtol=1e-5)
+
+
+def test_a_new_level_counts_with_its_full_variance_and_leaves_nested_factors_nested():
+    fit, problem = fitted("pastes_REML"), load_case("pastes_REML").problem
+    new = pd.DataFrame({"batch": ["A", "A", "new", "A"], "cask": ["a", "zzz", "a", "zzz"]})
+    cask, batch = (fit.variance_components[name] / fit.scale for name in ("cask:batch", "batch"))
+    X, Z = rows_of(problem)
+    outer = Z[0].copy()
+    outer[: len(fit.random_effects["cask:batch"])] = 0.0  # row 0 is cask a of batch A
+    known, within, mean = (dense_variance(problem, fit.theta, X[0], z) for z in (Z[0], outer, 0 * outer))
+    wanted = np.array([known, within + cask, mean + cask + batch, within + cask])
+    assert_allclose(fit.predict(new, interval="confidence")["se"], fit.sigma * np.sqrt(wanted), rtol=1e-8)
+
+
+def test_factors_left_out_count_as_new_levels_of_a_new_response_only():
+    fit = fitted("pastes_REML")
+    new = pd.DataFrame({"batch": ["A"], "cask": ["a"]})
+    total = sum(fit.variance_components.values())
+    mean = fit.predict(new, include_re=False, interval="confidence")["se"]
+    assert_allclose(mean, fit.fe_bse.iloc[0], rtol=1e-12)
+    wide = fit.predict(new[[]], include_re=False, interval="prediction")["se"]
+    assert_allclose(wide, np.sqrt(mean**2 + total), rtol=1e-9)
+    batch = fit.predict(new[["batch"]], include_re="batch", interval="confidence")
+    assert_allclose(batch["fit"], fit.fe_params.iloc[0] + fit.random_effects["batch"]["A"], rtol=1e-12)
+    unseen = fit.predict(new.assign(cask="unseen"), interval="confidence")["se"]
+    assert_allclose(batch["se"] ** 2 + fit.variance_components["cask:batch"], unseen**2, rtol=1e-9)
+
+
+def test_degrees_of_freedom_are_satterthwaites_of_the_variance_in_question(fit):
+    """By differences of the dense variance, as for coefficients."""
+    problem, i = load_case("sleepstudy_slope_REML").problem, 3
+    X, Z = rows_of(problem)
+    at = np.append(fit.theta, fit.sigma)
+    covariance = 2 * np.linalg.inv(oracle.hessian(lambda x: oracle.joint_deviance(problem, x[:-1], x[-1], True), at))
+    for kind, residual in (("confidence", 0), ("prediction", 1)):
+
+        def variance(x, residual=residual):
+            return x[-1] ** 2 * (dense_variance(problem, x[:-1], X[i], Z[i]) + residual)
+
+        g = oracle.gradient(variance, at)
+        half = stats.t.ppf(0.95, 2 * variance(at) ** 2 / (g @ covariance @ g)) * np.sqrt(variance(at))
+        found = fit.predict(interval=kind, level=0.9).iloc[i]
+        assert_allclose([found["fit"] - found["lower"], found["upper"] - found["fit"]], half, rtol=1e-5)
+
+
+def test_population_intervals_follow_the_rule_of_the_fit():
+    new = pd.DataFrame({"Days": [0.0, 1.0]})
+    for rule in ("satterthwaite", "kenward-roger", "normal"):
+        one = quiet_fit("Reaction ~ Days + (1 | Subject)", sleepstudy(), df_method=rule)
+        found = one.predict(new, include_re=False, interval="confidence")
+        assert_allclose(found.loc[0, ["lower", "upper"]], one.fe_conf_int.loc["Intercept"], rtol=1e-12)
+
+
+def test_uncertainty_of_theta_is_added_by_the_delta_method(fit):
+    """Predictions by the dense formula, differentiated by differences."""
+    problem = load_case("sleepstudy_slope_REML").problem
+    at = np.append(fit.theta, fit.sigma)
+    covariance = 2 * np.linalg.inv(oracle.hessian(lambda x: oracle.joint_deviance(problem, x[:-1], x[-1], True), at))
+    slope = oracle.gradient(lambda theta: oracle.fitted(problem, theta), fit.theta)
+    added = np.einsum("in,ij,jn->n", slope, covariance[:-1, :-1], slope)
+    without, with_it = (fit.predict(interval="confidence", theta_uncertainty=flag)["se"] for flag in (False, True))
+    assert_allclose(with_it**2 - without**2, added, rtol=1e-4, atol=1e-6)
+
+
+def test_large_new_data_are_done_in_chunks(fit, monkeypatch):
+    new = pd.concat([sleepstudy(), pd.DataFrame({"Days": [3.0, np.nan], "Subject": ["new", "S308"]})])
+    whole = fit.predict(new, interval="prediction")
+    monkeypatch.setattr(prediction, "CHUNK", 1)  # 256 rows, by the size of the fit
+    often = fit.predict(pd.concat([new, new]), interval="prediction")
+    assert_allclose(often[:182], whole, rtol=1e-10)
+    assert_allclose(often[182:], whole, rtol=1e-10)
+    assert whole.index.equals(new.index)
+    assert whole.iloc[-1].isna().all() and not whole.iloc[-2].isna().any()
+
+
+def test_what_intervals_cannot_be_made_of_is_refused(fit):
+    with pytest.raises(ValueError, match="'confidence' or 'prediction'"):
+        fit.predict(interval="both")
+    with pytest.raises(ValueError, match="level"):
+        fit.predict(interval="confidence", level=95)
+    with pytest.raises(ValueError, match="'subject'; the grouping factors are 'Subject'"):
+        fit.predict(include_re=["subject"])
+    with pytest.raises(ValueError, match="rows of the fit"):
+        fit.predict(offset=np.zeros(180))
+
+
+def test_levels_of_another_type_are_refused():
+    fit = quiet_fit(
+        "Reaction ~ Days + (1 | Subject)", sleepstudy().assign(Subject=lambda d: d.Subject.str[1:].astype(int))
+    )
+    with pytest.raises(ValueError, match="'308'.*same type"):
+        fit.predict(pd.DataFrame({"Days": [0.0], "Subject": ["308"]}), interval="confidence")

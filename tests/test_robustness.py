@@ -301,3 +301,60 @@ def test_no_sound_fit_warns(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sound(interlace.fit("y ~ x + (1 | g)", data))
+
+
+# Mistakes of a first day ---------------------------------------------------------------------------------------------
+
+
+def test_a_fixed_factor_of_one_level_is_not_left_out_in_silence():
+    with pytest.warns(interlace.RankWarning, match="'site' has one level only"):
+        fit = interlace.fit("Reaction ~ Days + site + (1 | Subject)", sleepstudy().assign(site="a"))
+    assert list(fit.fe_params.index) == ["Intercept", "Days"]
+
+
+@pytest.mark.parametrize(
+    "mistake, message",
+    [
+        (lambda fit: fit.simulate(-1), "nsim must be a whole number, 0 or more, not -1"),
+        (lambda fit: fit.simulate(2.5), "nsim must be a whole number, 0 or more, not 2.5"),
+        (lambda fit: fit.bootstrap(0), "n must be a whole number, 1 or more, not 0"),
+        (lambda fit: fit.bootstrap("many"), "n must be a whole number, 1 or more, not 'many'"),
+        (lambda fit: fit.test(""), "the hypothesis '' is empty"),
+        (lambda fit: fit.refit(["a"] * 180), "y must be numbers: could not convert"),
+        (lambda fit: fit.model.fit(theta0="a"), "theta must be numbers: could not convert"),
+        (
+            lambda fit: interlace.fit(SLOPE, pd.concat([sleepstudy(), sleepstudy()[["Days"]]], axis=1)),
+            "2 columns named",
+        ),
+        (lambda fit: interlace.fit(SLOPE, sleepstudy(), weights="w"), r"is not in the data\. The columns are"),
+    ],
+)
+def test_mistakes_are_answered_in_words(mistake, message):
+    with pytest.raises(ValueError, match=message):
+        mistake(fitted("sleepstudy_slope_REML"))
+
+
+@pytest.mark.parametrize(
+    "responses, message",
+    [
+        (["Reaction", "Subject"], "responses has columns that are not numeric: 'Subject'"),
+        (np.full((180, 2), "a", dtype=object), "responses must be numbers"),
+        (np.ones((180, 0)), "responses has no columns"),
+        (["Reaction", "Reaction"], "responses has 'Reaction' more than once"),
+    ],
+)
+def test_responses_that_are_no_numbers_are_refused_in_words(responses, message):
+    with pytest.raises(ValueError, match=message):
+        interlace.fit_many("~ Days + (1 | Subject)", sleepstudy(), responses=responses)
+
+
+@pytest.mark.parametrize("arguments", [dict(responses=["y"]), dict(by="g")])
+def test_what_is_no_frame_is_refused_in_words(arguments):
+    formula = "y ~ x + (1 | g)" if "by" in arguments else "~ x + (1 | g)"
+    with pytest.raises(TypeError, match="data must be a pandas or polars data frame, not list"):
+        interlace.fit_many(formula, [1, 2], **arguments)
+
+
+def test_anova_takes_fits():
+    with pytest.raises(TypeError, match="anova compares fits of this package, not int"):
+        interlace.anova(fitted("sleepstudy_slope_REML"), 3)

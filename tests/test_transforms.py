@@ -14,7 +14,7 @@ from fits import fitted
 from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
-from interlace_jax import model as front
+from interlace_jax import dense
 
 CASE = load_case("sleepstudy_slope_REML")
 THETA = np.array([0.8, 0.1, 0.3])
@@ -114,7 +114,7 @@ def one_way(m, n, seed=0):
 
 
 def test_data_of_similar_size_share_their_executables():
-    programs = (front._moments, front._search)
+    programs = (dense._moments, dense._search)
     interlace.fit("y ~ x + (1 | g)", pd.DataFrame(one_way(101, 1000)))
     before = [program._cache_size() for program in programs]
     for m, n in ((101, 1000), (103, 1020), (97, 1024)):

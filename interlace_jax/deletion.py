@@ -1,0 +1,142 @@
+"""A design refitted without some of its rows, for many sets of rows as one batch.
+
+Rows left out have weight zero. All refits then share the layout of the design, whole levels may go, and a level without
+rows keeps the random effects that nothing is known about: mean zero, and their own covariance.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from . import compute, structure
+from .batch import ROUNDS, Lanes, alone, fit_lanes
+from .crossproducts import moments
+from .design import Design, is_constant
+from .estimation import Estimate
+from .sources import WORKING_SET, Failure, chunk_size, filled, padded_model, unfit_rows
+
+CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
+
+
+class Rows(NamedTuple):
+    """Arguments of `moments` for the lanes of a chunk; only the weights have a lane axis."""
+
+    plan: structure.Plan
+    y: np.ndarray
+    X: np.ndarray
+    Z: list[np.ndarray]
+    weights: np.ndarray  # (lanes, n)
+    offset: np.ndarray
+    K: list[Any]
+
+
+class Refits(NamedTuple):
+    """Refits of a design; all arrays have a leading axis over `places`."""
+
+    places: np.ndarray
+    "Which of the sets of rows could be left out."
+    estimate: Estimate
+    more: Any
+    "What `each` made of them."
+    failures: list[Failure]
+
+
+def refit_without(
+    design: Design,
+    left_out: Sequence[np.ndarray],
+    method: str,
+    each: Callable[[np.ndarray, Rows, Estimate], Any] = lambda places, rows, estimate: (),
+    progress: bool | None = None,
+) -> Refits:
+    """Fit a design again without each of several sets of rows.
+
+    left_out: per refit positions among the n rows used. method: "REML" or "ML". each: makes arrays with a leading lane
+    axis of the places, rows and estimates of a chunk, repeated up to its size.
+
+    A refit is what `fit` gives for the rows that are left, to the last digits that its search determines.
+    """
+    model = padded_model(design, structure.bucket)
+    size = _lanes_at_once(design, model[0].layout, len(left_out))
+    one = functools.partial(_chunk, design, model, left_out, size, method == "REML", each)
+    starts = range(0, len(left_out), size)
+    show = len(starts) > 1 if progress is None else progress
+    with compute.session(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(total=len(left_out), unit="refit", disable=not show, desc="refitting", delay=1.0)
+        parts = []
+        for part in pool.map(one, starts):
+            parts.append(part)
+            bar.update(len(part.places) + len(part.failures))
+        bar.close()
+    failures = [failure for part in parts for failure in part.failures]
+    parts = [part for part in parts if len(part.places)]
+    if not parts:
+        raise ValueError(f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}")
+    return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *(part[:3] for part in parts)), failures)
+
+
+def _lanes_at_once(design: Design, layout: structure.Layout, count: int) -> int:
+    """Refits a chunk, a power of two: as many as memory allows, and work for every core."""
+    n, p = design.X.shape
+    columns = p + sum(f.Z.shape[1] for f in design.factors)
+    share = max(ROUNDS.smallest, -(-count // (os.cpu_count() or 1)))
+    most = min(chunk_size(layout, p), max(1, WORKING_SET // (8 * n * columns)))
+    return min(max(ROUNDS.smallest, structure.power_of_two(min(share, count))), 1 << int(np.log2(most)))
+
+
+def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
+    """The refits of one chunk."""
+    part = left_out[start : start + size]
+    used = np.ones((len(part), len(design.y)), bool)
+    for lane, rows in zip(used, part, strict=True):
+        lane[rows] = False
+    y = design.y if design.offset is None else design.y - design.offset
+    doubtful = _doubtful(design, y, used)
+    reasons = {int(j): reason for j in doubtful if (reason := _unfit(design, y, used[j]))}
+    failures = [Failure(start + j, reason) for j, reason in reasons.items()]
+    sound = np.array([j for j in range(len(part)) if j not in reasons], int)
+    if not len(sound):
+        return Refits(sound, None, None, failures)
+    with compute.float64():
+        plan, y, X, Z, weights, offset, K = model
+        lanes = filled(sound, size)
+        used = np.pad(used[lanes], ((0, 0), (0, len(y) - len(design.y))))
+        rows = Rows(plan, y, X, Z, weights * used, offset, K)
+        found = fit_lanes(Lanes(None, _moments(*rows)), reml)
+        results = jax.tree.map(lambda a: np.asarray(a)[: len(sound)], (found, each(start + lanes, rows, found)))
+    return Refits(start + sound, *results, failures)
+
+
+def _doubtful(design: Design, y: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Lanes of used (lanes, n) that may not determine the model, found for all of them at once."""
+    (lanes, _), count = used.shape, used.sum(1)
+    Q = np.linalg.qr(design.X)[0]
+    gone = np.stack([Q[~lane].T @ Q[~lane] for lane in used])
+    doubt = np.linalg.eigvalsh(np.eye(Q.shape[1]) - gone).min(-1, initial=1.0) < CLEAR
+    spread = np.where(used, y, -np.inf).max(1) - np.where(used, y, np.inf).min(1)
+    doubt |= (count <= Q.shape[1]) | (spread <= CLEAR * np.abs(y).max())
+    lane, row = np.nonzero(used)
+    for f in design.factors:
+        m = len(f.levels)
+        levels = np.count_nonzero(np.bincount(lane * m + f.codes[row], minlength=lanes * m).reshape(lanes, m), axis=1)
+        doubt |= (levels < 2) | (levels * max(f.sizes) >= count) & (not f.is_structured)
+    return np.flatnonzero(doubt)
+
+
+def _unfit(design: Design, y: np.ndarray, used: np.ndarray) -> str | None:
+    """Why the rows used (n,) do not determine the model."""
+    if used.sum() <= design.X.shape[1]:
+        return f"{used.sum()} rows that are left are too few"
+    if is_constant(y[used]):
+        return "the response is constant"
+    return unfit_rows(design, used, "that are left")
+
+
+_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, None, None, None, 0, None, None))))

@@ -1,0 +1,116 @@
+"""The core as one dense matrix, or none at all: exact numbers, for cores of up to a few thousand columns."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from . import inference, modes, structure
+from .chunks import LARGE, moments_by_chunks
+from .compute import island, run
+from .covariance import to_conditioned, to_user
+from .crossproducts import Moments, moments
+from .design import Design
+from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
+from .likelihood import deviance, objective
+from .sources import padded_model, plan_of
+
+
+class Dense:
+    """A model by its `Moments`: everything that needs theta and the data."""
+
+    name = "dense"
+
+    def __init__(self, design: Design):
+        self.design = design
+
+    @functools.cached_property
+    def products(self) -> Moments:
+        """Conditioned cross-products of the data, as NumPy arrays."""
+        d = self.design
+        if len(d.y) < LARGE:
+            return run(_moments, *padded_model(d, structure.bucket))
+        Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
+        return moments_by_chunks(plan_of(d, structure.bucket), d.y, d.X, Z, d.weights, d.offset, K)
+
+    @property
+    def moments(self) -> Moments:
+        """The same, for what only this core has."""
+        return self.products
+
+    def require_matrix(self, what: str) -> None:
+        """Refuse `what` where there is no matrix; here there is."""
+
+    def start(self) -> np.ndarray:
+        """Moment estimates of lme4's theta (d,)."""
+        return run(_start, self.products)
+
+    def deviance(self, theta, reml: bool):
+        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array."""
+        if isinstance(theta, jax.Array):
+            return island(lambda theta: _deviance(theta, self.products, reml))(theta)
+        return float(run(_deviance, theta, self.products, reml))
+
+    def estimate(self, reml: bool, theta0: np.ndarray | None) -> Estimate:
+        """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
+        m, steps = self.products, 0
+        t = None if theta0 is None else run(_conditioned, theta0, m)
+        for _ in range(attempts(m.layout.blocks)):
+            made = run(_search, m, reml, t)
+            steps += int(made.steps)
+            if not near_zero(made.t, m.layout.blocks).any():
+                break
+            t, restart = run(_settle, made.t, m, reml)
+            made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
+            if not restart:
+                break
+        return replace(made, steps=steps)
+
+    def modes(self, e: Estimate) -> list[np.ndarray]:
+        """Conditional modes (m, k) by factor; m may be padded."""
+        return run(_modes, e.t, self.products)
+
+    def mode_covariances(self, e: Estimate) -> list[np.ndarray]:
+        """Conditional covariances over sigma^2 (m, k, k) by factor; m may be padded."""
+        return run(_mode_covariances, e.t, self.products)
+
+    def curvature(self, e: Estimate, reml: bool) -> inference.Curvature:
+        """Second-order facts at an estimate."""
+        return run(_curvature, e.t, np.log(e.sigma), self.products, reml)
+
+    def hessian(self, e: Estimate, reml: bool) -> np.ndarray:
+        """Hessian (d, d) of the profiled deviance in conditioned parameters."""
+        return run(_hessian, e.t, self.products, reml)
+
+
+_moments = jax.jit(moments)
+_settle = jax.jit(settle)
+_finish = jax.jit(finish)
+_modes = jax.jit(modes.modes)
+_mode_covariances = jax.jit(modes.mode_covariances)
+_curvature = jax.jit(inference.curvature)
+_hessian = jax.jit(jax.hessian(objective))
+
+
+@jax.jit
+def _search(m, reml, t):
+    found = search(m, reml, moment_start(m) if t is None else t)
+    return finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+
+
+@jax.jit
+def _start(m):
+    return to_user(moment_start(m), m.layout, m.A)
+
+
+@jax.jit
+def _conditioned(theta, m):
+    return to_conditioned(theta, m.layout, m.A)
+
+
+@jax.jit
+def _deviance(theta, m, reml):
+    return deviance(to_conditioned(theta, m.layout, m.A), m, reml)

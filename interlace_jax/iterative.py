@@ -1,0 +1,364 @@
+"""The deviance of crossed factors without a matrix of their levels: Krylov methods and random probes.
+
+Eliminate the largest factor level by level, W = Lambda_0 (Lambda_0' G_0 Lambda_0 + I)^-1 Lambda_0'. On the others
+
+    S = I + Lambda' (Z'WZ - K W K') Lambda = D^(1/2) (I - C) D^(1/2),    D the diagonal blocks of S: C has none.
+
+With L L' = D and U = L^-1 Lambda',  C V = U [ K W K' - E - K_off ] U'V, where E are the diagonal blocks of K W K' and
+K_off are the blocks between different factors. Then log|M| = log|M_00| + log|D| + log|I - C|, and
+
+    log|I - C| = tr( log(I - C) + C )        as tr C = 0: subtracting C leaves nothing of first order
+               ~ sum_j q_j' f(C) q_j + mean_i z_i' P f(C) P z_i,    f(C) = log(I - C) + C,    P = I - QQ'
+
+with Rademacher probes z (Hutchinson 1990) that are the same at every theta, and Q near the dominant eigenvectors of C:
+the directions in which the levels of a factor move together (its intercept is nearly confounded with that of the
+eliminated factor). This is unbiased for every Q, and leaves C small on the probes. The gradient is the estimate of
+tr((I - C)^-1 dN) = tr((I - C)^-1 C dN) from the same probes (N = I - C has a constant trace). Everything that depends
+on y and X is solved by conjugate gradients to TIGHT, and differentiated at the solution, exactly.
+
+All functions take conditioned parameters t (see `covariance`) and `Products`. Vectors over the levels of the factors
+that are left are arrays (q, c): factor by factor (k, m, c), flattened.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from . import krylov
+from .covariance import conditioned_factors
+from .likelihood import Reduced, profile, whitened_core
+from .linalg import logdet_quadratic, whiten
+from .sparse_products import Products, congruence, product
+
+POWERS = 2  # subspace iterations that improve the deflated directions
+ROUGH, TIGHT = 1e-5, 1e-9  # relative residuals: of probes, whose own noise is larger, and of what must be exact
+MEMORY = 64  # nodes of a quadrature at most
+MOST = 2000  # steps of conjugate gradients at most
+
+
+class Factored(NamedTuple):
+    """What a theta makes of the products, level by level."""
+
+    logdet: jax.Array  # () log|M_00| + log|D|
+    W: jax.Array  # (k, k, m) of the eliminated factor
+    E: tuple[jax.Array, ...]  # per factor that is left (k, k, m)
+    U: tuple[jax.Array, ...]  # per factor that is left (k, k, m)
+
+
+def factor(t, m: Products) -> Factored:
+    """Eliminate the largest factor, and factor the diagonal blocks of what is left."""
+    Lam, *Lams = conditioned_factors(t, m.layout.blocks, m.A)[: m.layout.chain]
+    logdet, half = _whitened(m.G[0], Lam)
+    W = _gram(half)
+    E = tuple(congruence(m, h, 0, W) for h in range(1, len(m.G)))
+    pairs = [_whitened(G - e, Lam) for G, e, Lam in zip(m.G[1:], E, Lams, strict=True)]
+    return Factored(logdet + sum(d for d, _ in pairs), W, E, tuple(U for _, U in pairs))
+
+
+def _whitened(G, Lam):
+    k, levels = G.shape[1:]
+    logdet, (U,) = whiten(G, Lam, [jnp.broadcast_to(jnp.eye(k, dtype=Lam.dtype)[:, :, None], (k, k, levels))])
+    return logdet, U
+
+
+def _gram(U):
+    """U'U of every level."""
+    return jnp.sum(U[:, :, None] * U[:, None], 0)
+
+
+def _times(B, V):
+    """B V of every level: (k, k, m) and (k, m, c)."""
+    return sum(B[:, j, :, None] * V[j][None] for j in range(V.shape[0]))
+
+
+def _transposed(B):
+    return jnp.swapaxes(B, 0, 1)
+
+
+def _split(V, m):
+    """A vector over the levels that are left, factor by factor."""
+    ends = np.cumsum([b.levels * b.k for b in m.rest])
+    parts = [V[e - b.levels * b.k : e] for e, b in zip(ends, m.rest, strict=True)]
+    return [v.reshape(b.k, b.levels, -1) for v, b in zip(parts, m.rest, strict=True)]
+
+
+def _join(parts):
+    return jnp.concatenate([v.reshape(-1, v.shape[-1]) for v in parts])
+
+
+def _down(m, B):
+    """K_0' B of effects B of the factors that are left: onto the eliminated one, (k, m, c)."""
+    return sum(product(m, 0, h, b) for h, b in enumerate(B, 1))
+
+
+def coupling(f: Factored, m: Products, V):
+    """C V of V (q, c)."""
+    B = [_times(_transposed(U), v) for U, v in zip(f.U, _split(V, m), strict=True)]
+    eliminated = _times(f.W, _down(m, B))
+    found = []
+    for h, (U, E, b) in enumerate(zip(f.U, f.E, B, strict=True), 1):
+        met = product(m, h, 0, eliminated) - _times(E, b)
+        for g, other in enumerate(B, 1):
+            if g != h:
+                met = met - product(m, h, g, other)
+        found.append(_times(U, met))
+    return _join(found)
+
+
+def _remainder(f, m):
+    """[Z_core X y]'[Z_core X y] and U Z'[Z_core X y] (q, c + 1) after eliminating the first factor."""
+    C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
+    C = [jnp.swapaxes(c, 1, 2) for c in C]  # (k, m, c)
+    eliminated = _times(f.W, C[0])
+    whole = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
+    whole = whole - jnp.einsum("kmc,kmd->cd", C[0], eliminated)
+    rest = [_times(U, c - product(m, h, 0, eliminated)) for h, (U, c) in enumerate(zip(f.U, C[1:], strict=True), 1)]
+    return whole, _join(rest)
+
+
+class Solved(NamedTuple):
+    """Everything that is solved for at one theta."""
+
+    probes: jax.Array  # (q, T + r) P z and Q
+    solved: jax.Array  # (q, T + r) (I - C)^-1 of them
+    logs: jax.Array  # (T + r,) z' f(C) z of them
+    fixed: jax.Array  # (q, c + 1) (I - C)^-1 U Z'[Z_core X y]
+    logdet: jax.Array  # () log|M| without the core
+    S: jax.Array  # (c + 1, c + 1) what is left of [Z_core X y]'[Z_core X y]
+    steps: jax.Array  # (2,) steps of conjugate gradients, of probes and in all
+
+
+def _directions(f, m):
+    """Columns (q, r) near those along which all levels of a factor move together, one for each of its columns."""
+    found, width = [], sum(b.k for b in m.rest)
+    start = 0
+    for U, G, b in zip(f.U, m.G[1:], m.rest, strict=True):
+        moved = _times(U, jnp.swapaxes(G, 1, 2))
+        found.append(jnp.pad(moved, [(0, 0), (0, 0), (start, width - start - b.k)]))
+        start += b.k
+    return _join(found)
+
+
+def solve(t, m: Products, probes) -> Solved:
+    """Probes (q, T), and what depends on X and y, through (I - C)^-1: one run of conjugate gradients for all."""
+    f = factor(t, m)
+
+    def remove(V):
+        return V - coupling(f, m, V)
+
+    Q = krylov.dominant(partial(coupling, f, m), _directions(f, m), POWERS)
+    Z = jnp.concatenate([probes - Q @ (Q.T @ probes), Q], 1)
+    whole, right = _remainder(f, m)
+    count, T = Z.shape[1], probes.shape[1]
+    tol = jnp.where(jnp.arange(count + right.shape[1]) < count, ROUGH, 1.0)
+    run = krylov.advance(remove, krylov.begin(jnp.concatenate([Z, right], 1), MEMORY), tol, MEMORY)
+    random, exact = krylov.columns(run, slice(count)), krylov.columns(run, slice(count, None))
+    logs = krylov.quadrature(lambda x: jnp.log(jnp.maximum(x, 1e-30)) + 1.0 - x, random)
+    exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
+    S = whole - right.T @ exact.X
+    logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
+    return Solved(Z, random.X, logs, exact.X, logdet, 0.5 * (S + S.T), jnp.stack([run.steps, exact.steps]))
+
+
+def condense(t, m: Products, logdet, S) -> Reduced:
+    """Eliminate the core, whose columns are the first of S."""
+    q = m.layout.q
+    if q:
+        Lams = conditioned_factors(t, m.layout.blocks, m.A)[m.layout.chain :]
+        added, explained = whitened_core(Lams, [None] * len(Lams), m.layout, S)
+        logdet, S = logdet + added, S[q:, q:] - explained
+    return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
+
+
+class Evaluation(NamedTuple):
+    """The deviance at one theta, and what its derivatives are made of."""
+
+    deviance: jax.Array  # () with beta and sigma at their optimum
+    gradient: jax.Array  # (d,) of it, or of the joint deviance at the sigma given
+    r2: jax.Array  # () penalised residual sum of squares
+    reduced: Reduced
+    solved: Solved
+
+
+def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
+    """The profiled deviance of t (d,) and its gradient; the gradient of the joint deviance where sigma is not 0."""
+    s, T = solve(t, m, probes), probes.shape[1]
+    reduced = condense(t, m, s.logdet, s.S)
+    profiled = profile(reduced, m, reml)
+
+    def criterion(t, S):
+        p = profile(condense(t, m, s.logdet, S), m, reml)
+        return jnp.where(sigma > 0, p.at(jnp.log(jnp.where(sigma > 0, sigma, 1.0))), p.deviance)
+
+    of_core, weights = jax.grad(criterion, argnums=(0, 1))(t, s.S)
+    weights = 0.5 * (weights + weights.T)
+    share = jnp.where(jnp.arange(s.probes.shape[1]) < T, 1.0 / T, 1.0)[None]
+    weighted = s.fixed @ weights
+    left = jnp.concatenate([share * (s.solved - s.probes), weighted], 1)
+    right = jnp.concatenate([s.probes, s.fixed], 1)
+
+    def surrogate(t):
+        """Its gradient at t is that of the deviance: what was solved for is held, by the envelope theorem."""
+        f = factor(t, m)
+        whole, cross = _remainder(f, m)
+        quadratic = jnp.sum(left * (right - coupling(f, m, right)))
+        return f.logdet + quadratic + jnp.sum(weights * whole) - 2.0 * jnp.sum(weighted * cross)
+
+    gradient = of_core + jax.grad(surrogate)(t)
+    return Evaluation(profiled.deviance - m.log_weights, gradient, profiled.r2, reduced, s)
+
+
+class Noise(NamedTuple):
+    """What the choice of probes does to the deviance and its gradient: standard error and covariance of the means."""
+
+    deviance: jax.Array  # ()
+    gradient: jax.Array  # (d, d)
+
+
+def noise(t, m: Products, s: Solved, T: int) -> Noise:
+    """Spread over the probes, which are the first T columns of what was solved for at t (d,)."""
+    Z, left = s.probes[:, :T], s.solved[:, :T] - s.probes[:, :T]
+
+    def moved(along):
+        _, dC = jax.jvp(lambda t: coupling(factor(t, m), m, Z), (t,), (along,))
+        return -jnp.sum(left * dC, 0)
+
+    slopes = lax.map(moved, jnp.eye(t.shape[0], dtype=t.dtype))
+    slopes = slopes - jnp.mean(slopes, 1, keepdims=True)
+    spread = s.logs[:T] - jnp.mean(s.logs[:T])
+    pairs = T * (T - 1.0)
+    return Noise(jnp.sqrt(jnp.sum(spread**2) / pairs), slopes @ slopes.T / pairs)
+
+
+@jax.custom_jvp
+def deviance(t, m: Products, probes, reml):
+    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives."""
+    return evaluate(t, m, probes, reml).deviance
+
+
+@deviance.defjvp
+def _deviance_jvp(primals, tangents):
+    found = evaluate(*primals)
+    return found.deviance, found.gradient @ tangents[0]
+
+
+def _exact_solution(f, m):
+    """S of `Solved`, and the effects that go with every column of [Z_core X y]: per chain block (k, m, c + 1)."""
+    whole, right = _remainder(f, m)
+    tol = jnp.full(right.shape[1], TIGHT)
+    fixed = krylov.advance(lambda V: V - coupling(f, m, V), krylov.begin(right), tol, MOST).X
+    S = whole - right.T @ fixed
+    B = [_times(_transposed(U), v) for U, v in zip(f.U, _split(fixed, m), strict=True)]
+    score = jnp.swapaxes(jnp.concatenate([m.ZX[0], m.Zy[0][:, None]], 1), 1, 2)
+    return 0.5 * (S + S.T), [_times(f.W, score - _down(m, B)), *B]
+
+
+def modes(t, m: Products):
+    """Conditional modes b, one array (m, k) per factor, in the user's order and units."""
+    S, B = _exact_solution(factor(t, m), m)
+
+    def r2(v):
+        reduced = condense(t, m, 0.0, S.at[:-1, -1].set(v).at[-1, :-1].set(v))
+        return reduced.yy - logdet_quadratic(reduced.XX, reduced.Xy[:, None])[1][0, 0]
+
+    coefficients = -0.5 * jax.grad(r2)(S[:-1, -1])  # as in `modes`: r2 is a minimum over them
+    residual = jnp.append(-coefficients, 1.0)
+    found = [b @ residual for b in B]
+    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+        found.append(coefficients[start:end].reshape(block.levels, block.k).T)
+    return [m.scale * jnp.linalg.solve(m.A[j], found[j]).T for j in m.layout.order]
+
+
+def mode_covariances(t, m: Products, probes, eliminated_probes):
+    """Cov(b | y, beta) / sigma^2 of every level and the standard errors of its diagonal, from random probes.
+
+    Two lists of one array (m, k, k), and (m, k), per factor, in the user's order and units. Of the covariances
+    U'(I - C)^-1 U = U'U + U'AU only what A = (I - C)^-1 C contributes is estimated, from probes (q, T) and, for the
+    eliminated factor, (k m, T); along the dominant directions Q it is exact.
+    """
+    f = factor(t, m)
+    couple = partial(coupling, f, m)
+
+    def apply_A(V):
+        tol = jnp.full(V.shape[1], ROUGH)
+        return krylov.advance(lambda V: V - couple(V), krylov.begin(V), tol, MOST).X - V
+
+    def spread(V):
+        return [_times(_transposed(U), v) for U, v in zip(f.U, _split(V, m), strict=True)]
+
+    def onto_eliminated(V):
+        return _times(f.W, _down(m, spread(V)))
+
+    Q = krylov.dominant(couple, _directions(f, m), POWERS)
+    AQ = apply_A(Q)
+
+    def without_Q(V):
+        return apply_A(V - Q @ (Q.T @ V))
+
+    first = m.layout.blocks[0]
+    Z = eliminated_probes.reshape(first.k, first.levels, -1)
+    image = [_times(U, product(m, h, 0, _times(f.W, Z))) for h, U in enumerate(f.U, 1)]
+    inner = sum(congruence(m, 0, h, _gram(U)) for h, U in enumerate(f.U, 1))
+    own = f.W + _sandwich(f.W, inner)
+    along = _level_blocks(onto_eliminated(AQ), onto_eliminated(Q))
+    mean, errors = _averaged(_level_samples(onto_eliminated(without_Q(_join(image))), Z))
+    found = [(own + along + mean, errors)]
+    split = [_split(V, m) for V in (AQ, Q, without_Q(probes), probes)]
+    for U, aq, q, az, z in zip(f.U, *split, strict=True):
+        samples = jnp.sum(U[:, :, None, :, None] * _level_samples(az, z)[:, None], 0)
+        samples = jnp.sum(samples[:, :, None] * U[None, :, :, :, None], 1)
+        mean, errors = _averaged(samples)
+        exact = _gram(U) + _sandwich(_transposed(U), _level_blocks(aq, q))
+        found.append((exact + mean, errors))
+    return _user_covariances(_with_core(found, t, f, m) if m.layout.q else found, m)
+
+
+def _with_core(found, t, f, m):
+    """Covariances of the core, and what they add to those of the others."""
+    q = m.layout.q
+    S, B = _exact_solution(f, m)
+    core = jax.grad(lambda core: condense(t, m, 0.0, S.at[:q, :q].set(core)).logdet)(S[:q, :q])
+    core = 0.5 * (core + core.T)  # as in `mode_covariances`: the derivative of the log-determinant
+    added = [_level_blocks(b[:, :, :q] @ core, b[:, :, :q]) for b in B]
+    found = [(S + more, errors) for (S, errors), more in zip(found, added, strict=True)]
+    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+        within = core[start:end, start:end].reshape(block.levels, block.k, block.levels, block.k)
+        found.append((jnp.einsum("mamb->abm", within), jnp.zeros((block.k, block.levels))))
+    return found
+
+
+def _sandwich(B, S):
+    """B S B' of every level (k, k, m)."""
+    half = jnp.sum(B[:, :, None] * S[None], 1)
+    return jnp.sum(half[:, None] * B[None], 2)
+
+
+def _level_samples(V, Z):
+    """The symmetric blocks of V Z' of every level and column: (k, k, m, c)."""
+    blocks = V[:, None] * Z[None]
+    return 0.5 * (blocks + jnp.swapaxes(blocks, 0, 1))
+
+
+def _level_blocks(V, Z):
+    return jnp.sum(_level_samples(V, Z), -1)
+
+
+def _averaged(samples):
+    """Mean over probes (k, k, m), and standard errors of its diagonal (k, m)."""
+    T = samples.shape[-1]
+    diagonal = jnp.einsum("kkmt->kmt", samples)
+    return jnp.mean(samples, -1), jnp.std(diagonal, -1) / jnp.sqrt(T - 1.0)
+
+
+def _user_covariances(found, m):
+    covariances, errors = [], []
+    for j in m.layout.order:
+        S, e = found[j]
+        back = jnp.linalg.inv(m.A[j])
+        covariances.append(jnp.einsum("ia,abm,jb->mij", back, S, back))
+        errors.append(jnp.sqrt(jnp.einsum("ia,am->mi", back**4, e**2)))
+    return covariances, errors

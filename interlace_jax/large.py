@@ -1,0 +1,320 @@
+"""The core without a matrix: crossed factors with any number of levels, in time and memory linear in the rows.
+
+The log-likelihood is an average over random probes, the same ones in the whole fit, and so a smooth function of theta.
+What the choice of probes does is measured at the optimum, and more are taken until it is small.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass, fields
+
+import jax
+import numpy as np
+
+from . import estimation, inference, iterative, optimize, structure
+from .compute import island, run
+from .covariance import canonical_parameters, has_prior, to_conditioned, to_user
+from .design import Design
+from .estimation import Estimate, attempts, near_zero, zero_columns
+from .sparse_products import Products, assemble, by_size, conditioned
+
+SEED = 20250711  # of the probes: the same data give the same numbers
+PROBES = (8, 16, 32, 64, 128)
+NOISE = 0.05  # standard error of the deviance above which more probes are taken
+EXCESS = 2e-5  # deviance units by which the probes may move the optimum, per parameter: 0.5% of a standard error
+COARSE, FINE = 1e-4, 1e-9  # predicted decrease at which the search stops, before and after the noise is known
+STEP = 1e-3  # of central differences, relative to theta
+SD_ERROR = 0.01  # relative standard error of conditional standard deviations above which more probes are taken
+
+DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
+SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
+SECONDS_PER_FLOP = 2.5e-11
+
+
+def wants_iterative(design: Design, choice: str) -> bool:
+    """Whether a model is fitted by the iterative core; choice: "auto", "dense" or "iterative"."""
+    reason = _why_not(design)
+    if choice == "iterative" and reason:
+        raise ValueError(f'core="iterative" {reason}; use core="auto"')
+    if choice != "auto" or reason:
+        return choice == "iterative"
+    codes, sizes, levels = zip(*((f.codes, f.sizes, len(f.levels)) for f in design.factors), strict=True)
+    columns, q = structure.eliminated_and_core(codes, sizes, levels)
+    rows = len(design.y) * sum(map(sum, sizes))
+    pairs = 0.5 * rows * min(q, rows / columns)  # of core columns that meet at a level that is eliminated
+    flops = 2.0 * min(columns * q**2, structure.FLOPS_PER_PAIR * pairs)
+    size = 8.0 * (6.0 * q**2 + min(4.0 * columns * q, 6.0 * pairs))
+    return SECONDS_PER_CUBE * q**3 + SECONDS_PER_FLOP * flops > DENSE_SECONDS or size > DENSE_BYTES
+
+
+def _why_not(design):
+    """Why the iterative core does not apply; empty where it does."""
+    if len(design.factors) == 1:
+        return f"is for crossed factors, and {design.factors[0].name!r} is alone"
+    if across := [f.name for f in design.factors if f.across is not None]:
+        return f"is for levels that do not covary, and those of {across[0]!r} do"
+    return "does not know priors" if has_prior([f.block for f in design.factors]) else ""
+
+
+@dataclass(frozen=True)
+class NoisyEstimate(Estimate):
+    """An estimate that depends on random probes."""
+
+    excess: float
+    "Expected rise of the deviance above its minimum because the probes move theta."
+    probes: int
+    noise: float
+    "Standard error of the deviance."
+
+    @property
+    def converged(self):
+        """Whether what is left to gain is less than what the probes hide."""
+        return self.status == optimize.CONVERGED
+
+
+class Iterative:
+    """A model by its sparse `Products`: everything that needs theta and the data. The interface of `Dense`."""
+
+    name = "iterative"
+
+    def __init__(self, design: Design):
+        self.design = design
+
+    @functools.cached_property
+    def products(self) -> Products:
+        """Conditioned sparse cross-products of the data, as NumPy arrays."""
+        d = self.design
+        n, factors = len(d.y), d.factors
+        plan = by_size([f.codes for f in factors], [f.block for f in factors])
+        weights = np.ones(n) if d.weights is None else d.weights
+        offset = np.zeros(n) if d.offset is None else d.offset
+        return assemble(plan, *run(_conditioned_rows, plan, d.y, d.X, [f.Z for f in factors], weights, offset))
+
+    @property
+    def moments(self):
+        """Refused: there are none."""
+        self.require_matrix("what you ask for")
+
+    def require_matrix(self, what: str) -> None:
+        """Refuse `what`, which needs the dense core."""
+        raise ValueError(
+            f'{what} needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" '
+            "where its levels are few enough"
+        )
+
+    def start(self) -> np.ndarray:
+        """Moment estimates of lme4's theta (d,)."""
+        return run(_start, self.products)
+
+    def probes(self, count: int) -> np.ndarray:
+        """Random signs (q, count)."""
+        return _signs(self.products.q, count)
+
+    def deviance(self, theta, reml: bool):
+        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array; differentiable once."""
+        m, probes = self.products, self.probes(PROBES[0])
+        if isinstance(theta, jax.Array):
+            return island(lambda theta: _deviance(theta, m, probes, reml))(theta)
+        return float(run(_deviance, theta, m, probes, reml))
+
+    def estimate(self, reml: bool, theta0: np.ndarray | None) -> NoisyEstimate:
+        """Search for the optimum, with as many probes as it takes."""
+        t = run(_conditioned, self.start() if theta0 is None else theta0, self.products)
+        state = run(_begin, t, self.products)
+        steps, count, needed = 0, 0, PROBES[0]
+        while needed > count:
+            count = needed
+            search = Search(self.products, self.probes(count), reml)
+            state = search.minimise(_afresh(state), COARSE)
+            noise = search.noise(state)
+            excess = 0.5 * float(np.sum(state.H * noise.gradient))
+            steps += int(state.steps)
+            needed = _probes_for(count * max((noise.deviance / NOISE) ** 2, excess / (EXCESS * len(t))))
+        fine = max(FINE, 0.1 * excess)
+        state, more = search.finish(state._replace(status=np.int32(optimize.RUNNING)), fine)
+        return search.describe(state, steps + more, float(noise.deviance), excess)
+
+    def modes(self, e: NoisyEstimate) -> list[np.ndarray]:
+        """Conditional modes (m, k) by factor."""
+        return run(_modes, e.t, self.products)
+
+    def mode_covariances(self, e: NoisyEstimate) -> list[np.ndarray]:
+        """Conditional covariances over sigma^2 (m, k, k) by factor, to SD_ERROR or as many probes as there may be."""
+        m = self.products
+        first = m.layout.blocks[0]
+        count, needed = 0, _probes_for(32)
+        while needed > count:
+            count = needed
+            signs = self.probes(count), _signs(first.k * first.levels, count)
+            covariances, errors = run(_mode_covariances, e.t, m, *signs)
+            variances = [np.einsum("mkk->mk", c) for c in covariances]
+            relative = [0.5 * error / np.maximum(v, 1e-300) for v, error in zip(variances, errors, strict=True)]
+            worst = max(float(r.max()) for r in relative)
+            needed = _probes_for(count * (worst / SD_ERROR) ** 2)
+        if worst > SD_ERROR:
+            warnings.warn(
+                f"conditional standard deviations of random effects are estimated from {count} random probes, to "
+                f"within a standard error of {worst:.1%} or less",
+                stacklevel=2,
+            )
+        return covariances
+
+    def curvature(self, e: NoisyEstimate, reml: bool) -> inference.Curvature:
+        """Second-order facts at an estimate, by central differences of the gradient at fixed probes."""
+        m, d, sigma = self.products, len(e.t), float(e.sigma)
+        free = np.append(self._free(e), True)
+        both = free[:, None] & free[None]
+        H, dvcov = np.eye(d + 1), np.zeros((d + 1, *e.vcov.shape))
+        lack = (float(m.scale) / sigma) ** 2
+        for i, (slope, high, low, width) in self._differences(e, reml, sigma):
+            H[i, :d] = slope
+            H[i, d] = H[d, i] = -2.0 * lack * (high.r2 - low.r2) / width
+            dvcov[i] = (_vcov(high, m, sigma) - _vcov(low, m, sigma)) / width
+        H[d, d] = 4.0 * lack * self._evaluate(e.t, e, reml).r2
+        H[:d, :d] = 0.5 * (H[:d, :d] + H[:d, :d].T)
+        dvcov[d] = 2.0 * e.vcov
+        W = run(_parameter_covariance, np.where(both, H, np.eye(d + 1)))
+        return inference.Curvature(e.vcov, dvcov, np.where(both, W, 0.0))
+
+    def hessian(self, e: NoisyEstimate, reml: bool) -> np.ndarray:
+        """Hessian (d, d) of the profiled deviance in conditioned parameters, by the same differences."""
+        H = np.zeros((len(e.t),) * 2)
+        for i, (slope, *_) in self._differences(e, reml, 0.0):
+            H[i] = slope
+        return 0.5 * (H + H.T)
+
+    def _free(self, e):
+        _, zero = zero_columns(e.t, self.products.layout.blocks)
+        return ~np.asarray(zero)
+
+    def _evaluate(self, t, e, reml, sigma=0.0):
+        return run(_evaluate, t, self.products, self.probes(e.probes), reml, sigma)
+
+    def _differences(self, e, reml, sigma):
+        """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
+        for i in np.flatnonzero(self._free(e)):
+            along = STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
+            high, low = (self._evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
+            width = 2.0 * along[i]
+            yield i, ((high.gradient - low.gradient) / width, high, low, width)
+
+
+class Search:
+    """The search for the optimum with one set of probes."""
+
+    def __init__(self, products: Products, probes: np.ndarray, reml: bool):
+        self.products, self.probes, self.reml = products, probes, reml
+        self.at = None  # the evaluation at the best point
+
+    def evaluate(self, t: np.ndarray) -> iterative.Evaluation:
+        """Deviance, gradient and what they are made of."""
+        return run(_evaluate, t, self.products, self.probes, self.reml, 0.0)
+
+    def minimise(self, state: optimize.Bfgs, tol: float) -> optimize.Bfgs:
+        """BFGS until the predicted decrease is below tol."""
+        while state.status == optimize.RUNNING:
+            found = self.evaluate(state.x + state.a * state.direction)
+            state = run(_judge, state, found.deviance, found.gradient, tol)
+            if self.at is None or state.f == found.deviance:
+                self.at = found
+        return state
+
+    def noise(self, state: optimize.Bfgs) -> iterative.Noise:
+        """What the probes do to the deviance and its gradient."""
+        return run(_noise, state.x, self.products, self.at.solved, self.probes)
+
+    def finish(self, state: optimize.Bfgs, tol: float) -> tuple[optimize.Bfgs, int]:
+        """Go on to the end, and look at columns of Lambda that are nearly zero; and how many evaluations it took."""
+        before = int(state.steps)
+        steps = 0
+        for _ in range(attempts(self.products.layout.blocks)):
+            state = self.minimise(state, tol)
+            steps += int(state.steps) - before
+            if not near_zero(state.x, self.products.layout.blocks).any():
+                break
+            t, restart = run(_settle, state.x, self.products, self.probes, self.reml)
+            state = state._replace(x=t)
+            if not restart:
+                break
+            state, before = run(_begin, t, self.products), 0
+        return state, steps
+
+    def describe(self, state: optimize.Bfgs, steps: int, noise: float, excess: float) -> NoisyEstimate:
+        """The estimate at the end."""
+        t = run(_canonical, state.x, self.products)
+        decrease = float(state.predicted_decrease)
+        status = np.int32(optimize.CONVERGED) if decrease < COARSE else state.status
+        reduced = self.evaluate(t).reduced
+        made = run(_describe, t, reduced, self.products, self.reml, state.g, decrease, steps, status)
+        known = {f.name: getattr(made, f.name) for f in fields(made)}
+        return NoisyEstimate(**known, noise=noise, excess=excess, probes=self.probes.shape[1])
+
+
+def _probes_for(wanted: float) -> int:
+    """The number of probes that is at least as wanted, or the largest there is."""
+    return next((count for count in PROBES if count >= wanted), PROBES[-1])
+
+
+def _signs(rows: int, count: int) -> np.ndarray:
+    return np.random.default_rng([SEED, rows, count]).choice([-1.0, 1.0], (rows, count))
+
+
+def _afresh(state: optimize.Bfgs) -> optimize.Bfgs:
+    """A search from where another ended, with what it knows of the curvature."""
+    nothing = dict(g=0.0 * state.g, direction=0.0 * state.direction, a=np.float64(0.0), steps=np.int32(0))
+    return state._replace(f=np.float64(np.inf), status=np.int32(optimize.RUNNING), **nothing)
+
+
+def _vcov(found: iterative.Evaluation, m: Products, sigma: float) -> np.ndarray:
+    half = np.linalg.inv(m.R)
+    return sigma**2 * half @ np.linalg.inv(found.reduced.XX) @ half.T
+
+
+_conditioned_rows = jax.jit(conditioned)
+_evaluate = jax.jit(iterative.evaluate)
+_modes = jax.jit(iterative.modes)
+_mode_covariances = jax.jit(iterative.mode_covariances)
+_parameter_covariance = jax.jit(inference.parameter_covariance)
+_describe = jax.jit(estimation.describe)
+
+
+@jax.jit
+def _conditioned(theta, m):
+    return to_conditioned(theta, m.layout, m.A)
+
+
+@jax.jit
+def _start(m):
+    return to_user(estimation.moment_start(m), m.layout, m.A)
+
+
+@jax.jit
+def _canonical(t, m):
+    return canonical_parameters(t, m.layout.blocks)
+
+
+@jax.jit
+def _begin(t, m):
+    return optimize.start(t, estimation.curvature(t, m))
+
+
+@jax.jit
+def _judge(state, value, gradient, tol):
+    return optimize.step(lambda t: (value, gradient), state, tol)
+
+
+@jax.jit
+def _noise(t, m, solved, probes):
+    return iterative.noise(t, m, solved, probes.shape[1])
+
+
+@jax.jit
+def _deviance(theta, m, probes, reml):
+    return iterative.deviance(to_conditioned(theta, m.layout, m.A), m, probes, reml)
+
+
+@jax.jit
+def _settle(t, m, probes, reml):
+    return estimation.settle(t, m, reml, lambda t, m, reml: iterative.deviance(t, m, probes, reml))

@@ -1,0 +1,97 @@
+"""Residuals of every kind, and leverages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from . import structure
+from .compute import run
+from .design import Design
+from .errors import one_of
+from .sensitivity import Leverages, leverages
+from .sources import padded_model
+
+if TYPE_CHECKING:
+    from .result import Fit
+
+KINDS = ("conditional", "marginal", "pearson", "standardized", "normalized")
+LARGEST = 5000  # rows that share random effects, directly or through others, whose covariance matrix is still formed
+WORKING_SET = 2**24  # numbers in the covariance matrices that are factored at a time
+
+_leverages = jax.jit(leverages)
+
+
+def residuals(fit: Fit, kind: str) -> pd.Series:
+    """See `Fit.residuals`."""
+    one_of("kind", kind, KINDS)
+    design, conditional = fit.model.design, fit.resid
+    if kind == "conditional":
+        return conditional
+    if kind in ("marginal", "normalized"):
+        marginal = design.y - fit.predict(include_re=False)
+        return marginal if kind == "marginal" else _normalized(fit, marginal)
+    pearson = conditional if design.weights is None else conditional * np.sqrt(design.weights)
+    return pearson if kind == "pearson" else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
+
+
+def leverage(fit: Fit) -> pd.DataFrame:
+    """See `Fit.leverage`."""
+    found = leverage_arrays(fit)
+    columns = dict(fixed=found.fixed, random=found.overall - found.fixed, overall=found.overall)
+    return pd.DataFrame(columns, index=fit.model.design.index)
+
+
+def leverage_arrays(fit: Fit) -> Leverages:
+    """Leverages of the rows used, as arrays."""
+    fit.model.core.require_matrix("a leverage")
+    plan, _, X, Z, w, _, K = padded_model(fit.model.design, structure.bucket)
+    found = run(_leverages, fit.theta, plan, X, Z, w, K)
+    return Leverages(*(a[: fit.nobs] for a in found))
+
+
+def _normalized(fit: Fit, marginal: pd.Series) -> pd.Series:
+    """L^-1 (y - X beta) / sigma with V = L L', rows that share no random effect apart."""
+    found, r = np.empty(fit.nobs), marginal.to_numpy() / fit.sigma
+    for rows in _blocks(fit.model.design):
+        L = np.linalg.cholesky(_covariance(fit, rows))
+        found[rows] = np.linalg.solve(L, r[rows][..., None])[..., 0]
+    return pd.Series(found, index=marginal.index)
+
+
+def _blocks(design: Design) -> Iterator[np.ndarray]:
+    """Rows (blocks, size) of the independent blocks of V, those of one size together, each in the order of the data."""
+    n, starts = len(design.y), np.cumsum([len(design.y), *(len(f.levels) for f in design.factors)])
+    nodes = [f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors]
+    edges = np.concatenate([start + codes for start, codes in zip(starts, nodes, strict=False)])
+    rows = np.tile(np.arange(n), len(design.factors))
+    graph = csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
+    label = connected_components(graph, directed=False)[1][:n]
+    sizes, order = np.bincount(label), np.argsort(label, kind="stable")
+    if sizes.max() > LARGEST:
+        raise ValueError(
+            f"normalized residuals need the Cholesky factor of the covariance matrix of {sizes.max()} rows that are "
+            f"connected by shared random effects, and at most {LARGEST} are done; kind='standardized' has no such limit"
+        )
+    by_block = np.split(order, np.cumsum(sizes)[:-1])
+    for size in np.unique(sizes[sizes > 0]):
+        alike = np.stack([by_block[i] for i in np.flatnonzero(sizes == size)])
+        most = max(1, WORKING_SET // int(size) ** 2)
+        yield from (alike[a : a + most] for a in range(0, len(alike), most))
+
+
+def _covariance(fit: Fit, rows: np.ndarray) -> np.ndarray:
+    """V (blocks, size, size) of the blocks with these rows (blocks, size), over sigma^2."""
+    design = fit.model.design
+    V = np.zeros((*rows.shape, rows.shape[1]))
+    V[:, range(rows.shape[1]), range(rows.shape[1])] = 1.0 if design.weights is None else 1.0 / design.weights[rows]
+    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+        U, a, b = (f.Z @ Lam)[rows], f.codes[rows][:, :, None], f.codes[rows][:, None, :]
+        V += (U @ U.mT) * ((a == b) if L is None else (L @ L.T)[a, b])
+    return V

@@ -1,0 +1,273 @@
+"""A file or lazy table too large for memory -> Design: read twice, in batches of rows.
+
+The first pass finds which rows are used and the levels of text columns and grouping factors, the second evaluates the
+formula. Kept are the columns of the design (shared where the random part repeats the fixed one) and a 32-bit code a row
+and factor; what the formula does not use never enters memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from formulaic.model_spec import ModelSpec, ModelSpecs
+from formulaic.parser.types import Factor
+from formulaic.utils.variables import get_required_variables
+
+from .design import Design, Evaluated, finish
+from .errors import listed
+from .formula import Formula
+from .frames import check_weights, missing_values, row_vector, take_rows
+from .grouping import sorted_positions
+from .matrices import (
+    Matrices,
+    Part,
+    check_types,
+    find_gaps,
+    model_matrices,
+    parts_of,
+    refuse_gaps,
+    refuse_infinite,
+    used_columns,
+)
+
+ROWS = 1 << 19  # of a batch
+FEW = dict(batch_readahead=1, fragment_readahead=1)  # by default 16 batches wait in memory
+
+
+def is_scanned(data: Any) -> bool:
+    """Whether data are read in batches: a path, a pyarrow dataset, or a lazy frame that narwhals knows."""
+    if isinstance(data, str | os.PathLike) or type(data).__module__.startswith("pyarrow._dataset"):
+        return True
+    if isinstance(data, pd.DataFrame):  # narwhals would refuse columns that share a name, in words of its own
+        return False
+    return isinstance(nw.from_native(data, pass_through=True), nw.LazyFrame)
+
+
+def scan(
+    formula: Formula,
+    data: Any,
+    weights: str | None,
+    offset: str | None,
+    na_action: str,
+    cov: Mapping[str, Any] | None = None,
+) -> Design:
+    """`design.build` for data that are read in batches; weights and offset are names of columns.
+
+    Raises ValueError as `build`; also where a batch cannot be evaluated by itself (`poly`, `scale` and whatever else
+    needs all rows at once).
+    """
+    for what, value in (("weights", weights), ("offset", offset)):
+        if not (value is None or isinstance(value, str)):
+            raise ValueError(f"with data read from a file, {what} must be the name of a column")
+    with tempfile.TemporaryDirectory() as folder:
+        table = _Table(_dataset(data, Path(folder)), parts_of(formula), formula, weights, offset)
+        found = _survey(table, na_action)
+        return _fill(table, found, cov)
+
+
+def _dataset(data: Any, folder: Path) -> Any:
+    """A pyarrow dataset; lazy frames are written to a file first, in batches by their own library."""
+    arrow = importlib.import_module("pyarrow.dataset")  # optional, and slow to import
+    if isinstance(data, str | os.PathLike):
+        if not Path(data).exists():
+            raise ValueError(f"there is no file {str(data)!r}")
+        return arrow.dataset(data, format=Path(data).suffix[1:] or "parquet")
+    if isinstance(lazy := nw.from_native(data, pass_through=True), nw.LazyFrame):
+        lazy.sink_parquet(folder / "rows.parquet")
+        return arrow.dataset(folder / "rows.parquet")
+    return data
+
+
+class Batch(NamedTuple):
+    """The columns of some rows, those with missing values left out."""
+
+    columns: dict[str, pd.Series]
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    n: int
+    missing: dict[str, int]  # rows by the column in which something is missing
+    n_dropped: int
+
+
+@dataclass(frozen=True)
+class _Table:
+    dataset: Any
+    parts: Mapping[str, Part]
+    formula: Formula
+    weights: str | None
+    offset: str | None
+
+    def batches(self) -> Iterator[Batch]:
+        """Rows used, batch by batch."""
+        pa = importlib.import_module("pyarrow")
+        schema = self.dataset.schema
+        empty = self._frame(pa.Table.from_batches([], schema), pa)
+        needed = list(used_columns(empty, self.parts, self.formula.terms, None))
+        needed += [v for v in (self.weights, self.offset) if v is not None and v not in needed]
+        for name in (v for v in (self.weights, self.offset) if v is not None):
+            row_vector(empty, "weights" if name == self.weights else "offset", name)
+        for batch in self.dataset.to_batches(columns=needed, batch_size=ROWS, **FEW):
+            if len(batch):
+                yield self._batch(self._frame(batch, pa))
+            pa.default_memory_pool().release_unused()
+
+    @staticmethod
+    def _frame(rows, pa) -> pd.DataFrame:
+        """Arrow's types, so that integers with missing values stay integers; categories as pandas has them."""
+        return rows.to_pandas(types_mapper=lambda t: None if pa.types.is_dictionary(t) else pd.ArrowDtype(t))
+
+    def _batch(self, frame) -> Batch:
+        columns = used_columns(frame, self.parts, self.formula.terms, None)
+        w, shift = row_vector(frame, "weights", self.weights), row_vector(frame, "offset", self.offset)
+        used = np.ones(len(frame), bool) if w is None else w != 0
+        missing = missing_values(columns, weights=w, offset=shift)
+        complete = used & ~np.any([*missing.values(), ~used], axis=0)
+        rows = np.flatnonzero(complete)
+        columns = take_rows(columns, rows, len(frame))
+        counts = {name: int((mask & used).sum()) for name, mask in missing.items()}
+        w, shift = (v if v is None else v[rows] for v in (w, shift))
+        return Batch(columns, w, shift, len(rows), counts, int(used.sum()) - len(rows))
+
+
+@dataclass
+class _Survey:
+    """What the first pass finds."""
+
+    n: int = 0
+    n_dropped: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, pd.Index] = field(default_factory=dict)
+
+    def add(self, batch: Batch, groups: set[str]) -> None:
+        self.n += batch.n
+        self.n_dropped += batch.n_dropped
+        for name, count in batch.missing.items():
+            self.missing[name] = self.missing.get(name, 0) + count
+        for name, column in batch.columns.items():
+            if batch.n and (name in groups or column.dtype.kind not in "if"):
+                new = _levels(column)
+                known = self.levels.get(name, new[:0])
+                self.levels[name] = known.append(new[known.get_indexer(new) < 0])
+
+
+def _levels(column: pd.Series) -> pd.Index:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.categories
+    return pd.Index(column.unique())
+
+
+def _survey(table: _Table, na_action: str) -> _Survey:
+    found, groups = _Survey(), {name for term in table.formula.terms for name in term.group}
+    ordered = set()
+    for batch in table.batches():
+        if batch.weights is not None and batch.n:
+            check_weights(batch.weights)
+        found.add(batch, groups)
+        ordered |= {n for n, c in batch.columns.items() if isinstance(c.dtype, pd.CategoricalDtype) and n not in groups}
+    counts = ", ".join(f"{name!r} ({count})" for name, count in found.missing.items() if count)
+    if counts and na_action == "raise":
+        raise ValueError(f"na_action='raise': missing values in {counts}; drop or fill them, or use na_action='drop'")
+    if found.n == 0:
+        raise ValueError(f"all rows have missing values: in {counts}" if counts else "the data have no rows")
+    found.levels = {n: v if n in ordered else v.take(sorted_positions(v)) for n, v in found.levels.items()}
+    return found
+
+
+def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Design:
+    """The second pass: the formula evaluated batch by batch, into whole arrays."""
+    formula, parts, n = table.formula, table.parts, found.n
+    groups = dict.fromkeys(name for term in formula.terms for name in term.group)
+    codes = {name: np.empty(n, np.int32) for name in groups}
+    vectors = {name: np.empty(n) for name in ("weights", "offset") if getattr(table, name) is not None}
+    whole: dict[str, _Matrix] = {}
+    specs, start = None, 0
+    for batch in filter(lambda b: b.n, table.batches()):
+        rows = slice(start, start := start + batch.n)
+        for name in groups:
+            codes[name][rows] = found.levels[name].get_indexer(batch.columns[name])
+        for name, vector in vectors.items():
+            vector[rows] = getattr(batch, name)
+        columns = {name: _categorical(c, found.levels.get(name)) for name, c in batch.columns.items()}
+        matrices, specs = _evaluate(parts, columns, batch.n, specs)
+        whole = whole or _allocate(matrices, n)
+        for key, (matrix, _) in matrices.items():
+            whole[key].put(rows, matrix)
+    matrices = {key: (m.values, m.names) for key, m in whole.items()}
+    coded = {name: (codes[name], found.levels[name]) for name in groups}
+    row_numbers = np.empty(0, np.int64)  # the rows themselves are not kept
+    w, shift = vectors.get("weights"), vectors.get("offset")
+    made = Evaluated(matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped)
+    return finish(formula, made, table.offset, cov)
+
+
+def _categorical(column: pd.Series, levels: pd.Index | None) -> pd.Series:
+    if levels is None or column.dtype.kind in "if":
+        return column
+    return pd.Series(pd.Categorical(column, categories=levels))
+
+
+class _Trained(NamedTuple):
+    """What `model_matrices` asks of a design."""
+
+    specs: ModelSpecs | None
+
+
+def _evaluate(parts, columns, n, specs) -> tuple[Matrices, ModelSpecs | None]:
+    check_types(parts, columns, n + 1)  # a batch does not tell whether text is an identifier
+    matrices, made = model_matrices(parts, columns, n, None, None if specs is None else _Trained(specs))
+    if specs is None and made is not None:
+        _refuse_state([made[key] for key in parts], columns)
+    refuse_gaps(find_gaps(matrices))
+    for matrix, names in matrices.values():
+        refuse_infinite(matrix, names)
+    return matrices, made
+
+
+def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) -> None:
+    """Refuse what one batch of rows cannot tell: centres and knots, and numbers used as categories."""
+    numbers = {name for name, column in columns.items() if column.dtype.kind in "if"}
+    needs_all = {name: None for spec in specs for name in spec.transform_state}
+    for spec in specs:
+        for name, (kind, _) in spec.encoder_state.items():
+            if kind is Factor.Kind.CATEGORICAL and numbers & set(map(str, get_required_variables(name))):
+                needs_all[name] = None
+    if needs_all:
+        raise ValueError(
+            f"{listed(needs_all)} needs all rows at once, but the data are read in batches: compute it as a column of "
+            "the data first (categories as text)"
+        )
+
+
+@dataclass
+class _Matrix:
+    """A model matrix that is filled batch by batch, or stands for another or for ones."""
+
+    values: np.ndarray
+    names: tuple[str, ...]
+    own: bool = True
+
+    def put(self, rows: slice, part: np.ndarray) -> None:
+        if self.own:
+            self.values[rows] = part
+
+
+def _allocate(matrices: Matrices, n: int) -> dict[str, _Matrix]:
+    whole: dict[str, _Matrix] = {}
+    for key, (_, names) in matrices.items():
+        twin = next((m for m in whole.values() if m.names == names), None)
+        if names == ("Intercept",):
+            whole[key] = _Matrix(np.broadcast_to(1.0, (n, 1)), names, own=False)
+        elif twin is not None:
+            whole[key] = _Matrix(twin.values, names, own=False)
+        else:
+            whole[key] = _Matrix(np.empty((n, len(names))), names)
+    return whole

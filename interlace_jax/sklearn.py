@@ -1,0 +1,228 @@
+"""Mixed models as a scikit-learn estimator, for pipelines, grid search and cross-validation; needs scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from .design import Design, build, new_data
+from .formula import SPELLINGS, Term, parse
+from .frames import as_frame, get_column
+from .model import fit as fit_formula
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.utils.validation import (
+        assert_all_finite,
+        check_consistent_length,
+        check_is_fitted,
+        column_or_1d,
+        validate_data,
+    )
+except ImportError as err:
+    raise ImportError(
+        "interlace_jax.sklearn needs scikit-learn 1.6 or newer: python -m pip install 'interlace_jax[sklearn]'"
+    ) from err
+
+GROUPS = "groups"  # the column that holds the groups given to fit
+NOWHERE = "(a group that the fit has not seen)"
+
+
+class MixedModelRegressor(RegressorMixin, BaseEstimator):
+    """A linear mixed model that scikit-learn can tune, validate and put at the end of a pipeline.
+
+    Parameters
+    ----------
+    formula
+        The right side in lme4's grammar, `"~ x + (1 + x | g)"`, of columns of X. By default all columns that are not
+        grouping factors, added up.
+    groups
+        Columns of X with a random intercept: a name, a position, or several.
+    random
+        Random-effects terms, as in `interlace.fit`.
+    method
+        `"REML"` or `"ML"`.
+    include_re
+        Whether predictions add the random effects of the groups known; groups that the fit has not seen get the
+        population's value either way.
+
+    X is a data frame, or an array, whose columns are then `x0`, `x1`, ... Missing values are refused: impute before, in
+    the pipeline.
+
+    Groups need not be columns of X. Given to `fit` they are the column `groups`, which `formula` and `random` may use;
+    where these name no grouping factor, each group has a random intercept. scikit-learn passes them on with metadata
+    routing, after `set_fit_request(groups=True)`.
+
+    Without any groups nothing is random: then the model is fitted by least squares, with a warning.
+
+    Attributes
+    ----------
+    result_
+        The `Fit`; after a fit without groups, a `LeastSquares` with `fe_params`, `sigma` and `predict`.
+    n_features_in_, feature_names_in_
+        As in every estimator.
+
+    Examples
+    --------
+    >>> model = MixedModelRegressor("~ Days + (1 + Days | Subject)")
+    >>> cross_val_score(model, X, y, groups=X["Subject"], cv=GroupKFold(6))
+    """
+
+    def __init__(
+        self,
+        formula: str | None = None,
+        *,
+        groups: str | int | Iterable[str | int] | None = None,
+        random: str | Iterable[str] | None = None,
+        method: str = "REML",
+        include_re: bool = True,
+    ):
+        self.formula, self.groups, self.random = formula, groups, random
+        self.method, self.include_re = method, include_re
+
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> MixedModelRegressor:
+        """Estimate the model.
+
+        y (n,). groups (n,): the column `groups`, see above. sample_weight (n,): prior weights, as in `interlace.fit`.
+        """
+        frame = self._frame(X, groups, reset=True)
+        names = list(frame) if groups is None else list(frame)[:-1]
+        y = column_or_1d(y, warn=True, dtype=np.float64, input_name="y")
+        assert_all_finite(y, input_name="y")
+        check_consistent_length(frame, y)
+        response = next(name for name in ("y", *(f"y{i}" for i in range(len(frame.columns)))) if name not in frame)
+        weights = None if sample_weight is None else column_or_1d(sample_weight, dtype=np.float64)
+        arguments = dict(data=frame.assign(**{response: y}), weights=weights, na_action="raise")
+        formula, factors = f"{response} {self._right_side(names)}", self._group_names(names)
+        self._grouped = groups is not None
+        terms = self._terms(formula, factors)
+        if self._grouped and not terms:
+            factors = [GROUPS]
+        elif self._grouped and not any(GROUPS in term.group for term in terms):
+            raise ValueError(
+                f"groups are given to fit, but the model has a grouping factor of its own, {terms[0].factor!r}: write "
+                f"(1 | {GROUPS}) into the formula to have both"
+            )
+        if terms or self._grouped:
+            self.result_ = fit_formula(formula, groups=factors, random=self.random, method=self.method, **arguments)
+        else:
+            warnings.warn(
+                f"nothing is random in this model, which is fitted by least squares: write {SPELLINGS}, or give groups "
+                "to fit",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.result_ = LeastSquares.fit(formula, **arguments)
+        return self
+
+    def predict(self, X: Any, return_std: bool = False, groups: Any = None) -> Any:
+        """Expected response (n,), and with return_std the standard deviations (n,) of new responses.
+
+        groups: as given to `fit`; without them all rows are of groups that the fit has not seen.
+        """
+        check_is_fitted(self)
+        if groups is not None and not self._grouped:
+            raise ValueError("groups are given to predict, but were not to fit")
+        frame = self._frame(X, groups, reset=False)
+        if self._grouped and groups is None:
+            frame[GROUPS] = NOWHERE
+        if not return_std:
+            return _complete(self.result_.predict(frame, self.include_re))
+        found = self.result_.predict(frame, self.include_re, interval="prediction")
+        return _complete(found["fit"]), found["se"].to_numpy()
+
+    # What scikit-learn hands over, as the library takes it
+
+    def _frame(self, X: Any, groups: Any, reset: bool) -> pd.DataFrame:
+        """X as pandas, with the groups, if there are any, as a column."""
+        if nw.dependencies.is_into_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            source = as_frame(X)
+            columns = [get_column(source, name, "X") for name in source.columns]
+        else:
+            X = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
+            columns = list(X.T)
+        names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(len(columns))])
+        frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        if groups is None:
+            return frame
+        if GROUPS in frame:
+            raise ValueError(f"X has a column {GROUPS!r} already: rename it, or do not give groups")
+        groups = column_or_1d(groups, input_name="groups")
+        check_consistent_length(frame, groups)
+        return frame.assign(**{GROUPS: groups})
+
+    def _right_side(self, names: list[str]) -> str:
+        """The formula, or one of all columns."""
+        if self.formula is None:
+            taken = {name for term in self._terms("~ 1", self._group_names(names)) for name in term.group}
+            return "~ " + (" + ".join(_quoted(name) for name in names if name not in taken) or "1")
+        if not (isinstance(self.formula, str) and self.formula.lstrip().startswith("~")):
+            raise ValueError(
+                f"formula must be a right side, '~ x + (1 | g)', as y is given apart; not {self.formula!r}"
+            )
+        return self.formula.strip()
+
+    def _group_names(self, names: list[str]) -> list[str]:
+        """Names of the columns of `groups`."""
+        given = [self.groups] if isinstance(self.groups, str | Integral) else list(self.groups or ())
+        if wrong := [g for g in given if isinstance(g, Integral) and not 0 <= g < len(names)]:
+            raise ValueError(f"groups={wrong[0]} is no position among the {len(names)} columns of X")
+        return [names[g] if isinstance(g, Integral) else g for g in given]
+
+    def _terms(self, formula: str, factors: list[str]) -> tuple[Term, ...]:
+        """Random-effects terms of the parameters; there may be none."""
+        random = [self.random] if isinstance(self.random, str) else list(self.random or ())
+        return parse(formula, factors, [*random, f"(1 | {GROUPS})"]).terms[:-1]
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() else f"`{name}`"
+
+
+def _complete(predictions: pd.Series) -> np.ndarray:
+    if missing := np.count_nonzero(predictions.isna()):
+        raise ValueError(f"X has missing values in {missing} rows, for which nothing can be predicted: impute them")
+    return predictions.to_numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquares:
+    """A fit in which nothing is random, with the names of `Fit`."""
+
+    design: Design
+    fe_params: pd.Series
+    "Coefficients."
+    fe_cov: pd.DataFrame
+    "Their covariance matrix."
+    sigma: float
+    "Residual standard deviation."
+
+    @classmethod
+    def fit(cls, formula: str, data: pd.DataFrame, weights: np.ndarray | None, na_action: str) -> LeastSquares:
+        """Weighted least squares of a formula without random effects."""
+        parsed = replace(parse(formula, GROUPS), terms=())
+        design = build(parsed, data, weights=weights, na_action=na_action)
+        root = np.ones(len(design.y)) if design.weights is None else np.sqrt(design.weights)
+        Q, R = np.linalg.qr(root[:, None] * design.X)
+        inverse, names = np.linalg.inv(R), list(design.columns)
+        beta = inverse @ (Q.T @ (root * design.y))
+        variance = np.sum((root * (design.y - design.X @ beta)) ** 2) / (len(design.y) - len(beta))
+        cov = pd.DataFrame(variance * inverse @ inverse.T, names, names)
+        return cls(design, pd.Series(beta, names), cov, float(np.sqrt(variance)))
+
+    def predict(self, newdata: Any, include_re: bool = True, interval: str | None = None) -> pd.Series | pd.DataFrame:
+        """Expected response; with an interval `fit`, and `se` of a new response."""
+        new = new_data(self.design, newdata, random=False)
+        fitted = pd.Series(new.X @ self.fe_params.to_numpy(), new.index)
+        if interval is None:
+            return fitted
+        variance = self.sigma**2 + np.einsum("ij,jk,ik->i", new.X, self.fe_cov.to_numpy(), new.X)
+        return pd.DataFrame({"fit": fitted, "se": np.sqrt(variance)})

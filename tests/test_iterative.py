@@ -1,0 +1,146 @@
+"""The iterative deviance against the oracle.
+
+Random signs z estimate a trace from z'fz. The columns of sqrt(q) I do it exactly, so that everything that is not
+chance is tested to rounding; what is chance, by its spread over many sets of probes.
+"""
+
+from dataclasses import replace
+
+import arrays
+import jax
+import numpy as np
+import oracle
+import pytest
+from numpy.testing import assert_allclose
+
+from interlace_jax import compute, covariance, iterative, sparse_products
+
+KINDS = ["crossed_slopes", "weighted_three", "all_iterated"]  # the second has a small third factor
+
+
+@pytest.fixture(autouse=True)
+def narrow_chunks(monkeypatch):
+    """Programs of half the size, and several chunks a level."""
+    monkeypatch.setattr(sparse_products, "WIDTHS", (2,))
+
+
+@pytest.fixture(autouse=True)
+def no_core(request, monkeypatch):
+    if "all_iterated" in request.node.name:
+        monkeypatch.setattr(sparse_products, "FEW", 0)
+
+
+def problem_of(kind):
+    if kind == "weighted_three":
+        weights = oracle.random_design(0, "weights").weights
+        return replace(oracle.random_design(0, "crossed_three"), weights=weights)
+    return oracle.random_design(0, "nested_crossed" if kind == "all_iterated" else kind)
+
+
+def exact_probes(count):
+    return np.sqrt(count) * np.eye(count)
+
+
+def random_probes(rows, count, seed):
+    return np.random.default_rng(seed).choice([-1.0, 1.0], (rows, count))
+
+
+@arrays.quick_jit
+def conditioned(theta, m):
+    return covariance.to_conditioned(theta, m.layout, m.A)
+
+
+@arrays.quick_jit
+def evaluate(theta, m, probes, reml, sigma):
+    """Value, and gradient and noise in lme4's theta: of the profiled deviance, or of the joint one at a sigma > 0."""
+    t, pull = jax.vjp(lambda theta: covariance.to_conditioned(theta, m.layout, m.A), theta)
+    found = iterative.evaluate(t, m, probes, reml, sigma)
+    noise = iterative.noise(t, m, found.solved, probes.shape[1])
+    back = jax.vmap(lambda row: pull(row)[0])
+    return found.deviance, pull(found.gradient)[0], noise.deviance, back(back(noise.gradient).T)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_chance_deviance_and_gradient_are_the_oracles(kind):
+    problem = problem_of(kind)
+    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    for reml in (True, False):
+        value, gradient, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 0.0)
+        _, joint, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 1.7)
+
+        def expected(theta, reml=reml):
+            return oracle.deviance(problem, theta, reml)
+
+        # A relative residual of 1e-5 of the probes: its square in the quadrature, itself in the gradient.
+        assert_allclose(value, expected(theta), rtol=0, atol=1e-8)
+        assert_allclose(gradient, oracle.gradient(expected, theta), rtol=1e-5, atol=1e-4)
+        slopes = oracle.gradient(lambda x, reml=reml: oracle.joint_deviance(problem, x, 1.7, reml), theta)
+        assert_allclose(joint, slopes, rtol=1e-5, atol=1e-4)
+
+
+@arrays.quick_jit
+def after(t, m, probes, eliminated):
+    return iterative.modes(t, m), iterative.mode_covariances(t, m, probes, eliminated)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_chance_modes_and_their_covariances_are_the_oracles(kind):
+    problem = problem_of(kind)
+    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    first = m.layout.blocks[0]
+    probes = exact_probes(m.q), exact_probes(first.k * first.levels)
+    b, (S, _) = compute.run(after, compute.run(conditioned, theta, m), m, *probes)
+    for found, expected in zip(b, oracle.modes(problem, theta), strict=True):
+        assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+    for found, expected in zip(S, oracle.mode_covs(problem, theta, 1.0), strict=True):
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_spread_over_sets_of_probes_is_the_reported_noise():
+    problem = problem_of("crossed_slopes")
+    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    sets = [compute.run(evaluate, theta, m, random_probes(m.q, m.q, seed), True, 0.0) for seed in range(100)]
+    values, gradients = np.array([s[0] for s in sets]), np.array([s[1] for s in sets])
+    # 100 sets tell a variance to 14%, and a mean to a tenth of the standard deviation.
+    assert_allclose(values.var(), np.mean([s[2] ** 2 for s in sets]), rtol=0.5)
+    assert_allclose(gradients.var(0), np.mean([np.diag(s[3]) for s in sets], 0), rtol=0.5)
+    exact = compute.run(evaluate, theta, m, exact_probes(m.q), True, 0.0)
+    assert abs(values.mean() - exact[0]) < 4 * values.std() / 10
+    assert np.all(np.abs(gradients.mean(0) - exact[1]) < 4 * gradients.std(0) / 10)
+
+
+def test_the_errors_of_conditional_variances_are_those_of_the_probes():
+    problem = problem_of("crossed_slopes")
+    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    first = m.layout.blocks[0]
+    probes = (random_probes(rows, rows, 5) for rows in (m.q, first.k * first.levels))
+    _, (S, errors) = compute.run(after, compute.run(conditioned, theta, m), m, *probes)
+    expected = oracle.mode_covs(problem, theta, 1.0)
+    z = np.concatenate([(np.einsum("mkk->mk", a - b) / e).ravel() for a, b, e in zip(S, expected, errors, strict=True)])
+    assert 0.5 < np.sqrt(np.mean(z**2)) < 1.5
+    assert np.abs(z).max() < 5
+
+
+def test_the_deviance_has_the_gradient_as_its_derivative():
+    problem = oracle.random_design(0, "crossed")
+    m = arrays.sparse(problem)
+    t, probes = np.array([0.7, 0.4]), exact_probes(m.q)
+
+    @arrays.quick_jit
+    def slopes(t, m, probes):
+        def f(t):
+            return iterative.deviance(t, m, probes, True)
+
+        return jax.grad(f)(t), jax.jacfwd(f)(t), iterative.evaluate(t, m, probes, True).gradient
+
+    reverse, forward, gradient = compute.run(slopes, t, m, probes)
+    assert_allclose(reverse, gradient, rtol=1e-13)
+    assert_allclose(forward, gradient, rtol=1e-13)
+
+
+def test_a_factor_without_variance_costs_nothing():
+    problem = problem_of("crossed_slopes")
+    m, theta = arrays.sparse(problem), np.zeros(problem.d)
+    value, gradient, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), False, 0.0)
+    assert_allclose(value, oracle.deviance(problem, theta, False), rtol=1e-12)
+    assert_allclose(gradient, 0, atol=1e-9)

@@ -1,0 +1,202 @@
+"""Fits by the iterative core against the same by the dense one."""
+
+import copy
+import pickle
+import warnings
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import interlace_jax as interlace
+from interlace_jax import large
+
+SLOPES = "y ~ x + (1 + x | g) + (1 | h)"
+INTERCEPTS = "y ~ x + (1 | g) + (1 | h)"
+
+
+@pytest.fixture(autouse=True)
+def quiet_dense_fits():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", interlace.SingularFitWarning)
+        yield
+
+
+@cache
+def frame(groups=200, others=60, rows=3000, sd=0.5):
+    rng = np.random.default_rng(4)
+    g, h, x = rng.integers(0, groups, rows), rng.integers(0, others, rows), rng.normal(size=rows)
+    b = rng.normal(size=(groups, 2)) @ np.array([[0.6, 0.1], [0.0, 0.3]])
+    y = 1.0 + 0.2 * x + b[g, 0] + b[g, 1] * x + sd * rng.normal(size=others)[h]
+    w = rng.uniform(0.5, 2.0, rows)
+    return pd.DataFrame(dict(g=g, h=h, x=x, w=w, y=y + rng.normal(size=rows) / np.sqrt(w)))
+
+
+@cache
+def both(formula, method="REML", weights="w"):
+    """The dense fit and the iterative one."""
+    return tuple(interlace.fit(formula, frame(), method=method, weights=weights, core=core) for core in CORES)
+
+
+CORES = ("dense", "iterative")
+every_fit = pytest.mark.parametrize("formula, method", [(SLOPES, "REML"), (SLOPES, "ML"), (INTERCEPTS, "REML")])
+
+
+@every_fit
+def test_theta_is_within_a_hundredth_of_its_standard_error(formula, method):
+    exact, found = both(formula, method)
+    se = exact.delta(lambda p: p.theta)["se"].to_numpy()
+    assert found.converged
+    assert np.max(np.abs(found.theta - exact.theta) / se) < 0.01
+    assert_allclose(found.sigma, exact.sigma, rtol=1e-4)
+
+
+@every_fit
+def test_the_deviance_is_within_three_times_its_reported_noise(formula, method):
+    exact, found = both(formula, method)
+    assert 0 < found.optimum.noise <= large.NOISE
+    assert abs(found.deviance - exact.deviance) < 3 * found.optimum.noise
+    assert exact.optimum.noise == 0
+
+
+@every_fit
+def test_fixed_effects_are_those_of_the_dense_core(formula, method):
+    exact, found = both(formula, method)
+    # They move with theta, which moves by 0.5% of its standard error.
+    assert_allclose(found.fe_params, exact.fe_params, atol=0.01 * exact.fe_bse.min())
+    assert_allclose(found.fe_bse, exact.fe_bse, rtol=1e-3)
+    assert_allclose(found.fe_df, exact.fe_df, rtol=1e-2)
+
+
+def test_random_effects_and_their_standard_deviations_are_those_of_the_dense_core():
+    exact, found = both(SLOPES)
+    for name, expected in exact.random_effects.items():
+        sd = np.asarray(exact.random_effects_se[name])
+        assert np.max(np.abs(np.asarray(found.random_effects[name] - expected)) / sd) < 0.01
+        # Estimated to a relative standard error of 1% in the worst of hundreds of levels.
+        assert_allclose(np.asarray(found.random_effects_se[name]), sd, rtol=0.05)
+
+
+def test_everything_made_of_the_estimates_works():
+    exact, found = both(SLOPES)
+    assert_allclose(found.fittedvalues, exact.fittedvalues, atol=0.01)
+    new = frame().head(5).assign(g=[0, 1, 2, 3, 999])
+    assert_allclose(found.predict(new), exact.predict(new), atol=0.01)
+    assert_allclose(found.simulate(2, seed=1), exact.simulate(2, seed=1), atol=0.05)
+    assert_allclose(
+        found.varcorr[["sdcor", "sdcor_se"]].dropna(), exact.varcorr[["sdcor", "sdcor_se"]].dropna(), rtol=0.01
+    )
+    assert_allclose(found.icc(), exact.icc(), rtol=0.01)
+    assert_allclose(found.optimum.hessian_eigenvalues, exact.optimum.hessian_eigenvalues, rtol=0.01)
+    assert "Iterative core: the criterion is known to within" in str(found.summary())
+    assert "Iterative" not in str(exact.summary())
+
+
+def test_the_same_data_give_the_same_numbers():
+    first, again = both(SLOPES)[1], interlace.fit(SLOPES, frame(), weights="w", core="iterative")
+    assert first.deviance == again.deviance
+    assert_allclose(again.theta, first.theta, rtol=0)
+
+
+def test_a_model_of_another_response_keeps_the_core():
+    found = both(SLOPES)[1]
+    other = found.refit(frame()["y"] + 3.0)
+    assert other.model.core.name == "iterative"
+    assert_allclose(other.theta, found.theta, rtol=1e-3)
+    assert_allclose(other.fe_params["Intercept"], found.fe_params["Intercept"] + 3.0, atol=1e-3)
+
+
+def test_a_fit_survives_pickling_and_copying():
+    found = both(INTERCEPTS)[1]
+    for twin in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert_allclose(twin.theta, found.theta, rtol=0)
+        assert_allclose(twin.fe_df, found.fe_df, rtol=1e-6)
+
+
+def test_the_compiled_model_gives_deviance_and_start_near_those_of_the_dense_core():
+    exact, found = (fit.model for fit in both(SLOPES))
+    assert_allclose(found.theta0, exact.theta0, rtol=1e-8)
+    theta = np.array([0.5, 0.1, 0.3, 0.4])
+    for reml in (True, False):
+        assert_allclose(found.deviance(theta, reml), exact.deviance(theta, reml), atol=0.1)
+    again = found.fit(theta0=theta)
+    assert_allclose(again.theta, both(SLOPES)[1].theta, atol=1e-4)
+
+
+def test_a_variance_of_zero_is_found_as_exactly_zero():
+    data = frame().assign(y=lambda d: d["y"] - d.groupby("h")["y"].transform("mean"))
+    with pytest.warns(interlace.SingularFitWarning, match="'h'"):
+        found = interlace.fit(INTERCEPTS, data, weights="w", core="iterative")
+    exact = interlace.fit(INTERCEPTS, data, weights="w", core="dense")
+    assert found.theta[1] == 0.0
+    assert_allclose(found.theta, exact.theta, rtol=1e-3)
+    assert_allclose(found.fe_df, exact.fe_df, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fit: fit.bootstrap(10),
+        lambda fit: fit.cross_val(),
+        lambda fit: interlace.power(fit, "x"),
+        lambda fit: fit.confint("profile"),
+        lambda fit: fit.coefficients("kenward-roger"),
+        lambda fit: fit.model.fit(df_method="kenward-roger"),
+        lambda fit: fit.model.moments,
+    ],
+)
+def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
+    with pytest.raises(ValueError, match='needs the dense core.*core="dense"'):
+        ask(both(SLOPES)[1])
+
+
+def test_a_model_without_fixed_effects_is_fitted():
+    exact, found = (interlace.fit("y ~ 0 + (1 | g) + (1 | h)", frame(), core=core) for core in CORES)
+    assert_allclose(found.theta, exact.theta, rtol=1e-4)
+    assert abs(found.deviance - exact.deviance) < 3 * found.optimum.noise
+    assert "No fixed effects" in str(found.summary())
+
+
+def test_one_factor_has_nothing_to_iterate_on():
+    with pytest.raises(ValueError, match="core=\"iterative\" is for crossed factors, and 'g' is alone"):
+        interlace.fit("y ~ x + (1 | g)", frame(), core="iterative")
+    with pytest.raises(ValueError, match="core must be 'auto' or 'dense' or 'iterative', not 'sparse'"):
+        interlace.fit(INTERCEPTS, frame(), core="sparse")
+
+
+def test_the_dense_core_is_taken_until_it_would_be_slow_or_large():
+    def chosen(groups, others, rows):
+        rng = np.random.default_rng(0)
+        data = pd.DataFrame(
+            dict(g=rng.integers(0, groups, rows), h=rng.integers(0, others, rows), y=rng.normal(size=rows))
+        )
+        return interlace.compile("y ~ 1 + (1 | g) + (1 | h)", data).core.name
+
+    assert chosen(3000, 1100, 70_000) == "dense"
+    assert chosen(20_000, 4000, 100_000) == "iterative"
+
+
+def test_nested_factors_stay_with_the_dense_core_which_is_linear():
+    rng = np.random.default_rng(0)
+    inner = rng.integers(0, 9000, 30_000)
+    data = pd.DataFrame(dict(inner=inner, outer=inner // 3, y=rng.normal(size=30_000)))
+    assert interlace.compile("y ~ 1 + (1 | outer/inner)", data).core.name == "dense"
+
+
+def test_more_probes_are_taken_where_the_noise_is_too_large(monkeypatch):
+    monkeypatch.setattr(large, "NOISE", both(INTERCEPTS)[1].optimum.noise / 1.2)
+    found = interlace.fit(INTERCEPTS, frame(), weights="w", core="iterative")
+    assert found.estimate.probes > both(INTERCEPTS)[1].estimate.probes
+    assert found.optimum.noise < both(INTERCEPTS)[1].optimum.noise
+    assert abs(found.deviance - both(INTERCEPTS)[0].deviance) < 3 * found.optimum.noise
+
+
+def test_sds_that_stay_uncertain_are_said_to_be(monkeypatch):
+    monkeypatch.setattr(large, "SD_ERROR", 1e-9)
+    monkeypatch.setattr(large, "PROBES", (8, 16, 32))
+    fit = copy.copy(both(SLOPES)[1])
+    fit.__dict__.pop("mode_covariances", None)
+    with pytest.warns(UserWarning, match="estimated from 32 random probes, to within a standard error of"):
+        fit.random_effects_se  # noqa: B018 - looking is what is tested

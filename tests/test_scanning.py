@@ -1,0 +1,110 @@
+"""Data read in batches give the fit of the frame they hold."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from fits import quiet_fit
+from numpy.testing import assert_allclose
+from pandas.testing import assert_index_equal
+
+import interlace_jax as interlace
+from interlace_jax import chunks, scanning
+
+dataset = pytest.importorskip("pyarrow.dataset")
+
+FORMULAS = {
+    "crossed": "rt ~ condition + (1 + condition | subject) + (1 | item)",
+    "nested, with transforms": "rt ~ condition * late + np.log(w) + (1 | subject/condition)",
+}
+
+
+@pytest.fixture(scope="module")
+def words():
+    """Missing values, integer ids, a bool, an ordered category whose levels are not all in every batch, weights."""
+    frame = interlace.load_dataset("crossed")
+    frame["subject"] = frame["subject"].str.extract(r"(\d+)", expand=False).astype("Int64")
+    frame["late"] = np.arange(len(frame)) > 600
+    frame["w"] = np.linspace(1, 2, len(frame))
+    frame["day"] = pd.Categorical.from_codes(np.arange(len(frame)) // 300, ["mon", "tue", "wed"], ordered=True)
+    frame.loc[3, "rt"] = np.nan
+    frame.loc[700, "subject"] = pd.NA
+    frame.loc[5, "w"] = 0.0
+    return frame
+
+
+@pytest.fixture(scope="module")
+def file(words, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "words.parquet"
+    words.to_parquet(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(scanning, "ROWS", 50)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_file_gives_the_fit_of_its_frame(words, file, name):
+    formula = FORMULAS[name]
+    with np.errstate(divide="ignore"):
+        whole, read = (quiet_fit(formula, data, weights="w") for data in (words[words.w > 0], str(file)))
+    assert (read.nobs, read.n_dropped, read.ngroups) == (whole.nobs, whole.n_dropped, whole.ngroups)
+    assert_allclose(read.deviance, whole.deviance, rtol=1e-13)
+    assert_allclose(read.fe_params, whole.fe_params, rtol=1e-10)
+    assert_index_equal(read.fe_params.index, whole.fe_params.index)
+    for factor, modes in whole.random_effects.items():
+        assert_index_equal(read.random_effects[factor].index, modes.index)
+        assert_allclose(read.random_effects[factor], modes, atol=1e-8)
+    assert_allclose(read.resid, whole.resid, atol=1e-8)
+    some = words[words.subject.notna()].head(20)
+    assert_allclose(read.predict(some), whole.predict(some), rtol=1e-9)
+
+
+def test_datasets_and_lazy_frames_are_read_like_files(file):
+    formula = FORMULAS["crossed"]
+    fits = [interlace.compile(formula, source) for source in (file, dataset.dataset(file), pl.scan_parquet(file))]
+    assert len({model.deviance(model.theta0) for model in fits}) == 1
+    assert all(model.design.n_dropped == 2 for model in fits)
+
+
+def test_categories_keep_their_order(words, file):
+    formula = "rt ~ day + (1 | item)"
+    assert interlace.compile(formula, file).design.columns == interlace.compile(formula, words).design.columns
+
+
+def test_many_rows_go_through_chunks(words, monkeypatch):
+    model = interlace.compile(FORMULAS["crossed"], words)
+    expected = model.deviance(model.theta0)
+    monkeypatch.setattr("interlace_jax.model.LARGE", 100)
+    monkeypatch.setattr(chunks, "ROWS", 128)
+    again = interlace.compile(FORMULAS["crossed"], words)
+    assert_allclose(again.deviance(model.theta0), expected, rtol=1e-12)
+
+
+def refuses(data, formula, words, **arguments):
+    with pytest.raises((ValueError, TypeError)) as error:
+        interlace.fit(formula, data, **arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_what_a_batch_cannot_tell_is_refused_by_name(file):
+    refuses(file, "rt ~ poly(w, 2) + (1 | item)", ["poly(w, 2)", "all rows"])
+    refuses(file, "rt ~ C(cond_c) + (1 | item)", ["C(cond_c)", "text"])
+    refuses(file, "rt ~ np.log(w - 1.5) + (1 | item)", ["np.log(w - 1.5)"])
+
+
+def test_mistakes_get_the_sentences_that_frames_get(file, tmp_path):
+    refuses(file, "rt ~ conditon + (1 | item)", ["'conditon'", "'condition'"])
+    refuses(file, "condition ~ rt + (1 | item)", ["response", "numeric"])
+    refuses(file, "rt ~ condition + (1 | item)", ["'rt' (1)"], na_action="raise")
+    refuses(file, "rt ~ condition + (1 | item)", ["weights", "name of a column"], weights=[1.0])
+    refuses(file, "rt ~ condition + (1 | item)", ["'v'"], weights="v")
+    refuses(tmp_path / "none.parquet", "rt ~ condition + (1 | item)", ["none.parquet"])
+    with pytest.raises(TypeError, match="data frame"):
+        interlace.fit_many("~ condition + (1 | item)", file, responses=["rt"])
+    fit = quiet_fit("rt ~ condition + (1 | item)", file)
+    with pytest.raises(ValueError, match="batches"):
+        fit.anova()
