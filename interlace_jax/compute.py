@@ -28,9 +28,10 @@ _compiled: set = set()
 def run(function, *args):
     """Call a jitted function in float64 and return its result as NumPy arrays.
 
-    A float64 JAX array that left the 64-bit context would silently become float32 at its next operation.
+    A float64 JAX array that left the 64-bit context would silently become float32 at its next operation. Called while
+    JAX traces a user's program, it is evaluated at once: its arguments are never traced.
     """
-    with float64(), _one_blas_thread():
+    with jax.ensure_compile_time_eval(), float64(), _one_blas_thread():
         leaves, tree = jax.tree.flatten(args)
         key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         if key in _compiled:
@@ -136,7 +137,8 @@ def island(function):
     """`function` computed in float64 inside a float32 program: wider inside, the caller's dtype outside.
 
     A transposed program runs outside the 64-bit context, so the derivative rule is recursive: the tangent is an island
-    of the Jacobian, and every order is evaluated inside. Takes and returns arrays; in 64 bits nothing is done.
+    of the Jacobian, and every order is evaluated inside. Takes arrays and returns a pytree of them; in 64-bit mode it
+    is the function.
     """
 
     def wide(*args):
@@ -151,11 +153,11 @@ def island(function):
 
     @inside.defjvp
     def _(primals, tangents):
-        jacobians = island(jax.jacrev(function, argnums=tuple(range(len(primals)))))(*primals)
-        products = [
-            jax.tree.map(lambda J, t=t: jnp.tensordot(J, t, t.ndim), J)
-            for J, t in zip(jacobians, tangents, strict=True)
-        ]
-        return inside(*primals), jax.tree.map(lambda *terms: sum(terms), *products)
+        found, jacobians = inside(*primals), island(jax.jacrev(function, argnums=tuple(range(len(primals)))))(*primals)
+
+        def product(_, along):
+            return sum(jnp.tensordot(J, t, t.ndim) for J, t in zip(along, tangents, strict=True))
+
+        return found, jax.tree.map(product, found, jacobians)
 
     return inside

@@ -67,6 +67,14 @@ class Design:
     specs: ModelSpecs | None = field(repr=False)
     "formulaic's state for new data; None when all columns are plain numbers."
 
+    @property
+    def groups(self) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
+        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them.
+
+        Without covariance structures: give `cov` in place of the sizes there.
+        """
+        return [(f.codes, f.Z, f.sizes) for f in self.factors]
+
 
 class Evaluated(NamedTuple):
     """What a formula makes of the rows used."""

@@ -1,7 +1,9 @@
 """The mixed model as pure functions of arrays, for use inside other JAX programs.
 
-They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions, and compute in the dtype
-they are given. In float32 the deviance is good to about six digits; JAX's 64-bit mode gives the rest.
+They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions at every order, and compute
+in the widest dtype they are given. In float32 the deviance is good to six digits and its derivatives to about four, so
+that it can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good
+to two or three. JAX's 64-bit mode gives all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from .estimation import estimate as _estimate
 from .families import pair
 from .likelihood import profile, reduce
 from .modes import modes
-from .structure import plan
+from .structure import parameter_count, plan
 
 
 def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments:
@@ -35,23 +37,55 @@ def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments
     Differentiable in y, X, Z, weights and offset, in a JAX array K and in JAX arrays of a kernel's coordinates. K is
     then to be positive definite, with a row for each code from 0 to the largest.
     """
-    codes, Z, sizes, covariances, K = zip(*map(_group, groups), strict=True)
-    if any(isinstance(c, jax.core.Tracer) for c in codes):
+    codes = [_codes(c) for c, *_ in groups]
+    arrays = _floating((y, X, [Z for _, Z, *_ in groups], weights, offset))
+    _check_rows(*arrays, codes)
+    sizes, covariances, K = zip(*map(_structure, groups, arrays[2]), strict=True)
+    return _moments(plan(codes, sizes, covariances=covariances), *arrays, K)
+
+
+def _codes(codes):
+    if isinstance(codes, jax.core.Tracer):
         raise TypeError("the codes of a grouping factor decide shapes and cannot be traced: pass them as NumPy arrays")
-    layout = plan([np.asarray(c) for c in codes], sizes, covariances=covariances)
-    return _moments(layout, y, X, Z, weights, offset, K)
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu" or codes.size == 0 or codes.min() < 0:
+        raise ValueError(
+            "the codes of a grouping factor are integers from 0, one a row: make them with "
+            "np.unique(labels, return_inverse=True)[1]"
+        )
+    return codes
 
 
-def _group(group):
-    """Codes, Z, sizes, structures within and across levels, and the arrays of the latter."""
-    codes, Z, *more = group
-    third = more[0] if more else (Z.shape[1],)
+def _floating(arrays):
+    """Arrays of any kind in the widest floating dtype among them."""
+    dtype = jnp.result_type(0.0, *jax.tree.leaves(arrays))
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), arrays)
+
+
+def _check_rows(y, X, Z, weights, offset, codes):
+    if not codes:
+        raise ValueError("groups is empty: give (codes, Z) for each grouping factor")
+    if y.ndim != 1:
+        raise ValueError(f"y has shape {y.shape}; it must be one response (n,): use jax.vmap for several")
+    n = len(y)
+    named = [("X", X, 2), ("weights", weights, 1), ("offset", offset, 1)]
+    for i, (z, code) in enumerate(zip(Z, codes, strict=True)):
+        named += [(f"Z of groups[{i}]", z, 2), (f"codes of groups[{i}]", code, 1)]
+    for name, a, ndim in named:
+        if a is not None and (a.ndim != ndim or len(a) != n):
+            wanted = f"({n}, columns)" if ndim == 2 else f"({n},)"
+            raise ValueError(f"{name} has shape {a.shape}; y has {n} rows, so it must be {wanted}")
+
+
+def _structure(group, Z):
+    """Sizes of terms, structures within and across levels, and the arrays of the latter."""
+    third = group[2] if len(group) > 2 else (Z.shape[1],)
     if isinstance(third, tuple | list) and all(isinstance(size, int | np.integer) for size in third):
-        return codes, Z, tuple(third), (None, None), None
+        return tuple(third), (None, None), None
     within, across = pair(third)
     sizes = (1,) * Z.shape[1] if within is not None and within.independent else (Z.shape[1],)
     static, K = (None, None) if across is None else (across.static, across.data)
-    return codes, Z, sizes, (within, static), K
+    return sizes, (within, static), K
 
 
 def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
@@ -60,13 +94,14 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     Of a structured factor theta has the scale, the free numbers of its structure, and those of K (logs, for a kernel).
     Priors do not count.
     sigma: residual standard deviation; by default at its optimum. beta (p,): by default at its optimum; if given, the
-    likelihood is the full one (reml must be False). Returns a scalar.
+    likelihood is the full one (reml must be False). Returns a scalar. Differentiable in all of them and in the moments.
     """
-    reduced = reduce(to_conditioned(theta, m.layout, m.A), m)
+    if beta is not None and not (isinstance(reml, bool) and not reml):
+        raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
+    m = _in_jax(m)
+    reduced = reduce(to_conditioned(_theta(theta, m), m.layout, m.A), m)
     found = profile(reduced, m, reml)
     if beta is not None:
-        if not (isinstance(reml, bool) and not reml):
-            raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
         b = m.R @ (beta - m.beta0) / m.scale
         found = found._replace(r2=reduced.yy - 2.0 * b @ reduced.Xy + b @ reduced.XX @ b)
     if sigma is None:
@@ -79,17 +114,40 @@ def estimate(m: Moments, reml=True) -> Estimate:
 
     Differentiable in the moments, by the implicit function theorem; see `Estimate`.
     """
-    return _estimate(m, reml)
+    return _estimate(_in_jax(m), reml)
 
 
-def random_effects(fitted: Estimate, m: Moments):
-    """Conditional modes (BLUPs) at an estimate: one array (m, k) per factor, in the order of `groups`."""
-    return modes(fitted.t, m)
+def random_effects(fitted: Estimate | jax.Array, m: Moments):
+    """Conditional modes (BLUPs) at an estimate or a theta (d,): one array (m, k) per factor, in the order of `groups`.
+
+    They are those with beta at its optimum. For a beta of your own, make the moments of `y - X @ beta` with `X[:, :0]`.
+    """
+    m = _in_jax(m)
+    t = fitted.t if isinstance(fitted, Estimate) else to_conditioned(_theta(fitted, m), m.layout, m.A)
+    return modes(jnp.asarray(t), m)
+
+
+def _theta(theta, m):
+    theta, d = jnp.asarray(theta), parameter_count(m.layout.blocks)
+    if theta.shape != (d,):
+        raise ValueError(f"theta has shape {theta.shape}; this model has {d} parameters: ({d},)")
+    return theta
+
+
+def _in_jax(m: Moments) -> Moments:
+    """The moments as JAX arrays: those of a compiled model are NumPy's, in float64 whatever JAX's setting."""
+    return jax.tree.map(jnp.asarray, m)
 
 
 def predict(fitted: Estimate, m: Moments, X, groups: Sequence[tuple]):
-    """X beta + Z b for rows X (n, p) and, per factor, `(codes, Z)` with codes (n,) of known levels, -1 for others."""
-    total = X @ fitted.beta
+    """X beta + Z b for rows X (n, p) and, per factor, `(codes, Z)` with codes (n,) of its levels.
+
+    A level that the moments do not have (-1, or too large) counts as that of the population, b = 0. The codes may be
+    traced here. Returns (n,), without any offset.
+    """
+    total = jnp.asarray(X) @ fitted.beta
     for b, (codes, Z, *_) in zip(random_effects(fitted, m), groups, strict=True):
-        total = total + jnp.where(codes >= 0, jnp.einsum("nk,nk->n", Z, b[codes]), 0.0)
+        codes = jnp.asarray(codes, jnp.int32)
+        known = (codes >= 0) & (codes < len(b))
+        total = total + jnp.where(known, jnp.einsum("nk,nk->n", jnp.asarray(Z), b[jnp.where(known, codes, 0)]), 0.0)
     return total

@@ -24,6 +24,7 @@ from .many import Many, run_all
 from .result import Fit, report
 from .scanning import is_scanned, scan
 from .sources import Groups, Responses, responses_of
+from .traced import TracedModel
 
 METHODS = ("REML", "ML")
 CORES = ("auto", "dense", "iterative")
@@ -265,15 +266,42 @@ class Model:
                 "within the levels of a factor?"
             )
 
-    def with_response(self, y: Iterable[float]) -> Model:
-        """The same model of another response y (n,), one number per row used."""
-        y = numbers("y", y)
+    def estimate(self, reml: bool = True) -> Estimate:
+        """The fitted model as arrays, without names, tables or warnings."""
+        return self.core.estimate(reml, None)
+
+    def with_response(self, y, *, weights=None, offset=None) -> Model | TracedModel:
+        """The same model of another response y (n,), and of other weights or offset (n,): one number per row used.
+
+        Inside `jax.jit`, `grad` or `vmap` any of them may be traced; the model is then a `TracedModel`, with `moments`,
+        `deviance`, `loglik` and `estimate`. So the fit of a formula has derivatives by its rows::
+
+            jax.grad(lambda y: model.with_response(y).estimate().beta[1])(y)
+        """
+        given = {"y": y, "weights": weights, "offset": offset}
+        given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
+        if any(isinstance(values, jax.core.Tracer) for values in given.values()):
+            self.core.require_matrix("a fit of traced rows")
+            return TracedModel(self.design, given)
+        return Model(replace(self.design, **given), self.data, self.arguments, self.core_choice)
+
+    def _row_vector(self, name, values):
+        """One number for each row used, checked where it is known."""
         n = len(self.design.y)
-        if y.shape != (n,):
-            raise ValueError(f"y has shape {y.shape}, but the model has {n} rows: give one number for each row used")
-        if bad := np.count_nonzero(~np.isfinite(y)):
-            raise ValueError(f"y has {bad} missing or infinite values: give one number for each of the {n} rows used")
-        return Model(replace(self.design, y=y), self.data, self.arguments, self.core_choice)
+        if np.shape(values) != (n,):
+            raise ValueError(
+                f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"
+            )
+        if isinstance(values, jax.core.Tracer):
+            return values
+        values = numbers(name, values)
+        if bad := np.count_nonzero(~np.isfinite(values)):
+            raise ValueError(
+                f"{name} has {bad} missing or infinite values: give one number for each of the {n} rows used"
+            )
+        if name == "weights" and values.min() <= 0:
+            raise ValueError("weights must be positive here: leave rows out where the model is compiled")
+        return values
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.

@@ -12,7 +12,7 @@ import interlace_jax as interlace
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-KINDS = ["slope", "nested", "crossed", "weights"]
+KINDS = ["slope", "nested", "crossed", "weights", "singular"]
 STEP = 4e-3
 
 
@@ -39,11 +39,21 @@ def fitting(problem):
 
 def strong(kind):
     """A design of the oracle with a response of large random effects, so that the optimum is inside."""
+    if kind == "singular":
+        return without_slopes(strong("slope"))
     problem = oracle.random_design(3, kind)
     theta = np.where(problem.theta0 > 0, 1.5, 0.3)
     rng = np.random.default_rng(5)
     y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(1)
     return oracle.Problem(y, problem.X, problem.factors, problem.weights, problem.offset)
+
+
+def without_slopes(problem):
+    """The same with slopes that vary less between the levels than chance would have it: a correlation of 1 or -1."""
+    [f] = problem.factors
+    slopes = np.array([np.polyfit(f.Z[f.codes == i, 1], problem.y[f.codes == i], 1)[0] for i in range(f.m)])
+    y = problem.y - 0.95 * (slopes - slopes.mean())[f.codes] * f.Z[:, 1]
+    return oracle.Problem(y, problem.X, problem.factors)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -55,17 +65,15 @@ def case(request):
         rng = np.random.default_rng(0)
         # Rows that were 1 stay in the model; a weight must stay positive.
         v = jax.tree.map(lambda a: jnp.asarray(0.1 * rng.standard_normal(a.shape)) * jnp.maximum(jnp.abs(a), 0.1), at)
-        fit = quick_jit(fitting(problem))
-        _, tangent = quick_jit(lambda a, v: jax.jvp(fitting(problem), a, v))(at, v)
-        moved = {s: fit(*jax.tree.map(lambda a, d, s=s: a + s * STEP * d, at, v)) for s in (-2, -1, 1, 2)}
-        differences = jax.tree.map(
-            lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *(moved[s] for s in (-2, -1, 1, 2))
-        )
-        return problem, at, v, tangent, differences
+        fit = quick_jit(lambda a, v: jax.jvp(fitting(problem), a, v))
+        value, tangent = fit(at, v)
+        moved = [fit(jax.tree.map(lambda a, d, s=s: a + s * STEP * d, at, v), v)[0] for s in (-2, -1, 1, 2)]
+        differences = jax.tree.map(lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *moved)
+        return problem, at, v, (value, tangent), differences
 
 
 def test_derivatives_of_the_fit_are_those_of_refits(case):
-    *_, tangent, differences = case
+    *_, (_, tangent), differences = case
     # Refits are off their optimum by up to 1e-8 in theta, which the step of the differences turns into a few 1e-6.
     for found, expected in zip(jax.tree.leaves(tangent), jax.tree.leaves(differences), strict=True):
         assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -73,10 +81,17 @@ def test_derivatives_of_the_fit_are_those_of_refits(case):
 
 @pytest.mark.parametrize("case", ["crossed"], indirect=True)
 def test_reverse_mode_is_the_transpose_of_forward_mode(case):
-    problem, at, v, tangent, _ = case
+    problem, at, v, (_, tangent), _ = case
     gradient = quick_jit(jax.grad(lambda a: fitting(problem)(*a)[2][-1]))(at)
     products = jax.tree.map(lambda g, d: jnp.vdot(g, d), gradient, v)
     assert_allclose(sum(jax.tree.leaves(products)), tangent[2][-1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["singular"], indirect=True)
+def test_the_singular_case_is_singular_and_stays_so(case):
+    *_, (value, tangent), differences = case
+    assert value[0][2] == tangent[0][2] == differences[0][2] == 0.0
+    assert value[0][0] > 0.1
 
 
 def test_at_the_boundary_the_variance_stays_zero_and_the_rest_is_that_of_least_squares():
@@ -97,12 +112,23 @@ def test_the_fit_is_the_labelled_one():
     frame = interlace.load_dataset("sleepstudy")
     design = interlace.compile("Reaction ~ Days + (1 + Days | Subject)", frame).design
     [f] = design.factors
-    m = interlace.moments(jnp.asarray(design.y), jnp.asarray(design.X), [(f.codes, jnp.asarray(f.Z))])
-    found, labelled = quick_jit(interlace.estimate)(m), interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+    labelled = interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+
+    @quick_jit
+    def everything(y, X, Z, theta):
+        m = interlace.moments(y, X, [(f.codes, Z)])
+        e = interlace.estimate(m)
+        rows = interlace.predict(e, m, X, [(f.codes, Z)])
+        unknown = interlace.predict(e, m, X, [(jnp.where(f.codes == 0, 99, -1), Z)])
+        return e, interlace.random_effects(e, m), interlace.deviance(theta, m), rows, unknown
+
+    found, [blups], at_theta, rows, unknown = everything(design.y, design.X, f.Z, labelled.theta)
     assert_allclose(found.deviance, labelled.deviance, rtol=1e-12)
     assert_allclose(found.beta, labelled.fe_params, rtol=1e-9)
-    assert_allclose(interlace.random_effects(found, m)[0], labelled.random_effects["Subject"], rtol=1e-5)
-    assert_allclose(interlace.deviance(jnp.asarray(labelled.theta), m), labelled.deviance, rtol=1e-12)
+    assert_allclose(blups, labelled.random_effects["Subject"], rtol=1e-5)
+    assert_allclose(at_theta, labelled.deviance, rtol=1e-12)
+    assert_allclose(rows, labelled.fittedvalues, rtol=1e-7)
+    assert_allclose(unknown, labelled.predict(include_re=False), rtol=1e-9)
 
 
 @pytest.mark.parametrize("reml", [True, False])
