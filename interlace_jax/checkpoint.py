@@ -20,6 +20,8 @@ class Store:
     """
 
     def __init__(self, folder: Path, work: Responses | Designs, method: str):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint={str(folder)!r} is a file; give the name of a folder, existing or not")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, plan = folder, folder / "run.json"
         mine = dict(formula=str(work.formula), method=method, dtype=str(work.dtype), models=len(work.labels))

@@ -95,6 +95,13 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
             interlace.fit_many(formula, data_, responses=responses, **arguments, **more)
 
 
+def test_a_file_is_no_checkpoint(tmp_path):
+    frame, Y = data()
+    (tmp_path / "run").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        interlace.fit_many("~ x + (1 | g)", frame, responses=Y[:, :2], checkpoint=tmp_path / "run")
+
+
 def test_groups_go_on_from_a_checkpoint_too(tmp_path):
     frame, Y = data()
     frame = pd.concat([frame.assign(y=Y[:, j], gene=f"gene{j}") for j in (0, 1, 2, 40)], ignore_index=True)

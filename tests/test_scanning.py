@@ -77,7 +77,7 @@ def test_categories_keep_their_order(words, file):
 def test_many_rows_go_through_chunks(words, monkeypatch):
     model = interlace.compile(FORMULAS["crossed"], words)
     expected = model.deviance(model.theta0)
-    monkeypatch.setattr("interlace_jax.model.LARGE", 100)
+    monkeypatch.setattr("interlace_jax.dense.LARGE", 100)
     monkeypatch.setattr(chunks, "ROWS", 128)
     again = interlace.compile(FORMULAS["crossed"], words)
     assert_allclose(again.deviance(model.theta0), expected, rtol=1e-12)
