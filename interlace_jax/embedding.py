@@ -1,9 +1,9 @@
 """The mixed model as pure functions of arrays, for use inside other JAX programs.
 
 They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions at every order, and compute
-in the widest dtype they are given. In float32 the deviance is good to six digits and its derivatives to about four, so
-that it can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and derivatives of the fit are good
-to two or three. JAX's 64-bit mode gives all of them.
+in JAX's own precision: float64 in its 64-bit mode, else float32. There the deviance is good to six digits and its
+derivatives to about four, so that it can be trained on; the search of `estimate` stops sooner, and theta, BLUPs and
+derivatives of the fit are good to two or three.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _codes(codes):
 
 
 def _floating(arrays):
-    """Arrays of any kind in the widest floating dtype among them."""
-    dtype = jnp.result_type(0.0, *jax.tree.leaves(arrays))
+    """Arrays of any kind in JAX's own precision."""
+    dtype = jnp.result_type(float)
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), arrays)
 
 

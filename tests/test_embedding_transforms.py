@@ -186,7 +186,7 @@ def test_numpy_and_whole_numbers_are_taken_and_computed_in_jaxs_precision():
     y = np.arange(60)
     for wide in (True, False):
         with jax.enable_x64(wide):
-            m = interlace.moments(y, PROBLEM.X, [(f.codes, f.Z)])
+            m = interlace.moments(y, PROBLEM.X.astype(np.float32), [(f.codes, f.Z)])
             assert m.yy.dtype == (jnp.float64 if wide else jnp.float32)
 
 
