@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+import scipy  # scipy.sparse takes long to import; this way that happens on first use
 
 from . import structure
 from .compute import run
@@ -71,8 +70,8 @@ def _blocks(design: Design) -> Iterator[np.ndarray]:
     nodes = [f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors]
     edges = np.concatenate([start + codes for start, codes in zip(starts, nodes, strict=False)])
     rows = np.tile(np.arange(n), len(design.factors))
-    graph = csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
-    label = connected_components(graph, directed=False)[1][:n]
+    graph = scipy.sparse.csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
+    label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][:n]
     sizes, order = np.bincount(label), np.argsort(label, kind="stable")
     if sizes.max() > LARGEST:
         raise ValueError(
