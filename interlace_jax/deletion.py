@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from . import compute, structure
 from .batch import ROUNDS, Lanes, alone, fit_lanes
 from .crossproducts import moments
 from .design import Design, is_constant
 from .estimation import Estimate
+from .progress import tqdm
 from .sources import WORKING_SET, Failure, chunk_size, filled, padded_model, unfit_rows
 
 CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look

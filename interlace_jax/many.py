@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
 from pandas.api.types import union_categoricals
-from tqdm.auto import tqdm
 
 from . import compute, inference, optimize, processes
 from .batch import alone, fit_lanes, over_lanes
@@ -24,6 +23,7 @@ from .errors import one_of
 from .grouping import natural_names, natural_values, relative_factors, theta_names
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
+from .progress import tqdm
 from .sources import Chunk, Designs, Responses, filled
 from .variances import component_names, component_pairs
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import narwhals.stable.v1 as nw
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .design import build
 from .errors import whole_number
+from .progress import tqdm
 
 if TYPE_CHECKING:
     from .many import Many

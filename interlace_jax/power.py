@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
-from tqdm.auto import tqdm
 
 from .design import Design
 from .errors import one_of
 from .many import Many, run_all
+from .progress import tqdm
 from .resampling import regrouped, simulate
 from .sources import Responses
 
