@@ -7,9 +7,7 @@ rows keeps the random effects that nothing is known about: mean zero, and their 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -68,13 +66,12 @@ def refit_without(
     one = functools.partial(_chunk, design, model, left_out, size, method == "REML", each)
     starts = range(0, len(left_out), size)
     show = len(starts) > 1 if progress is None else progress
-    with compute.session(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(total=len(left_out), unit="refit", disable=not show, desc="refitting", delay=1.0)
-        parts = []
-        for part in pool.map(one, starts):
-            parts.append(part)
-            bar.update(len(part.places) + len(part.failures))
-        bar.close()
+    bar = tqdm(total=len(left_out), unit="refit", disable=not show, desc="refitting", delay=1.0)
+    parts = []
+    for part in compute.spread(one, starts):
+        parts.append(part)
+        bar.update(len(part.places) + len(part.failures))
+    bar.close()
     failures = [failure for part in parts for failure in part.failures]
     parts = [part for part in parts if len(part.places)]
     if not parts:
@@ -86,7 +83,7 @@ def _lanes_at_once(design: Design, layout: structure.Layout, count: int) -> int:
     """Refits a chunk, a power of two: as many as memory allows, and work for every core."""
     n, p = design.X.shape
     columns = p + sum(f.Z.shape[1] for f in design.factors)
-    share = max(ROUNDS.smallest, -(-count // (os.cpu_count() or 1)))
+    share = max(ROUNDS.smallest, -(-count // len(compute.workers())))
     most = min(chunk_size(layout, p), max(1, WORKING_SET // (8 * n * columns)))
     return min(max(ROUNDS.smallest, structure.power_of_two(min(share, count))), 1 << int(np.log2(most)))
 
