@@ -18,7 +18,7 @@ from .batch import ROUNDS, Lanes, alone, fit_lanes
 from .crossproducts import moments
 from .design import Design, is_constant
 from .estimation import Estimate
-from .progress import tqdm
+from .progress import progress_bar
 from .sources import WORKING_SET, Failure, chunk_size, filled, padded_model, unfit_rows
 
 CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
@@ -66,7 +66,7 @@ def refit_without(
     one = functools.partial(_chunk, design, model, left_out, size, method == "REML", each)
     starts = range(0, len(left_out), size)
     show = len(starts) > 1 if progress is None else progress
-    bar = tqdm(total=len(left_out), unit="refit", disable=not show, desc="refitting", delay=1.0)
+    bar = progress_bar(len(left_out), "refit", "refitting", show)
     parts = []
     for part in compute.spread(one, starts):
         parts.append(part)

@@ -23,7 +23,7 @@ from .errors import one_of
 from .grouping import natural_names, natural_values, relative_factors, theta_names
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
-from .progress import tqdm
+from .progress import progress_bar
 from .sources import Chunk, Designs, Responses, filled
 from .variances import component_names, component_pairs
 
@@ -45,7 +45,7 @@ def run_all(
     mine = processes.share(len(work))
     show = (len(mine) > 1 if progress is None else progress) and processes.is_first()
     total = len(work.labels) // jax.process_count()
-    bar = tqdm(total=total, unit="model", disable=not show, desc="fitting", delay=1.0)
+    bar = progress_bar(total, "model", "fitting", show)
     tables = []
     for table in compute.spread(one, mine):
         tables.append(table)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from .design import build
 from .errors import whole_number
-from .progress import tqdm
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .many import Many
@@ -47,7 +47,8 @@ def permutation_test(
     rng, observed = np.random.default_rng(seed), many.fe_tvalues.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding
     largest, outcomes = [], []
     reached, changed = np.zeros(observed.shape, int), np.zeros(observed.shape[1], bool)
-    for _ in tqdm(range(n), unit="permutation", disable=progress is False, delay=1.0):
+    bar = progress_bar(n, "permutation", "permuting", progress is not False)
+    for _ in range(n):
         rows = np.arange(len(frame))
         rows[used] = used[shuffle(rng)]
         permuted = frame.with_columns(frame[predictor][rows.tolist()].alias(predictor))
@@ -60,6 +61,8 @@ def permutation_test(
         largest.append(np.fmax.reduce(t, 0))
         reached += t >= observed
         outcomes.append((np.isfinite(t).any(1).sum(), again.converged.sum(), again.is_singular.sum()))
+        bar.update()
+    bar.close()
     largest, names = np.array(largest), np.array(work.design.columns)
     above = (largest[:, None] >= observed).sum(0)
     tables = [

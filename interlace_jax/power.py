@@ -14,7 +14,7 @@ import scipy  # scipy.stats takes long to import; this way that happens on first
 from .design import Design
 from .errors import one_of
 from .many import Many, run_all
-from .progress import tqdm
+from .progress import progress_bar
 from .resampling import regrouped, simulate
 from .sources import Responses
 
@@ -79,7 +79,7 @@ def power(
     combinations = list(itertools.product(*sizes.values()))
     seeds = np.random.SeedSequence(seed).spawn(len(combinations))
     rows = []
-    bar = tqdm(total=len(combinations) * len(effects), unit="cell", desc="power", disable=progress is False, delay=1.0)
+    bar = progress_bar(len(combinations) * len(effects), "cell", "power", progress is not False)
     for levels, own_seed in zip(combinations, seeds, strict=True):
         wanted = dict(zip(sizes, levels, strict=True))
         larger = extended(design, wanted)

@@ -31,7 +31,8 @@ def test_there_are_notebooks():
 
 @every_notebook
 def test_notebook_runs_without_warnings(path, monkeypatch, tmp_path):
-    for name, value in dict(INTERLACE_EXAMPLE_SIZE="small", MPLBACKEND="Agg", PYTHONPATH=str(ROOT)).items():
+    quiet = dict(MPLBACKEND="Agg", TQDM_DISABLE="1")  # bars appear on slow machines, on stderr
+    for name, value in dict(INTERLACE_EXAMPLE_SIZE="small", PYTHONPATH=str(ROOT), **quiet).items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", allow_errors=True)
