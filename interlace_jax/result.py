@@ -479,7 +479,7 @@ class Fit:
         return pd.concat([self.fe_params, pd.Series(values, index=names)])
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
-        """Fit again with another formula (a dot stands for what was there: `". ~ . + x"`), data or arguments."""
+        """Fit again with another formula (as in `Model.update`: `"~ . + x"`), data or arguments."""
         method = arguments.pop("method", self.method)
         df_method = arguments.pop("df_method", self.df_method)
         return self.model.update(formula, data, **arguments).fit(method, df_method=df_method)
