@@ -108,3 +108,14 @@ def test_mistakes_get_the_sentences_that_frames_get(file, tmp_path):
     fit = quiet_fit("rt ~ condition + (1 | item)", file)
     with pytest.raises(ValueError, match="batches"):
         fit.anova()
+
+
+@pytest.fixture(scope="module")
+def both(words, file):
+    """A fit of the frame, and that of the file."""
+    return [quiet_fit("rt ~ condition + (1 | item)", data) for data in (words, file)]
+
+
+def test_groups_of_a_file_can_be_drawn(both):
+    whole, read = (fit.bootstrap(3, seed=1, kind="cases").estimates for fit in both)
+    assert_allclose(read, whole, rtol=1e-6)
