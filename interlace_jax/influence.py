@@ -20,7 +20,7 @@ from .grouping import Factor, is_nested, relative_factors
 from .prediction import estimates_by_t
 from .resampling import independent_groups
 from .residuals import KINDS, LARGEST, leverage, leverage_arrays, residuals
-from .scanning import is_scanned
+from .scanning import refuse_scanned
 from .sensitivity import case_pull, deletion_gradients
 from .sources import padded_model
 from .variances import component_names, component_pairs
@@ -242,8 +242,7 @@ def jackknife(fit: Fit, by: str | None = None) -> Jackknife:
 
 def rows_used(fit: Fit) -> pd.DataFrame:
     """The rows of the user's data that were used, as pandas."""
-    if is_scanned(fit.model.data):
-        raise ValueError("the data were read from files, and their rows are not kept: there is no frame to add to")
+    refuse_scanned(fit.model.data, "there is no frame to add to")
     return nw.from_native(fit.model.data, eager_only=True).to_pandas().iloc[fit.model.design.rows]
 
 

@@ -17,17 +17,14 @@ from formulaic.parser.types import Factor, Term
 from formulaic.utils.variables import get_required_variables
 
 from .design import Design
+from .scanning import refuse_scanned
 
 DEPENDENT = 1e-9  # a column is redundant if its part outside those before it is below this part of its norm
 
 
 def variables(design: Design, data: Any) -> pd.DataFrame:
     """The variables of the fixed part in the n rows used, as the model sees them."""
-    if len(design.rows) < len(design.X):
-        raise ValueError(
-            "the rows of a file that was read in batches are not kept, and this needs the variables of the fixed part: "
-            "fit a data frame, or use test() for hypotheses about coefficients"
-        )
+    refuse_scanned(data, "this needs the variables of the fixed part (test() of coefficients does not)")
     frame = nw.from_native(nw.to_native(data, pass_through=True), eager_only=True)
     factors = [factor for term in formulaic.Formula(design.formula.fixed) for factor in term.factors]
     needed = dict.fromkeys(name for factor in factors for name in _names(factor))

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_index_equal
 
 import interlace_jax as interlace
-from interlace_jax import chunks, scanning
+from interlace_jax import chunks, plot_data, scanning
 
 dataset = pytest.importorskip("pyarrow.dataset")
 
@@ -105,9 +105,6 @@ def test_mistakes_get_the_sentences_that_frames_get(file, tmp_path):
     refuses(tmp_path / "none.parquet", "rt ~ condition + (1 | item)", ["none.parquet"])
     with pytest.raises(TypeError, match="data frame"):
         interlace.fit_many("~ condition + (1 | item)", file, responses=["rt"])
-    fit = quiet_fit("rt ~ condition + (1 | item)", file)
-    with pytest.raises(ValueError, match="batches"):
-        fit.anova()
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +116,17 @@ def both(words, file):
 def test_groups_of_a_file_can_be_drawn(both):
     whole, read = (fit.bootstrap(3, seed=1, kind="cases").estimates for fit in both)
     assert_allclose(read, whole, rtol=1e-6)
+
+
+def test_what_needs_the_rows_says_that_those_of_a_file_are_not_kept(both):
+    fit, rows = both[1], np.arange(600)
+    asked = [
+        lambda: fit.anova(),
+        lambda: fit.augment(),
+        lambda: fit.cross_val(by="day"),
+        lambda: fit.cross_val(cv=[(rows[:300], rows[300:])]),
+        lambda: plot_data.used_data(fit),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueError, match="rows of a file .* are not kept.*fit a data frame"):
+            ask()
