@@ -152,6 +152,11 @@ def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
         ask(both(SLOPES)[1])
 
 
+def test_a_profile_that_is_refused_is_named():
+    with pytest.raises(ValueError, match="^a profile needs the dense core"):
+        both(SLOPES)[1].profile("x")
+
+
 def test_a_model_without_fixed_effects_is_fitted():
     exact, found = (interlace.fit("y ~ 0 + (1 | g) + (1 | h)", frame(), core=core) for core in CORES)
     assert_allclose(found.theta, exact.theta, rtol=1e-4)
