@@ -32,6 +32,15 @@ def variables(design: Design, data: Any) -> pd.DataFrame:
     return pd.DataFrame(seen, index=pd.RangeIndex(len(design.rows)))
 
 
+def term_columns(design: Design) -> dict[str, list[int]]:
+    """Positions among the columns kept, by term but the intercept; terms that lost all of theirs are absent."""
+    kept = {name: j for j, name in enumerate(design.columns)}
+    if design.specs is None:  # plain numbers: a column each
+        return {name: [j] for name, j in kept.items() if name != "Intercept"}
+    found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in design.specs["X"].structure}
+    return {name: at for name, at in found.items() if at and name != "1"}
+
+
 @dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of a design's fixed part, the intercept left out."""
@@ -47,10 +56,8 @@ class Terms:
 
     @functools.cached_property
     def columns(self) -> dict[str, list[int]]:
-        """Positions among the columns kept, by term; terms that lost all of theirs are absent."""
-        kept = {name: j for j, name in enumerate(self.design.columns)}
-        found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in self.spec.structure}
-        return {name: at for name, at in found.items() if at and name != "1"}
+        """As `term_columns` has them."""
+        return term_columns(self.design)
 
     def _factors(self, name: str) -> tuple[frozenset[str], frozenset[str]]:
         """Categorical and numeric factors of a term."""

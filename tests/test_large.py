@@ -94,6 +94,13 @@ def test_everything_made_of_the_estimates_works():
     assert "Iterative" not in str(exact.summary())
 
 
+def test_a_check_needs_no_matrix():
+    exact, found = (interlace.check(fit, nsim=20).table.set_index("check") for fit in both(SLOPES))
+    assert found["verdict"].equals(exact["verdict"])
+    # Modes are within a hundredth of their standard deviation, and so are residuals.
+    assert_allclose(found.drop("optimum")["statistic"], exact.drop("optimum")["statistic"], rtol=0.01)
+
+
 def test_the_same_data_give_the_same_numbers():
     first, again = both(SLOPES)[1], interlace.fit(SLOPES, frame(), weights="w", core="iterative")
     assert first.deviance == again.deviance
