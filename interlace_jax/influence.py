@@ -249,10 +249,14 @@ def rows_used(fit: Fit) -> pd.DataFrame:
 def augment(fit: Fit, influence_method: str | None = "onestep") -> pd.DataFrame:
     """See `Fit.augment`."""
     frame = rows_used(fit)
+    has_leverages = fit.model.core.name == "dense"
+    if influence_method is not None:
+        fit.model.core.require_matrix("augment() with influence (without: influence=None)")
+    left_out = {"normalized": fit.nobs > LARGEST, "standardized": not has_leverages}
     columns: dict[str, Any] = {".fitted": fit.fittedvalues, ".population": fit.predict(include_re=False)}
-    kinds = KINDS if fit.nobs <= LARGEST else KINDS[:-1]
-    columns |= {f".resid_{kind}": residuals(fit, kind) for kind in kinds}
-    columns |= {f".leverage_{name}": values for name, values in leverage(fit).items()}
+    columns |= {f".resid_{kind}": residuals(fit, kind) for kind in KINDS if not left_out.get(kind)}
+    if has_leverages:
+        columns |= {f".leverage_{name}": values for name, values in leverage(fit).items()}
     if influence_method is not None:
         found = influence(fit, None, influence_method)
         columns |= {f".{name}": values for name, values in found.items()}

@@ -427,7 +427,8 @@ class Fit:
         """The rows used as pandas, with columns `.fitted`, `.population` (without random effects), `.resid_conditional`
         and the other kinds, `.leverage_fixed` ..., and the measures of `influence`.
 
-        influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows.
+        influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows. A fit
+        by the iterative core has no leverages, hence no standardized residuals either, and takes influence=None only.
         """
         return augment(self, influence)
 

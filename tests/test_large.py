@@ -101,6 +101,17 @@ def test_a_check_needs_no_matrix():
     assert_allclose(found.drop("optimum")["statistic"], exact.drop("optimum")["statistic"], rtol=0.01)
 
 
+def test_rows_are_augmented_by_all_that_needs_no_leverage(monkeypatch):
+    monkeypatch.setattr("interlace_jax.influence.LARGEST", 0)  # normalized residuals take long
+    exact, found = both(SLOPES)
+    table, expected = found.augment(None), exact.augment(None)
+    lost = set(expected) - set(table)
+    assert lost == {".resid_standardized", ".leverage_fixed", ".leverage_random", ".leverage_overall"}
+    assert_allclose(table, expected[list(table)], atol=0.01)
+    with pytest.raises(ValueError, match=r"influence=None\) needs the dense core"):
+        found.augment()
+
+
 def test_the_same_data_give_the_same_numbers():
     first, again = both(SLOPES)[1], interlace.fit(SLOPES, frame(), weights="w", core="iterative")
     assert first.deviance == again.deviance
