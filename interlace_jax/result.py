@@ -25,6 +25,7 @@ from .influence import Jackknife, augment, influence, jackknife
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
 from .residuals import leverage, residuals
+from .saturation import residual_doubt
 
 if TYPE_CHECKING:
     from .model import Model
@@ -304,8 +305,16 @@ class Fit:
 
     @property
     def is_singular(self) -> bool:
-        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS is below 1e-4."""
-        return bool(self.singular_terms)
+        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS is below 1e-4.
+
+        With as many random effects as rows also whether the residual variance is 0, or cannot be told from theirs.
+        """
+        return bool(self.singular_terms or self.residual_doubt)
+
+    @functools.cached_property
+    def residual_doubt(self) -> str | None:
+        """Why the residual variance means nothing, in words; None where it does."""
+        return residual_doubt(self._design, self.model.core, self.estimate, self.method == "REML")
 
     # Rows
 
