@@ -143,7 +143,7 @@ def cross_validate(
         return tuple(np.take_along_axis(np.asarray(a), tests[places], 1) for a in found)
 
     refits = refit_without(design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress)
-    labels = pd.Index([fold.label for fold in folds], name="fold")
+    labels = pd.Index([fold.label for fold in folds], name="fold", tupleize_cols=False)
     predictions = _predictions(design, labels, real, rows_out, refits)
     values = predictions[["observed", "predicted", "sd"]].to_numpy().T
     by_fold = [_score(scores, part) for part in np.split(values, np.cumsum(sizes)[:-1], 1)]
@@ -212,7 +212,7 @@ def _groups(design: Design, data: Any, by: str | None) -> tuple[np.ndarray, pd.I
     codes, levels = pd.factorize(column, sort=True)
     if missing := np.count_nonzero(codes < 0):
         raise ValueError(f"by={by!r} is missing in {missing} of the {len(codes)} rows used")
-    return codes, pd.Index(levels, name=by)
+    return codes, pd.Index(levels, name=by, tupleize_cols=False)
 
 
 def _given(design: Design, data: Any, cv: Any, by: str | None) -> list[Fold]:
