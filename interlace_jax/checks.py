@@ -169,6 +169,8 @@ def _groups(fit: Fit) -> Iterator[Finding]:
     for name, row in group_sizes(fit).iterrows():
         levels, k = int(row["levels"]), int(row["effects"])
         found = f"{levels} levels of {row['smallest']:.0f} to {row['largest']:.0f} rows, median {row['median']:g}"
+        if row["smallest"] == row["largest"]:
+            found = f"{levels} levels of {row['smallest']:.0f} row{'s' if row['smallest'] > 1 else ''} each"
         advice = ""
         if levels < FEW_LEVELS:
             advice = (
