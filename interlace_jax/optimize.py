@@ -36,7 +36,7 @@ class Bfgs(NamedTuple):
 
 def tolerance(dtype) -> float:
     """Predicted decrease at which to stop: far below statistical meaning, above rounding."""
-    return 1e-14 if dtype == jnp.float64 else 1e-5
+    return 1e-12 if dtype == jnp.float64 else 1e-5
 
 
 def start(x, curvature) -> Bfgs:
