@@ -36,7 +36,7 @@ class Bfgs(NamedTuple):
 
     @property
     def optimum(self):
-        """The last x, less the step that is left where the search has converged: too small to be worth an evaluation."""
+        """The last x, less the step that is left where the search has converged, which need not be evaluated."""
         left = jnp.einsum("...ij,...j->...i", self.H, self.g)
         is_step = (self.status == CONVERGED) & (self.predicted_decrease > 0.0)  # on a saddle, H may be infinite
         return self.x - jnp.where(is_step[..., None], left, 0.0)
