@@ -14,14 +14,16 @@ from dataclasses import dataclass, fields, replace
 import jax
 import numpy as np
 
-from . import estimation, inference, iterative, optimize, structure
+from . import estimation, inference, iterative, optimize, processes, structure
 from .chunks import moments_by_chunks
 from .compute import devices, float64, island, run
 from .covariance import canonical_parameters, has_prior, to_conditioned, to_user
+from .crossproducts import Moments
 from .design import Design
 from .estimation import Estimate, attempts, near_zero, zero_columns
 from .sparse_products import Products, assemble, by_size
 
+ROWS = 1 << 20  # of a chunk
 SEED = 20250711  # of the probes: the same data give the same numbers
 PROBES = (8, 16, 32, 64, 128)
 NOISE = 0.05  # standard error of the deviance above which more probes are taken
@@ -86,13 +88,18 @@ class Iterative:
 
     @functools.cached_property
     def products(self) -> Products:
-        """Conditioned sparse cross-products of the data, as NumPy arrays."""
+        """Conditioned sparse cross-products of the data: NumPy arrays, and the cells on all of JAX's devices."""
         d = self.design
         Z = [f.Z for f in d.factors]
         plan = by_size([f.codes for f in d.factors], [_padded(f.block) for f in d.factors])
-        moments = moments_by_chunks(plan, d.y, d.X, Z, d.weights, d.offset)
+        moments = moments_by_chunks(plan, d.y, d.X, Z, d.weights, d.offset, rows=ROWS)
+        _require_agreement(d, moments)
         with float64():
             return assemble(plan, moments, Z, d.weights, devices())
+
+    def __getstate__(self):
+        """Without the products: arrays on devices do not travel."""
+        return {"design": self.design}
 
     @property
     def moments(self):
@@ -256,6 +263,16 @@ class Search:
 def _probes_for(wanted: float) -> int:
     """The number of probes that is at least as wanted, or the largest there is."""
     return next((count for count in PROBES if count >= wanted), PROBES[-1])
+
+
+def _require_agreement(design: Design, moments: Moments) -> None:
+    """All processes that share the cells must have the same data, or they would wait for each other for ever."""
+    facts = str(design.formula), len(design.y), f"{moments.scale:.6g}", f"{moments.log_weights:.6g}"
+    if len({d.process_index for d in devices()}) > 1 and len(set(processes.gathered([facts]))) > 1:
+        raise ValueError(
+            "the processes of this job have different data, but fit a model of this size together: give all of them "
+            "the same, or fit apart, each inside `with jax.default_device(jax.local_devices()[0])`"
+        )
 
 
 def _padded(block: structure.Block) -> structure.Block:

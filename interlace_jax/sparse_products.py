@@ -2,13 +2,13 @@
 
     K_gh = Z_g'WZ_h  per pair of levels
 
-beside the `Moments` that do not need pairs. They are listed in chunks of a few *cells* of one level: a product with K_gh
-is then a fixed number of gathers added up, which fuse into one parallel loop, and one short scatter. On a CPU that is
-10 to 20 times as fast as scattering cell by cell, and needs no memory of the size of the cells.
+beside the `Moments`, which are sums by level. The pairs are listed in chunks of a few *cells* of one level: a product
+with K_gh is then a fixed number of gathers added up, which fuse into one parallel loop, and one short scatter. On a CPU
+that is 10 to 20 times as fast as scattering cell by cell, and needs no memory of the size of the cells.
 
-Every device holds its share of the chunks, and nobody anything else of the size of the cells: a device gathers and
-scatters for its own, and the sums over levels are added up between devices. The lists are made by host NumPy; `product`
-and `congruence` are what the likelihood does with them.
+Every device holds an equal share of the chunks. It gathers and scatters for its own, and what they make of them is
+added up between devices; everything else is of the size of the levels, and every device has all of it. The lists are
+made by host NumPy; `product` and `congruence` are what the likelihood does with them.
 """
 
 import itertools
@@ -122,9 +122,8 @@ def _meetings(codes, shape, w, left, right, mesh):
     """K and its transpose: the cells of two factors by the level of either, from their codes and columns."""
     key = codes[0].astype(np.int64) << 32
     key |= codes[1]
-    constant = left.Z.shape[1] == right.Z.shape[1] == 1 and all(
-        a is None or np.ptp(a) == 0 for a in (left.Z, right.Z, w)
-    )
+    one = left.Z.shape[1] == right.Z.shape[1] == 1
+    constant = one and all(a is None or np.ptp(a) == 0 for a in (left.Z, right.Z, w))
     key, order = _sorted(key, not constant)
     new = np.append(True, key[1:] != key[:-1])
     value = left[:1].T @ right[:1] * (1.0 if w is None else w[0])
@@ -197,7 +196,7 @@ def _shared(function, cells, V, levels):
     def own(cells, V):
         return lax.psum(function(cells, V, levels), AXIS)
 
-    split = dict(in_specs=(cells.split, WHOLE), out_specs=WHOLE, check_vma=False)
+    split = dict(in_specs=(cells.split, WHOLE), out_specs=WHOLE, check_vma=False)  # fails where JAX must not trace
     return jax.shard_map(own, mesh=cells.mesh, **split)(cells, V)
 
 
