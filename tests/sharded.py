@@ -5,6 +5,7 @@ Writes a JSON list of one object a model.
 
 import json
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,19 +26,16 @@ def data() -> pd.DataFrame:
     return pd.DataFrame(dict(g=g, h=h, x=x, w=w, y=y))
 
 
-def numbers(formula: str, weights: str | None) -> dict[str, list]:
-    """What a fit found, and how many chunks of cells there are, in all and on each device of this process."""
+def numbers(formula: str, weights: str | None) -> dict[str, Any]:
+    """What a fit found, and of every list of cells the bytes, in all and on each device of this process."""
     fit = interlace.fit(formula, data(), weights=weights, core="iterative")
-    lists = [jax.tree.leaves(cells) for row in fit.model.core.products.cells for cells in row if cells]
-    shapes = [[a.shape, *(s.data.shape for s in a.addressable_shards)] for arrays in lists for a in arrays]
+    lists = [a for a in jax.tree.leaves(fit.model.core.products.cells) if a.ndim]
     return dict(
-        deviance=[fit.deviance],
+        deviance=fit.deviance,
         theta=fit.theta.tolist(),
         beta=fit.fe_params.tolist(),
         df=fit.fe_df.tolist(),
-        modes=np.concatenate([np.ravel(b) for b in fit.random_effects.values()]).tolist(),
-        sds=np.concatenate([np.ravel(b) for b in fit.random_effects_se.values()]).tolist(),
-        shapes=shapes,
+        bytes=[[a.nbytes, *(shard.data.nbytes for shard in a.addressable_shards)] for a in lists],
     )
 
 
