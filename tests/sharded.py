@@ -1,6 +1,6 @@
 """Fits by the iterative core as one process of a job: `python sharded.py RESULT PORT PROCESSES INDEX`, PORT 0 for one.
 
-Writes a JSON list of one object a model.
+Writes JSON: an object for each model, and what is said where the processes have different data.
 """
 
 import json
@@ -39,9 +39,20 @@ def numbers(formula: str, weights: str | None) -> dict[str, Any]:
     )
 
 
+def refusal() -> str:
+    """What a process is told whose data are not those of the others."""
+    other = data().assign(y=lambda d: d["y"] * (1 + jax.process_index()))
+    try:
+        interlace.fit("y ~ x + (1 | g) + (1 | h)", other, core="iterative")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 if __name__ == "__main__":
     result, port, count, index = sys.argv[1:]
     if port != "0":
         jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
+    found = dict(fits=[numbers(*model) for model in MODELS.items()], refusal=refusal() if port != "0" else "")
     with open(result, "w") as file:
-        json.dump([numbers(*model) for model in MODELS.items()], file)
+        json.dump(found, file)
