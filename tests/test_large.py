@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
-from interlace_jax import large
+from interlace_jax import chunks, large, sparse_products, structure
 
 SLOPES = "y ~ x + (1 + x | g) + (1 | h)"
 INTERCEPTS = "y ~ x + (1 | g) + (1 | h)"
@@ -116,6 +116,36 @@ def test_the_same_data_give_the_same_numbers():
     first, again = both(SLOPES)[1], interlace.fit(SLOPES, frame(), weights="w", core="iterative")
     assert first.deviance == again.deviance
     assert_allclose(again.theta, first.theta, rtol=0)
+
+
+def crossed(rows, groups):
+    rng = np.random.default_rng(rows)
+    g, h = rng.integers(0, groups, rows), rng.integers(0, 60, rows)
+    y = rng.normal(size=groups)[g] + rng.normal(size=60)[h] + rng.normal(size=rows)
+    return pd.DataFrame(dict(g=g, h=h, x=rng.normal(size=rows), w=rng.uniform(0.5, 2.0, rows), y=y))
+
+
+def test_data_of_similar_size_share_their_programs():
+    programs = large._begin, large._evaluate, large._judge, large._describe, chunks._compressed, chunks._products
+    interlace.fit(INTERCEPTS, crossed(3000, 200), weights="w", core="iterative", df_method="normal")
+    before = [program._cache_size() for program in programs]
+    for rows, groups in ((2950, 202), (2970, 197)):
+        interlace.fit(INTERCEPTS, crossed(rows, groups), weights="w", core="iterative", df_method="normal")
+    assert [program._cache_size() for program in programs] == before
+
+
+def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
+    data = crossed(3060, 197)
+    rounded, exact = (interlace.compile(INTERCEPTS, data, weights="w", core="iterative") for _ in range(2))
+    a = rounded.core.products
+    monkeypatch.setattr(structure, "bucket", int)
+    monkeypatch.setattr(sparse_products, "bucket", int)
+    b = exact.core.products
+    assert a.G[0].shape == (1, 1, 208) and b.G[0].shape == (1, 1, 197)
+    assert len(a.cells[0][1].owner) > len(b.cells[0][1].owner)
+    # The same sums of the same numbers, and zeros, to rounding.
+    assert_allclose(rounded.theta0, exact.theta0, rtol=1e-12)
+    assert_allclose(rounded.deviance(np.array([0.9, 1.1])), exact.deviance(np.array([0.9, 1.1])), rtol=1e-12)
 
 
 def test_a_model_of_another_response_keeps_the_core():
