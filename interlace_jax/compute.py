@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import platformdirs
+from jax.core import eval_context
 from jax.experimental.compilation_cache import compilation_cache
 from threadpoolctl import ThreadpoolController
 
@@ -31,7 +32,7 @@ def run(function, *args):
     A float64 JAX array that left the 64-bit context would silently become float32 at its next operation. Called while
     JAX traces a user's program, it is evaluated at once: its arguments are never traced.
     """
-    with jax.ensure_compile_time_eval(), float64(), _one_blas_thread():
+    with eval_context(), float64(), _one_blas_thread():
         leaves, tree = jax.tree.flatten(args)
         key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         if key in _compiled:
