@@ -64,9 +64,18 @@ class NoisyEstimate(Estimate):
 
     excess: float
     "Expected rise of the deviance above its minimum because the probes move theta."
-    probes: int
-    noise: float
-    "Standard error of the deviance."
+    by_probe: np.ndarray
+    "(T,) the part of the deviance that is estimated, by every probe."
+
+    @property
+    def probes(self):
+        """Number of probes."""
+        return len(self.by_probe)
+
+    @property
+    def noise(self):
+        """Standard error of the deviance."""
+        return standard_error(self.by_probe)
 
     @property
     def converged(self):
@@ -121,20 +130,20 @@ class Iterative:
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> NoisyEstimate:
         """Search for the optimum, with as many probes as it takes."""
-        t = run(_conditioned, self.start() if theta0 is None else theta0, self.products)
+        t = None if theta0 is None else run(_conditioned, theta0, self.products)
         state = run(_begin, t, self.products)
         steps, count, needed = 0, 0, PROBES[0]
         while needed > count:
             count = needed
             search = Search(self.products, self.probes(count), reml)
             state = search.minimise(_afresh(state), COARSE)
-            noise = search.noise(state)
-            excess = 0.5 * float(np.sum(state.H * noise.gradient))
+            excess = 0.5 * float(np.sum(state.H * np.cov(search.at.slopes))) / count
             steps += int(state.steps)
-            needed = _probes_for(count * max((noise.deviance / NOISE) ** 2, excess / (EXCESS * len(t))))
+            noise = standard_error(search.at.by_probe)
+            needed = _probes_for(count * max((noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
         fine = max(FINE, 0.1 * excess)
         state, more = search.finish(state._replace(status=np.int32(optimize.RUNNING)), fine)
-        return search.describe(state, steps + more, float(noise.deviance), excess)
+        return search.describe(state, steps + more, excess)
 
     def modes(self, e: NoisyEstimate) -> list[np.ndarray]:
         """Conditional modes (m, k) by factor."""
@@ -221,10 +230,6 @@ class Search:
                 self.at = found
         return state
 
-    def noise(self, state: optimize.Bfgs) -> iterative.Noise:
-        """What the probes do to the deviance and its gradient."""
-        return run(_noise, state.x, self.products, self.at.solved, self.probes)
-
     def finish(self, state: optimize.Bfgs, tol: float) -> tuple[optimize.Bfgs, int]:
         """Go on to the end, and look at columns of Lambda that are nearly zero; and how many evaluations it took."""
         before = int(state.steps)
@@ -235,21 +240,25 @@ class Search:
             if not near_zero(state.x, self.products.layout.blocks).any():
                 break
             t, restart = run(_settle, state.x, self.products, self.probes, self.reml)
-            state = state._replace(x=t)
+            state, self.at = state._replace(x=t), self.evaluate(t)
             if not restart:
                 break
             state, before = run(_begin, t, self.products), 0
         return state, steps
 
-    def describe(self, state: optimize.Bfgs, steps: int, noise: float, excess: float) -> NoisyEstimate:
+    def describe(self, state: optimize.Bfgs, steps: int, excess: float) -> NoisyEstimate:
         """The estimate at the end."""
         t = run(_canonical, state.x, self.products)
         decrease = float(state.predicted_decrease)
         status = np.int32(optimize.CONVERGED) if decrease < COARSE else state.status
-        reduced = self.evaluate(t).reduced
-        made = run(_describe, t, reduced, self.products, self.reml, state.g, decrease, steps, status)
+        made = run(_describe, t, self.at.reduced, self.products, self.reml, state.g, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
-        return NoisyEstimate(**known, noise=noise, excess=excess, probes=self.probes.shape[1])
+        return NoisyEstimate(**known, excess=excess, by_probe=self.at.by_probe)
+
+
+def standard_error(samples: np.ndarray) -> float:
+    """Of the mean of samples (T,)."""
+    return float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
 
 
 def _probes_for(wanted: float) -> int:
@@ -297,17 +306,13 @@ def _canonical(t, m):
 
 @jax.jit
 def _begin(t, m):
+    t = estimation.moment_start(m) if t is None else t
     return optimize.start(t, estimation.curvature(t, m))
 
 
 @jax.jit
 def _judge(state, value, gradient, tol):
     return optimize.step(lambda t: (value, gradient), state, tol)
-
-
-@jax.jit
-def _noise(t, m, solved, probes):
-    return iterative.noise(t, m, solved, probes.shape[1])
 
 
 @jax.jit
