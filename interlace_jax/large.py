@@ -15,9 +15,9 @@ import numpy as np
 
 from . import estimation, inference, iterative, optimize, structure
 from .compute import island, run
-from .covariance import canonical_parameters, has_prior, to_conditioned, to_user
+from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
 from .design import Design
-from .estimation import Estimate, attempts, near_zero, zero_columns
+from .estimation import FREE_RISE, NEAR_ZERO, PROBE, Estimate, attempts, near_zero, zero_columns
 from .sparse_products import Products, assemble, by_size, conditioned
 
 SEED = 20250711  # of the probes: the same data give the same numbers
@@ -239,12 +239,27 @@ class Search:
             steps += int(state.steps) - before
             if not near_zero(state.x, self.products.layout.blocks).any():
                 break
-            t, restart = run(_settle, state.x, self.products, self.probes, self.reml)
-            state, self.at = state._replace(x=t), self.evaluate(t)
+            t, restart = self.settle(state.x)
+            state = state._replace(x=t)
             if not restart:
                 break
             state, before = run(_begin, t, self.products), 0
         return state, steps
+
+    def settle(self, t: np.ndarray) -> estimation.Settled:
+        """`estimation.settle` by evaluations one by one: compiled as one program they take longer than the fit."""
+        blocks = self.products.layout.blocks
+        t = run(_canonical, t, self.products)
+        for i in [column[0] for column in columns(blocks)]:
+            if abs(t[i]) < NEAR_ZERO:
+                candidate = run(_canonical, np.where(np.arange(len(t)) == i, 0.0, t), self.products)
+                found = self.evaluate(candidate)
+                if found.deviance <= self.at.deviance + FREE_RISE:
+                    t, self.at = candidate, found
+        probed = np.zeros((len(t),) * 2)
+        for i in np.flatnonzero(zero_columns(t, blocks)[1]):
+            probed[i] = self.evaluate(t + PROBE * np.eye(len(t))[i]).gradient / PROBE
+        return run(_leave_saddle, t, probed, self.products)
 
     def describe(self, state: optimize.Bfgs, steps: int, excess: float) -> NoisyEstimate:
         """The estimate at the end."""
@@ -321,5 +336,5 @@ def _deviance(theta, m, probes, reml):
 
 
 @jax.jit
-def _settle(t, m, probes, reml):
-    return estimation.settle(t, m, reml, lambda t, m, reml: iterative.deviance(t, m, probes, reml))
+def _leave_saddle(t, probed, m):
+    return estimation.leave_saddle(t, probed, m.layout.blocks)
