@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -19,6 +20,9 @@ from .covariance import canonical_parameters, columns, has_prior, to_conditioned
 from .design import Design
 from .estimation import FREE_RISE, NEAR_ZERO, PROBE, Estimate, attempts, near_zero, zero_columns
 from .sparse_products import Products, assemble, by_size, conditioned
+
+if TYPE_CHECKING:
+    from .result import Fit
 
 SEED = 20250711  # of the probes: the same data give the same numbers
 PROBES = (8, 16, 32, 64, 128)
@@ -181,7 +185,7 @@ class Iterative:
             H[i, :d] = slope
             H[i, d] = H[d, i] = -2.0 * lack * (high.r2 - low.r2) / width
             dvcov[i] = (_vcov(high, m, sigma) - _vcov(low, m, sigma)) / width
-        H[d, d] = 4.0 * lack * self._evaluate(e.t, e, reml).r2
+        H[d, d] = 4.0 * lack * self.evaluate(e.t, e, reml).r2
         H[:d, :d] = 0.5 * (H[:d, :d] + H[:d, :d].T)
         dvcov[d] = 2.0 * e.vcov
         W = run(_parameter_covariance, np.where(both, H, np.eye(d + 1)))
@@ -198,14 +202,15 @@ class Iterative:
         _, zero = zero_columns(e.t, self.products.layout.blocks)
         return ~np.asarray(zero)
 
-    def _evaluate(self, t, e, reml, sigma=0.0):
+    def evaluate(self, t: np.ndarray, e: NoisyEstimate, reml: bool, sigma: float = 0.0) -> iterative.Evaluation:
+        """`iterative.evaluate` at t (d,) with the probes of an estimate."""
         return run(_evaluate, t, self.products, self.probes(e.probes), reml, sigma)
 
     def _differences(self, e, reml, sigma):
         """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
         for i in np.flatnonzero(self._free(e)):
             along = STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
-            high, low = (self._evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
+            high, low = (self.evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
             width = 2.0 * along[i]
             yield i, ((high.gradient - low.gradient) / width, high, low, width)
 
@@ -269,6 +274,20 @@ class Search:
         made = run(_describe, t, self.at.reduced, self.products, self.reml, state.g, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
         return NoisyEstimate(**known, excess=excess, by_probe=self.at.by_probe)
+
+
+def noise_of_difference(a: Fit, b: Fit) -> float:
+    """Standard error of the difference of two deviances, which random probes make uncertain.
+
+    From the differences probe by probe where both fits had the same probes, as they have where the factors that vary
+    have as many effects in all: then most of the noise cancels.
+    """
+    mine, theirs = a.estimate, b.estimate
+    if mine.noise and theirs.noise:
+        drawn = [f.model.core.probes(f.estimate.probes) for f in (a, b)]
+        if np.array_equal(*drawn):
+            return standard_error(mine.by_probe - theirs.by_probe)
+    return float(np.hypot(mine.noise, theirs.noise))
 
 
 def standard_error(samples: np.ndarray) -> float:
