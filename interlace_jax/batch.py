@@ -108,7 +108,7 @@ def _advance(lanes, reml, states, trips):
 
     states = jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
     numbers = (states.f, states.predicted_decrease, states.steps, states.status)
-    return states, jnp.column_stack([states.x, states.g, *(a.astype(states.x.dtype) for a in numbers)])
+    return states, jnp.column_stack([states.optimum, states.g, *(a.astype(states.x.dtype) for a in numbers)])
 
 
 _advance_alone = alone(_advance)

@@ -98,7 +98,7 @@ _hessian = jax.jit(jax.hessian(objective))
 @jax.jit
 def _search(m, reml, t):
     found = search(m, reml, moment_start(m) if t is None else t)
-    return finish(found.x, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+    return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
 
 
 @jax.jit

@@ -216,8 +216,9 @@ def _optimum(m, reml, t0):
     def attempt(carry):
         t, _, tries, steps, _ = carry
         found = search(m, reml, t)
-        look = near_zero(found.x, m.layout.blocks).any()
-        t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), found.x)
+        t = found.optimum
+        look = near_zero(t, m.layout.blocks).any()
+        t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), t)
         return t, restart, tries + 1, steps + found.steps, found
 
     first = (t0, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t0, jnp.ones_like(t0)))

@@ -31,7 +31,7 @@ from jax import lax
 
 from . import krylov
 from .covariance import conditioned_factors
-from .likelihood import Reduced, profile, whitened_core
+from .likelihood import Reduced, parts, profile, whitened_core
 from .linalg import logdet_quadratic, whiten
 from .sparse_products import Products, congruence, product
 
@@ -193,7 +193,7 @@ def condense(t, m: Products, logdet, S) -> Reduced:
     q = m.layout.q
     if q:
         Lams = conditioned_factors(t, m.layout.blocks, m.A)[m.layout.chain :]
-        added, explained = whitened_core(Lams, [None] * len(Lams), m.layout, S)
+        added, explained = whitened_core(Lams, [None] * len(Lams), m.layout, parts(S, q))
         logdet, S = logdet + added, S[q:, q:] - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 

@@ -24,7 +24,8 @@ from jax.scipy.linalg import solve_triangular
 
 from .covariance import conditioned_factors, log_prior, roots
 from .crossproducts import Moments
-from .linalg import absorb, inverse, logdet_quadratic, whiten
+from .linalg import absorb, inverse, logdet_quadratic, symmetric, whiten
+from .pairs import subtract_products
 
 
 class Reduced(NamedTuple):
@@ -67,17 +68,29 @@ class _Form(NamedTuple):
     """How a factor is eliminated: C'WC = left'right for every pair of blocks."""
 
     level: Callable  # (G, Lambda or Sigma, blocks) -> log-determinant, left and right of every block
-    core: Callable  # (Lambdas or Sigmas of the core, Ls or Ks, layout, cross-products) -> logdet, explained (c, c)
+    core: Callable  # (Lambdas or Sigmas of the core, Ls or Ks, layout, `Cross`) -> log-determinant, explained (c, c)
+
+
+class Cross(NamedTuple):
+    """Cross-products of [Z_core X y], part by part."""
+
+    core: jax.Array  # (q, q), of which the symmetric part counts
+    beside: jax.Array  # (q, c)
+    rest: jax.Array  # (c, c)
+
+
+def parts(S, q: int) -> Cross:
+    """The parts of a whole matrix whose first q columns are the core's."""
+    return Cross(S[:q, :q], S[:q, q:], S[q:, q:])
 
 
 def _reduce(form, given, across, m):
     layout, q = m.layout, m.layout.q
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
-    S = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
+    S = parts(jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]]), q)
     logdet, S = _eliminate_chain(form, given, m, C, S)
-    if q:
-        core_logdet, explained = form.core(given[layout.chain :], across, layout, S)
-        logdet, S = logdet + core_logdet, S[q:, q:] - explained
+    core_logdet, explained = form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
+    logdet, S = logdet + core_logdet, S.rest - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
 
@@ -89,15 +102,15 @@ def _eliminate_chain(form, given, m, C, S):
         blocks = [C[j], *B[j]]
         if E:
             k, levels = G[j].shape[1:]
-            blocks.append(jnp.broadcast_to(jnp.eye(k, dtype=S.dtype)[:, :, None], (k, k, levels)))
+            blocks.append(jnp.broadcast_to(jnp.eye(k, dtype=G[j].dtype)[:, :, None], (k, k, levels)))
         added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], blocks)
         logdet = logdet + added
         if E:
             entries = layout.entries[j]
             UE, VE = (jnp.einsum("abe,be->ae", T.pop()[:, :, entries.level], E[j]) for T in (UB, VB))
-            S = S - _sparse_update(UE, VE, UC, VC, entries, layout.q)
+            S = _sparse_update(S, UE, VE, UC, VC, entries)
         else:
-            S = S - _gram(UC, VC)
+            S = Cross(*map(jnp.subtract, S, parts(_gram(UC, VC), layout.q)))
         for h, parent in enumerate(layout.parents[j], j + 1):
             U = UB[h - j - 1]
             G[h] = G[h] - _pass_up(U, VB[h - j - 1], parent, G[h])
@@ -110,22 +123,17 @@ def _eliminate_chain(form, given, m, C, S):
     return logdet, S
 
 
-def _sparse_update(UE, VE, UC, VC, entries, q):
-    """What eliminating one factor takes from [core X y]'[core X y], scattered pair by pair."""
-    first, second, place = entries.pairs
-    lower = jnp.zeros(q * q, UC.dtype).at[place].add(jnp.sum(UE[:, first] * VE[:, second], 0)).reshape(q, q)
-    cross = jnp.zeros((q, UC.shape[1]), UC.dtype)
-    cross = cross.at[entries.column].add(jnp.einsum("ke,kce->ec", UE, VC[:, :, entries.level]))
-    return jnp.block([[lower + jnp.tril(lower, -1).T, cross], [cross.T, _gram(UC, VC)]])
+def _sparse_update(S, UE, VE, UC, VC, entries):
+    """What eliminating one factor leaves of the cross-products, pair by pair of the columns that a level meets."""
+    met = jnp.einsum("ke,kce->ec", UE, VC[:, :, entries.level])
+    core = subtract_products(S.core, UE, VE, entries.column, entries.pairs)
+    return Cross(core, S.beside.at[entries.column].add(-met), S.rest - _gram(UC, VC))
 
 
 def _scale_rows(Lams, Ls, layout, S):
     """(L (x) Lambda)' S for the block diagonal Lambda of the core."""
-    if all(block.k == 1 for block in layout.core) and all(L is None for L in Ls):
-        return (
-            jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])[:, None]
-            * S
-        )
+    if _is_diagonal(Ls, layout):
+        return _diagonal(Lams, layout)[:, None] * S
     parts = []
     for Lam, L, block, start, end in zip(Lams, Ls, layout.core, layout.offsets, layout.offsets[1:], strict=False):
         rows = S[start:end].reshape(block.levels, block.k, S.shape[1])
@@ -136,17 +144,31 @@ def _scale_rows(Lams, Ls, layout, S):
     return jnp.concatenate(parts)
 
 
+def _scale_both(Lams, Ls, layout, S):
+    """(L (x) Lambda)' S (L (x) Lambda), or its transpose."""
+    if _is_diagonal(Ls, layout):
+        scale = _diagonal(Lams, layout)
+        return scale[:, None] * S * scale[None]
+    return _scale_rows(Lams, Ls, layout, _scale_rows(Lams, Ls, layout, S).T)
+
+
+def _is_diagonal(Ls, layout):
+    return all(block.k == 1 for block in layout.core) and all(L is None for L in Ls)
+
+
+def _diagonal(Lams, layout):
+    return jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])
+
+
 def _whitened_level(G, Lam, blocks):
     logdet, U = whiten(G, Lam, blocks)
     return logdet, U, list(U)
 
 
 def whitened_core(Lams, Ls, layout, S):
-    """Log-determinant of the core, and what it explains (c, c) of the other rows and columns of S (q + c, q + c)."""
-    q = layout.q
-    scaled = _scale_rows(Lams, Ls, layout, S[:q])
-    M = _scale_rows(Lams, Ls, layout, scaled[:, :q].T).T + jnp.eye(q, dtype=S.dtype)
-    return logdet_quadratic(M, scaled[:, q:])
+    """Log-determinant of the core, and what it explains (c, c) of the rest."""
+    M = _scale_both(Lams, Ls, layout, S.core) + jnp.eye(layout.q, dtype=S.core.dtype)
+    return logdet_quadratic(M, _scale_rows(Lams, Ls, layout, S.beside))
 
 
 def _absorbed_level(G, Sigma, blocks):
@@ -155,10 +177,10 @@ def _absorbed_level(G, Sigma, blocks):
 
 
 def _absorbed_core(Sigmas, Ks, layout, S):
-    q = layout.q
-    scaled = _scale_rows(Sigmas, Ks, layout, S[:q])
-    M = scaled[:, :q] + jnp.eye(q, dtype=S.dtype)
-    return jnp.linalg.slogdet(M)[1], S[:q, q:].T @ jnp.linalg.solve(M, scaled[:, q:])
+    core = _scale_rows(Sigmas, Ks, layout, symmetric(S.core))
+    M = core + jnp.eye(layout.q, dtype=core.dtype)
+    scaled = _scale_rows(Sigmas, Ks, layout, S.beside)
+    return jnp.linalg.slogdet(M)[1], S.beside.T @ jnp.linalg.solve(M, scaled)
 
 
 _FACTOR_FORM = _Form(_whitened_level, whitened_core)

@@ -13,6 +13,7 @@ from jax import lax
 RUNNING, CONVERGED, STALLED, EXHAUSTED = range(4)
 STATUS = ("running", "converged", "stalled", "step limit")
 MAX_STEPS = 300
+AT_ONCE = 1e3  # times the tolerance is the most that the last step, which is not evaluated, may gain
 FIRST_STEP, LONGEST_STEP = 0.5, 4.0  # no trial moves farther than this many times max(1, |x|)
 
 
@@ -33,10 +34,17 @@ class Bfgs(NamedTuple):
         """0.5 g'Hg: how far f is above its minimum if the quadratic model holds; free of scale."""
         return 0.5 * jnp.einsum("...i,...ij,...j", self.g, self.H, self.g)
 
+    @property
+    def optimum(self):
+        """The last x, less the step that is left where the search has converged, which need not be evaluated."""
+        left = jnp.einsum("...ij,...j->...i", self.H, self.g)
+        is_step = (self.status == CONVERGED) & (self.predicted_decrease > 0.0)  # on a saddle, H may be infinite
+        return self.x - jnp.where(is_step[..., None], left, 0.0)
+
 
 def tolerance(dtype) -> float:
-    """Predicted decrease at which to stop: far below statistical meaning, above rounding."""
-    return 1e-14 if dtype == jnp.float64 else 1e-5
+    """Predicted decrease that may be left after the last step: far below statistical meaning, above rounding."""
+    return 1e-15 if dtype == jnp.float64 else 1e-5
 
 
 def start(x, curvature) -> Bfgs:
@@ -68,7 +76,9 @@ def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
     longest = jnp.minimum(1.0, reach / jnp.maximum(jnp.linalg.norm(direction), 1e-30))
     a = jnp.where(ok, longest, shortened)
     new = Bfgs(x, f, g, H, direction, a, s.steps + 1, s.status)
-    flat_enough = ok & (~first & (new.predicted_decrease < tol) | jnp.all(g == 0))
+    gain, before = new.predicted_decrease, s.predicted_decrease
+    left = gain * jnp.minimum(gain / jnp.where(before > 0, before, 1.0), 1.0)  # if it goes on as it went
+    flat_enough = ok & (~first & (left < tol) & (gain < AT_ONCE * tol) | jnp.all(g == 0))
     status = jnp.where(a < 1e-10, STALLED, jnp.where(new.steps >= MAX_STEPS, EXHAUSTED, RUNNING))
     status = jnp.where(flat_enough, CONVERGED, jnp.where(first & ~ok, STALLED, status)).astype(jnp.int32)
     return jax.tree.map(lambda old, now: jnp.where(s.status == RUNNING, now, old), s, new._replace(status=status))

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from .families import Kernel, Known, Structure
+from .pairs import Pairs, all_pairs
 
 STATIC = dict(static=True)
-# A dense update of the core costs 2 k m q^2 flops, a scattered one about as much as 80 flops a pair.
-FLOPS_PER_PAIR = 80
+# A dense update of the core costs 2 k m q^2 flops, one pair by pair as much as 2 * 50 a pair and column of the level.
+FLOPS_PER_PAIR = 50
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Entries:
     level: np.ndarray  # (e,) level of the eliminated factor
     column: np.ndarray  # (e,) column of the core
     up: tuple[np.ndarray, ...]  # per later factor of the chain (e,): the entry this one passes its fill on to
-    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]  # two entries of one level each, and row * q + column of the core
+    pairs: Pairs
 
 
 @jax.tree_util.register_dataclass
@@ -199,7 +200,7 @@ def _sparse_core(layout, codes, rounded):
     chain, blocks, q = layout.chain, layout.blocks, layout.q
     met = [_meetings(codes[j], codes[chain:], layout) for j in range(chain)]
     counts = [np.bincount(level, minlength=b.levels) for (level, _, _), b in zip(met, blocks, strict=False)]
-    pairs = sum(int(c @ (c + 1)) // 2 for c in counts)
+    pairs = sum(b.k * (int(c @ (c + 1)) // 2) for c, b in zip(counts, blocks, strict=False))
     dense_flops = sum(b.levels * b.k for b in blocks[:chain]) * q**2
     if pairs * FLOPS_PER_PAIR > dense_flops:
         return (), ()
@@ -210,9 +211,7 @@ def _sparse_core(layout, codes, rounded):
         e = rounded(len(level) + 1)  # at least one empty entry, for padding pairs to point at
         wanted = [parent[level] * np.int64(q) + column for parent in layout.parents[j]]
         up = [sorters[h][np.searchsorted(keys[h], key, sorter=sorters[h])] for h, key in enumerate(wanted, j + 1)]
-        first, second, place = _pairs(level, column, counts[j], q)
-        size = rounded(len(place))
-        pairs = _padded(first, size, len(level)), _padded(second, size, len(level)), _padded(place, size, 0)
+        pairs = all_pairs(level, column, q, len(level), rounded)
         entries.append(Entries(_padded(level, e, 0), _padded(column, e, 0), tuple(_padded(u, e, 0) for u in up), pairs))
     return tuple(entries), tuple(rows for _, _, rows in met)
 
@@ -231,20 +230,6 @@ def _meetings(codes, core_codes, layout):
         rows.append((start + where.ravel() * block.k).astype(np.int32))
         start += len(keys) * block.k
     return np.concatenate(levels), np.concatenate(columns), tuple(rows)
-
-
-def _pairs(level, column, counts, q):
-    """All pairs of entries that share a level, each once, with their place in the lower triangle of the core."""
-    by_level = np.argsort(level, kind="stable")
-    ends = np.repeat(np.cumsum(counts), counts)  # where the group of each entry ends
-    partners = ends - np.arange(len(level))
-    first = np.repeat(np.arange(len(level)), partners)
-    starts = np.cumsum(partners) - partners
-    second = first + np.arange(len(first)) - np.repeat(starts, partners)
-    a, b = by_level[first], by_level[second]
-    place = np.maximum(column[a], column[b]) * q + np.minimum(column[a], column[b])
-    by_place = np.argsort(place, kind="stable")  # neighbouring writes
-    return a[by_place], b[by_place], place[by_place]
 
 
 def parameter_count(blocks) -> int:

@@ -12,6 +12,7 @@ PACKAGE = Path(interlace_jax.__file__).parent
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 PURE = {
     "structure",
+    "pairs",
     "crossproducts",
     "covariance",
     "families",

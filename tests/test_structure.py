@@ -1,7 +1,5 @@
 """The integer side: elimination order, nesting, index lists, padding; all against brute force."""
 
-from itertools import combinations_with_replacement
-
 import arrays
 import jax
 import numpy as np
@@ -111,21 +109,6 @@ def test_rows_of_a_sparse_core_add_to_their_own_entries(kind, sparse):
                 np.testing.assert_array_equal(entries.column[first + c], offset + code * block.k + c)
 
 
-@crossed_kinds
-def test_pairs_of_a_sparse_core_are_every_two_entries_of_a_level_once(kind, sparse):
-    layout = arrays.plan(oracle.random_design(0, kind)).layout
-    for entries in layout.entries:
-        real = len(entries.level) - 1
-        expected = [
-            {a, b} for a, b in combinations_with_replacement(range(real), 2) if entries.level[a] == entries.level[b]
-        ]
-        first, second, place = entries.pairs
-        found = [{int(a), int(b)} for a, b in zip(first, second, strict=True)]
-        assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
-        columns = entries.column[first], entries.column[second]
-        np.testing.assert_array_equal(place, np.maximum(*columns) * layout.q + np.minimum(*columns))
-
-
 def test_fill_is_passed_up_to_the_entry_of_the_parent_in_the_same_column(sparse):
     layout = arrays.plan(oracle.random_design(0, "nested_crossed")).layout
     child, parent = layout.entries
@@ -159,9 +142,9 @@ def test_padding_adds_levels_and_empty_entries_only(kind, sparse):
     for a, b in zip(exact.layout.blocks, padded.layout.blocks, strict=True):
         assert (b.levels, b.sizes) == (structure.bucket(a.levels), a.sizes)
     for a, b in zip(exact.layout.entries, padded.layout.entries, strict=True):
-        real = len(a.pairs[0])
-        assert np.all(b.pairs[0][real:] == len(a.level) - 1)  # the empty entry
-        assert len(b.level) >= len(a.level)
+        assert len(b.level) == structure.bucket(len(a.level))
+        for exact_chunks, padded_chunks in zip(a.pairs, b.pairs, strict=True):
+            assert len(padded_chunks.owner) == structure.bucket(len(exact_chunks.owner))
 
 
 def test_designs_of_similar_size_have_one_shape():
