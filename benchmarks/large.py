@@ -183,6 +183,7 @@ def accuracy(seeds: int) -> dict[str, object]:
     cases = []
     for seed in range(seeds):
         frame = with_slopes(ratings(2000, 800, 60_000, seed), seed)
+        jax.clear_caches()  # every seed has programs of its own, and the system lends memory in so many pieces
         for (name, formula), method in itertools.product(MODELS.items(), ("REML", "ML")):
             found = compared(frame, formula, method)
             cases.append({"seed": seed, "model": name, "method": method} | found)

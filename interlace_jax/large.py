@@ -237,24 +237,23 @@ class Search:
 
     def finish(self, state: optimize.Bfgs, tol: float) -> tuple[optimize.Bfgs, int]:
         """Go on to the end, and look at columns of Lambda that are nearly zero; and how many evaluations it took."""
-        before = int(state.steps)
-        steps = 0
+        before, steps = int(state.steps), 0
         for _ in range(attempts(self.products.layout.blocks)):
             state = self.minimise(state, tol)
-            steps += int(state.steps) - before
-            if not near_zero(state.x, self.products.layout.blocks).any():
+            steps += int(state.steps) - before + 1
+            t = run(_last, state, self.products)
+            self.at = self.evaluate(t)
+            if not near_zero(t, self.products.layout.blocks).any():
                 break
-            t, restart = self.settle(state.x)
-            state = state._replace(x=t)
+            t, restart = self.settle(t)
             if not restart:
                 break
             state, before = run(_begin, t, self.products), 0
-        return state, steps
+        return state._replace(x=t), steps
 
     def settle(self, t: np.ndarray) -> estimation.Settled:
         """`estimation.settle` by evaluations one by one: compiled as one program they take longer than the fit."""
         blocks = self.products.layout.blocks
-        t = run(_canonical, t, self.products)
         for i in [column[0] for column in columns(blocks)]:
             if abs(t[i]) < NEAR_ZERO:
                 candidate = run(_canonical, np.where(np.arange(len(t)) == i, 0.0, t), self.products)
@@ -268,10 +267,10 @@ class Search:
 
     def describe(self, state: optimize.Bfgs, steps: int, excess: float) -> NoisyEstimate:
         """The estimate at the end."""
-        t = run(_canonical, state.x, self.products)
-        decrease = float(state.predicted_decrease)
+        gradient = self.at.gradient
+        decrease = 0.5 * gradient @ state.H @ gradient
         status = np.int32(optimize.CONVERGED) if decrease < COARSE else state.status
-        made = run(_describe, t, self.at.reduced, self.products, self.reml, state.g, decrease, steps, status)
+        made = run(_describe, state.x, self.at.reduced, self.products, self.reml, gradient, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
         return NoisyEstimate(**known, excess=excess, by_probe=self.at.by_probe)
 
@@ -342,6 +341,11 @@ def _canonical(t, m):
 def _begin(t, m):
     t = estimation.moment_start(m) if t is None else t
     return optimize.start(t, estimation.curvature(t, m))
+
+
+@jax.jit
+def _last(state, m):
+    return canonical_parameters(state.optimum, m.layout.blocks)
 
 
 @jax.jit
