@@ -13,7 +13,6 @@ likelihood (GPBoost has no REML); *fit* is a whole call on a data frame, the fir
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import resource
@@ -184,7 +183,8 @@ def accuracy(seeds: int) -> dict[str, object]:
     for seed in range(seeds):
         frame = with_slopes(ratings(2000, 800, 60_000, seed), seed)
         jax.clear_caches()  # every seed has programs of its own, and the system lends memory in so many pieces
-        for (name, formula), method in itertools.product(MODELS.items(), ("REML", "ML")):
+        method = ("REML", "ML")[seed % 2]  # whose noise is the same: one is enough
+        for name, formula in MODELS.items():
             found = compared(frame, formula, method)
             cases.append({"seed": seed, "model": name, "method": method} | found)
             print(
