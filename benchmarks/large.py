@@ -1,9 +1,9 @@
 """Crossed random effects with tens of thousands of levels, against GPBoost's iterative methods and the exact core.
 
-    python benchmarks/large.py                                            # 0.1 and 0.5 million ratings
+    python benchmarks/large.py                                            # 0.1, 0.5 and 2 million ratings
     python benchmarks/large.py 50000x20000x5.5e6 200000x84000x32e6        # users x movies x ratings
     python benchmarks/large.py 10000x4000x5e5 --peers-python PYTHON       # the Python that has gpboost
-    python benchmarks/large.py --accuracy 5                               # so many seeds against the dense core
+    python benchmarks/large.py --accuracy 20                              # so many seeds against the dense core
 
 Ratings of movies by users: popularity falls with a power of the rank on both sides, as MovieLens' does, and half of a
 user's ratings are of movies of the community that the user belongs to. Every fit is a process of its own, by maximum
@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import machine
 import numpy as np
 import pandas as pd
@@ -30,9 +32,11 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
 
 import interlace_jax as interlace  # noqa: E402
+from interlace_jax.covariance import to_conditioned  # noqa: E402
 
 FORMULA = "rating ~ 1 + (1 | user) + (1 | movie)"
 SLOPES = "rating ~ 1 + x + (1 + x | user) + (1 | movie) + (1 | genre)"
+MODELS = {"intercepts": FORMULA, "slopes": SLOPES}
 SD = {"user": 0.43, "movie": 0.53, "residual": 0.85}
 COMMUNITIES = 12
 GPBOOST = """
@@ -132,7 +136,7 @@ def race(size: str, peers_python: str | None) -> dict[str, object]:
 
 
 def show(races: list[dict[str, object]]) -> None:
-    """Print the table and how times grow with the number of ratings."""
+    """Print the table."""
     print(f"{'users x movies x ratings':28} {'':14} first s  fit s  peak GB  evals  deviance          noise  SDs")
     for race in races:
         label = f"{race['users']} x {race['movies']} x {race['ratings'] / 1e6:g} M"
@@ -144,28 +148,101 @@ def show(races: list[dict[str, object]]) -> None:
                     f"{label:28} {name:14} {first} {r['seconds']:6.1f} {r['peak_gb']:8.2f} {evals!s:>6}  "
                     f"{r['deviance']:<16.3f} {r.get('noise', float('nan')):6.4f}  {sds}"
                 )
+
+
+def growth(races: list[dict[str, object]]) -> dict[str, dict[str, float]]:
+    """Powers of the number of ratings, and of that of levels, with which our figures grow: slopes of log on log."""
     done = [r for r in races if r["interlace_jax"]]
-    if len(done) > 1:
-        n, s = (np.log([r["ratings"] for r in done]), np.log([r["interlace_jax"]["seconds"] for r in done]))
-        print(f"time grows as ratings^{np.polyfit(n, s, 1)[0]:.2f}")
+    sizes = {
+        "ratings": [r["ratings"] for r in done],
+        "levels": [r["users"] + r["movies"] for r in done],
+    }
+    ours = [r["interlace_jax"] for r in done]
+    figures = {
+        "fit s": [r["seconds"] for r in ours],
+        "s an evaluation": [r["seconds"] / r["steps"] for r in ours],
+        "peak GB above the data": [r["peak_gb"] - r["before_gb"] for r in ours],
+        "noise": [r["noise"] for r in ours],
+    }
+    return {
+        what: {by: float(np.polyfit(np.log(size), np.log(values), 1)[0]) for by, size in sizes.items()}
+        for what, values in figures.items()
+    }
 
 
-def accuracy(seeds: int) -> None:
-    """Print, by seed and model, how far the iterative core is from the dense one, in units of what is uncertain."""
-    print("seed model      theta / SE   deviance / noise   noise   probes")
+def show_growth(powers: dict[str, dict[str, float]]) -> None:
+    """Print what `growth` found."""
+    for what, by in powers.items():
+        print(f"{what:24} grows as " + ", ".join(f"{size}^{power:.2f}" for size, power in by.items()))
+
+
+def accuracy(seeds: int) -> dict[str, object]:
+    """Print and return by seed and model how far the iterative core is from the dense one, in units of uncertainty."""
+    print("seed model      method  theta / SE  deviance / noise  gradient / noise     noise  probes")
+    cases = []
     for seed in range(seeds):
         frame = with_slopes(ratings(2000, 800, 60_000, seed), seed)
-        for name, formula in (("intercepts", FORMULA), ("slopes", SLOPES)):
-            for method in ("REML", "ML"):
-                arguments = dict(method=method, weights="weight", df_method="normal")
-                exact, found = (
-                    interlace.fit(formula, frame, core=core, **arguments) for core in ("dense", "iterative")
-                )
-                se = exact.delta(lambda p: p.theta)["se"].to_numpy()
-                moved = np.max(np.abs(found.theta - exact.theta) / se)
-                away = (found.deviance - exact.deviance) / found.optimum.noise
-                noise, probes = found.optimum.noise, found.estimate.probes
-                print(f"{seed:4} {name:10} {moved:12.5f} {away:18.2f} {noise:8.4f} {probes:8}  {method}")
+        jax.clear_caches()  # every seed has programs of its own, and the system lends memory in so many pieces
+        method = ("REML", "ML")[seed % 2]  # whose noise is the same: one is enough
+        for name, formula in MODELS.items():
+            found = compared(frame, formula, method)
+            cases.append({"seed": seed, "model": name, "method": method} | found)
+            print(
+                f"{seed:4} {name:10} {method:6} {found['theta']:11.5f} {found['deviance']:17.2f} "
+                f"{np.max(np.abs(found['gradient'])):17.2f} {found['noise']:9.4f} {found['probes']:7}",
+                flush=True,
+            )
+    summary = {name: _summary([c for c in cases if c["model"] == name]) for name in MODELS}
+    print(json.dumps(summary, indent=1))
+    return {"summary": summary, "cases": cases}
+
+
+def compared(frame: pd.DataFrame, formula: str, method: str) -> dict[str, object]:
+    """How far the iterative fit is from the exact one."""
+    arguments = dict(method=method, weights="weight", df_method="normal")
+    exact, found = (interlace.fit(formula, frame, core=core, **arguments) for core in ("dense", "iterative"))
+    se = exact.delta(lambda p: p.theta)["se"].to_numpy()
+    return {
+        "theta": float(np.max(np.abs(found.theta - exact.theta) / se)),
+        "deviance": (found.deviance - exact.deviance) / found.optimum.noise,
+        "gradient": gradient_errors(exact, found).tolist(),
+        "noise": found.optimum.noise,
+        "probes": found.estimate.probes,
+        "converged": found.converged,
+    }
+
+
+def gradient_errors(exact: interlace.Fit, found: interlace.Fit) -> np.ndarray:
+    """By parameter of theta, at the estimate of the iterative core: its gradient less the exact one over its noise."""
+    core, e, reml = found.model.core, found.estimate, found.method == "REML"
+    with jax.enable_x64(True):
+        at = jnp.asarray(e.theta)
+        J = np.asarray(jax.jacobian(lambda theta: to_conditioned(theta, core.products.layout, core.products.A))(at))
+        true = np.asarray(jax.grad(lambda theta: exact.model.deviance(theta, reml))(at))
+    evaluation = core.evaluate(e.t, e, reml)
+    noise = np.std(J.T @ evaluation.slopes, 1, ddof=1) / np.sqrt(e.probes)
+    free = noise > 1e-6 * noise.max()  # a variance of 0 has derivative 0
+    return ((J.T @ evaluation.gradient - true) / np.where(free, noise, 1.0))[free]
+
+
+def _summary(cases):
+    deviances = np.array([c["deviance"] for c in cases])
+    gradients = np.concatenate([c["gradient"] for c in cases])
+    return {
+        "fits": len(cases),
+        "converged": sum(c["converged"] for c in cases),
+        "largest |theta - exact| / SE": max(c["theta"] for c in cases),
+        "largest noise": max(c["noise"] for c in cases),
+        "probes": sorted({c["probes"] for c in cases}),
+    } | {
+        f"({what} - exact) / noise": {
+            "mean": float(z.mean()),
+            "rms": float(np.sqrt(np.mean(z**2))),
+            "largest": float(np.abs(z).max()),
+            "share within 1, 2, 3": [float(np.mean(np.abs(z) <= k)) for k in (1, 2, 3)],
+        }
+        for what, z in (("deviance", deviances), ("gradient", gradients))
+    }
 
 
 def with_slopes(columns: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
@@ -182,7 +259,7 @@ def with_slopes(columns: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", default=["4000x1500x1e5", "10000x4000x5e5"])
+    parser.add_argument("sizes", nargs="*", default=["4000x1500x1e5", "10000x4000x5e5", "20000x8000x2e6"])
     parser.add_argument("--peers-python", default=os.environ.get("INTERLACE_PEERS_PYTHON"))
     parser.add_argument("--accuracy", type=int, metavar="SEEDS")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
@@ -190,12 +267,19 @@ def main() -> None:
     if chosen.fit:
         ours(chosen.fit)
     elif chosen.accuracy:
-        accuracy(chosen.accuracy)
+        store("large-accuracy", accuracy(chosen.accuracy))
     else:
         races = [race(size, chosen.peers_python) for size in chosen.sizes]
         show(races)
-        target = HERE / "results" / "large.json"
-        target.write_text(json.dumps({"machine": machine.describe(), "races": races}, indent=1) + "\n")
+        powers = growth(races) if len(races) > 1 else {}
+        show_growth(powers)
+        store("large", {"races": races, "growth": powers})
+
+
+def store(name: str, found: dict[str, object]) -> None:
+    """Write what was found to a file of results."""
+    text = json.dumps({"machine": machine.describe()} | found, indent=1)
+    (HERE / "results" / f"{name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .covariance import has_prior
 from .design import Design, Factor
 from .grouping import natural_names, new_effects
 from .hypotheses import Coefficients
+from .large import noise_of_difference
 from .terms import Terms, variables
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     Biometrics 50); the column is NaN for other comparisons of variances (use nsim), and repeats the naive p-value where
     no variance is tested. `attrs["models"]` has the formulas.
 
+    Where a fit is by the iterative core, `Chisq noise` is the standard error of the statistic because of random probes,
+    which the p-values do not know of. It is small where both fits had the same probes (see `optimum.noise` for what a
+    single deviance, AIC or BIC is uncertain by); a statistic that is not several times as large decides nothing.
+
     Raises ValueError for models that are not nested or were fitted to different data.
     """
     if len(fits) < 2:
@@ -91,6 +96,8 @@ def _compare(small, big, nsim, seed):
     statistic, df = max(a.deviance - b.deviance, 0.0), b.nparams - a.nparams
     p = float(special.chdtrc(df, statistic)) if df else np.nan
     row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p, "Pr(>Chisq) boundary": _boundary_pvalue(a, b, statistic, p)}
+    if noise := noise_of_difference(a, b):
+        row["Chisq noise"] = noise
     if nsim:
         row["Pr(>Chisq) simulated"] = _simulated_pvalue(a, b, statistic, nsim, np.random.default_rng(seed))
     return row

@@ -155,7 +155,7 @@ class Settled(NamedTuple):
     restart: jax.Array
 
 
-def settle(t, m: Moments, reml, objective=objective) -> Settled:
+def settle(t, m: Moments, reml) -> Settled:
     """Set diagonal entries of Lambda that are all but zero to exactly zero, and leave saddles.
 
     The deviance is even in each column of Lambda, so a zero column is stationary whether it is a minimum or a saddle.
@@ -174,6 +174,11 @@ def settle(t, m: Moments, reml, objective=objective) -> Settled:
     t = canonical_parameters(t, blocks)
     t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, objective(t, m, reml)))
     probed = lax.map(lambda e: jax.grad(objective)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
+    return leave_saddle(t, probed, blocks)
+
+
+def leave_saddle(t, probed, blocks) -> Settled:
+    """Move t (d,) off a saddle; probed (d, d): gradients at PROBE along every parameter, over PROBE."""
     within, zero = zero_columns(t, blocks)
     curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
     values, vectors = jnp.linalg.eigh(0.5 * (curvature + curvature.T))

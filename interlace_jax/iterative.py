@@ -20,6 +20,7 @@ All functions take conditioned parameters t (see `covariance`) and `Products`. V
 that are left are arrays (q, c): factor by factor (k, m, c), flattened.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -95,29 +96,54 @@ def _down(m, B):
     return sum(product(m, 0, h, b) for h, b in enumerate(B, 1))
 
 
-def coupling(f: Factored, m: Products, V):
-    """C V of V (q, c)."""
-    B = [_times(_transposed(U), v) for U, v in zip(f.U, _split(V, m), strict=True)]
-    eliminated = _times(f.W, _down(m, B))
-    found = []
-    for h, (U, E, b) in enumerate(zip(f.U, f.E, B, strict=True), 1):
-        met = product(m, h, 0, eliminated) - _times(E, b)
+def _spread(f, m, V):
+    """U'V of a vector over the levels that are left: effects, factor by factor."""
+    return [_times(_transposed(U), v) for U, v in zip(f.U, _split(V, m), strict=True)]
+
+
+def _collect(f, parts):
+    """U times every factor's part, as one vector."""
+    return _join([_times(U, v) for U, v in zip(f.U, parts, strict=True)])
+
+
+def _explain(f, m, C, B):
+    """What effects B of the factors that are left leave of scores C, factor by factor (k, m, c).
+
+    Of the eliminated factor e = C_0 - K_0'B, of the others C_h - K_h W e - E_h B_h - K_off B: a level's own diagonal
+    block is not in it.
+    """
+    e = C[0] - _down(m, B)
+    eliminated, left = _times(f.W, e), []
+    for h, (E, b) in enumerate(zip(f.E, B, strict=True), 1):
+        met = C[h] - product(m, h, 0, eliminated) - _times(E, b)
         for g, other in enumerate(B, 1):
             if g != h:
                 met = met - product(m, h, g, other)
-        found.append(_times(U, met))
-    return _join(found)
+        left.append(met)
+    return e, left
+
+
+def coupling(f: Factored, m: Products, V):
+    """C V of V (q, c)."""
+    # Tied to V the cells stay where they are: XLA would copy their lists out of a loop, one place after the other.
+    V, cells = lax.optimization_barrier((V, m.cells))
+    m, B = replace(m, cells=cells), _spread(f, m, V)
+    return _collect(f, _explain(f, m, [0.0] * len(m.G), B)[1])
+
+
+def _scores(m):
+    """Z'[Z_core X y] of every factor (k, m, c + 1)."""
+    C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
+    return [jnp.swapaxes(c, 1, 2) for c in C]
 
 
 def _remainder(f, m):
     """[Z_core X y]'[Z_core X y] and U Z'[Z_core X y] (q, c + 1) after eliminating the first factor."""
-    C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
-    C = [jnp.swapaxes(c, 1, 2) for c in C]  # (k, m, c)
+    C = _scores(m)
     eliminated = _times(f.W, C[0])
     whole = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
     whole = whole - jnp.einsum("kmc,kmd->cd", C[0], eliminated)
-    rest = [_times(U, c - product(m, h, 0, eliminated)) for h, (U, c) in enumerate(zip(f.U, C[1:], strict=True), 1)]
-    return whole, _join(rest)
+    return whole, _collect(f, [c - product(m, h, 0, eliminated) for h, c in enumerate(C[1:], 1)])
 
 
 class Solved(NamedTuple):
@@ -129,7 +155,6 @@ class Solved(NamedTuple):
     fixed: jax.Array  # (q, c + 1) (I - C)^-1 U Z'[Z_core X y]
     logdet: jax.Array  # () log|M| without the core
     S: jax.Array  # (c + 1, c + 1) what is left of [Z_core X y]'[Z_core X y]
-    steps: jax.Array  # (2,) steps of conjugate gradients, of probes and in all
 
 
 def _directions(f, m):
@@ -143,9 +168,8 @@ def _directions(f, m):
     return _join(found)
 
 
-def solve(t, m: Products, probes) -> Solved:
+def solve(f: Factored, m: Products, probes) -> Solved:
     """Probes (q, T), and what depends on X and y, through (I - C)^-1: one run of conjugate gradients for all."""
-    f = factor(t, m)
 
     def remove(V):
         return V - coupling(f, m, V)
@@ -161,7 +185,7 @@ def solve(t, m: Products, probes) -> Solved:
     exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
     S = whole - right.T @ exact.X
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
-    return Solved(Z, random.X, logs, exact.X, logdet, 0.5 * (S + S.T), jnp.stack([run.steps, exact.steps]))
+    return Solved(Z, random.X, logs, exact.X, logdet, 0.5 * (S + S.T))
 
 
 def condense(t, m: Products, logdet, S) -> Reduced:
@@ -175,18 +199,20 @@ def condense(t, m: Products, logdet, S) -> Reduced:
 
 
 class Evaluation(NamedTuple):
-    """The deviance at one theta, and what its derivatives are made of."""
+    """The deviance at one theta, its gradient, and what the choice of probes does to both."""
 
     deviance: jax.Array  # () with beta and sigma at their optimum
     gradient: jax.Array  # (d,) of it, or of the joint deviance at the sigma given
     r2: jax.Array  # () penalised residual sum of squares
     reduced: Reduced
-    solved: Solved
+    by_probe: jax.Array  # (T,) what the log-determinant, which is their mean and more, is by every probe
+    slopes: jax.Array  # (d, T) the same of the gradient
 
 
 def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
     """The profiled deviance of t (d,) and its gradient; the gradient of the joint deviance where sigma is not 0."""
-    s, T = solve(t, m, probes), probes.shape[1]
+    f, moved = jax.linearize(lambda t: factor(t, m), t)
+    s, T = solve(f, m, probes), probes.shape[1]
     reduced = condense(t, m, s.logdet, s.S)
     profiled = profile(reduced, m, reml)
 
@@ -195,43 +221,41 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
         return jnp.where(sigma > 0, p.at(jnp.log(jnp.where(sigma > 0, sigma, 1.0))), p.deviance)
 
     of_core, weights = jax.grad(criterion, argnums=(0, 1))(t, s.S)
-    weights = 0.5 * (weights + weights.T)
-    share = jnp.where(jnp.arange(s.probes.shape[1]) < T, 1.0 / T, 1.0)[None]
-    weighted = s.fixed @ weights
-    left = jnp.concatenate([share * (s.solved - s.probes), weighted], 1)
-    right = jnp.concatenate([s.probes, s.fixed], 1)
-
-    def surrogate(t):
-        """Its gradient at t is that of the deviance: what was solved for is held, by the envelope theorem."""
-        f = factor(t, m)
-        whole, cross = _remainder(f, m)
-        quadratic = jnp.sum(left * (right - coupling(f, m, right)))
-        return f.logdet + quadratic + jnp.sum(weights * whole) - 2.0 * jnp.sum(weighted * cross)
-
-    gradient = of_core + jax.grad(surrogate)(t)
-    return Evaluation(profiled.deviance - m.log_weights, gradient, profiled.r2, reduced, s)
+    slope = _slope(f, m, s, 0.5 * (weights + weights.T))
+    slopes = lax.map(lambda along: slope(moved(along)), jnp.eye(t.shape[0], dtype=t.dtype))
+    gradient = of_core + jnp.mean(slopes[:, :T], 1) + jnp.sum(slopes[:, T:], 1)
+    return Evaluation(profiled.deviance - m.log_weights, gradient, profiled.r2, reduced, s.logs[:T], slopes[:, :T])
 
 
-class Noise(NamedTuple):
-    """What the choice of probes does to the deviance and its gradient: standard error and covariance of the means."""
+def _slope(f, m, s, weights):
+    """From the derivative of f along a direction to that of what `solve` solved for: (T + r + 1,), last what is exact.
 
-    deviance: jax.Array  # ()
-    gradient: jax.Array  # (d, d)
+    By the envelope theorem solutions are held, and C = U M U' is moved through U, and through W and E in M:
+    left'dC right = left'dU (M U'right) + right'dU (M U'left) + e_left'dW e_right - (U'left)'dE (U'right).
+    """
+    count, zero = s.probes.shape[1], [(0, 0), (0, 0)]
+    V = jnp.concatenate([s.solved - s.probes, s.probes, s.fixed], 1)
+    C = [jnp.pad(c, [*zero, (2 * count, 0)]) for c in _scores(m)]
+    B = _spread(f, m, V)
+    e, met = _explain(f, m, C, B)
+
+    def pair(v):
+        return jnp.concatenate([v[..., :count], v[..., 2 * count :] @ weights], -1), v[..., count:]
+
+    vectors, effects, left = ([pair(v) for v in parts] for parts in (_split(V, m), B, met))
+
+    def slope(d):
+        found = -_form(d.W, *pair(e))
+        for dU, dE, v, b, r in zip(d.U, d.E, vectors, effects, left, strict=True):
+            found = found + _form(dE, *b) - _form(dU, v[0], r[1]) - _form(dU, v[1], r[0])
+        return jnp.append(found[:count], d.logdet + jnp.sum(found[count:]))
+
+    return slope
 
 
-def noise(t, m: Products, s: Solved, T: int) -> Noise:
-    """Spread over the probes, which are the first T columns of what was solved for at t (d,)."""
-    Z, left = s.probes[:, :T], s.solved[:, :T] - s.probes[:, :T]
-
-    def moved(along):
-        _, dC = jax.jvp(lambda t: coupling(factor(t, m), m, Z), (t,), (along,))
-        return -jnp.sum(left * dC, 0)
-
-    slopes = lax.map(moved, jnp.eye(t.shape[0], dtype=t.dtype))
-    slopes = slopes - jnp.mean(slopes, 1, keepdims=True)
-    spread = s.logs[:T] - jnp.mean(s.logs[:T])
-    pairs = T * (T - 1.0)
-    return Noise(jnp.sqrt(jnp.sum(spread**2) / pairs), slopes @ slopes.T / pairs)
+def _form(B, left, right):
+    """Quadratic forms left'B right summed over levels, by column: of (k, k, m) and (k, m, c)."""
+    return jnp.sum(left * _times(B, right), (0, 1))
 
 
 @jax.custom_jvp
@@ -252,9 +276,8 @@ def _exact_solution(f, m):
     tol = jnp.full(right.shape[1], TIGHT)
     fixed = krylov.advance(lambda V: V - coupling(f, m, V), krylov.begin(right), tol, MOST).X
     S = whole - right.T @ fixed
-    B = [_times(_transposed(U), v) for U, v in zip(f.U, _split(fixed, m), strict=True)]
-    score = jnp.swapaxes(jnp.concatenate([m.ZX[0], m.Zy[0][:, None]], 1), 1, 2)
-    return 0.5 * (S + S.T), [_times(f.W, score - _down(m, B)), *B]
+    B = _spread(f, m, fixed)
+    return 0.5 * (S + S.T), [_times(f.W, _scores(m)[0] - _down(m, B)), *B]
 
 
 def modes(t, m: Products):
@@ -287,11 +310,8 @@ def mode_covariances(t, m: Products, probes, eliminated_probes):
         tol = jnp.full(V.shape[1], ROUGH)
         return krylov.advance(lambda V: V - couple(V), krylov.begin(V), tol, MOST).X - V
 
-    def spread(V):
-        return [_times(_transposed(U), v) for U, v in zip(f.U, _split(V, m), strict=True)]
-
     def onto_eliminated(V):
-        return _times(f.W, _down(m, spread(V)))
+        return _times(f.W, _down(m, _spread(f, m, V)))
 
     Q = krylov.dominant(couple, _directions(f, m), POWERS)
     AQ = apply_A(Q)

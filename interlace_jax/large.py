@@ -10,6 +10,7 @@ import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,11 +18,14 @@ import numpy as np
 from . import estimation, inference, iterative, optimize, processes, structure
 from .chunks import moments_by_chunks
 from .compute import devices, float64, island, run
-from .covariance import canonical_parameters, has_prior, to_conditioned, to_user
+from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
 from .crossproducts import Moments
 from .design import Design
-from .estimation import Estimate, attempts, near_zero, zero_columns
+from .estimation import FREE_RISE, NEAR_ZERO, PROBE, Estimate, attempts, near_zero, zero_columns
 from .sparse_products import Products, assemble, by_size
+
+if TYPE_CHECKING:
+    from .result import Fit
 
 ROWS = 1 << 20  # of a chunk
 SEED = 20250711  # of the probes: the same data give the same numbers
@@ -68,9 +72,18 @@ class NoisyEstimate(Estimate):
 
     excess: float
     "Expected rise of the deviance above its minimum because the probes move theta."
-    probes: int
-    noise: float
-    "Standard error of the deviance."
+    by_probe: np.ndarray
+    "(T,) the part of the deviance that is estimated, by every probe."
+
+    @property
+    def probes(self):
+        """Number of probes."""
+        return len(self.by_probe)
+
+    @property
+    def noise(self):
+        """Standard error of the deviance."""
+        return standard_error(self.by_probe)
 
     @property
     def converged(self):
@@ -130,20 +143,20 @@ class Iterative:
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> NoisyEstimate:
         """Search for the optimum, with as many probes as it takes."""
-        t = run(_conditioned, self.start() if theta0 is None else theta0, self.products)
+        t = None if theta0 is None else run(_conditioned, theta0, self.products)
         state = run(_begin, t, self.products)
         steps, count, needed = 0, 0, PROBES[0]
         while needed > count:
             count = needed
             search = Search(self.products, self.probes(count), reml)
             state = search.minimise(_afresh(state), COARSE)
-            noise = search.noise(state)
-            excess = 0.5 * float(np.sum(state.H * noise.gradient))
+            excess = 0.5 * float(np.sum(state.H * np.cov(search.at.slopes))) / count
             steps += int(state.steps)
-            needed = _probes_for(count * max((noise.deviance / NOISE) ** 2, excess / (EXCESS * len(t))))
+            noise = standard_error(search.at.by_probe)
+            needed = _probes_for(count * max((noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
         fine = max(FINE, 0.1 * excess)
         state, more = search.finish(state._replace(status=np.int32(optimize.RUNNING)), fine)
-        return search.describe(state, steps + more, float(noise.deviance), excess)
+        return search.describe(state, steps + more, excess)
 
     def modes(self, e: NoisyEstimate) -> list[np.ndarray]:
         """Conditional modes (m, k) by factor."""
@@ -180,7 +193,7 @@ class Iterative:
             H[i, :d] = slope
             H[i, d] = H[d, i] = -2.0 * lack * (high.r2 - low.r2) / width
             dvcov[i] = (_vcov(high, m, sigma) - _vcov(low, m, sigma)) / width
-        H[d, d] = 4.0 * lack * self._evaluate(e.t, e, reml).r2
+        H[d, d] = 4.0 * lack * self.evaluate(e.t, e, reml).r2
         H[:d, :d] = 0.5 * (H[:d, :d] + H[:d, :d].T)
         dvcov[d] = 2.0 * e.vcov
         W = run(_parameter_covariance, np.where(both, H, np.eye(d + 1)))
@@ -197,14 +210,15 @@ class Iterative:
         _, zero = zero_columns(e.t, self.products.layout.blocks)
         return ~np.asarray(zero)
 
-    def _evaluate(self, t, e, reml, sigma=0.0):
+    def evaluate(self, t: np.ndarray, e: NoisyEstimate, reml: bool, sigma: float = 0.0) -> iterative.Evaluation:
+        """`iterative.evaluate` at t (d,) with the probes of an estimate."""
         return run(_evaluate, t, self.products, self.probes(e.probes), reml, sigma)
 
     def _differences(self, e, reml, sigma):
         """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
         for i in np.flatnonzero(self._free(e)):
             along = STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
-            high, low = (self._evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
+            high, low = (self.evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
             width = 2.0 * along[i]
             yield i, ((high.gradient - low.gradient) / width, high, low, width)
 
@@ -229,35 +243,63 @@ class Search:
                 self.at = found
         return state
 
-    def noise(self, state: optimize.Bfgs) -> iterative.Noise:
-        """What the probes do to the deviance and its gradient."""
-        return run(_noise, state.x, self.products, self.at.solved, self.probes)
-
     def finish(self, state: optimize.Bfgs, tol: float) -> tuple[optimize.Bfgs, int]:
         """Go on to the end, and look at columns of Lambda that are nearly zero; and how many evaluations it took."""
-        before = int(state.steps)
-        steps = 0
+        before, steps = int(state.steps), 0
         for _ in range(attempts(self.products.layout.blocks)):
             state = self.minimise(state, tol)
-            steps += int(state.steps) - before
-            if not near_zero(state.x, self.products.layout.blocks).any():
+            steps += int(state.steps) - before + 1
+            t = run(_last, state, self.products)
+            self.at = self.evaluate(t)
+            if not near_zero(t, self.products.layout.blocks).any():
                 break
-            t, restart = run(_settle, state.x, self.products, self.probes, self.reml)
-            state = state._replace(x=t)
+            t, restart = self.settle(t)
             if not restart:
                 break
             state, before = run(_begin, t, self.products), 0
-        return state, steps
+        return state._replace(x=t), steps
 
-    def describe(self, state: optimize.Bfgs, steps: int, noise: float, excess: float) -> NoisyEstimate:
+    def settle(self, t: np.ndarray) -> estimation.Settled:
+        """`estimation.settle` by evaluations one by one: compiled as one program they take longer than the fit."""
+        blocks = self.products.layout.blocks
+        for i in [column[0] for column in columns(blocks)]:
+            if abs(t[i]) < NEAR_ZERO:
+                candidate = run(_canonical, np.where(np.arange(len(t)) == i, 0.0, t), self.products)
+                found = self.evaluate(candidate)
+                if found.deviance <= self.at.deviance + FREE_RISE:
+                    t, self.at = candidate, found
+        probed = np.zeros((len(t),) * 2)
+        for i in np.flatnonzero(zero_columns(t, blocks)[1]):
+            probed[i] = self.evaluate(t + PROBE * np.eye(len(t))[i]).gradient / PROBE
+        return run(_leave_saddle, t, probed, self.products)
+
+    def describe(self, state: optimize.Bfgs, steps: int, excess: float) -> NoisyEstimate:
         """The estimate at the end."""
-        t = run(_canonical, state.x, self.products)
-        decrease = float(state.predicted_decrease)
+        gradient = self.at.gradient
+        decrease = 0.5 * gradient @ state.H @ gradient
         status = np.int32(optimize.CONVERGED) if decrease < COARSE else state.status
-        reduced = self.evaluate(t).reduced
-        made = run(_describe, t, reduced, self.products, self.reml, state.g, decrease, steps, status)
+        made = run(_describe, state.x, self.at.reduced, self.products, self.reml, gradient, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
-        return NoisyEstimate(**known, noise=noise, excess=excess, probes=self.probes.shape[1])
+        return NoisyEstimate(**known, excess=excess, by_probe=self.at.by_probe)
+
+
+def noise_of_difference(a: Fit, b: Fit) -> float:
+    """Standard error of the difference of two deviances, which random probes make uncertain.
+
+    From the differences probe by probe where both fits had the same probes, as they have where the factors that vary
+    have as many effects in all: then most of the noise cancels.
+    """
+    mine, theirs = a.estimate, b.estimate
+    if mine.noise and theirs.noise:
+        drawn = [f.model.core.probes(f.estimate.probes) for f in (a, b)]
+        if np.array_equal(*drawn):
+            return standard_error(mine.by_probe - theirs.by_probe)
+    return float(np.hypot(mine.noise, theirs.noise))
+
+
+def standard_error(samples: np.ndarray) -> float:
+    """Of the mean of samples (T,)."""
+    return float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
 
 
 def _probes_for(wanted: float) -> int:
@@ -323,7 +365,13 @@ def _canonical(t, m):
 
 @jax.jit
 def _begin(t, m):
+    t = estimation.moment_start(m) if t is None else t
     return optimize.start(t, estimation.curvature(t, m))
+
+
+@jax.jit
+def _last(state, m):
+    return canonical_parameters(state.optimum, m.layout.blocks)
 
 
 @jax.jit
@@ -332,15 +380,10 @@ def _judge(state, value, gradient, tol):
 
 
 @jax.jit
-def _noise(t, m, solved, probes):
-    return iterative.noise(t, m, solved, probes.shape[1])
-
-
-@jax.jit
 def _deviance(theta, m, probes, reml):
     return iterative.deviance(to_conditioned(theta, m.layout, m.A), m, probes, reml)
 
 
 @jax.jit
-def _settle(t, m, probes, reml):
-    return estimation.settle(t, m, reml, lambda t, m, reml: iterative.deviance(t, m, probes, reml))
+def _leave_saddle(t, probed, m):
+    return estimation.leave_saddle(t, probed, m.layout.blocks)
