@@ -6,6 +6,7 @@ into the next power of two, and so on. Sizes depend on the numbers alone, so a r
 """
 
 import contextlib
+import functools
 import threading
 from dataclasses import replace
 from typing import NamedTuple
@@ -64,15 +65,16 @@ _one_at_a_time = threading.Lock()
 
 
 def alone(compiled):
-    """A compiled function with batched LAPACK calls: on a CPU one thread at a time runs it, to its end.
+    """A compiled function with batched LAPACK calls: on a CPU one thread at a time runs it, to its end, in order.
 
     jaxlib spreads a batch over XLA's threads from one of these threads, which waits for the others meanwhile: two such
-    calls on two threads wait for each other for ever.
+    calls on two threads, of two programs or of one, wait for each other for ever.
     """
+    in_order = functools.cache(lambda: jax.jit(compiled.__wrapped__, compiler_options=compute.in_order()))
 
     def call(*args):
         with _one_at_a_time if compute.device().platform == "cpu" else contextlib.nullcontext():
-            return jax.block_until_ready(compiled(*args))
+            return jax.block_until_ready(in_order()(*args))
 
     return call
 
