@@ -278,8 +278,8 @@ class Search:
 def noise_of_difference(a: Fit, b: Fit) -> float:
     """Standard error of the difference of two deviances, which random probes make uncertain.
 
-    From the differences probe by probe where both fits had the same probes, as they have where the factors that vary
-    have as many effects in all: then most of the noise cancels.
+    From the differences by probe where both fits had the same probes, as they have where what iterations work on has
+    the same size: much of the noise cancels.
     """
     mine, theirs = a.estimate, b.estimate
     if mine.noise and theirs.noise:
