@@ -8,22 +8,17 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
 from scipy import special
 
-from .compute import run
 from .design import is_constant
 from .errors import listed
-from .estimation import finish
 from .hypotheses import t_pvalue
-from .modes import modes
 from .resampling import simulate
 from .tables import LINE, singular_message
-from .terms import Terms, variables
+from .terms import term_columns
 
 if TYPE_CHECKING:
     from .design import Design
@@ -100,8 +95,7 @@ def collinearity(fit: Fit) -> pd.DataFrame:
     How many times larger the squared volume of a term's confidence region is than without correlations to the other
     terms; `vif` is its df-th root, comparable between terms (of one column: the usual variance inflation factor).
     """
-    design = fit.model.design
-    terms = Terms(design, variables(design, fit.model.data)).columns
+    terms = term_columns(fit.model.design)
     used = [j for columns in terms.values() for j in columns]
     V = fit.fe_cov.to_numpy()[np.ix_(used, used)]
     sd = np.sqrt(np.diag(V))
@@ -175,6 +169,8 @@ def _groups(fit: Fit) -> Iterator[Finding]:
     for name, row in group_sizes(fit).iterrows():
         levels, k = int(row["levels"]), int(row["effects"])
         found = f"{levels} levels of {row['smallest']:.0f} to {row['largest']:.0f} rows, median {row['median']:g}"
+        if row["smallest"] == row["largest"]:
+            found = f"{levels} levels of {row['smallest']:.0f} row{'s' if row['smallest'] > 1 else ''} each"
         advice = ""
         if levels < FEW_LEVELS:
             advice = (
@@ -315,23 +311,19 @@ def score(fit: Fit, q: np.ndarray) -> float:
     sigma of the fit.
     """
     design = fit.model.design
-    w = 1.0 if design.weights is None else design.weights
+    w = np.ones(len(q)) if design.weights is None else design.weights
     q = q - q.mean()
     if not (size := np.sqrt(np.mean(q**2))) > 0:
         return np.nan
     q = q / size
-    beta, b = run(_refit_at, fit.estimate.t, fit.model.with_response(q + _offset(design)).moments)
+    b = fit.model.with_response(q + _offset(design)).core.modes(fit.estimate)
     random = sum(np.einsum("nk,nk->n", f.Z, bf[f.codes]) for f, bf in zip(design.factors, b, strict=True))
-    variance = np.sum(w * q * (q - design.X @ beta - random))
+    left = np.sqrt(w) * (q - random)
+    basis = np.linalg.qr(np.sqrt(w)[:, None] * design.X)[0]  # given the modes, coefficients are those of least squares
+    variance = np.sum(np.sqrt(w) * q * (left - basis @ (basis.T @ left)))
     if variance < 1e-8 * np.sum(w * q**2):
         return np.nan
     return float(np.sum(w * q * fit.resid.to_numpy()) / (fit.sigma * np.sqrt(variance)))
-
-
-@jax.jit
-def _refit_at(t, m):
-    """Coefficients and modes of another response at the same t."""
-    return finish(t, m, True, jnp.zeros_like(t), 0.0, 0, 0).beta, modes(t, m)
 
 
 def _offset(design: Design) -> np.ndarray | float:

@@ -27,7 +27,7 @@ from .crossproducts import (
     response_products,
     root_weights,
 )
-from .structure import Plan, pad_rows
+from .structure import Plan, bucket, pad_rows
 
 ROWS = 1 << 18  # of a chunk
 LARGE = 1 << 21  # rows from which on chunks take less memory than they cost time
@@ -46,6 +46,7 @@ def moments_by_chunks(
     """`crossproducts.moments` as NumPy, `rows` rows at a time. Arrays may be memory maps; all rows have weight > 0."""
     n, p = X.shape
     rows = rows or max(ROWS, *(b.levels for b in plan.layout.blocks))  # every chunk makes sums for all levels
+    rows = min(rows, bucket(n))
     layout = jax.tree.map(jnp.asarray, plan.layout) if rows < n else plan.layout
     with compute.session():
         factors = [jnp.zeros((c, c)) for c in (p + 1, *(z.shape[1] for z in Z))]
@@ -66,7 +67,6 @@ def moments_by_chunks(
 def _chunks(plan, y, X, Z, weights, offset, rows) -> Iterator[tuple]:
     """Parts of a plan and their rows, the last filled up with rows of weight zero."""
     n = len(y)
-    rows = min(rows, n)
     for a in range(0, n, rows):
         part = slice(a, min(a + rows, n))
         shifted = y[part] if offset is None else y[part] - offset[part]

@@ -55,12 +55,17 @@ def float32():
 
 def device() -> jax.Device:
     """Where compiled code runs: JAX's default device."""
-    return _devices()[0]
+    return _local_devices()[0]
 
 
-def _devices() -> list[jax.Device]:
+def devices() -> list[jax.Device]:
+    """All devices, those of the other processes of a job included; JAX's default device alone where it is set."""
     chosen = jax.config.jax_default_device
-    return [chosen] if isinstance(chosen, jax.Device) else jax.local_devices(backend=chosen)
+    return [chosen] if isinstance(chosen, jax.Device) else jax.devices(chosen)
+
+
+def _local_devices() -> list[jax.Device]:
+    return [d for d in devices() if d.process_index == jax.process_index()]
 
 
 def accelerator_memory() -> int | None:
@@ -70,8 +75,8 @@ def accelerator_memory() -> int | None:
 
 def workers() -> list[jax.Device]:
     """The device of every thread that is to run: one thread a core, or two an accelerator, where one prepares."""
-    devices = _devices()
-    return devices * (2 if device().platform != "cpu" else max(1, (os.cpu_count() or 1) // len(devices)))
+    local = _local_devices()
+    return local * (2 if device().platform != "cpu" else max(1, (os.cpu_count() or 1) // len(local)))
 
 
 def spread(function, jobs):

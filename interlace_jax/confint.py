@@ -153,6 +153,7 @@ class Profiles:
     def __init__(self, fit: Fit, names: list[str], criterion: str):
         if criterion not in CRITERIA:
             raise ValueError(f"criterion must be 'ML' or 'REML', not {criterion!r}")
+        fit.model.core.require_matrix("a profile")
         known = places(fit.model.design)
         _check_profiles(fit.model.design, names, known)
         self.m, self.names, self.places = fit.model.moments, names, [known[name] for name in names]

@@ -24,6 +24,7 @@ from .formula import parse
 from .frames import as_frame, get_column
 from .modes import modes
 from .optimize import STATUS
+from .scanning import refuse_scanned
 from .sensitivity import row_variances
 
 SCHEMES = ("logo", "kfold", "loo", "kfold-rows")
@@ -142,7 +143,7 @@ def cross_validate(
         return tuple(np.take_along_axis(np.asarray(a), tests[places], 1) for a in found)
 
     refits = refit_without(design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress)
-    labels = pd.Index([fold.label for fold in folds], name="fold")
+    labels = pd.Index([fold.label for fold in folds], name="fold", tupleize_cols=False)
     predictions = _predictions(design, labels, real, rows_out, refits)
     values = predictions[["observed", "predicted", "sd"]].to_numpy().T
     by_fold = [_score(scores, part) for part in np.split(values, np.cumsum(sizes)[:-1], 1)]
@@ -206,11 +207,12 @@ def _groups(design: Design, data: Any, by: str | None) -> tuple[np.ndarray, pd.I
     if by is None or by in factors:
         f = min(design.factors, key=lambda f: len(f.levels)) if by is None else factors[by]
         return f.codes, f.levels.rename(f.name)
+    refuse_scanned(data, f"by={by!r} is no grouping factor")
     column = get_column(as_frame(data), by, "argument by=").iloc[design.rows]
     codes, levels = pd.factorize(column, sort=True)
     if missing := np.count_nonzero(codes < 0):
         raise ValueError(f"by={by!r} is missing in {missing} of the {len(codes)} rows used")
-    return codes, pd.Index(levels, name=by)
+    return codes, pd.Index(levels, name=by, tupleize_cols=False)
 
 
 def _given(design: Design, data: Any, cv: Any, by: str | None) -> list[Fold]:
@@ -219,6 +221,7 @@ def _given(design: Design, data: Any, cv: Any, by: str | None) -> list[Fold]:
     if hasattr(cv, "split"):
         pairs, where = _split(cv, design.y, _groups(design, data, by)[0]), np.arange(n)
     else:
+        refuse_scanned(data, "cv has positions of them")
         pairs, where = cv, np.full(len(as_frame(data)), -1)
         where[design.rows] = np.arange(n)
     try:

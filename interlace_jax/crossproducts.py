@@ -227,7 +227,8 @@ def design_products(plan: Plan, X, Z, w) -> dict[str, Any]:
         levels = layout.blocks[j].levels
         wz = w[:, None] * Z[j]
         G.append(_sum_by(_outer(wz, Z[j]), codes[j], levels))
-        B.append(tuple(_sum_by(_outer(wz, Z[h]), codes[j], levels) for h in range(j + 1, t)))
+        nested = range(j + 1, t) if layout.parents else ()  # those of a sparse plan are not
+        B.append(tuple(_sum_by(_outer(wz, Z[h]), codes[j], levels) for h in nested))
         zx = _sum_by(_outer(wz, X), codes[j], levels)
         if q and dense:
             met = jnp.zeros((levels, q, wz.shape[1]), X.dtype)

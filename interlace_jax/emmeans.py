@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,8 @@ def emmeans(
     check_level(level)
     specs, by = ([v] if isinstance(v, str) else list(v or ()) for v in (specs, by))
     frame = variables(fit.model.design, fit.model.data)
-    values = {name: _values(frame[name]) for name in frame} | _at(at, frame)
+    coded = _numbers_as_categories(fit.model.design)
+    values = {name: _values(frame[name], name in coded) for name in frame} | _at(at, frame)
     if unknown := [name for name in specs + by if name not in values]:
         raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
     grid, L = _averaged(fit.model.design, frame, values, by + specs)
@@ -57,11 +59,18 @@ def emmeans(
     return MarginalMeans(grid, L, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift, response)
 
 
-def _values(column: pd.Series) -> list[Any]:
+def _numbers_as_categories(design: Design) -> set[str]:
+    """Variables that the fixed part has as `C(x)`."""
+    coded = () if design.specs is None else design.specs["X"].encoder_state
+    return {found[1] for expr in coded if (found := re.match(r"C\(`?([^`,()]+)`?[,)]", expr))}
+
+
+def _values(column: pd.Series, is_category: bool) -> list[Any]:
     """All levels of a categorical variable, the mean of a number."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return list(column.cat.categories)
-    return [column.mean()] if column.dtype.kind in "iuf" else sorted(column.unique())
+    is_number = column.dtype.kind in "iuf" and not is_category
+    return [column.mean()] if is_number else sorted(column.unique())
 
 
 def _at(at, frame):

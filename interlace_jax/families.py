@@ -212,10 +212,11 @@ class Kernel:
     """A covariance of the levels with parameters of its own, such as the length scale of a spatial process.
 
     fn: `fn(coordinates, *parameters)` -> K (m, m), positive definite, usually with ones on the diagonal; written with
-    `jax.numpy`. coordinates: an array with a row per level in their sorted order, or a data frame labelled by the
-    levels; for distances label columns too. start: the parameters by name, with the values at which the search starts;
-    all are positive, the search is on their logs. ridge: added to K's diagonal, so that near-copies do no harm.
-    prior: function of the parameters (r,) to a log-density added to the log-likelihood.
+    `jax.numpy`; a module-level function, if the fit is to be pickled. coordinates: an array with a row per level in
+    their sorted order, or a data frame labelled by the levels; for distances label columns too. start: the parameters
+    by name, with the values at which the search starts; all are positive, the search is on their logs. ridge: added to
+    K's diagonal, so that near-copies do no harm. prior: function of the parameters (r,) to a log-density added to the
+    log-likelihood.
 
     >>> Kernel(lambda distance, length: jnp.exp(-distance / length), distances, {"length": 1.0})
     """

@@ -230,7 +230,7 @@ def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
     if isinstance(levels, pd.CategoricalIndex):
         levels = levels.categories.take(levels.codes)
     order = sorted_positions(levels)
-    rank = np.empty(len(order), dtype=np.int64)
+    rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order))
     return rank[codes], levels.take(order).rename(None)
 

@@ -20,7 +20,7 @@ from .grouping import Factor, is_nested, relative_factors
 from .prediction import estimates_by_t
 from .resampling import independent_groups
 from .residuals import KINDS, LARGEST, leverage, leverage_arrays, residuals
-from .scanning import is_scanned
+from .scanning import refuse_scanned
 from .sensitivity import case_pull, deletion_gradients
 from .sources import padded_model
 from .variances import component_names, component_pairs
@@ -242,18 +242,21 @@ def jackknife(fit: Fit, by: str | None = None) -> Jackknife:
 
 def rows_used(fit: Fit) -> pd.DataFrame:
     """The rows of the user's data that were used, as pandas."""
-    if is_scanned(fit.model.data):
-        raise ValueError("the data were read from files, and their rows are not kept: there is no frame to add to")
+    refuse_scanned(fit.model.data, "there is no frame to add to")
     return nw.from_native(fit.model.data, eager_only=True).to_pandas().iloc[fit.model.design.rows]
 
 
 def augment(fit: Fit, influence_method: str | None = "onestep") -> pd.DataFrame:
     """See `Fit.augment`."""
     frame = rows_used(fit)
+    has_leverages = fit.model.core.name == "dense"
+    if influence_method is not None:
+        fit.model.core.require_matrix("augment() with influence (without: influence=None)")
+    left_out = {"normalized": fit.nobs > LARGEST, "standardized": not has_leverages}
     columns: dict[str, Any] = {".fitted": fit.fittedvalues, ".population": fit.predict(include_re=False)}
-    kinds = KINDS if fit.nobs <= LARGEST else KINDS[:-1]
-    columns |= {f".resid_{kind}": residuals(fit, kind) for kind in kinds}
-    columns |= {f".leverage_{name}": values for name, values in leverage(fit).items()}
+    columns |= {f".resid_{kind}": residuals(fit, kind) for kind in KINDS if not left_out.get(kind)}
+    if has_leverages:
+        columns |= {f".leverage_{name}": values for name, values in leverage(fit).items()}
     if influence_method is not None:
         found = influence(fit, None, influence_method)
         columns |= {f".{name}": values for name, values in found.items()}

@@ -80,7 +80,8 @@ def quadrature(f, run: Run):
         nodes, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
         return size * jnp.sum(vectors[0] ** 2 * f(nodes))
 
-    return jax.vmap(one, in_axes=(1, 1, 0))(diagonal, off, run.first)
+    # One by one: in a batch, LAPACK's threads wait for those of other CPU devices, and these for them.
+    return lax.map(lambda of_one: one(*of_one), (diagonal.T, off.T, run.first))
 
 
 def dominant(product, Q, steps: int):

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import functools
 import warnings
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from . import estimation, inference, iterative, optimize, structure
-from .compute import island, run
+from . import estimation, inference, iterative, optimize, processes, structure
+from .chunks import moments_by_chunks
+from .compute import devices, float64, island, run
 from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
+from .crossproducts import Moments
 from .design import Design
 from .estimation import FREE_RISE, NEAR_ZERO, PROBE, Estimate, attempts, near_zero, zero_columns
-from .sparse_products import Products, assemble, by_size, conditioned
+from .sparse_products import Products, assemble, by_size
 
 if TYPE_CHECKING:
     from .result import Fit
 
+ROWS = 1 << 20  # of a chunk
 SEED = 20250711  # of the probes: the same data give the same numbers
 PROBES = (8, 16, 32, 64, 128)
 NOISE = 0.05  # standard error of the deviance above which more probes are taken
@@ -97,13 +101,18 @@ class Iterative:
 
     @functools.cached_property
     def products(self) -> Products:
-        """Conditioned sparse cross-products of the data, as NumPy arrays."""
+        """Conditioned sparse cross-products of the data: NumPy arrays, and the cells on all of JAX's devices."""
         d = self.design
-        n, factors = len(d.y), d.factors
-        plan = by_size([f.codes for f in factors], [f.block for f in factors])
-        weights = np.ones(n) if d.weights is None else d.weights
-        offset = np.zeros(n) if d.offset is None else d.offset
-        return assemble(plan, *run(_conditioned_rows, plan, d.y, d.X, [f.Z for f in factors], weights, offset))
+        Z = [f.Z for f in d.factors]
+        plan = by_size([f.codes for f in d.factors], [_padded(f.block) for f in d.factors])
+        moments = moments_by_chunks(plan, d.y, d.X, Z, d.weights, d.offset, rows=ROWS)
+        _require_agreement(d, moments)
+        with float64():
+            return assemble(plan, moments, Z, d.weights, devices())
+
+    def __getstate__(self):
+        """Without the products: arrays on devices do not travel."""
+        return {"design": self.design}
 
     @property
     def moments(self):
@@ -122,8 +131,8 @@ class Iterative:
         return run(_start, self.products)
 
     def probes(self, count: int) -> np.ndarray:
-        """Random signs (q, count)."""
-        return _signs(self.products.q, count)
+        """Random signs (q, count) for the factors that iterations work on."""
+        return _signs(self.products.G[1:], count)
 
     def deviance(self, theta, reml: bool):
         """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array; differentiable once."""
@@ -156,11 +165,10 @@ class Iterative:
     def mode_covariances(self, e: NoisyEstimate) -> list[np.ndarray]:
         """Conditional covariances over sigma^2 (m, k, k) by factor, to SD_ERROR or as many probes as there may be."""
         m = self.products
-        first = m.layout.blocks[0]
         count, needed = 0, _probes_for(32)
         while needed > count:
             count = needed
-            signs = self.probes(count), _signs(first.k * first.levels, count)
+            signs = self.probes(count), _signs(m.G[:1], count)
             covariances, errors = run(_mode_covariances, e.t, m, *signs)
             variances = [np.einsum("mkk->mk", c) for c in covariances]
             relative = [0.5 * error / np.maximum(v, 1e-300) for v, error in zip(variances, errors, strict=True)]
@@ -299,8 +307,27 @@ def _probes_for(wanted: float) -> int:
     return next((count for count in PROBES if count >= wanted), PROBES[-1])
 
 
-def _signs(rows: int, count: int) -> np.ndarray:
-    return np.random.default_rng([SEED, rows, count]).choice([-1.0, 1.0], (rows, count))
+def _require_agreement(design: Design, moments: Moments) -> None:
+    """All processes that share the cells must have the same data, or they would wait for each other for ever."""
+    facts = str(design.formula), len(design.y), f"{moments.scale:.6g}", f"{moments.log_weights:.6g}"
+    if len({d.process_index for d in devices()}) > 1 and len(set(processes.gathered([facts]))) > 1:
+        raise ValueError(
+            "the processes of this job have different data, but fit a model of this size together: give all of them "
+            "the same, or fit apart, each inside `with jax.default_device(jax.local_devices()[0])`"
+        )
+
+
+def _padded(block: structure.Block) -> structure.Block:
+    """A block with more levels, so that similar data share compiled programs."""
+    return replace(block, levels=structure.bucket(block.levels))
+
+
+def _signs(G: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Random signs (rows, count) for all levels of some factors, and 0 for those without data: padded ones."""
+    has_data = np.concatenate([np.tile(g.any((0, 1)), len(g)) for g in G])
+    rows, found = np.count_nonzero(has_data), np.zeros((len(has_data), count))
+    found[has_data] = np.random.default_rng([SEED, rows, count]).choice([-1.0, 1.0], (rows, count))
+    return found
 
 
 def _afresh(state: optimize.Bfgs) -> optimize.Bfgs:
@@ -314,7 +341,6 @@ def _vcov(found: iterative.Evaluation, m: Products, sigma: float) -> np.ndarray:
     return sigma**2 * half @ np.linalg.inv(found.reduced.XX) @ half.T
 
 
-_conditioned_rows = jax.jit(conditioned)
 _evaluate = jax.jit(iterative.evaluate)
 _modes = jax.jit(iterative.modes)
 _mode_covariances = jax.jit(iterative.mode_covariances)

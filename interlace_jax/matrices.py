@@ -198,7 +198,9 @@ def model_matrices(
 ) -> tuple[Matrices, ModelSpecs | None]:
     """All parts over the same n rows, and formulaic's state where there is any; `trained` holds the fit's."""
     if (trained is None or trained.specs is None) and all(_is_plain(part, columns) for part in parts.values()):
-        return {key: _plain_matrix(part, columns, n) for key, part in parts.items()}, None
+        wanted = {key: part.products or () for key, part in parts.items()}
+        made = {products: _plain_matrix(products, columns, n) for products in set(wanted.values())}
+        return {key: made[products] for key, products in wanted.items()}, None
     if trained is None:
         spec, states = formulaic.Formula(**{key: part.formula for key, part in parts.items()}), {}
     elif trained.specs is None:
@@ -253,8 +255,7 @@ def _is_plain(part: Part, columns: Mapping[str, pd.Series]) -> bool:
     )
 
 
-def _plain_matrix(part: Part, columns: Mapping[str, pd.Series], n: int) -> _Matrix:
-    products = part.products or ()
+def _plain_matrix(products: tuple[tuple[str, ...], ...], columns: Mapping[str, pd.Series], n: int) -> _Matrix:
     matrix = np.ones((n, len(products)))
     for j, product in enumerate(products):
         for name in product:

@@ -306,7 +306,8 @@ class Model:
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there: `". ~ . + x"`. arguments: `weights offset na_action cov core`.
+        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`.
+        arguments: `weights offset na_action cov core`.
         """
         core = arguments.pop("core", self.core_choice)
         if unknown := set(arguments) - set(self.arguments):
@@ -314,7 +315,7 @@ class Model:
         old = self.design.formula
         left, right = old.response or "", str(old).partition("~")[2].strip()
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
-        text = _fill_dots(new_left, left) + tilde + _fill_dots(new_right, right)
+        text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
         return compile(text, self.data if data is None else data, **self.arguments | arguments, core=core)
 
     def _theta(self, theta) -> np.ndarray:

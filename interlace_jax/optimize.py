@@ -13,7 +13,6 @@ from jax import lax
 RUNNING, CONVERGED, STALLED, EXHAUSTED = range(4)
 STATUS = ("running", "converged", "stalled", "step limit")
 MAX_STEPS = 300
-AT_ONCE = 1e3  # times the tolerance is the most that the last step, which is not evaluated, may gain
 FIRST_STEP, LONGEST_STEP = 0.5, 4.0  # no trial moves farther than this many times max(1, |x|)
 
 
@@ -61,7 +60,7 @@ def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
     x = s.x + s.a * s.direction
     f, g = value_and_grad(x)
     slope, slope_at_trial = s.g @ s.direction, g @ s.direction
-    noise = 1e-12 if x.dtype == jnp.float64 else 1e-6
+    noise, last = (1e-12, 1e3) if x.dtype == jnp.float64 else (1e-6, 1.0)
     armijo = f <= s.f + 1e-4 * s.a * slope
     # Near the optimum f drowns in rounding while gradients still tell (approximate Wolfe, Hager & Zhang 2005, eq. 4.1).
     flat = (f <= s.f + noise * jnp.abs(s.f)) & (jnp.abs(slope_at_trial) <= 0.9 * jnp.abs(slope))
@@ -77,8 +76,9 @@ def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
     a = jnp.where(ok, longest, shortened)
     new = Bfgs(x, f, g, H, direction, a, s.steps + 1, s.status)
     gain, before = new.predicted_decrease, s.predicted_decrease
-    left = gain * jnp.minimum(gain / jnp.where(before > 0, before, 1.0), 1.0)  # if it goes on as it went
-    flat_enough = ok & (~first & (left < tol) & (gain < AT_ONCE * tol) | jnp.all(g == 0))
+    # The last step, which is not evaluated, may gain so many times what it may leave if it goes on as it went.
+    left = gain * jnp.minimum(gain / jnp.where(before > 0, before, 1.0), 1.0)
+    flat_enough = ok & (~first & (left < tol) & (gain < last * tol) | jnp.all(g == 0))
     status = jnp.where(a < 1e-10, STALLED, jnp.where(new.steps >= MAX_STEPS, EXHAUSTED, RUNNING))
     status = jnp.where(flat_enough, CONVERGED, jnp.where(first & ~ok, STALLED, status)).astype(jnp.int32)
     return jax.tree.map(lambda old, now: jnp.where(s.status == RUNNING, now, old), s, new._replace(status=status))

@@ -6,7 +6,7 @@ Import it as `from interlace_jax import plot`; it needs plotnine, an optional de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from scipy import special
 from . import plot_data
 from .emmeans import MarginalMeans
 from .errors import listed, one_of
+from .many import Many
+from .result import Fit
 from .variances import check_level
 
 try:
@@ -23,14 +25,23 @@ try:
 except ImportError as err:
     raise ImportError("interlace_jax.plot needs plotnine: pip install 'interlace_jax[plot]'") from err
 
-if TYPE_CHECKING:
-    from .many import Many
-    from .result import Fit
-
 NAMED = 60  # levels up to which their names are shown
 DRAWN = 10_000  # points that a picture can show
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"  # Okabe & Ito's, apart for all kinds of eyes
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+
+TAKEN = {
+    Fit: "a fit, as interlace_jax.fit(...) gives it",
+    Many: "many fits, as interlace_jax.fit_many(...) gives them",
+    MarginalMeans: "marginal means, as interlace_jax.emmeans(fit, ...) gives them",
+    pd.DataFrame: "a table of influence, as fit.influence(...) gives it",
+}
+
+
+def _check(given: Any, kind: type) -> None:
+    """Refuse what is not of the kind that a plot takes."""
+    if not isinstance(given, kind):
+        raise TypeError(f"this plot takes {TAKEN[kind]}, not {type(given).__name__}")
 
 
 def _theme(width: float, height: float) -> p9.theme:
@@ -56,6 +67,7 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
     factor: a name of `fit.ngroups`, by default the first. Intervals are those of `random_effects_ci`; effects whose
     interval excludes 0 are darker.
     """
+    _check(fit, Fit)
     g = plot_data.place(fit, factor)
     table = plot_data.effects(fit, g, level)
     table["clear"] = np.where((table["lower"] > 0) | (table["upper"] < 0), "yes", "no")
@@ -85,6 +97,7 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
     one the groups stand below each other. Coefficients include the fixed effect of the same name; other effects are as
     in the fit. Groups whose rows do not determine their own estimates are left out.
     """
+    _check(fit, Fit)
     g = plot_data.place(fit, factor)
     f = fit.model.design.factors[g]
     chosen = list(f.columns[:2] if terms is None else [terms] if isinstance(terms, str) else terms)
@@ -165,6 +178,7 @@ def fitted_lines(
     their first random effect. Other predictors are held at each group's middle (or most frequent) value, other random
     effects at 0.
     """
+    _check(fit, Fit)
     g = plot_data.place(fit, factor)
     f, frame = fit.model.design.factors[g], plot_data.used_data(fit)
     x = plot_data.predictor(fit, g, frame, x)
@@ -209,6 +223,7 @@ def residuals(fit: Fit) -> p9.ggplot:
     A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of very many rows a
     random sample is drawn as points; the average is that of all.
     """
+    _check(fit, Fit)
     design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), fit.residuals("pearson").to_numpy()
     line, points = plot_data.smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
@@ -233,6 +248,7 @@ def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
 
     Residuals are in units of their own SD, random effects in units of what their predictions vary by under the model.
     """
+    _check(fit, Fit)
     check_level(level)
     table = plot_data.quantiles(fit, level)
     panels = table["panel"].nunique()
@@ -260,6 +276,7 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
     table: `fit.influence(...)`. measure: a column, by default the first. label: how many names to write. Orange values
     lie more than three interquartile ranges outside the quartiles.
     """
+    _check(table, pd.DataFrame)
     measures = list(table.select_dtypes("number"))
     measure = measures[0] if measure is None else measure
     if measure not in measures:
@@ -353,7 +370,10 @@ def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
 
 
 def _profile(fit: Fit | pd.DataFrame) -> pd.DataFrame:
-    return fit if isinstance(fit, pd.DataFrame) else fit.profile()
+    if isinstance(fit, pd.DataFrame) and {"parameter", "value", "zeta"} <= set(fit):
+        return fit
+    _check(fit, Fit)
+    return fit.profile()
 
 
 def density(fit: Fit | pd.DataFrame) -> p9.ggplot:
@@ -378,6 +398,7 @@ def variance_components(fit: Fit) -> p9.ggplot:
 
     Standard deviations of the same unit share a panel. What is at the boundary has no interval.
     """
+    _check(fit, Fit)
     shown = plot_data.components(fit)
     spans = shown.dropna(subset="lower")
     return (
@@ -397,6 +418,7 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     means: what `interlace_jax.emmeans` returns. The last of its variables is on the x axis, the one before it is the
     colour, those before make panels.
     """
+    _check(means, MarginalMeans)
     table, names = means.frame, [*means.by, *means.specs]
     table = table.assign(**{name: table[name].map(str) for name in names[:-1]}, all="all")
     *panels, x = names or ["all"]
@@ -428,6 +450,7 @@ def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -
 
     alpha: false discovery rate (Benjamini & Hochberg) at which a model is coloured.
     """
+    _check(many, Many)
     _check_coefficient(many, coefficient)
     p = many.fe_pvalues[coefficient]
     found = many.adjusted_pvalues("bh")[coefficient] <= alpha
@@ -469,6 +492,7 @@ def heatmap(
     coefficient: one of them; by default all but the intercept, models by coefficients. where: for one coefficient, a
     frame with a row for each model and two columns, the place of the model on the x and y axes (time and electrode).
     """
+    _check(many, Many)
     if coefficient is not None:
         _check_coefficient(many, coefficient)
     t, adjusted = many.fe_tvalues, many.adjusted_pvalues("bh")

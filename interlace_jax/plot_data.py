@@ -17,6 +17,7 @@ from .errors import listed, one_of
 from .frames import as_frame, get_column, take_rows
 from .grouping import Factor
 from .matrices import parts_of, used_columns
+from .scanning import refuse_scanned
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -102,6 +103,7 @@ def own_and_shrunk(fit: Fit, g: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def used_data(fit: Fit) -> pd.DataFrame:
     """The columns that predictions need, in the rows used."""
+    refuse_scanned(fit.model.data, "these lines are drawn over them")
     design, frame = fit.model.design, as_frame(fit.model.data)
     parts = {key: part for key, part in parts_of(design.formula).items() if key != "y"}
     columns = used_columns(frame, parts, design.formula.terms, None)

@@ -13,6 +13,7 @@ import scipy  # scipy.stats takes long to import; this way that happens on first
 
 from .design import Design
 from .errors import one_of
+from .influence import factor_named
 from .many import Many, run_all
 from .progress import progress_bar
 from .resampling import regrouped, simulate
@@ -100,7 +101,7 @@ def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
     if n_levels and (tied := [f.name for f in design.factors if f.across is not None]):
         raise ValueError(f"n_levels needs levels that are independent, but those of {tied[0]} covary as cov says")
     for name, m in n_levels.items():
-        factor = next(f for f in design.factors if f.name == name)
+        factor = factor_named(design, name)
         design = regrouped(design, factor, np.arange(m) % len(factor.levels))
     if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
         raise ValueError(f"with {dict(n_levels)} levels the coefficients cannot be told apart: take more levels")
@@ -108,10 +109,8 @@ def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
 
 
 def _check_sizes(design: Design, sizes: Mapping[str, list[int]]) -> None:
-    names = [f.name for f in design.factors]
     for name, counts in sizes.items():
-        if name not in names:
-            raise ValueError(f"n_levels has {name!r}, which is no grouping factor; there are {', '.join(names)}")
+        factor_named(design, name)
         if not all(isinstance(m, int) and m > 1 for m in counts):
             raise ValueError(f"n_levels[{name!r}] must be whole numbers above 1, not {counts}")
 

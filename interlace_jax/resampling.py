@@ -59,7 +59,8 @@ def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
     arrays = {name: getattr(design, name) for name in ("y", "X", "weights", "offset")}
     by_row = {name: None if a is None else a[rows] for name, a in arrays.items()}
     factors = tuple(map(renewed, design.factors))
-    return replace(design, **by_row, factors=factors, index=design.index[rows], rows=design.rows[rows])
+    places = design.rows[rows] if len(design.rows) else design.rows  # those of a file are not kept
+    return replace(design, **by_row, factors=factors, index=design.index[rows], rows=places)
 
 
 def independent_groups(design: Design, what: str) -> Factor:

@@ -25,6 +25,7 @@ from .influence import Jackknife, augment, influence, jackknife
 from .prediction import fitted_values, predict
 from .resampling import Bootstrap, bootstrap, simulate
 from .residuals import leverage, residuals
+from .saturation import residual_doubt
 
 if TYPE_CHECKING:
     from .model import Model
@@ -304,8 +305,16 @@ class Fit:
 
     @property
     def is_singular(self) -> bool:
-        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS is below 1e-4."""
-        return bool(self.singular_terms)
+        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS is below 1e-4.
+
+        With as many random effects as rows also whether the residual variance is 0, or cannot be told from theirs.
+        """
+        return bool(self.singular_terms or self.residual_doubt)
+
+    @functools.cached_property
+    def residual_doubt(self) -> str | None:
+        """Why the residual variance means nothing, in words; None where it does."""
+        return residual_doubt(self._design, self.model.core, self.estimate, self.method == "REML")
 
     # Rows
 
@@ -427,7 +436,8 @@ class Fit:
         """The rows used as pandas, with columns `.fitted`, `.population` (without random effects), `.resid_conditional`
         and the other kinds, `.leverage_fixed` ..., and the measures of `influence`.
 
-        influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows.
+        influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows. A fit
+        by the iterative core has no leverages, hence no standardized residuals either, and takes influence=None only.
         """
         return augment(self, influence)
 
@@ -479,7 +489,7 @@ class Fit:
         return pd.concat([self.fe_params, pd.Series(values, index=names)])
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
-        """Fit again with another formula (a dot stands for what was there: `". ~ . + x"`), data or arguments."""
+        """Fit again with another formula (as in `Model.update`: `"~ . + x"`), data or arguments."""
         method = arguments.pop("method", self.method)
         df_method = arguments.pop("df_method", self.df_method)
         return self.model.update(formula, data, **arguments).fit(method, df_method=df_method)

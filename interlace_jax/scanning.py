@@ -52,6 +52,12 @@ def is_scanned(data: Any) -> bool:
     return isinstance(nw.from_native(data, pass_through=True), nw.LazyFrame)
 
 
+def refuse_scanned(data: Any, what: str) -> None:
+    """Refuse `what`, which needs rows, of data read in batches."""
+    if is_scanned(data):
+        raise ValueError(f"the rows of a file that was read in batches are not kept, and {what}: fit a data frame")
+
+
 def scan(
     formula: Formula,
     data: Any,

@@ -212,7 +212,10 @@ class Groups(Designs):
             if not (arguments[name] is None or isinstance(arguments[name], str)):
                 raise ValueError(f"with by=, {name} must be the name of a column")
         self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
-        super().__init__(formula, pd.Index([label for label, _ in self.rows], name=by), arguments, dtype)
+        if not self.rows:
+            raise ValueError(f"by={by!r} has no value in any row of the data")
+        labels = pd.Index([label for label, _ in self.rows], name=by, tupleize_cols=False)
+        super().__init__(formula, labels, arguments, dtype)
 
     def make(self, place: int) -> Design:
         """The design of one group."""

@@ -1,30 +1,38 @@
 """Cross-products of crossed factors, kept sparse: one small block for each pair of levels that meet.
 
-    G_g = Z_g'WZ_g  per level,    K_gh = Z_g'WZ_h  per pair of levels,    Z_g'W[X y],    [X y]'W[X y]
+    K_gh = Z_g'WZ_h  per pair of levels
 
-conditioned as in `crossproducts`. The pairs are listed in chunks of a few *cells* of one level: a product with K_gh is
-then a fixed number of gathers added up, which fuse into one parallel loop, and one short scatter. On a CPU that is 10
-to 20 times as fast as scattering cell by cell, and needs no memory of the size of the cells.
+beside the `Moments`, which are sums by level. The pairs are listed in chunks of a few *cells* of one level: a product
+with K_gh is then a fixed number of gathers added up, which fuse into one parallel loop, and one short scatter. On a CPU
+that is 10 to 20 times as fast as scattering cell by cell, and needs no memory of the size of the cells.
 
-Index lists and values are host NumPy; `product` and `congruence` are what the likelihood does with them.
+Every device holds an equal share of the chunks. It gathers and scatters for its own, and what they make of them is
+added up between devices; everything else is of the size of the levels, and every device has all of it. The lists are
+made by host NumPy; `product` and `congruence` are what the likelihood does with them.
 """
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import linear_call
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .crossproducts import Basis, Response, condition, respond
-from .structure import Block, Layout, Plan
+from .crossproducts import Moments
+from .structure import STATIC, Block, Layout, Plan, bucket
 
 FEW = 64  # columns of small factors that are solved for exactly
 WIDTHS = (4, 8, 16)  # cells of a chunk
 SCATTER = 6  # adding the sum of a chunk to its level takes as long as gathering so many cells
+PART = 1 << 20  # cells whose rows are summed at once
+AXIS = "chunks"  # of a mesh of devices
+WHOLE, SHARED = PartitionSpec(), PartitionSpec(AXIS)
 
 
 @jax.tree_util.register_dataclass
@@ -32,44 +40,36 @@ SCATTER = 6  # adding the sum of a chunk to its level takes as long as gathering
 class Cells:
     """The levels of one factor (rows of K) and the levels of another that they meet, in chunks of W cells."""
 
-    owner: np.ndarray  # (c,) level whose cells the chunk holds, increasing
-    level: np.ndarray  # (c, W) level of the other factor; one past its last where there are fewer than W
-    value: np.ndarray  # (k, k', c, W) blocks of K, or () where all of them are one number
+    owner: Any  # (c,) level whose cells the chunk holds, increasing
+    level: Any  # (c, W) level of the other factor; one past its last where there are fewer than W
+    value: Any  # (k, k', c, W) blocks of K, or () where all of them are one number
+    mesh: Mesh = field(metadata=STATIC)  # devices that share the chunks
+
+    @property
+    def split(self) -> "Cells":
+        """Along which axis each array is shared."""
+        value = PartitionSpec(None, None, AXIS) if self.value.ndim else WHOLE
+        return replace(self, owner=SHARED, level=SHARED, value=value)
+
+    def placed(self) -> "Cells":
+        """The same on the devices of the mesh. Of several processes, each sends what its own devices hold."""
+
+        def send(array, split):
+            return jax.make_array_from_callback(array.shape, NamedSharding(self.mesh, split), array.__getitem__)
+
+        return jax.tree.map(send, self, self.split)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Products:
-    """Conditioned sparse cross-products of a model: what `Moments` is to a core that fits in memory as a matrix.
+class Products(Moments):
+    """Conditioned sparse cross-products of a model: the `Moments` of a plan that `by_size` makes, and its cells.
 
     Blocks are ordered by size: the first is eliminated level by level, the others of the `chain` are what iterations
     work on, and the small ones of the `core` are columns beside those of X.
     """
 
-    layout: Layout
-    G: tuple[np.ndarray, ...]  # per block of the chain (k, k, m): Z'WZ
     cells: tuple[tuple[Cells | None, ...], ...]  # cells[g][h]: Z_g'W Z_h, None for g = h
-    ZX: tuple[np.ndarray, ...]  # per block of the chain (k, c, m): Z'W[Z_core X], c = columns of the core + p
-    Zy: tuple[np.ndarray, ...]  # per block of the chain (k, m): Z'Wy
-    XX: np.ndarray  # (c, c): [Z_core X]'W[Z_core X]
-    Xy: np.ndarray  # (c,)
-    yy: np.ndarray  # ()
-    n: np.ndarray  # () rows of positive weight
-    log_weights: np.ndarray  # () sum of log w
-    A: tuple[np.ndarray, ...]  # per block (k, k), lower triangular
-    R: np.ndarray  # (p, p) upper triangular
-    beta0: np.ndarray  # (p,)
-    scale: np.ndarray  # () s
-
-    @property
-    def p(self) -> int:
-        """Fixed-effect columns."""
-        return self.R.shape[-1]
-
-    @property
-    def K(self) -> tuple[None, ...]:
-        """Covariances across levels, as in `Moments`: there are none."""
-        return (None,) * len(self.layout.blocks)
 
     @property
     def rest(self) -> tuple[Block, ...]:
@@ -96,97 +96,108 @@ def by_size(codes, blocks) -> Plan:
     return Plan(Layout(tuple(blocks), order, chain, (), ()), tuple(codes), ())
 
 
-def conditioned(plan: Plan, y, X, Z, weights, offset) -> tuple[Basis, Response]:
-    """Conditioned rows, and a response to them; arguments as in `crossproducts.moments`, all of them arrays."""
-    basis = condition(plan, X, Z, weights)
-    return basis, jax.tree.map(lambda a: a[0], respond(plan, basis, (y - offset)[:, None]))
-
-
-def assemble(plan: Plan, basis: Basis, response: Response) -> Products:
-    """Sum the conditioned rows of `conditioned`, as NumPy arrays, over levels and over cells."""
-    layout, codes, chain = plan.layout, plan.codes, plan.layout.chain
-    weighted = [basis.w[:, None] * z for z in basis.Z]
-    few = [_Columns(*part) for part in zip(codes[chain:], basis.Z[chain:], layout.core, strict=True)]
-    columns = [*few, _Columns(np.zeros(len(basis.w), np.int32), basis.X, Block(1, (basis.X.shape[1],)))]
-    G, ZX = [], []
-    for code, z, wz, block in zip(codes[:chain], basis.Z, weighted, layout.blocks, strict=False):
-        G.append(_sum_by_level(code, wz, z, block.levels))
-        ZX.append(np.concatenate([_crossed(code, wz, block.levels, c) for c in columns], 1))
-    cells = [[None] * chain for _ in range(chain)]
-    for g, h in itertools.combinations(range(chain), 2):
+def assemble(plan: Plan, m: Moments, Z: Sequence[np.ndarray], weights: np.ndarray | None, devices) -> Products:
+    """The moments of a plan, with the cells of its factors on some devices. Z, weights: rows, as in `moments`."""
+    layout, mesh = plan.layout, Mesh(np.array(devices), (AXIS,))
+    columns = [_Columns(Z[layout.order.index(j)], np.linalg.inv(m.A[j])) for j in range(layout.chain)]
+    cells: list[list[Cells | None]] = [[None] * layout.chain for _ in columns]
+    for g, h in itertools.combinations(range(layout.chain), 2):
         shape = layout.blocks[g].levels, layout.blocks[h].levels
-        cells[g][h], cells[h][g] = _meetings(codes[g], codes[h], weighted[g], basis.Z[h], shape)
-    XX = np.concatenate([_gram_rows(c, basis.w, columns) for c in columns])
-    constants = dict(n=basis.n, log_weights=np.sum(np.log(basis.w)), A=basis.A, R=basis.R)
-    return Products(layout, tuple(G), tuple(map(tuple, cells)), tuple(ZX), XX=XX, **response._asdict(), **constants)
+        pair = plan.codes[g], plan.codes[h]
+        cells[g][h], cells[h][g] = _meetings(pair, shape, weights, columns[g], columns[h], mesh)
+    return Products(**vars(m) | dict(B=()), cells=tuple(map(tuple, cells)))
 
 
 class _Columns(NamedTuple):
-    """Columns that are solved for exactly: those of one small factor, or X as a factor of one level."""
+    """Columns (n, k) of a factor, and the matrix that conditions them."""
 
-    code: np.ndarray
     Z: np.ndarray
-    block: Block
+    back: np.ndarray
+
+    def __getitem__(self, rows):
+        return self.Z[rows] @ self.back
 
 
-def _crossed(code, wz, levels, other):
-    """Z'W of the rows with other columns, level by level of the first: (k, columns, m)."""
-    many, k = other.block.levels, other.Z.shape[1]
-    sums = _sum_by_level(code * np.int64(many) + other.code, wz, other.Z, levels * many)
-    return sums.reshape(len(sums), k, levels, many).transpose(0, 3, 1, 2).reshape(len(sums), many * k, levels)
-
-
-def _gram_rows(one, w, columns):
-    """Rows of [Z_core X]'W[Z_core X] that belong to one of its parts."""
-    wz, levels = w[:, None] * one.Z, one.block.levels
-    rows = np.concatenate([_crossed(one.code, wz, levels, c) for c in columns], 1)
-    return np.moveaxis(rows, 2, 0).reshape(levels * rows.shape[0], rows.shape[1])
-
-
-def _sum_by_level(code, left, right, levels):
-    """Sum of the outer products of the rows of left (n, a) and right (n, b) by level: (a, b, m)."""
-    sums = [[np.bincount(code, u * v, levels) for v in right.T] for u in left.T]
-    return np.array(sums).reshape(left.shape[1], right.shape[1], levels)
-
-
-def _meetings(first, second, left, right, shape):
-    """K and its transpose: the cells of two factors by the level of either, from their codes and columns (n, k)."""
-    order = np.argsort(first * np.int64(shape[1]) + second)
-    a, b = first[order], second[order]
-    starts = np.flatnonzero(np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])))
-    constant = left.shape[1] == right.shape[1] == 1 and np.ptp(left) == 0 and np.ptp(right) == 0
-    if constant and len(starts) == len(a):
-        value = left[0, 0] * right[0, 0]
+def _meetings(codes, shape, w, left, right, mesh):
+    """K and its transpose: the cells of two factors by the level of either, from their codes and columns."""
+    key = codes[0].astype(np.int64) << 32
+    key |= codes[1]
+    one = left.Z.shape[1] == right.Z.shape[1] == 1
+    constant = one and all(a is None or np.ptp(a) == 0 for a in (left.Z, right.Z, w))
+    key, order = _sorted(key, not constant)
+    new = np.append(True, key[1:] != key[:-1])
+    value = left[:1].T @ right[:1] * (1.0 if w is None else w[0])
+    if constant and new.all():
+        value = value.reshape(())
     else:
-        value = np.array([[np.add.reduceat((u * v)[order], starts) for v in right.T] for u in left.T])
-        a, b = a[starts], b[starts]
-    del order, starts
-    back = np.argsort(b, kind="stable")
-    transposed = np.swapaxes(value, 0, 1)[:, :, back] if value.ndim else value
-    return _cells(a, b, value, *shape), _cells(b[back], a[back], transposed, *shape[::-1])
+        starts = np.flatnonzero(new)
+        rows = np.diff(starts, append=len(key))
+        value = value[:, :, None] * rows if constant else _blocks(order, starts, w, left, right)
+        key = key[starts]
+    del order, new
+    ahead = _cells(key, value, shape, mesh)
+    key, order = _sorted((key << 32) | (key >> 32), bool(value.ndim))
+    value = np.swapaxes(value, 0, 1)[:, :, order] if value.ndim else value
+    return ahead, _cells(key, value, shape[::-1], mesh)
 
 
-def _cells(owner, other, value, owners, others):
-    """Chunks of cells that are sorted by owner."""
-    degree = np.bincount(owner, minlength=owners)
+def _sorted(key, ordered):
+    """Sorted keys, which may be those given, and where each of them was; or None where nobody asks."""
+    if not ordered:
+        key.sort()
+        return key, None
+    order = np.argsort(key)
+    return key[order], order
+
+
+def _blocks(order, starts, w, left, right):
+    """Sums of w z z' (k, k', cells) over the rows of each cell; order lists the rows cell by cell."""
+    ends = np.append(starts, len(order))
+    value = np.empty((left.Z.shape[1], right.Z.shape[1], len(starts)))
+    for first in range(0, len(starts), PART):
+        part = slice(first, first + PART)
+        bounds = ends[first : first + PART + 1]
+        rows = order[bounds[0] : bounds[-1]]
+        u, v = left[rows] if w is None else w[rows, None] * left[rows], right[rows]
+        for i, j in np.ndindex(value.shape[:2]):
+            value[i, j, part] = np.add.reduceat(u[:, i] * v[:, j], bounds[:-1] - bounds[0])
+    return value
+
+
+def _cells(key, value, shape, mesh):
+    """Chunks of cells, as many for each device; key: owner and level in 32 bits each, sorted."""
+    owners, others = shape
+    degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
     width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
     chunks = -(-degree // width)
     total = int(chunks.sum())
-    shift = (np.cumsum(chunks) - chunks) * width - (np.cumsum(degree) - degree)
-    slot = np.arange(len(owner)) + shift[owner]
-    level = np.full(total * width, others, np.int32)
-    level[slot] = other
+    chunks[-1] += bucket(-(-total // mesh.size)) * mesh.size - total  # empty ones
+    owner = np.repeat(np.arange(owners, dtype=np.int32), chunks)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+    filled = np.arange(width) < (degree[owner] - width * place)[:, None]
+    level = np.full(filled.shape, others, np.int32)
+    level[filled] = key & 0xFFFFFFFF
     if value.ndim:
-        spread = np.zeros((*value.shape[:2], total * width))
-        spread[:, :, slot] = value
-        value = spread.reshape(*value.shape[:2], total, width)
-    return Cells(np.repeat(np.arange(owners, dtype=np.int32), chunks), level.reshape(total, width), value)
+        spread = np.zeros((*value.shape[:2], *filled.shape))
+        spread[:, :, filled] = value
+        value = spread
+    return Cells(owner, level, value, mesh).placed()
 
 
 def product(m: Products, g: int, h: int, V):
     """K_gh V of V (k_h, m_h, c): (k_g, m_g, c). Linear in V; its transpose is the product with K_hg."""
-    ahead, back = (partial(_product, levels=m.layout.blocks[i].levels) for i in (g, h))
+    ahead, back = (partial(_shared, _product, levels=m.layout.blocks[i].levels) for i in (g, h))
     return linear_call(lambda K, V: ahead(K[0], V), lambda K, V: back(K[1], V), (m.cells[g][h], m.cells[h][g]), V)
+
+
+def _shared(function, cells, V, levels):
+    """Add up what every device makes of its share of the cells."""
+
+    def own(cells, V):
+        return lax.psum(function(cells, V, levels), AXIS)
+
+    split = dict(in_specs=(cells.split, WHOLE), out_specs=WHOLE, check_vma=False)  # fails where JAX must not trace
+    return jax.shard_map(own, mesh=cells.mesh, **split)(cells, V)
 
 
 def _product(cells, V, levels):
@@ -201,7 +212,7 @@ def _product(cells, V, levels):
 
 def congruence(m: Products, g: int, h: int, W):
     """Diagonal blocks of K_gh W K_hg for a block diagonal W (k_h, k_h, m_h): (k_g, k_g, m_g). Linear in W."""
-    ahead, back = (partial(_congruence, levels=m.layout.blocks[i].levels) for i in (g, h))
+    ahead, back = (partial(_shared, _congruence, levels=m.layout.blocks[i].levels) for i in (g, h))
     return linear_call(lambda K, W: ahead(K[0], W), lambda K, W: back(K[1], W), (m.cells[g][h], m.cells[h][g]), W)
 
 

@@ -111,6 +111,7 @@ def _correlations(S: np.ndarray) -> np.ndarray:
 def singular_message(fit: Fit) -> str:
     """What it is about a singular fit: by factor which variances are 0 or correlations perfect, and what to try."""
     found = [finding for factor, columns in fit.singular_terms for finding in _findings(fit, factor, columns)]
+    found += [fit.residual_doubt] if fit.residual_doubt else []
     return f"singular fit, the data do not support all of the random effects: {'; '.join(found)}"
 
 

@@ -8,50 +8,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import formulaic
-import narwhals as nw
 import numpy as np
 import pandas as pd
 from formulaic.materializers.types import ScopedTerm
 from formulaic.model_spec import ModelSpec
-from formulaic.parser.types import Factor, Term
-from formulaic.utils.variables import get_required_variables
+from formulaic.parser.types import Term
 
 from .design import Design
+from .frames import as_frame, take_rows
+from .matrices import parts_of, used_columns
+from .scanning import refuse_scanned
 
 DEPENDENT = 1e-9  # a column is redundant if its part outside those before it is below this part of its norm
 
 
 def variables(design: Design, data: Any) -> pd.DataFrame:
     """The variables of the fixed part in the n rows used, as the model sees them."""
-    if len(design.rows) < len(design.X):
-        raise ValueError(
-            "the rows of a file that was read in batches are not kept, and this needs the variables of the fixed part: "
-            "fit a data frame, or use test() for hypotheses about coefficients"
-        )
-    frame = nw.from_native(nw.to_native(data, pass_through=True), eager_only=True)
-    factors = [factor for term in formulaic.Formula(design.formula.fixed) for factor in term.factors]
-    needed = dict.fromkeys(name for factor in factors for name in _names(factor))
-    columns = {name: _taken(frame[name], design.rows) for name in needed if name in frame.columns}
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(design.rows)))
+    refuse_scanned(data, "this needs the variables of the fixed part (test() of coefficients does not)")
+    frame = as_frame(data)
+    columns = used_columns(frame, {"X": parts_of(design.formula)["X"]}, (), None)
+    taken = take_rows(columns, design.rows, len(frame))
+    seen = {name: (c.astype("category") if c.dtype == bool else c).array for name, c in taken.items()}
+    return pd.DataFrame(seen, index=pd.RangeIndex(len(design.rows)))
 
 
-def _names(factor: Factor) -> list[str]:
-    """Names that a factor of a term uses; those that are no columns are functions."""
-    if factor.eval_method.value == "lookup":
-        return [factor.expr]
-    found = get_required_variables(factor.expr) if factor.eval_method.value == "python" else ()
-    return sorted({str(name) for variable in found for name in (variable, variable.root)})
-
-
-def _taken(column: nw.Series, rows: np.ndarray) -> pd.Series:
-    """Some rows as pandas; of a categorical the levels that occur, in its order."""
-    native = column.to_native()
-    if not isinstance(native, pd.Series):
-        ordered = isinstance(column.dtype, nw.Enum)
-        native = pd.Series(column.to_list(), dtype=pd.CategoricalDtype(column.dtype.categories) if ordered else None)
-    taken = native.iloc[rows].reset_index(drop=True)
-    categorical = isinstance(taken.dtype, pd.CategoricalDtype)
-    return taken.cat.remove_unused_categories() if categorical else taken.infer_objects()
+def term_columns(design: Design) -> dict[str, list[int]]:
+    """Positions among the columns kept, by term but the intercept; terms that lost all of theirs are absent."""
+    kept = {name: j for j, name in enumerate(design.columns)}
+    if design.specs is None:  # plain numbers: a column each
+        return {name: [j] for name, j in kept.items() if name != "Intercept"}
+    found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in design.specs["X"].structure}
+    return {name: at for name, at in found.items() if at and name != "1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +56,8 @@ class Terms:
 
     @functools.cached_property
     def columns(self) -> dict[str, list[int]]:
-        """Positions among the columns kept, by term; terms that lost all of theirs are absent."""
-        kept = {name: j for j, name in enumerate(self.design.columns)}
-        found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in self.spec.structure}
-        return {name: at for name, at in found.items() if at and name != "1"}
+        """As `term_columns` has them."""
+        return term_columns(self.design)
 
     def _factors(self, name: str) -> tuple[frozenset[str], frozenset[str]]:
         """Categorical and numeric factors of a term."""

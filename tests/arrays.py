@@ -65,12 +65,12 @@ hessian = quick_jit(jax.hessian(of_theta))
 _moments = quick_jit(crossproducts.moments)
 
 
-def sparse(problem: Problem) -> sparse_products.Products:
-    """The sparse Products of a problem in float64, as NumPy."""
+def sparse(problem: Problem, empty: int = 0) -> sparse_products.Products:
+    """The sparse Products of a problem in float64, on one device; with so many levels without data in every factor."""
     factors = problem.factors
-    blocks = [structure.Block(f.m, tuple(len(term) for term in f.terms)) for f in factors]
+    blocks = [structure.Block(f.m + empty, tuple(len(term) for term in f.terms)) for f in factors]
     plan = sparse_products.by_size([f.codes for f in factors], blocks)
-    return sparse_products.assemble(plan, *compute.run(_conditioned, plan, *rows(problem)))
-
-
-_conditioned = quick_jit(sparse_products.conditioned)
+    y, X, Z, w, offset = rows(problem)
+    m = compute.run(_moments, plan, y, X, Z, w, offset)
+    with compute.float64():
+        return sparse_products.assemble(plan, m, Z, w, [compute.device()])

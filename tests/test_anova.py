@@ -135,6 +135,18 @@ def test_f_tables_are_those_of_lmertest(case):
             assert_allclose(table.loc[reference["row_names"]], wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_a_bool_is_a_factor_of_two_levels(kind):
+    """In a plain column, a nullable one, and one of Arrow's."""
+    frame = sleepstudy().assign(late=lambda f: f.index % 7 > 3)
+    formula = "Reaction ~ late * Days + (1 | Subject)"
+    as_text = quiet_fit(formula, frame.assign(late=frame.late.map(str))).anova(kind)
+    for given in (frame, frame.convert_dtypes(), frame.convert_dtypes(dtype_backend="pyarrow")):
+        table = quiet_fit(formula, given).anova(kind)
+        assert table.index.tolist() == ["late", "Days", "late:Days"]
+        assert_allclose(table, as_text, rtol=1e-6)
+
+
 UNBALANCED = "angle ~ recipe * temp + recipe * x + (1 | g)"
 # lmerTest 3.1.3 on the rows below: anova(lmer(UNBALANCED), type, ddf), columns Sum Sq, DenDF, F value.
 LMERTEST = {

@@ -268,6 +268,13 @@ def test_tiny_and_few_groups_are_seen():
     assert "enter g as a fixed effect" in few.advice
 
 
+def test_groups_of_one_size_are_told_as_such():
+    (same,) = checks._groups(unfitted(FORMULA, frame(1)))
+    assert same.found == "24 levels of 8 rows each"
+    (other,) = checks._groups(unfitted(FORMULA, frame(1).iloc[2:]))
+    assert other.found == "24 levels of 6 to 8 rows, median 8"
+
+
 def test_special_groups_are_seen():
     row = verdicts(frame(1, b=np.where(np.arange(M) == 7, 12.0, 0.3 * np.sin(np.arange(M)))))
     found = row.loc["random effects, g: (Intercept)"]

@@ -233,3 +233,12 @@ def test_polars_frames_are_split_too(logo):
     polars = pytest.importorskip("polars")
     found = interlace.cross_val(SLOPES, polars.from_pandas(sleepstudy()), by="Subject")
     assert_allclose(found.folds["crps"], logo.folds["crps"], rtol=1e-10)
+
+
+def test_groups_may_be_tuples(logo):
+    frame = sleepstudy()
+    frame["Subject"] = [(subject[0], int(subject[1:])) for subject in frame["Subject"]]
+    found = interlace.cross_val(SLOPES, frame)
+    assert found.folds.index[0] == ("S", 308)
+    assert_allclose(found.folds["crps"], logo.folds["crps"], rtol=1e-10)
+    assert interlace.cross_val(SLOPES, frame, by="Subject").folds.index.equals(found.folds.index)

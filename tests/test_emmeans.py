@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from test_anova import UNBALANCED, unbalanced
 
+import interlace_jax as interlace
 from interlace_jax import emmeans
 
 DDF = {"asymptotic": "normal", "kenward_roger": "kenward-roger", "satterthwaite": "satterthwaite"}
@@ -129,6 +130,17 @@ def test_frames_of_other_libraries_and_categories_keep_their_order():
         fit = quiet_fit("angle ~ recipe + temp + (1 | g)", data)
         assert emmeans(fit, "recipe").frame.recipe.tolist() == order
         assert emmeans(fit, "recipe").pairs().contrast.tolist() == ["C - A", "C - B", "A - B"]
+
+
+def test_numbers_that_are_coded_as_categories_have_levels():
+    frame = interlace.load_dataset("cake")
+    formula = "angle ~ recipe * C(temp) + (1 | replicate)"
+    number = frame["temp"].str[1:].astype(int)
+    coded, text = (
+        emmeans(quiet_fit(formula, data), "temp", by="recipe") for data in (frame.assign(temp=number), frame)
+    )
+    assert coded.frame["temp"].iloc[:6].tolist() == [175, 185, 195, 205, 215, 225]
+    assert_allclose(coded.frame.iloc[:, 2:], text.frame.iloc[:, 2:], rtol=1e-6)
 
 
 def test_wrong_arguments_are_refused_with_what_there_is(unequal):

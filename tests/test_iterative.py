@@ -1,4 +1,4 @@
-"""The iterative deviance against the oracle.
+"""The iterative deviance against the oracle, of factors with levels that have no data.
 
 Random signs z estimate a trace from z'fz. The columns of sqrt(q) I do it exactly, so that everything that is not
 chance is tested to rounding; what is chance, by its spread over many sets of probes.
@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 
 from interlace_jax import compute, covariance, iterative, sparse_products
 
+EMPTY = 2  # levels without data
 KINDS = ["crossed_slopes", "weighted_three", "all_iterated"]  # the second has a small third factor
 
 
@@ -62,7 +63,7 @@ def evaluate(theta, m, probes, reml, sigma):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_chance_deviance_and_gradient_are_the_oracles(kind):
     problem = problem_of(kind)
-    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    m, theta = arrays.sparse(problem, EMPTY), oracle.random_theta(problem, 3)
     for reml in (True, False):
         value, gradient, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 0.0)
         _, joint, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), reml, 1.7)
@@ -85,19 +86,20 @@ def after(t, m, probes, eliminated):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_chance_modes_and_their_covariances_are_the_oracles(kind):
     problem = problem_of(kind)
-    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    m, theta = arrays.sparse(problem, EMPTY), oracle.random_theta(problem, 3)
     first = m.layout.blocks[0]
     probes = exact_probes(m.q), exact_probes(first.k * first.levels)
     b, (S, _) = compute.run(after, compute.run(conditioned, theta, m), m, *probes)
     for found, expected in zip(b, oracle.modes(problem, theta), strict=True):
-        assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+        assert_allclose(found[:-EMPTY], expected, rtol=1e-7, atol=1e-9)
+        assert_allclose(found[-EMPTY:], 0, atol=1e-9)
     for found, expected in zip(S, oracle.mode_covs(problem, theta, 1.0), strict=True):
-        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert_allclose(found[:-EMPTY], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_spread_over_sets_of_probes_is_the_reported_noise():
     problem = problem_of("crossed_slopes")
-    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    m, theta = arrays.sparse(problem, EMPTY), oracle.random_theta(problem, 3)
     sets = [compute.run(evaluate, theta, m, random_probes(m.q, m.q, seed), True, 0.0) for seed in range(100)]
     values, gradients = np.array([s[0] for s in sets]), np.array([s[1] for s in sets])
     # 100 sets tell a variance to 14%, and a mean to a tenth of the standard deviation.
@@ -110,19 +112,20 @@ def test_the_spread_over_sets_of_probes_is_the_reported_noise():
 
 def test_the_errors_of_conditional_variances_are_those_of_the_probes():
     problem = problem_of("crossed_slopes")
-    m, theta = arrays.sparse(problem), oracle.random_theta(problem, 3)
+    m, theta = arrays.sparse(problem, EMPTY), oracle.random_theta(problem, 3)
     first = m.layout.blocks[0]
     probes = (random_probes(rows, rows, 5) for rows in (m.q, first.k * first.levels))
     _, (S, errors) = compute.run(after, compute.run(conditioned, theta, m), m, *probes)
     expected = oracle.mode_covs(problem, theta, 1.0)
-    z = np.concatenate([(np.einsum("mkk->mk", a - b) / e).ravel() for a, b, e in zip(S, expected, errors, strict=True)])
+    off = [np.einsum("mkk->mk", a[:-EMPTY] - b) / e[:-EMPTY] for a, b, e in zip(S, expected, errors, strict=True)]
+    z = np.concatenate([o.ravel() for o in off])
     assert 0.5 < np.sqrt(np.mean(z**2)) < 1.5
     assert np.abs(z).max() < 5
 
 
 def test_the_deviance_has_the_gradient_as_its_derivative():
     problem = oracle.random_design(0, "crossed")
-    m = arrays.sparse(problem)
+    m = arrays.sparse(problem, EMPTY)
     t, probes = np.array([0.7, 0.4]), exact_probes(m.q)
 
     @arrays.quick_jit
@@ -139,7 +142,7 @@ def test_the_deviance_has_the_gradient_as_its_derivative():
 
 def test_a_factor_without_variance_costs_nothing():
     problem = problem_of("crossed_slopes")
-    m, theta = arrays.sparse(problem), np.zeros(problem.d)
+    m, theta = arrays.sparse(problem, EMPTY), np.zeros(problem.d)
     value, gradient, *_ = compute.run(evaluate, theta, m, exact_probes(m.q), False, 0.0)
     assert_allclose(value, oracle.deviance(problem, theta, False), rtol=1e-12)
     assert_allclose(gradient, 0, atol=1e-9)

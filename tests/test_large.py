@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
-from interlace_jax import large
+from interlace_jax import chunks, large, sparse_products, structure
 
 SLOPES = "y ~ x + (1 + x | g) + (1 | h)"
 INTERCEPTS = "y ~ x + (1 | g) + (1 | h)"
@@ -108,10 +108,58 @@ def test_everything_made_of_the_estimates_works():
     assert "Iterative" not in str(exact.summary())
 
 
+def test_a_check_needs_no_matrix():
+    exact, found = (interlace.check(fit, nsim=20).table.set_index("check") for fit in both(SLOPES))
+    assert found["verdict"].equals(exact["verdict"])
+    # Modes are within a hundredth of their standard deviation, and so are residuals.
+    assert_allclose(found.drop("optimum")["statistic"], exact.drop("optimum")["statistic"], rtol=0.01)
+
+
+def test_rows_are_augmented_by_all_that_needs_no_leverage(monkeypatch):
+    monkeypatch.setattr("interlace_jax.influence.LARGEST", 0)  # normalized residuals take long
+    exact, found = both(SLOPES)
+    table, expected = found.augment(None), exact.augment(None)
+    lost = set(expected) - set(table)
+    assert lost == {".resid_standardized", ".leverage_fixed", ".leverage_random", ".leverage_overall"}
+    assert_allclose(table, expected[list(table)], atol=0.01)
+    with pytest.raises(ValueError, match=r"influence=None\) needs the dense core"):
+        found.augment()
+
+
 def test_the_same_data_give_the_same_numbers():
     first, again = both(SLOPES)[1], interlace.fit(SLOPES, frame(), weights="w", core="iterative")
     assert first.deviance == again.deviance
     assert_allclose(again.theta, first.theta, rtol=0)
+
+
+def crossed(rows, groups):
+    rng = np.random.default_rng(rows)
+    g, h = rng.integers(0, groups, rows), rng.integers(0, 60, rows)
+    y = rng.normal(size=groups)[g] + rng.normal(size=60)[h] + rng.normal(size=rows)
+    return pd.DataFrame(dict(g=g, h=h, x=rng.normal(size=rows), w=rng.uniform(0.5, 2.0, rows), y=y))
+
+
+def test_data_of_similar_size_share_their_programs():
+    programs = large._begin, large._evaluate, large._judge, large._describe, chunks._compressed, chunks._products
+    interlace.fit(INTERCEPTS, crossed(3000, 200), weights="w", core="iterative", df_method="normal")
+    before = [program._cache_size() for program in programs]
+    for rows, groups in ((2950, 202), (2970, 197)):
+        interlace.fit(INTERCEPTS, crossed(rows, groups), weights="w", core="iterative", df_method="normal")
+    assert [program._cache_size() for program in programs] == before
+
+
+def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
+    data = crossed(3060, 197)
+    rounded, exact = (interlace.compile(INTERCEPTS, data, weights="w", core="iterative") for _ in range(2))
+    a = rounded.core.products
+    monkeypatch.setattr(structure, "bucket", int)
+    monkeypatch.setattr(sparse_products, "bucket", int)
+    b = exact.core.products
+    assert a.G[0].shape == (1, 1, 208) and b.G[0].shape == (1, 1, 197)
+    assert len(a.cells[0][1].owner) > len(b.cells[0][1].owner)
+    # The same sums of the same numbers, and zeros, to rounding.
+    assert_allclose(rounded.theta0, exact.theta0, rtol=1e-12)
+    assert_allclose(rounded.deviance(np.array([0.9, 1.1])), exact.deviance(np.array([0.9, 1.1])), rtol=1e-12)
 
 
 def test_a_model_of_another_response_keeps_the_core():
@@ -164,6 +212,11 @@ def test_a_variance_of_zero_is_found_as_exactly_zero():
 def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
     with pytest.raises(ValueError, match='needs the dense core.*core="dense"'):
         ask(both(SLOPES)[1])
+
+
+def test_a_profile_that_is_refused_is_named():
+    with pytest.raises(ValueError, match="^a profile needs the dense core"):
+        both(SLOPES)[1].profile("x")
 
 
 def test_a_model_without_fixed_effects_is_fitted():

@@ -364,6 +364,15 @@ def test_one_group_rebuilt_is_the_fit_of_its_rows():
     _same(_by_gene(), "gene2", fit)
 
 
+def test_groups_may_be_tuples():
+    frame = _genes().copy()
+    frame["gene"] = [(name[:4], name[4:]) for name in frame["gene"]]
+    many = interlace.fit_many("y ~ x + (1 | g)", frame, by="gene")
+    assert many.fe_params.index.name == "gene"
+    assert many.llf[[("gene", "2")]].item() == _by_gene().llf["gene2"]
+    assert many["gene", "2"].nobs == 64
+
+
 def test_groups_with_different_columns_share_a_table():
     frame = _genes()[lambda d: d["gene"].isin(["gene0", "gene2"])].copy()
     frame["kind"] = np.where(frame["gene"] == "gene0", "a", np.resize(["a", "b", "c"], len(frame)))
@@ -389,6 +398,7 @@ def test_groups_with_nested_levels_are_fits_of_their_rows():
         ("~ x + (1 | g)", dict(responses=np.ones((70, 2))), "70 rows, but the data have 72"),
         ("~ x + (1 | g)", dict(responses=["x", "nowhere"]), "'nowhere'"),
         ("x ~ w + (1 | g)", dict(by="gene"), "by='gene' is not a column"),
+        ("x ~ w + (1 | g)", dict(by="none"), "by='none' has no value in any row of the data"),
         ("x ~ w + (1 | g)", dict(by="h", weights=np.ones(72)), "weights must be the name of a column"),
         ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), method="reml"), "'REML' or 'ML'"),
         ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), df_method="kenward-roger"), "'satterthwaite' or 'normal'"),
@@ -397,7 +407,7 @@ def test_groups_with_nested_levels_are_fits_of_their_rows():
 )
 def test_input_that_determines_no_model_is_refused(formula, arguments, message):
     with pytest.raises(ValueError, match=message):
-        interlace.fit_many(formula, _design_frame(), **arguments)
+        interlace.fit_many(formula, _design_frame().assign(none=np.nan), **arguments)
 
 
 def test_responses_that_are_no_matrix_are_refused():

@@ -113,6 +113,11 @@ def test_update_keeps_weights_and_offset_unless_told_otherwise():
     assert model.update(". ~ . - x").design.columns == ("Intercept",)
 
 
+def test_an_empty_left_side_keeps_the_response(model):
+    updated = model.update("~ . - Days")
+    assert (updated.design.response, updated.design.columns) == ("Reaction", ("Intercept",))
+
+
 @pytest.mark.parametrize("text", [". ~ . + I(Days / 2. > 1.)", ". ~ . + np.sqrt(Days)"])
 def test_only_dots_that_stand_alone_are_filled(model, text):
     updated = model.update(text)

@@ -310,3 +310,27 @@ def test_a_missing_plotnine_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "interlace_jax.plot")
     with pytest.raises(ImportError, match=r"pip install 'interlace_jax\[plot\]'"):
         importlib.import_module("interlace_jax.plot")
+
+
+OF_FITS = ["caterpillar", "shrinkage", "fitted_lines", "residuals", "qq", "profile", "density", "variance_components"]
+
+
+@pytest.mark.parametrize("name", OF_FITS)
+def test_plots_of_a_fit_say_so_of_anything_else(name):
+    for given in (many(), fitted(SLEEP).model, fitted(SLEEP).model.data):
+        with pytest.raises(TypeError, match=r"takes a fit, as interlace_jax.fit\(...\) gives it, not"):
+            getattr(plot, name)(given)
+
+
+@pytest.mark.parametrize(
+    ("draw", "source"),
+    [
+        (plot.influence, r"fit.influence\(...\)"),
+        (plot.emmeans, r"interlace_jax.emmeans\(fit, ...\)"),
+        (plot.heatmap, r"interlace_jax.fit_many\(...\)"),
+        (lambda fit: plot.volcano(fit, "Days"), r"interlace_jax.fit_many\(...\)"),
+    ],
+)
+def test_plots_of_something_made_from_a_fit_say_how_it_is_made(draw, source):
+    with pytest.raises(TypeError, match=f"{source} gives .*, not Fit"):
+        draw(fitted(SLEEP))

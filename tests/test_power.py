@@ -203,7 +203,10 @@ def test_levels_inside_a_copied_level_are_new():
     ("arguments", "message"),
     [
         (dict(coefficient="conditionb"), "no coefficient 'conditionb'"),
-        (dict(coefficient=CONDITION, n_levels={"people": 10}), "'people', which is no grouping factor"),
+        (
+            dict(coefficient=CONDITION, n_levels={"people": 10}),
+            "no grouping factor 'people'; there are 'subject', 'item'",
+        ),
         (dict(coefficient=CONDITION, n_levels={"subject": [1, 10]}), "whole numbers above 1"),
         (dict(coefficient=CONDITION, n_levels={"subject": 12.5}), "whole numbers above 1"),
         (dict(coefficient=CONDITION, df_method="kenward-roger"), "'satterthwaite' or 'normal'"),

@@ -11,6 +11,7 @@ from pandas.testing import assert_frame_equal
 from scipy import stats
 
 import interlace_jax as interlace
+from interlace_jax.terms import variables
 
 
 @cache
@@ -78,6 +79,8 @@ def test_every_case_replicate_is_the_fit_of_its_groups():
         assert_allclose(-2 * boot.many.llf[i], one.deviance, rtol=0, atol=1e-8)
         assert_allclose(boot.estimates.loc[i], one.parameters, rtol=1e-4)
         assert_allclose(boot.many[i].deviance, one.deviance, rtol=0, atol=1e-8)
+        design = boot.many[i].model.design
+        assert_array_equal(variables(design, frame)["Days"], design.X[:, 1])
     assert boot.bse["Days"] == pytest.approx(fit.fe_bse["Days"], rel=0.3)
 
 

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 from fits import quiet_fit
 from numpy.testing import assert_allclose
-from pandas.testing import assert_index_equal
+from pandas.testing import assert_frame_equal, assert_index_equal
 
 import interlace_jax as interlace
-from interlace_jax import chunks, scanning
+from interlace_jax import chunks, plot_data, scanning
 
 dataset = pytest.importorskip("pyarrow.dataset")
 
@@ -105,6 +105,36 @@ def test_mistakes_get_the_sentences_that_frames_get(file, tmp_path):
     refuses(tmp_path / "none.parquet", "rt ~ condition + (1 | item)", ["none.parquet"])
     with pytest.raises(TypeError, match="data frame"):
         interlace.fit_many("~ condition + (1 | item)", file, responses=["rt"])
-    fit = quiet_fit("rt ~ condition + (1 | item)", file)
-    with pytest.raises(ValueError, match="batches"):
-        fit.anova()
+
+
+@pytest.fixture(scope="module")
+def both(words, file):
+    """A fit of the frame, and that of the file."""
+    return [quiet_fit("rt ~ condition * w + (1 | item)", data) for data in (words, file)]
+
+
+def test_groups_of_a_file_can_be_drawn(both):
+    whole, read = (fit.bootstrap(3, seed=1, kind="cases").estimates for fit in both)
+    assert_allclose(read, whole, rtol=1e-6)
+
+
+def test_a_file_is_checked_like_its_frame(both):
+    whole, read = (interlace.check(fit, nsim=20) for fit in both)
+    columns = ["check", "verdict", "statistic", "p", "advice"]  # rows left out have no number in a file
+    assert_frame_equal(read.table[columns], whole.table[columns], rtol=1e-6, atol=1e-6)
+    assert_frame_equal(read.collinearity, whole.collinearity)
+
+
+def test_what_needs_the_rows_says_that_those_of_a_file_are_not_kept(both):
+    fit, rows = both[1], np.arange(600)
+    asked = [
+        lambda: fit.anova(),
+        lambda: interlace.emmeans(fit, "condition"),
+        lambda: fit.augment(),
+        lambda: fit.cross_val(by="day"),
+        lambda: fit.cross_val(cv=[(rows[:300], rows[300:])]),
+        lambda: plot_data.used_data(fit),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueError, match="rows of a file .* are not kept.*fit a data frame"):
+            ask()

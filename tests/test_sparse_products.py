@@ -9,7 +9,7 @@ import oracle
 import pytest
 from numpy.testing import assert_allclose
 
-from interlace_jax import compute, sparse_products
+from interlace_jax import compute, sparse_products, structure
 
 KINDS = ["crossed", "crossed_slopes", "weighted_three"]
 
@@ -113,6 +113,14 @@ def test_a_level_with_many_cells_has_several_chunks_and_empty_places_point_past_
         assert np.all(np.diff(cells.owner) >= 0)
         assert np.count_nonzero(cells.level < m.layout.blocks[h].levels) == len(problem_of("crossed").y)
         assert cells.level.max() <= m.layout.blocks[h].levels
+
+
+def test_the_number_of_chunks_is_one_that_similar_data_share():
+    m = arrays.sparse(oracle.random_design(0, "crossed"))
+    for g, h in pairs(m):
+        chunks = len(m.cells[g][h].owner)
+        assert chunks == structure.bucket(chunks)
+        assert m.cells[g][h].owner.max() < m.layout.blocks[g].levels
 
 
 def _vjp(function):
