@@ -60,8 +60,8 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
 
     Where a fit is by the iterative core, `Chisq noise` is the standard error of the statistic because of random probes,
     of which the p-values know nothing; a statistic that is not several times as large decides nothing. Where both fits
-    had the same probes it is found from differences by probe, and hardly there for fixed effects. (`optimum.noise` is
-    that of one deviance, AIC or BIC.)
+    had the same probes it is found from the differences of these few, roughly, and hardly there for fixed effects.
+    (`optimum.noise` is that of one deviance, AIC or BIC.)
 
     Raises ValueError for models that are not nested or were fitted to different data.
     """
