@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
 
 import interlace_jax as interlace  # noqa: E402
+from interlace_jax import large as core  # noqa: E402
 from interlace_jax.covariance import to_conditioned  # noqa: E402
 
 FORMULA = "rating ~ 1 + (1 | user) + (1 | movie)"
@@ -182,6 +183,7 @@ def accuracy(seeds: int) -> dict[str, object]:
     cases = []
     for seed in range(seeds):
         frame = with_slopes(ratings(2000, 800, 60_000, seed), seed)
+        core.SEED = seed  # or all seeds would have the same probes, and much of their noise in common
         jax.clear_caches()  # every seed has programs of its own, and the system lends memory in so many pieces
         method = ("REML", "ML")[seed % 2]  # whose noise is the same: one is enough
         for name, formula in MODELS.items():
@@ -200,7 +202,7 @@ def accuracy(seeds: int) -> dict[str, object]:
 def compared(frame: pd.DataFrame, formula: str, method: str) -> dict[str, object]:
     """How far the iterative fit is from the exact one."""
     arguments = dict(method=method, weights="weight", df_method="normal")
-    exact, found = (interlace.fit(formula, frame, core=core, **arguments) for core in ("dense", "iterative"))
+    exact, found = (interlace.fit(formula, frame, core=name, **arguments) for name in ("dense", "iterative"))
     se = exact.delta(lambda p: p.theta)["se"].to_numpy()
     return {
         "theta": float(np.max(np.abs(found.theta - exact.theta) / se)),
@@ -214,12 +216,12 @@ def compared(frame: pd.DataFrame, formula: str, method: str) -> dict[str, object
 
 def gradient_errors(exact: interlace.Fit, found: interlace.Fit) -> np.ndarray:
     """By parameter of theta, at the estimate of the iterative core: its gradient less the exact one over its noise."""
-    core, e, reml = found.model.core, found.estimate, found.method == "REML"
+    m, e, reml = found.model.core.products, found.estimate, found.method == "REML"
     with jax.enable_x64(True):
         at = jnp.asarray(e.theta)
-        J = np.asarray(jax.jacobian(lambda theta: to_conditioned(theta, core.products.layout, core.products.A))(at))
+        J = np.asarray(jax.jacobian(lambda theta: to_conditioned(theta, m.layout, m.A))(at))
         true = np.asarray(jax.grad(lambda theta: exact.model.deviance(theta, reml))(at))
-    evaluation = core.evaluate(e.t, e, reml)
+    evaluation = found.model.core.evaluate(e.t, e, reml)
     noise = np.std(J.T @ evaluation.slopes, 1, ddof=1) / np.sqrt(e.probes)
     free = noise > 1e-6 * noise.max()  # a variance of 0 has derivative 0
     return ((J.T @ evaluation.gradient - true) / np.where(free, noise, 1.0))[free]

@@ -59,8 +59,9 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     no variance is tested. `attrs["models"]` has the formulas.
 
     Where a fit is by the iterative core, `Chisq noise` is the standard error of the statistic because of random probes,
-    which the p-values do not know of. It is small where both fits had the same probes (see `optimum.noise` for what a
-    single deviance, AIC or BIC is uncertain by); a statistic that is not several times as large decides nothing.
+    of which the p-values know nothing; a statistic that is not several times as large decides nothing. Where both fits
+    had the same probes it is found from the differences of these few, roughly, and hardly there for fixed effects.
+    (`optimum.noise` is that of one deviance, AIC or BIC.)
 
     Raises ValueError for models that are not nested or were fitted to different data.
     """

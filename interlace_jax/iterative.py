@@ -152,6 +152,7 @@ class Solved(NamedTuple):
     probes: jax.Array  # (q, T + r) P z and Q
     solved: jax.Array  # (q, T + r) (I - C)^-1 of them
     logs: jax.Array  # (T + r,) z' f(C) z of them
+    squares: jax.Array  # (T + r,) z' f(C)^2 z of them
     fixed: jax.Array  # (q, c + 1) (I - C)^-1 U Z'[Z_core X y]
     logdet: jax.Array  # () log|M| without the core
     S: jax.Array  # (c + 1, c + 1) what is left of [Z_core X y]'[Z_core X y]
@@ -181,11 +182,17 @@ def solve(f: Factored, m: Products, probes) -> Solved:
     tol = jnp.where(jnp.arange(count + right.shape[1]) < count, ROUGH, 1.0)
     run = krylov.advance(remove, krylov.begin(jnp.concatenate([Z, right], 1), MEMORY), tol, MEMORY)
     random, exact = krylov.columns(run, slice(count)), krylov.columns(run, slice(count, None))
-    logs = krylov.quadrature(lambda x: jnp.log(jnp.maximum(x, 1e-30)) + 1.0 - x, random)
+    logs, squares = krylov.quadrature(_with_square, random).T
     exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
     S = whole - right.T @ exact.X
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
-    return Solved(Z, random.X, logs, exact.X, logdet, 0.5 * (S + S.T))
+    return Solved(Z, random.X, logs, squares, exact.X, logdet, 0.5 * (S + S.T))
+
+
+def _with_square(x):
+    """Of eigenvalues x of I - C: f(C) and f(C)^2."""
+    f = jnp.log(jnp.maximum(x, 1e-30)) + 1.0 - x
+    return jnp.stack([f, f**2])
 
 
 def condense(t, m: Products, logdet, S) -> Reduced:
@@ -205,6 +212,7 @@ class Evaluation(NamedTuple):
     gradient: jax.Array  # (d,) of it, or of the joint deviance at the sigma given
     r2: jax.Array  # () penalised residual sum of squares
     reduced: Reduced
+    noise: jax.Array  # () standard error of the deviance
     by_probe: jax.Array  # (T,) what the log-determinant, which is their mean and more, is by every probe
     slopes: jax.Array  # (d, T) the same of the gradient
 
@@ -224,7 +232,18 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
     slope = _slope(f, m, s, 0.5 * (weights + weights.T))
     slopes = lax.map(lambda along: slope(moved(along)), jnp.eye(t.shape[0], dtype=t.dtype))
     gradient = of_core + jnp.mean(slopes[:, :T], 1) + jnp.sum(slopes[:, T:], 1)
-    return Evaluation(profiled.deviance - m.log_weights, gradient, profiled.r2, reduced, s.logs[:T], slopes[:, :T])
+    value, by_probe = profiled.deviance - m.log_weights, s.logs[:T]
+    noise = _standard_error(by_probe, s.squares[:T], jnp.mean(jnp.sum(probes**2, 0)))
+    return Evaluation(value, gradient, profiled.r2, reduced, noise, by_probe, slopes[:, :T])
+
+
+def _standard_error(forms, squares, q):
+    """Of the mean of forms z'Az (T,) of random signs z (q,), from squares z'A^2z (T,).
+
+    Their variance is 2 (|A|^2 - sum A_ii^2), |A|^2 = E z'A^2z, of which at least tr(A)^2 / q is taken away: eight
+    probes know this to a few per cent, and so they do not know their own spread.
+    """
+    return jnp.sqrt(2.0 * jnp.maximum(jnp.mean(squares) - jnp.mean(forms) ** 2 / q, 0.0) / forms.shape[0])
 
 
 def _slope(f, m, s, weights):

@@ -67,7 +67,7 @@ def _step(product, run):
 
 
 def quadrature(f, run: Run):
-    """Z' f(N) z of every right-hand side z of a run: (c,). f(1) must be 0."""
+    """Z' f(N) z of every right-hand side z of a run: (c,), or (c, i) where f returns (i, nodes). f(1) must be 0."""
     alpha, beta = run.alpha, run.beta
     made = alpha > 0
     inverse = jnp.where(made, 1.0 / jnp.where(made, alpha, 1.0), 0.0)
@@ -78,7 +78,7 @@ def quadrature(f, run: Run):
 
     def one(diagonal, off, size):
         nodes, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-        return size * jnp.sum(vectors[0] ** 2 * f(nodes))
+        return size * f(nodes) @ vectors[0] ** 2
 
     # One by one: in a batch, LAPACK's threads wait for those of other CPU devices, and these for them.
     return lax.map(lambda of_one: one(*of_one), (diagonal.T, off.T, run.first))

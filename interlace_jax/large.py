@@ -74,16 +74,13 @@ class NoisyEstimate(Estimate):
     "Expected rise of the deviance above its minimum because the probes move theta."
     by_probe: np.ndarray
     "(T,) the part of the deviance that is estimated, by every probe."
+    noise: float
+    "Standard error of the deviance."
 
     @property
     def probes(self):
         """Number of probes."""
         return len(self.by_probe)
-
-    @property
-    def noise(self):
-        """Standard error of the deviance."""
-        return standard_error(self.by_probe)
 
     @property
     def converged(self):
@@ -152,8 +149,7 @@ class Iterative:
             state = search.minimise(_afresh(state), COARSE)
             excess = 0.5 * float(np.sum(state.H * np.cov(search.at.slopes))) / count
             steps += int(state.steps)
-            noise = standard_error(search.at.by_probe)
-            needed = _probes_for(count * max((noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
+            needed = _probes_for(count * max((search.at.noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
         fine = max(FINE, 0.1 * excess)
         state, more = search.finish(state._replace(status=np.int32(optimize.RUNNING)), fine)
         return search.describe(state, steps + more, excess)
@@ -280,26 +276,21 @@ class Search:
         status = np.int32(optimize.CONVERGED) if decrease < COARSE else state.status
         made = run(_describe, state.x, self.at.reduced, self.products, self.reml, gradient, decrease, steps, status)
         known = {f.name: getattr(made, f.name) for f in fields(made)}
-        return NoisyEstimate(**known, excess=excess, by_probe=self.at.by_probe)
+        return NoisyEstimate(**known, excess=excess, noise=float(self.at.noise), by_probe=self.at.by_probe)
 
 
 def noise_of_difference(a: Fit, b: Fit) -> float:
     """Standard error of the difference of two deviances, which random probes make uncertain.
 
-    From the differences probe by probe where both fits had the same probes, as they have where the factors that vary
-    have as many effects in all: then most of the noise cancels.
+    From the differences by probe where both fits had the same probes, as they have where what iterations work on has
+    the same size: much of the noise cancels.
     """
     mine, theirs = a.estimate, b.estimate
     if mine.noise and theirs.noise:
         drawn = [f.model.core.probes(f.estimate.probes) for f in (a, b)]
         if np.array_equal(*drawn):
-            return standard_error(mine.by_probe - theirs.by_probe)
+            return float(np.std(mine.by_probe - theirs.by_probe, ddof=1) / np.sqrt(mine.probes))
     return float(np.hypot(mine.noise, theirs.noise))
-
-
-def standard_error(samples: np.ndarray) -> float:
-    """Of the mean of samples (T,)."""
-    return float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
 
 
 def _probes_for(wanted: float) -> int:

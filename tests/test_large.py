@@ -70,6 +70,20 @@ def test_fixed_effects_are_those_of_the_dense_core(formula, method):
     assert_allclose(found.fe_df, exact.fe_df, rtol=1e-2)
 
 
+def test_a_likelihood_ratio_test_says_what_probes_make_uncertain():
+    small, big = both(INTERCEPTS), both(SLOPES)
+    exact, found, mixed = (interlace.anova(small[i], big[j], refit=False) for i, j in ((0, 0), (1, 1), (0, 1)))
+    noise = found["Chisq noise"].iloc[1]
+    assert abs(found["Chisq"].iloc[1] - exact["Chisq"].iloc[1]) < 3 * noise
+    assert_allclose(mixed["Chisq noise"].iloc[1], big[1].optimum.noise)
+    assert "Chisq noise" not in exact
+
+
+def test_what_the_same_probes_do_to_two_fits_cancels():
+    reml, ml = both(SLOPES)[1], both(SLOPES, "ML")[1]
+    assert 0 < large.noise_of_difference(reml, ml) < 0.1 * reml.optimum.noise
+
+
 def test_random_effects_and_their_standard_deviations_are_those_of_the_dense_core():
     exact, found = both(SLOPES)
     for name, expected in exact.random_effects.items():
