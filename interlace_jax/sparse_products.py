@@ -204,10 +204,21 @@ def _product(cells, V, levels):
     V = _with_empty_level(V, 1)
     places = range(cells.level.shape[1])
     if not cells.value.ndim:
-        return _by_owner(cells.value * sum(V[:, cells.level[:, c]] for c in places), cells.owner, levels)
-    pairs = itertools.product(places, range(V.shape[0]))
-    met = sum(cells.value[:, j, :, c, None] * V[j][cells.level[:, c]][None] for c, j in pairs)
-    return _by_owner(met, cells.owner, levels)
+        return _by_owner(cells.value * sum(_at(V, cells.level[:, c]) for c in places), cells.owner, levels)
+
+    def row(i):
+        """Of every block; each gathers for itself: a gather that two sums share would be written to memory."""
+        i, level, U = lax.optimization_barrier((i, cells.level, V))
+        pairs = itertools.product(places, range(V.shape[0]))
+        met = sum(cells.value[i, j, :, c, None] * _at(U[j : j + 1], level[:, c])[0] for c, j in pairs)
+        return _by_owner(met[None], cells.owner, levels)[0]
+
+    return lax.map(row, jnp.arange(cells.value.shape[0]))
+
+
+def _at(V, levels):
+    """V (k, m, c) at some levels. They exist: nothing has to be checked."""
+    return V.at[:, levels].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def congruence(m: Products, g: int, h: int, W):
