@@ -70,7 +70,7 @@ def _local_devices() -> list[jax.Device]:
 
 @functools.cache
 def in_order() -> dict[str, str]:
-    """Compiler options by which a processor runs the calls of a program one after another; none if JAX knows of none."""
+    """Compiler options by which a processor runs the calls of a program one by one; none where JAX knows of none."""
     options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     try:
         jax.jit(lambda: 0.0, compiler_options=options).lower().compile()
