@@ -162,7 +162,7 @@ def growth(races: list[dict[str, object]]) -> dict[str, dict[str, float]]:
     figures = {
         "fit s": [r["seconds"] for r in ours],
         "s an evaluation": [r["seconds"] / r["steps"] for r in ours],
-        "peak GB above the data": [r["peak_gb"] - r["before_gb"] for r in ours],
+        "peak GB": [r["peak_gb"] for r in ours],
         "noise": [r["noise"] for r in ours],
     }
     return {

@@ -68,7 +68,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
 
 
 def stored() -> str:
-    return "\n".join(markdown(json.loads(path.read_text())) for path in sorted((HERE / "results").glob("*.json")))
+    found = (json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json")))
+    return "\n".join(markdown(result) for result in found if "ratios" in result)
 
 
 def main() -> None:
