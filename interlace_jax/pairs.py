@@ -67,15 +67,23 @@ def _count_up(sizes):
 
 def _chunks(owners, sizes, items, fills, width, rounded) -> Chunks:
     """Items in the order of their owners, of whom each has so many, padded to whole chunks and a rounded number."""
-    chunks = -(-sizes // width)
-    total = rounded(int(chunks.sum()))
-    slots = np.repeat((np.cumsum(chunks) - chunks) * width, sizes) + _count_up(sizes)
-    owner = np.zeros(total, np.int32)
-    owner[: chunks.sum()] = np.repeat(owners, chunks)
-    spread = [np.full(total * width, fill, np.int32) for fill in fills]
+    group, filled = chunked(sizes, width, rounded)
+    spread = [np.full(filled.shape, fill, np.int32) for fill in fills]
     for array, values in zip(spread, items, strict=True):
-        array[slots] = values
-    return Chunks(owner, tuple(np.ascontiguousarray(array.reshape(total, width).T) for array in spread))
+        array[filled] = values
+    return Chunks(owners[group], tuple(np.ascontiguousarray(array.T) for array in spread))
+
+
+def chunked(sizes, width, rounded):
+    """Groups of so many items in chunks: the group of every chunk (c,), and which places have an item (c, width).
+
+    Items follow group by group. rounded: of the number of chunks; those it adds are empty, and the last group's.
+    """
+    chunks = -(-sizes // width)
+    total = int(chunks.sum())
+    chunks[-1:] += rounded(total) - total
+    group = np.repeat(np.arange(len(sizes), dtype=np.int32), chunks)
+    return group, np.arange(width) < (sizes[group] - width * _count_up(chunks))[:, None]
 
 
 def subtract_products(core, U, V, column, pairs: Pairs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import hashlib
 import warnings
@@ -147,7 +148,7 @@ class Responses:
         return str(formula), frame.with_columns(y).to_native()
 
 
-class Designs:
+class Designs(abc.ABC):
     """Models with a design each; those of similar size and structure share their programs."""
 
     start = None  # every model has its own moment estimates
@@ -177,9 +178,9 @@ class Designs:
             raise ValueError(f"none of the {len(labels)} models can be fitted; the first: {self.failures[0].reason}")
         self.design = max(sound, key=lambda d: len(d.columns))
 
+    @abc.abstractmethod
     def make(self, place: int) -> Design:
         """The design of one model, or a ValueError that says why there is none."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.parts)

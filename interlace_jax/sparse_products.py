@@ -25,6 +25,7 @@ from jax.custom_derivatives import linear_call
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .crossproducts import Moments
+from .pairs import chunked
 from .structure import STATIC, Block, Layout, Plan, bucket
 
 FEW = 64  # columns of small factors that are solved for exactly
@@ -169,12 +170,7 @@ def _cells(key, value, shape, mesh):
     owners, others = shape
     degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
     width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
-    chunks = -(-degree // width)
-    total = int(chunks.sum())
-    chunks[-1] += bucket(-(-total // mesh.size)) * mesh.size - total  # empty ones
-    owner = np.repeat(np.arange(owners, dtype=np.int32), chunks)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
-    filled = np.arange(width) < (degree[owner] - width * place)[:, None]
+    owner, filled = chunked(degree, width, lambda total: bucket(-(-total // mesh.size)) * mesh.size)
     level = np.full(filled.shape, others, np.int32)
     level[filled] = key & 0xFFFFFFFF
     if value.ndim:
