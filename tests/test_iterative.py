@@ -53,11 +53,11 @@ def conditioned(theta, m):
 
 @arrays.quick_jit
 def evaluate(theta, m, probes, reml, sigma):
-    """The profiled deviance, or the joint one at a sigma > 0; its gradient in lme4's theta, noise, and slopes."""
+    """The profiled deviance, or the joint one at a sigma > 0; its gradient in lme4's theta, and the noise of both."""
     t, pull = jax.vjp(lambda theta: covariance.to_conditioned(theta, m.layout, m.A), theta)
     found = iterative.evaluate(t, m, probes, reml, sigma)
-    slopes = jax.vmap(lambda slope: pull(slope)[0])(found.slopes.T)
-    return found.deviance, pull(found.gradient)[0], found.noise, slopes
+    spread = jax.vmap(lambda row: pull(row)[0])(jax.vmap(lambda row: pull(row)[0])(found.spread).T)
+    return found.deviance, pull(found.gradient)[0], found.noise, spread
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +104,8 @@ def test_the_spread_over_sets_of_probes_is_the_reported_noise():
     values, gradients = np.array([s[0] for s in sets]), np.array([s[1] for s in sets])
     # 100 sets tell a variance to 14%, and a mean to a tenth of the standard deviation.
     assert_allclose(values.var(), np.mean([s[2] ** 2 for s in sets]), rtol=0.5)
-    assert_allclose(gradients.var(0), np.mean([s[3].var(0, ddof=1) for s in sets], 0) / m.q, rtol=0.5)
+    scale = np.outer(gradients.std(0), gradients.std(0))
+    assert_allclose(np.mean([s[3] for s in sets], 0) / scale, np.cov(gradients.T) / scale, atol=0.5)
     exact = compute.run(evaluate, theta, m, exact_probes(m.q), True, 0.0)
     assert abs(values.mean() - exact[0]) < 4 * values.std() / 10
     assert np.all(np.abs(gradients.mean(0) - exact[1]) < 4 * gradients.std(0) / 10)
