@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import sequential_vmap
 
 from . import krylov
 from .covariance import conditioned_factors
@@ -39,6 +40,7 @@ POWERS = 2  # subspace iterations that improve the deflated directions
 ROUGH, TIGHT = 1e-5, 1e-9  # relative residuals: of probes, whose own noise is larger, and of what must be exact
 MEMORY = 64  # nodes of a quadrature at most
 MOST = 2000  # steps of conjugate gradients at most
+STEP = 1e-3  # of central differences, relative to theta
 
 
 class Factored(NamedTuple):
@@ -296,8 +298,8 @@ def _slope(f, m, s, weights):
 
     def moved(d, form, pair):
         found = -form(d.W, *pair(e))
-        for dU, dE, *parts in zip(d.U, d.E, _split(V, m), B, met, strict=True):
-            v, b, r = map(pair, parts)
+        for dU, dE, *three in zip(d.U, d.E, _split(V, m), B, met, strict=True):
+            v, b, r = map(pair, three)
             found = found + form(dE, *b) - form(dU, v[0], r[1]) - form(dU, v[1], r[0]).T
         return found
 
@@ -316,14 +318,35 @@ def _form(B, left, right):
 
 @jax.custom_jvp
 def deviance(t, m: Products, probes, reml):
-    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives."""
-    return evaluate(t, m, probes, reml).deviance
+    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives, and their differences."""
+    return _value_and_gradient(t, m, probes, reml)[0]
 
 
 @deviance.defjvp
 def _deviance_jvp(primals, tangents):
-    found = evaluate(*primals)
-    return found.deviance, found.gradient @ tangents[0]
+    value, gradient = _value_and_gradient(*primals)
+    return value, gradient @ tangents[0]
+
+
+@jax.custom_jvp
+@sequential_vmap  # of many thetas together, each would wait for the last and need memory of its own
+def _value_and_gradient(t, m, probes, reml):
+    found = evaluate(t, m, probes, reml)
+    return found.deviance, found.gradient
+
+
+@_value_and_gradient.defjvp
+def _value_and_gradient_jvp(primals, tangents):
+    t, *data = primals
+    value, gradient = _value_and_gradient(*primals)
+    widths = STEP * jnp.maximum(jnp.abs(t), 0.1)
+
+    def difference(along):
+        high, low = (_value_and_gradient(t + s * along, *data)[1] for s in (0.5, -0.5))
+        return high - low
+
+    rows = lax.map(difference, 2.0 * jnp.diag(widths)) / (2.0 * widths[:, None])
+    return (value, gradient), (gradient @ tangents[0], 0.5 * (rows + rows.T) @ tangents[0])
 
 
 def _exact_solution(f, m):

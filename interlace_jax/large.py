@@ -33,7 +33,6 @@ PROBES = (8, 16, 32, 64, 128)
 NOISE = 0.05  # standard error of the deviance above which more probes are taken
 EXCESS = 2e-5  # deviance units by which the probes may move the optimum, per parameter: 0.5% of a standard error
 COARSE, FINE = 1e-4, 1e-9  # predicted decrease at which the search stops, before and after the noise is known
-STEP = 1e-3  # of central differences, relative to theta
 SD_ERROR = 0.01  # relative standard error of conditional standard deviations above which more probes are taken
 
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
@@ -132,7 +131,10 @@ class Iterative:
         return _signs(self.products.G[1:], count)
 
     def deviance(self, theta, reml: bool):
-        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array; differentiable once."""
+        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array.
+
+        Second derivatives are differences of the gradient. Of a batch, thetas are evaluated one after the other.
+        """
         m, probes = self.products, self.probes(PROBES[0])
         if isinstance(theta, jax.Array):
             return island(lambda theta: _deviance(theta, m, probes, reml))(theta)
@@ -213,7 +215,7 @@ class Iterative:
     def _differences(self, e, reml, sigma):
         """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
         for i in np.flatnonzero(self._free(e)):
-            along = STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
+            along = iterative.STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
             high, low = (self.evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
             width = 2.0 * along[i]
             yield i, ((high.gradient - low.gradient) / width, high, low, width)
