@@ -17,7 +17,7 @@ import numpy as np
 
 from . import estimation, inference, iterative, optimize, processes, structure
 from .chunks import moments_by_chunks
-from .compute import devices, float64, island, run
+from .compute import devices, float64, island, local_devices, run
 from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
 from .crossproducts import Moments
 from .design import Design
@@ -98,13 +98,22 @@ class Iterative:
     @functools.cached_property
     def products(self) -> Products:
         """Conditioned sparse cross-products of the data: NumPy arrays, and the cells on all of JAX's devices."""
+        return self._assembled(devices())
+
+    @functools.cached_property
+    def own_products(self) -> Products:
+        """The same without other processes: a program of the user's must not hold arrays that are elsewhere."""
+        return self.products if devices() == local_devices() else self._assembled(local_devices())
+
+    def _assembled(self, places):
         d = self.design
         Z = [f.Z for f in d.factors]
         plan = by_size([f.codes for f in d.factors], [_padded(f.block) for f in d.factors])
         moments = moments_by_chunks(plan, d.y, d.X, Z, d.weights, d.offset, rows=ROWS)
-        _require_agreement(d, moments)
+        if places != local_devices():
+            _require_agreement(d, moments)
         with float64():
-            return assemble(plan, moments, Z, d.weights, devices())
+            return assemble(plan, moments, Z, d.weights, places)
 
     def __getstate__(self):
         """Without the products: arrays on devices do not travel."""
@@ -134,8 +143,10 @@ class Iterative:
         """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array.
 
         Second derivatives are differences of the gradient. Of a batch, thetas are evaluated one after the other.
+        Traced, in a job of several processes, it is the work of each process alone: see `own_products`.
         """
-        m, probes = self.products, self.probes(PROBES[0])
+        m = self.own_products if isinstance(theta, jax.core.Tracer) else self.products
+        probes = _signs(m.G[1:], PROBES[0])
         if isinstance(theta, jax.Array):
             return island(lambda theta: _deviance(theta, m, probes, reml))(theta)
         return float(run(_deviance, theta, m, probes, reml))
@@ -303,7 +314,7 @@ def _probes_for(wanted: float) -> int:
 def _require_agreement(design: Design, moments: Moments) -> None:
     """All processes that share the cells must have the same data, or they would wait for each other for ever."""
     facts = str(design.formula), len(design.y), f"{moments.scale:.6g}", f"{moments.log_weights:.6g}"
-    if len({d.process_index for d in devices()}) > 1 and len(set(processes.gathered([facts]))) > 1:
+    if len(set(processes.gathered([facts]))) > 1:
         raise ValueError(
             "the processes of this job have different data, but fit a model of this size together: give all of them "
             "the same, or fit apart, each inside `with jax.default_device(jax.local_devices()[0])`"
