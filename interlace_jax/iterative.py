@@ -217,7 +217,7 @@ class Evaluation(NamedTuple):
     reduced: Reduced
     noise: jax.Array  # () standard error of the deviance
     by_probe: jax.Array  # (T,) what the log-determinant, which is their mean and more, is by every probe
-    spread: jax.Array  # (d, d) covariance of the error of the gradient
+    gradient_cov: jax.Array  # (d, d) covariance of the errors of the gradient
 
 
 def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
@@ -238,8 +238,8 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
     gradient = of_core + exact + jnp.mean(own[:, :T], 1) + jnp.sum(own[:, T:], 1)
     value, by_probe = profiled.deviance - m.log_weights, s.logs[:T]
     noise = _standard_error(by_probe, s.squares[:T], jnp.mean(jnp.sum(probes**2, 0)))
-    spread = _covariance(forms[:, :T, :T], coupled[:, :T], s.fourths[:T], probes)
-    return Evaluation(value, gradient, profiled.r2, reduced, noise, by_probe, spread)
+    gradient_cov = _covariance(forms[:, :T, :T], coupled[:, :T], s.fourths[:T], probes)
+    return Evaluation(value, gradient, profiled.r2, reduced, noise, by_probe, gradient_cov)
 
 
 def _standard_error(forms, squares, q):
@@ -254,11 +254,10 @@ def _standard_error(forms, squares, q):
 def _covariance(forms, images, fourths, signs):
     """Of the means of z'M_j z (d,) over random signs z (q, T), from the forms z_i'M_j z_l of every two (d, T, T).
 
-    Their covariance is 2 <M_j, M_k> but for the diagonals, M symmetric, and E (z_i'M z_l)^2 = |M|^2. But eight probes
-    are 28 pairs: they know this to a fifth only, and too little of it where the error is large, as the same few
-    eigenvectors of C make both. So M_j = a_j C^2 + the rest, by least squares over the pairs: of C^2 the forms are
-    products of images C z, and the norm is known from fourths z'C^4z to a few per cent. The part tr(M) / q of the
-    identity has no error: z'z = q.
+    For symmetric M, z'M_j z and z'M_k z covary by 2 <M_j, M_k> less the diagonals, and E (z_i'M z_l)^2 = |M|^2. Eight
+    probes are 28 pairs, which know this to a fifth only. A few eigenvectors of C make most of it, and so of
+    M_j = a_j C^2 + the rest, by least squares over the pairs, C^2 has most: its forms are products of images C z, and
+    fourths z'C^4z know its norm to a few per cent. The part tr(M) / q of the identity has no error, as z'z = q.
     """
     T, overlaps = signs.shape[1], signs.T @ signs
     q = jnp.mean(jnp.diag(overlaps))
@@ -342,10 +341,10 @@ def _value_and_gradient_jvp(primals, tangents):
     widths = STEP * jnp.maximum(jnp.abs(t), 0.1)
 
     def difference(along):
-        high, low = (_value_and_gradient(t + s * along, *data)[1] for s in (0.5, -0.5))
+        high, low = (_value_and_gradient(t + s * along, *data)[1] for s in (1.0, -1.0))
         return high - low
 
-    rows = lax.map(difference, 2.0 * jnp.diag(widths)) / (2.0 * widths[:, None])
+    rows = lax.map(difference, jnp.diag(widths)) / (2.0 * widths[:, None])
     return (value, gradient), (gradient @ tangents[0], 0.5 * (rows + rows.T) @ tangents[0])
 
 

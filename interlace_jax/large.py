@@ -160,7 +160,7 @@ class Iterative:
             count = needed
             search = Search(self.products, self.probes(count), reml)
             state = search.minimise(_afresh(state), COARSE)
-            excess = 0.5 * float(np.sum(state.H * search.at.spread))
+            excess = 0.5 * float(np.sum(state.H * search.at.gradient_cov))
             steps += int(state.steps)
             needed = _probes_for(count * max((search.at.noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
         fine = max(FINE, 0.1 * excess)
