@@ -5,9 +5,6 @@ fit makes every lane wait for the slowest. Here all lanes take a few steps, then
 into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
 """
 
-import contextlib
-import functools
-import threading
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import compute, estimation, linalg, optimize
+from . import compute, estimation, optimize
 from .crossproducts import Moments, Response
 from .likelihood import objective
 from .structure import power_of_two
@@ -48,35 +45,9 @@ class Lanes(NamedTuple):
         """Moments with what the lanes have in common."""
         return self.each if self.shared is None else self.shared
 
-    @property
-    def is_unrolled(self) -> bool:
-        """Whether the deviance is computed without LAPACK."""
-        layout = self.design.layout
-        if any(b.within is not None or b.across is not None for b in layout.blocks):
-            return False
-        return max(layout.q, self.design.p, *(b.k for b in layout.blocks)) <= linalg.UNROLL
-
 
 def _of(shared: Moments | None, lane: Moments | Response) -> Moments:
     return lane if shared is None else shared.with_response(lane)
-
-
-_one_at_a_time = threading.Lock()
-
-
-def alone(compiled):
-    """A compiled function with batched LAPACK calls: on a CPU one thread at a time runs it, to its end, in order.
-
-    jaxlib spreads a batch over XLA's threads from one of these threads, which waits for the others meanwhile: two such
-    calls on two threads, of two programs or of one, wait for each other for ever.
-    """
-    in_order = functools.cache(lambda: jax.jit(compiled.__wrapped__, compiler_options=compute.in_order()))
-
-    def call(*args):
-        with _one_at_a_time if compute.device().platform == "cpu" else contextlib.nullcontext():
-            return jax.block_until_ready(in_order()(*args))
-
-    return call
 
 
 def over_lanes(function, size=None):
@@ -95,8 +66,8 @@ def over_lanes(function, size=None):
 
 _moment_starts = over_lanes(lambda m, reml: estimation.moment_start(m))
 _begin = over_lanes(lambda m, reml, t: optimize.start(t, estimation.curvature(t, m)))
-_settle = alone(over_lanes(lambda m, reml, t: estimation.settle(t, m, reml)))
-_finish = alone(over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended)))
+_settle = over_lanes(lambda m, reml, t: estimation.settle(t, m, reml))
+_finish = over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended))
 
 
 @jax.jit
@@ -111,9 +82,6 @@ def _advance(lanes, reml, states, trips):
     states = jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
     numbers = (states.f, states.predicted_decrease, states.steps, states.status)
     return states, jnp.column_stack([states.optimum, states.g, *(a.astype(states.x.dtype) for a in numbers)])
-
-
-_advance_alone = alone(_advance)
 
 
 class Ended(NamedTuple):
@@ -172,11 +140,10 @@ def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
 
 
 def _in_rounds(lanes, reml, t, rounds):
-    advance = _advance if lanes.is_unrolled else _advance_alone
     states, waiting, trips = _begin(lanes, reml, t), np.arange(t.shape[0]), rounds.first
     whole = None
     while len(waiting):
-        states, packed = advance(lanes, reml, states, trips)
+        states, packed = _advance(lanes, reml, states, trips)
         packed = np.array(packed)[: len(waiting)]
         whole = packed if whole is None else whole
         whole[waiting] = packed

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
 from . import compute
 from .crossproducts import (
@@ -27,6 +26,7 @@ from .crossproducts import (
     response_products,
     root_weights,
 )
+from .linalg import inverse_upper
 from .structure import Plan, bucket, pad_rows
 
 ROWS = 1 << 18  # of a chunk
@@ -59,7 +59,7 @@ def moments_by_chunks(
             made = _products(replace(part, layout=layout), constants, *chunk)
             total = jax.block_until_ready(made if total is None else _added(total, made))
         A, R, b0, scale = constants
-        beta0 = solve_triangular(R, b0)[:, 0] if p else b0[:, 0]
+        beta0 = (inverse_upper(R) @ b0)[:, 0] if p else b0[:, 0]
         found = Moments(layout, **total, n=jnp.float64(n), A=A, K=K, R=R, beta0=beta0, scale=scale[0])
         return replace(jax.tree.map(np.asarray, found), layout=plan.layout)
 

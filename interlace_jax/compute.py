@@ -69,17 +69,6 @@ def local_devices() -> list[jax.Device]:
     return [d for d in devices() if d.process_index == jax.process_index()]
 
 
-@functools.cache
-def in_order() -> dict[str, str]:
-    """Compiler options by which a processor runs the calls of a program one by one; none where JAX knows of none."""
-    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    try:
-        jax.jit(lambda: 0.0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
-
-
 def accelerator_memory() -> int | None:
     """Bytes that an accelerator lends to JAX; None on a processor."""
     return None if device().platform == "cpu" else (device().memory_stats() or {}).get("bytes_limit", 2**33)

@@ -11,6 +11,7 @@ coordinates, to s |A| (Frobenius), the SD of what the factor adds to a row of av
 import jax.numpy as jnp
 import numpy as np
 
+from .linalg import inverse_lower
 from .structure import Layout
 
 
@@ -69,7 +70,7 @@ def to_user(t, layout: Layout, A):
 def _to_user(values, block, a):
     if not block.is_pattern:
         return _rescaled(values, 1.0 / _unit(a))
-    own = read(jnp.linalg.solve(a, _fill(values[: block.own], block)), block)
+    own = read(inverse_lower(a) @ _fill(values[: block.own], block), block)
     return own if block.size == block.own else jnp.concatenate([own, values[block.own :]])
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .batch import alone
 from .crossproducts import moments
 from .deletion import Refits, refit_without
 from .design import Design, build
@@ -260,7 +259,6 @@ def _others(rows: np.ndarray, n: int) -> np.ndarray:
 # Predictions ---------------------------------------------------------------------------------------------------------
 
 
-@alone
 @jax.jit
 def _predicted(plan, y, X, Z, weights, offset, K, t, theta, beta):
     """X beta + Z b of every row, left out or not, and its variance over sigma^2: (lanes, n) each."""

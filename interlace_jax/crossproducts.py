@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.scipy.linalg import solve_triangular
 
 from .covariance import shape_start
+from .linalg import inverse_lower, inverse_upper, triangular_factor
 from .structure import Layout, Plan
 
 COLLINEAR = 1e-9  # below this relative size of its pivots a term is scaled by columns instead of made orthonormal
@@ -111,7 +111,7 @@ def condition(plan: Plan, X, Z, w, K=None) -> Basis:
     """Make the columns of X (n, p) and of every term of Z orthonormal."""
     n = jnp.sum(w > 0).astype(X.dtype)
     root = root_weights(w)[:, None]
-    R = stop_gradient(jnp.linalg.qr(root * X, mode="r")) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
+    R = triangular_factor(stop_gradient(root * X)) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
     K = eliminated_order(plan.layout, K)
     A = conditioners(plan, [root * z for z in Z], n, K)
     return apply_constants(plan, X, Z, w, n, A, K, R)
@@ -132,7 +132,7 @@ def conditioners(plan: Plan, Z, n, K) -> tuple[jax.Array, ...]:
     order, blocks = plan.layout.order, plan.layout.blocks
     each = enumerate(zip(blocks, K, strict=True))
     return tuple(
-        stop_gradient(_conditioner(Z[order.index(j)], n, block) * _size_across(block, data))
+        _conditioner(stop_gradient(Z[order.index(j)]), n, block) * stop_gradient(_size_across(block, data))
         for j, (block, data) in each
     )
 
@@ -140,8 +140,8 @@ def conditioners(plan: Plan, Z, n, K) -> tuple[jax.Array, ...]:
 def apply_constants(plan: Plan, X, Z, w, n, A, K, R) -> Basis:
     """Rows conditioned by the constants A and R of a design with n rows of positive weight."""
     Z = [Z[plan.layout.order.index(j)] for j in range(len(Z))]
-    Z = tuple(solve_triangular(a, z.T, trans=1, lower=True).T for a, z in zip(A, Z, strict=True))
-    return Basis(solve_triangular(R, X.T, trans=1).T if X.shape[1] else X, Z, w, n, A, K, R)
+    Z = tuple(z @ inverse_lower(a) for a, z in zip(A, Z, strict=True))
+    return Basis(X @ inverse_upper(R) if X.shape[1] else X, Z, w, n, A, K, R)
 
 
 def respond(plan: Plan, basis: Basis, Y) -> Response:
@@ -170,7 +170,7 @@ def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
     Zy = [by_level(z, code, block.levels) for z, code, block in zip(Z, codes, blocks, strict=True)]
     core = [jnp.swapaxes(zy, 1, 2).reshape(Y.shape[1], -1) for zy in Zy[t:]]
     Xy = jnp.concatenate([*core, (wX.T @ Y).T], 1)
-    beta0 = solve_triangular(basis.R, b0).T if X.shape[1] else b0.T
+    beta0 = (inverse_upper(basis.R) @ b0).T if X.shape[1] else b0.T
     return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale)
 
 
@@ -190,7 +190,7 @@ def _conditioner(Z, n, block):
         columns = Z[:, start : start + size] / jnp.sqrt(n)
         rms = jnp.sqrt(jnp.sum(columns**2, 0))
         scales = jnp.where(rms > 0, rms, 1.0)[None]
-        a = jnp.linalg.qr((columns / scales)[:, ::-1], mode="r")[::-1, ::-1]
+        a = triangular_factor((columns / scales)[:, ::-1])[::-1, ::-1]
         sound = jnp.min(jnp.abs(jnp.diagonal(a))) > COLLINEAR
         a = jnp.where(sound, a * jnp.sign(jnp.diagonal(a))[:, None], jnp.eye(size, dtype=Z.dtype)) * scales
         A = A.at[start : start + size, start : start + size].set(a)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from . import compute, structure
-from .batch import ROUNDS, Lanes, alone, fit_lanes
+from .batch import ROUNDS, Lanes, fit_lanes
 from .crossproducts import moments
 from .design import Design, is_constant
 from .estimation import Estimate
@@ -136,4 +136,4 @@ def _unfit(design: Design, y: np.ndarray, used: np.ndarray) -> str | None:
     return unfit_rows(design, used, "that are left")
 
 
-_moments = alone(jax.jit(jax.vmap(moments, in_axes=(None, None, None, None, 0, None, None))))
+_moments = jax.jit(jax.vmap(moments, in_axes=(None, None, None, None, 0, None, None)))

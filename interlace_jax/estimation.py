@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.dtypes import float0
-from jax.scipy.linalg import solve_triangular
 
 from . import optimize
 from .covariance import (
@@ -24,7 +23,7 @@ from .covariance import (
 )
 from .crossproducts import Moments
 from .likelihood import Reduced, coefficients, objective, profile, reduce
-from .linalg import inverse
+from .linalg import eigh, inverse, inverse_general, inverse_upper
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
 FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
@@ -181,7 +180,7 @@ def leave_saddle(t, probed, blocks) -> Settled:
     """Move t (d,) off a saddle; probed (d, d): gradients at PROBE along every parameter, over PROBE."""
     within, zero = zero_columns(t, blocks)
     curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
-    values, vectors = jnp.linalg.eigh(0.5 * (curvature + curvature.T))
+    values, vectors = eigh(0.5 * (curvature + curvature.T))
     saddle = values[0] < SADDLE
     return Settled(jnp.where(saddle, t + 0.1 * vectors[:, 0], t), saddle)
 
@@ -236,7 +235,7 @@ def _optimum_jvp(primals, tangents):
     _, zero = zero_columns(t, m.layout.blocks)
     free = ~zero
     H = jnp.where(free[:, None] & free[None], jax.jacfwd(gradient)(t, m, reml), jnp.eye(t.shape[0], dtype=t.dtype))
-    dt = -jnp.linalg.solve(H, jnp.where(free, moved, 0.0))
+    dt = -inverse_general(H) @ jnp.where(free, moved, 0.0)
     none = [jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, float0) for a in ended]
     return (t, *ended), (dt, *none)
 
@@ -253,13 +252,13 @@ def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease
     _, zero = zero_columns(t, m.layout.blocks)
     profiled = profile(reduced, m, reml)
     sigma = profiled.sigma
-    unscaled = inverse(reduced.XX)
+    S = inverse_upper(m.R)
     return Estimate(
         t=t,
         theta=theta,
         beta=coefficients(reduced, m),
         sigma=sigma,
-        vcov=sigma**2 * solve_triangular(m.R, solve_triangular(m.R, unscaled).T),
+        vcov=sigma**2 * S @ inverse(reduced.XX) @ S.T,
         deviance=profiled.deviance - m.log_weights,
         gradient=jnp.where(zero, 0.0, jnp.abs(gradient)),
         predicted_decrease=predicted_decrease,

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .linalg import cholesky
+
 SEMIDEFINITE = 1e-8  # negative eigenvalues of a known K up to this part of the largest are rounding
 
 Prior = Callable[[Any], Any]
@@ -62,7 +64,7 @@ class Structure:
 
     def factor(self, x, k: int):
         """L (k, k), lower triangular, with L L' = `matrix`."""
-        return jnp.linalg.cholesky(self.matrix(x, k))
+        return cholesky(self.matrix(x, k))
 
     def basis(self, k: int):
         """Matrices (r, k, k) whose combinations are the covariances, or None where these are no linear space."""
@@ -185,7 +187,7 @@ class Known:
     def data(self):
         """A root of K, as an array: L (m, m) with L L' = K."""
         if isinstance(self.K, jax.Array):  # perhaps traced: positive definite, or NaN
-            return jnp.linalg.cholesky(self.K)
+            return cholesky(self.K)
         return _root(np.asarray(self.K, float))
 
     def root(self, x, data):
@@ -253,7 +255,7 @@ class Kernel:
     def root(self, x, data):
         """L (m, m), the Cholesky factor of K."""
         K = self.fn(data, *jnp.exp(x))
-        return jnp.linalg.cholesky(K + self.ridge * jnp.eye(K.shape[0], dtype=K.dtype))
+        return cholesky(K + self.ridge * jnp.eye(K.shape[0], dtype=K.dtype))
 
 
 # Priors --------------------------------------------------------------------------------------------------------------

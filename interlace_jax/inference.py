@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from .covariance import factors, log_prior, natural, to_user
 from .crossproducts import Moments
 from .estimation import zero_columns
 from .likelihood import profile, reduce
-from .linalg import inverse
+from .linalg import eigh, inverse, inverse_upper
 from .structure import Block
 
 FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry no information
@@ -25,7 +24,7 @@ FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry 
 
 def parameter_covariance(H):
     """2 H^-1 over the directions in which the deviance curves upwards."""
-    values, vectors = jnp.linalg.eigh(H)
+    values, vectors = eigh(H)
     used = values > FLAT * values[-1]
     return (vectors * jnp.where(used, 2.0 / jnp.where(used, values, 1.0), 0.0)[None]) @ vectors.T
 
@@ -78,7 +77,7 @@ def in_user_units(found: Derivatives, t, log_sigma, m: Moments) -> Curvature:
     free = jnp.append(~zero, True)
     both = free[:, None] & free[None]
     W = parameter_covariance(jnp.where(both, found.H, jnp.eye(len(free), dtype=found.H.dtype)))
-    S = solve_triangular(m.R, jnp.eye(m.p, dtype=m.R.dtype))
+    S = inverse_upper(m.R)
     vcov, dvcov = (jnp.exp(2.0 * log_sigma) * S @ C @ S.T for C in (found.C, found.dC))
     dvcov = jnp.where(free[:-1, None, None], dvcov, 0.0)
     return Curvature(vcov, jnp.concatenate([dvcov, 2.0 * vcov[None]]), jnp.where(both, W, 0.0))

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
 from .covariance import conditioned_factors, has_prior, roots
 from .crossproducts import Moments
 from .inference import parameter_covariance
 from .likelihood import reduce_covariances
+from .linalg import inverse_upper
 
 
 class Adjusted(NamedTuple):
@@ -74,10 +74,11 @@ def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
     bias = jnp.einsum("ij,ijab->ab", W, 0.5 * twice_Q - PP)
     adjusted = Phi + Phi @ (bias + bias.T) @ Phi
 
+    back = inverse_upper(m.R)
+
     def to_user(S):
         """R^-1 S R^-T in units of the response."""
-        half = solve_triangular(m.R, S)
-        return m.scale**2 * solve_triangular(m.R, half.T).T
+        return m.scale**2 * back @ S @ back.T
 
     return Adjusted(to_user(Phi), to_user(adjusted), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
 

@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from .covariance import conditioned_factors, log_prior, roots
 from .crossproducts import Moments
-from .linalg import absorb, inverse, logdet_quadratic, symmetric, whiten
+from .linalg import absorb, inverse, inverse_upper, logdet_quadratic, symmetric, whiten
 from .pairs import subtract_products
 
 
@@ -221,7 +220,7 @@ def profile(reduced: Reduced, m: Moments, reml) -> Profiled:
 
 def coefficients(reduced: Reduced, m: Moments):
     """Fixed effects beta (p,) at their optimum, in the user's units."""
-    return m.beta0 + m.scale * solve_triangular(m.R, inverse(reduced.XX) @ reduced.Xy)
+    return m.beta0 + m.scale * inverse_upper(m.R) @ (inverse(reduced.XX) @ reduced.Xy)
 
 
 def deviance(t, m: Moments, reml):

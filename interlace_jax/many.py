@@ -16,7 +16,7 @@ import scipy  # scipy.stats takes long to import; this way that happens on first
 from pandas.api.types import union_categoricals
 
 from . import compute, inference, optimize, processes
-from .batch import alone, fit_lanes, over_lanes
+from .batch import fit_lanes, over_lanes
 from .checkpoint import Store
 from .design import Design
 from .errors import one_of
@@ -311,17 +311,15 @@ def _chunk_df(work, reml, t, log_sigma, i) -> list[tuple[np.ndarray, list[str], 
     for places, design, lanes in work.chunk(i)[0]:
         every = filled(places, lanes.count)
         at = t[every, : len(_theta_names(design))], log_sigma[every]
-        found = (_derivatives if lanes.is_unrolled else _derivatives_alone)(lanes, reml, *at)
+        found = _derivatives(lanes, reml, *at)
         df = np.asarray(_degrees_of_freedom(lanes, reml, *at, found))
         results.append((places, list(design.columns), df[: len(places)]))
     return results
 
 
 _derivatives = over_lanes(lambda m, reml, t, log_sigma: inference.derivatives(t, log_sigma, m, reml), CACHED)
-_derivatives_alone = alone(_derivatives)
 
 
-@alone
 @over_lanes
 def _degrees_of_freedom(m, reml, t, log_sigma, found):
     curvature = inference.in_user_units(found, t, log_sigma, m)

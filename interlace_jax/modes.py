@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from .crossproducts import Moments
 from .likelihood import reduce
-from .linalg import logdet_quadratic
+from .linalg import inverse_lower, logdet_quadratic
 
 
 def modes(t, m: Moments):
@@ -27,7 +27,7 @@ def modes(t, m: Moments):
     found = [g.T for g in chain]
     for block, start, end in zip(layout.core, layout.offsets, layout.offsets[1:], strict=False):
         found.append(tail[start:end].reshape(block.levels, block.k))
-    return [-0.5 * m.scale * jnp.linalg.solve(m.A[j], found[j].T).T for j in layout.order]
+    return [-0.5 * m.scale * found[j] @ inverse_lower(m.A[j]).T for j in layout.order]
 
 
 def mode_covariances(t, m: Moments):
@@ -40,7 +40,7 @@ def mode_covariances(t, m: Moments):
         found.append(jnp.einsum("mamb->mab", within))
     covariances = []
     for j in layout.order:
-        inverse = jnp.linalg.inv(m.A[j])
+        inverse = inverse_lower(m.A[j])
         # A factorisation may read one triangle only: the derivative by a symmetric matrix is the symmetric part.
         covariances.append(jnp.einsum("ia,mab,jb->mij", inverse, 0.5 * (found[j] + found[j].mT), inverse))
     return covariances

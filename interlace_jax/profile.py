@@ -23,7 +23,7 @@ from . import optimize
 from .covariance import columns, conditioned_factors, roots
 from .crossproducts import Moments
 from .likelihood import reduce_factors
-from .linalg import logdet_quadratic
+from .linalg import inverse_lower, logdet_quadratic
 
 AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
 PRECISE = 1e-8  # of |z|
@@ -83,7 +83,7 @@ def deviance_at(y, q: Question, m: Moments):
     sigma = jnp.exp(log_sigma)
     Lams = []
     for Lam, A, i, j in zip(conditioned_factors(y[:-2], blocks, m.A), m.A, q.i, q.j, strict=True):
-        Lams.append(A @ _constrained(jnp.linalg.solve(A, Lam), i, j, c, sigma, q.is_correlation))
+        Lams.append(A @ _constrained(inverse_lower(A) @ Lam, i, j, c, sigma, q.is_correlation))
     reduced = reduce_factors(Lams, roots(y[:-2], m), m)
     logdet_x, explained = logdet_quadratic(reduced.XX, jnp.stack([reduced.Xy, q.a], 1))
     is_coefficient = explained[1, 1] > 0.0

@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from .covariance import conditioned_factors, to_conditioned, to_user
 from .crossproducts import assemble, condition, moments, respond
 from .likelihood import reduce, reduce_factors
-from .linalg import inverse, logdet_quadratic
+from .linalg import inverse, inverse_upper, logdet_quadratic
 from .structure import Layout, Plan
 
 
@@ -154,5 +153,5 @@ def case_pull(x, plan: Plan, y, X, Z, w, K, reml) -> Pull:
     restricted = by_theta[2] - jnp.einsum("na,ab,bck,nc->nk", basis.X, C, XX_by_t, VXC)
     by_t = by_theta[0] + lack * (by_theta[1] - 2.0 * step @ score_by_t) + jnp.where(reml, restricted, 0.0)
     by_log_sigma = 2.0 * (w > 0) - 2.0 * lack * r * Vr
-    beta = m.scale * solve_triangular(m.R, step.T).T
+    beta = m.scale * step @ inverse_upper(m.R).T
     return Pull(jnp.concatenate([by_t, by_log_sigma[:, None]], 1), beta)

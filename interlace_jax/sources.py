@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from . import compute, structure
-from .batch import ROUNDS, Lanes, alone
+from .batch import ROUNDS, Lanes
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
 from .design import Design, build, independent_columns, is_constant, is_flat
 from .errors import RankWarning, listed, numbers
@@ -341,10 +341,9 @@ def chunk_size(layout: structure.Layout, p: int, rows: int = 0) -> int:
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _respond = jax.jit(respond)
-_group_moments = alone(jax.jit(jax.vmap(moments)))
+_group_moments = jax.jit(jax.vmap(moments))
 
 
-@alone
 @jax.jit
 def _masked_moments(plan, Y, X, Z, weights, K):
     return jax.lax.map(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), batch_size=SLICE)
