@@ -146,7 +146,8 @@ def build(
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift)
     rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
-    if absent := absent_factors(parts["X"], columns, matrices["X"][1]):
+    right = [(part, matrices[key][1]) for key, part in parts.items() if key != "y"]
+    if absent := dict.fromkeys(name for part, names in right for name in absent_factors(part, columns, names)):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift = (v if v is None else v[rows] for v in (w, shift))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
@@ -321,8 +322,8 @@ def _alias_message(dropped: Sequence[str]) -> str:
     )
 
 
-def _absent_message(names: Sequence[str]) -> str:
-    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient"
+def _absent_message(names: Iterable[str]) -> str:
+    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient of its own"
 
 
 def is_constant(y: np.ndarray) -> bool:

@@ -73,6 +73,8 @@ def key_of(term: Term) -> str:
 
 
 def _part(text: str, label: str) -> Part:
+    if "`1`" in text:
+        raise ValueError(f"the {label} has a column '1', which formulas take for the intercept; rename it")
     try:
         formula = formulaic.Formula(text)
         if not isinstance(formula, formulaic.SimpleFormula):

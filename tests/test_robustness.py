@@ -312,6 +312,12 @@ def test_a_fixed_factor_of_one_level_is_not_left_out_in_silence():
     assert list(fit.fe_params.index) == ["Intercept", "Days"]
 
 
+def test_nor_are_slopes_of_a_factor_of_one_level():
+    with pytest.warns(interlace.RankWarning, match="'site' has one level only"):
+        fit = interlace.fit("Reaction ~ Days + (site | Subject)", sleepstudy().assign(site="a"))
+    assert fit.model.design.factors[0].columns == ("(Intercept)",)
+
+
 @pytest.mark.parametrize(
     "mistake, message",
     [
