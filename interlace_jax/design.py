@@ -5,6 +5,7 @@ Host NumPy. Every input that does not determine a model is refused here, in a se
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,10 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(X) <= len(names):
         raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    factors = grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov))
+    factors = structured(grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov)), cov)
+    for f in factors:
+        if twins := _undetermined(f):
+            warnings.warn(_twin_message(f, twins), RankWarning, stacklevel=2)
     return Design(
         formula=formula,
         response=name,
@@ -177,7 +181,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         dropped_columns=dropped,
         weights=e.weights,
         offset=e.offset,
-        factors=structured(factors, cov),
+        factors=factors,
         index=e.index,
         rows=e.rows,
         n_dropped=e.n_dropped,
@@ -313,6 +317,26 @@ def independent_columns(X: np.ndarray) -> list[int]:
             basis[len(kept)] = residual / size
             kept.append(int(j))
     return kept
+
+
+def _undetermined(f: Factor) -> list[str]:
+    """Columns that vary as others of their term do together, or as one of another term: Z Sigma Z' has both in sum."""
+    if f.columns == ("(Intercept)",) or not f.block.is_pattern:
+        return []
+    ends = np.cumsum(f.sizes)
+    terms = [np.arange(end - size, end) for size, end in zip(f.sizes, ends, strict=True)]
+    kept = [term[independent_columns(f.Z[:, term])] for term in terms]
+    pairs = ((i, j) for a, b in itertools.combinations(kept, 2) for i in a for j in b)
+    lost = {j for i, j in pairs if len(independent_columns(f.Z[:, [i, j]])) < 2}
+    lost |= set(range(len(f.columns))).difference(*kept)
+    return [f.columns[j] for j in sorted(lost)]
+
+
+def _twin_message(f: Factor, columns: Sequence[str]) -> str:
+    return (
+        f"the random effects {listed(columns)} of {f.name!r} depend linearly on the columns before them: their "
+        "variances are not determined by data, only sums with those of the others; leave them out"
+    )
 
 
 def _alias_message(dropped: Sequence[str]) -> str:

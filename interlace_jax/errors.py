@@ -41,6 +41,6 @@ def numbers(name: str, values: Any) -> np.ndarray:
 
 def listed(names: Iterable[Any], most: int = 10) -> str:
     """Names for a message: the first of them, quoted, and how many there are."""
-    names = list(names)
+    names = [name.item() if isinstance(name, np.number | np.bool_ | np.str_) else name for name in names]
     shown = ", ".join(repr(name) for name in names[:most])
     return shown + (f", ... ({len(names)} in all)" if len(names) > most else "")

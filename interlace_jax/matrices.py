@@ -31,6 +31,8 @@ from .frames import get_column
 if TYPE_CHECKING:
     from .design import Design
 
+TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
+
 _Matrix = tuple[np.ndarray, tuple[str, ...]]
 "A model matrix and the names of its columns."
 
@@ -112,8 +114,12 @@ def used_columns(
 ) -> dict[str, pd.Series]:
     """The columns of the frame that the parts and the grouping factors need, by name."""
     columns: dict[str, pd.Series] = {}
-    for part in parts.values():
+    if clash := next((term.factor for term in terms if term.factor.lower() == "residual"), None):
+        raise ValueError(f"the grouping factor {clash!r} has the name of the residual in all tables; rename it")
+    for key, part in parts.items():
         for variable, plain in part.variables:
+            if plain and variable in TAKEN and key != "y":
+                raise ValueError(f"column {str(variable)!r} (in the {part.label}) has a parameter's name; rename it")
             name = _name(variable, plain, frame.columns, context or {})
             if name is not None and name not in columns:
                 columns[name] = get_column(frame, name, part.label)

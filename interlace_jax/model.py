@@ -257,8 +257,9 @@ class Model:
 
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
-        y, m = self.design.y, self.core.products
-        by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
+        y, w, m = self.design.y, self.design.weights, self.core.products
+        size = largest(y if w is None else y * np.sqrt(w))
+        by = "the fixed effects" if m.scale <= ROUNDING * size else "the fixed and random effects"
         if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "

@@ -3,6 +3,8 @@
 import copy
 import itertools
 import pickle
+import re
+import warnings
 from decimal import Decimal
 
 import formulaic
@@ -327,6 +329,27 @@ def test_tolerance_is_r_s_relative_to_the_norm_of_each_column(frame, size, kept)
             assert design("y ~ x + near + (1|g)", data).dropped_columns == ("near",)
 
 
+@pytest.mark.parametrize(
+    "term, lost",
+    [
+        ("(1 + x + two|g)", ["two"]),
+        ("(1 + x + two||g)", ["two"]),
+        ("(1|g) + (0 + x + five|g)", ["five"]),
+        ("(0 + zero|g)", ["zero"]),
+        ("(0 + f + x + five|g)", ["five"]),
+        ("(0 + f + x + five||g)", []),  # four variances on the diagonal of four products that differ
+        ("(1 + x + z|g)", []),
+    ],
+)
+def test_random_effects_that_data_cannot_tell_apart_are_named(frame, term, lost):
+    data = frame.assign(two=2 * frame.x, five=5.0, zero=0.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        design(f"y ~ 1 + {term}", data)
+    names = [re.search("the random effects (.*) of 'g' depend", str(w.message))[1] for w in caught]
+    assert names == [", ".join(map(repr, lost))] * bool(lost)
+
+
 def test_large_scales_alone_do_not_alias(frame):
     assert design("y ~ x + z + (1|g)", frame.assign(x=frame.x * 1e9, z=frame.z * 1e-9)).dropped_columns == ()
 
@@ -460,6 +483,9 @@ def test_designs_pickle_and_copy(frame, text):
         ("y ~ poly(x, 23) + (1|g)", "24 rows are too few for 24 fixed-effects columns"),
         ("y ~ empty + (1|g)", r"all 24 rows have missing values: in 'empty' \(24\)"),
         ("~ x + (1|g)", "has no response"),
+        ("y ~ x + sigma + (1|g)", r"column 'sigma' \(in the fixed part 'x \+ sigma'\) has a parameter's name; rename it"),
+        ("y ~ x + (Intercept|g)", "column 'Intercept' .*has a parameter's name"),
+        ("y ~ x + (1|Residual)", "the grouping factor 'Residual' has the name of the residual"),
         ("y ~ x + `1` + (1|g)", "the fixed part 'x \\+ `1`' has a column '1'.*the intercept; rename it"),
     ],
 )
@@ -471,6 +497,7 @@ def test_errors_name_the_column_or_term(frame, text, message):
         when=pd.date_range("2020", periods=24),
         text=[f"{v:.1f}" for v in range(24)],
         empty=np.nan,
+        sigma=frame.z,
     )
     with pytest.raises(ValueError, match=message):
         design(text, data)

@@ -82,11 +82,12 @@ def test_the_origin_of_a_slope_does_not_matter_to_an_unstructured_term(method):
     assert not years.is_singular
 
 
-def test_equal_weights_of_any_size_are_no_weights():
+@pytest.mark.parametrize("size", [1e6, 1e-40])
+def test_equal_weights_of_any_size_are_no_weights(size):
     fit = fitted("sleepstudy_slope_REML")
-    weighted = sound(quiet_fit(SLOPE, sleepstudy(), weights=np.full(180, 1e6)))
+    weighted = sound(quiet_fit(SLOPE, sleepstudy(), weights=np.full(180, size)))
     assert_allclose(weighted.deviance, fit.deviance, rtol=0, atol=1e-7)
-    assert_allclose(weighted.scale, fit.scale * 1e6, rtol=1e-6)
+    assert_allclose(weighted.scale, fit.scale * size, rtol=1e-6)
     assert_allclose(weighted.varcov, fit.varcov, rtol=1e-5)
     assert_allclose(weighted.fe_bse, fit.fe_bse, rtol=1e-6)
 
