@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,13 @@ from . import kenward_roger, structure
 from .crossproducts import Moments
 from .dense import Dense
 from .design import Design, build, is_constant, largest
-from .errors import numbers, one_of
+from .errors import SingularFitWarning, numbers, one_of
 from .estimation import Estimate
 from .formula import parse
 from .large import Iterative, wants_iterative
 from .many import Many, run_all
 from .result import Fit, report
+from .saturation import confounded_message
 from .scanning import is_scanned, scan
 from .sources import Groups, Responses, responses_of
 from .traced import TracedModel
@@ -163,6 +165,8 @@ def fit_many(
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     source = (parse(formula, groups, random), data, responses if by is None else by, arguments, dtype)
     work = responses_of(*source) if by is None else Groups(*source)
+    if isinstance(work, Responses) and work.confounded.any():
+        warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
     many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
     if jax.process_count() > 1:

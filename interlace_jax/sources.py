@@ -24,6 +24,7 @@ from .errors import RankWarning, listed, numbers
 from .formula import Formula
 from .frames import as_frame
 from .grouping import theta_names
+from .saturation import is_confounded
 
 MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
 WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
@@ -36,6 +37,8 @@ class Chunk(NamedTuple):
     places: np.ndarray
     design: Design
     lanes: Lanes
+    used: np.ndarray | None = None
+    "(r, n) rows that each model has of those of the design; None: all."
 
 
 class Failure(NamedTuple):
@@ -98,9 +101,24 @@ class Responses:
                 reasons[j] = reason
             else:
                 holes.append(j)
-        makers = (self._complete, np.flatnonzero(plain)), (self._masked, np.array(holes, int))
-        chunks = [Chunk(start + part, self.design, make(Y, part)) for make, part in makers if len(part)]
+        chunks = []
+        if len(part := np.flatnonzero(plain)):
+            chunks.append(Chunk(start + part, self.design, self._complete(Y, part)))
+        if holes:
+            lanes = self._masked(Y, np.array(holes))
+            chunks.append(Chunk(start + np.array(holes), self.design, lanes, ~np.isnan(Y[:, holes].T)))
         return chunks, [Failure(start + j, reason) for j, reason in reasons.items()]
+
+    def are_confounded(self, chunk: Chunk) -> np.ndarray:
+        """Whether the residual variance of each model is a part of those of its random effects."""
+        if chunk.used is None:
+            return np.repeat(self.confounded, len(chunk.places))
+        return is_confounded(self.design, chunk.used)
+
+    @functools.cached_property
+    def confounded(self) -> np.ndarray:
+        """The same of a model with all rows: (1,)."""
+        return is_confounded(self.design)
 
     def _complete(self, Y, part) -> Lanes:
         basis, shared = jax.device_put(self.prepared)
@@ -193,6 +211,10 @@ class Designs(abc.ABC):
         alike = [models[j] for j in filled(np.arange(len(models)), structure.power_of_two(len(models)))]
         lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
         return [Chunk(places, designs[0], Lanes(None, lanes))], self.failures if i == 0 else []
+
+    def are_confounded(self, chunk: Chunk) -> np.ndarray:
+        """Whether the residual variance of each model is a part of those of its random effects."""
+        return np.concatenate([is_confounded(self.designs[place]) for place in chunk.places])
 
     def fingerprint(self) -> str:
         """A hash of all designs and responses."""

@@ -483,7 +483,10 @@ def test_designs_pickle_and_copy(frame, text):
         ("y ~ poly(x, 23) + (1|g)", "24 rows are too few for 24 fixed-effects columns"),
         ("y ~ empty + (1|g)", r"all 24 rows have missing values: in 'empty' \(24\)"),
         ("~ x + (1|g)", "has no response"),
-        ("y ~ x + sigma + (1|g)", r"column 'sigma' \(in the fixed part 'x \+ sigma'\) has a parameter's name; rename it"),
+        (
+            "y ~ x + sigma + (1|g)",
+            r"column 'sigma' \(in the fixed part 'x \+ sigma'\) has a parameter's name",
+        ),
         ("y ~ x + (Intercept|g)", "column 'Intercept' .*has a parameter's name"),
         ("y ~ x + (1|Residual)", "the grouping factor 'Residual' has the name of the residual"),
         ("y ~ x + `1` + (1|g)", "the fixed part 'x \\+ `1`' has a column '1'.*the intercept; rename it"),
