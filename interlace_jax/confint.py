@@ -16,10 +16,10 @@ from scipy import special
 from .compute import run
 from .covariance import has_prior
 from .design import Design
-from .errors import listed
+from .errors import check_level, listed, one_of, texts, whole_number
 from .grouping import natural_names
 from .profile import Limit, Question, limits
-from .variances import check_level, component_name, component_pairs, components, structure
+from .variances import component_name, component_pairs, components, structure
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -42,8 +42,7 @@ def confint(
 ) -> pd.DataFrame:
     """See `Fit.confint`."""
     check_level(level)
-    if method not in METHODS:
-        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))}, not {method!r}")
+    one_of("method", method, METHODS)
     names = _chosen(fit.model.design, parm)
     if method == "wald":
         return _wald(fit, level).loc[names]
@@ -63,6 +62,9 @@ def profile(
     fit: Fit, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6
 ) -> pd.DataFrame:
     """See `Fit.profile`."""
+    whole_number("points", points, 1)
+    if not zmax > 0:
+        raise ValueError(f"zmax must be positive, not {zmax!r}")
     names = _chosen(fit.model.design, parm)
     profiles = Profiles(fit, names, criterion)
     curves = {name: [(value, 0.0)] for name, value in zip(names, profiles.estimates, strict=True)}
@@ -114,7 +116,7 @@ def _chosen(design: Design, parm: Any) -> list[str]:
         "beta_": [name for name, place in known.items() if place.kind == "beta"],
         "theta_": [name for name, place in known.items() if place.kind != "beta"],
     }
-    wanted = list(known) if parm is None else [parm] if isinstance(parm, str) else list(parm)
+    wanted = list(known) if parm is None else texts("parm", parm, "sigma")
     for name in wanted:
         if name not in known and name not in groups:
             raise ValueError(f"there is no parameter {name!r}; there are {', '.join(map(repr, known))}")

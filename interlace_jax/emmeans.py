@@ -19,10 +19,9 @@ import pandas as pd
 import scipy  # scipy.stats takes 0.6 s to import: left to its first use
 
 from .design import Design, new_data
-from .errors import listed, numbers
+from .errors import check_fit, check_level, check_mapping, listed, numbers, texts
 from .hypotheses import Coefficients, t_quantile
 from .terms import variables
-from .variances import check_level
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -48,8 +47,12 @@ def emmeans(
     values, R's emmeans takes those). An offset counts with its mean.
     ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
     """
+    check_fit("emmeans", fit)
     check_level(level)
-    specs, by = ([v] if isinstance(v, str) else list(v or ()) for v in (specs, by))
+    check_mapping("at", at, '{"x": [0, 1]}')
+    specs, by = list(texts("specs", specs, "x")), list(texts("by", by, "x"))
+    if twice := [name for name in dict.fromkeys(specs + by) if (specs + by).count(name) > 1]:
+        raise ValueError(f"specs and by have {listed(twice)} twice")
     frame = variables(fit.model.design, fit.model.data)
     coded = _numbers_as_categories(fit.model.design)
     values = {name: _values(frame[name], name in coded) for name in frame}
@@ -181,7 +184,7 @@ def _weights(method, labels, ref) -> tuple[list[str], np.ndarray]:
     """Names of the contrasts and their weights (c, r) on the means of one family."""
     one = np.eye(len(labels))
     if isinstance(method, Mapping):
-        C = np.array(list(method.values()), float)
+        C = numbers("weights of a contrast", list(method.values()))
         if C.ndim != 2 or C.shape[1] != len(labels):
             raise ValueError(f"a contrast needs one weight for each of the means {', '.join(map(repr, labels))}")
         return list(method), C

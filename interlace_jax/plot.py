@@ -14,10 +14,9 @@ from scipy import special
 
 from . import plot_data
 from .emmeans import MarginalMeans
-from .errors import listed, one_of
+from .errors import check_level, listed, one_of
 from .many import Many
 from .result import Fit
-from .variances import check_level
 
 try:
     import plotnine as p9

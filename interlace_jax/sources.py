@@ -227,7 +227,7 @@ class Groups(Designs):
 
     def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
         self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
-        if by not in self.data.columns:
+        if not pd.api.types.is_hashable(by) or by not in self.data.columns:
             raise ValueError(
                 f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
             )

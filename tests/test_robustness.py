@@ -327,6 +327,14 @@ def test_nor_are_slopes_of_a_factor_of_one_level():
         (lambda fit: fit.bootstrap(0), "n must be a whole number, 1 or more, not 0"),
         (lambda fit: fit.bootstrap("many"), "n must be a whole number, 1 or more, not 'many'"),
         (lambda fit: fit.test(""), "the hypothesis '' is empty"),
+        (lambda fit: fit.test(3), "one finite weight for each of the 2 coefficients"),
+        (lambda fit: fit.profile(points=0), "points must be a whole number, 1 or more, not 0"),
+        (lambda fit: fit.profile(zmax=-1), "zmax must be positive, not -1"),
+        (lambda fit: interlace.emmeans(fit, "Days", by="Days"), "specs and by have 'Days' twice"),
+        (lambda fit: interlace.power(fit, "Days", effect="a"), "effect must be numbers"),
+        (lambda fit: interlace.power(fit, "Days", alpha=5), "alpha must lie between 0 and 1, as in 0.05, not 5"),
+        (lambda fit: interlace.power(fit, "Days", nsim=0), "nsim must be a whole number, 1 or more, not 0"),
+        (lambda fit: interlace.fit_many(SLOPE, sleepstudy(), by=["Subject"]), r"by=\['Subject'\] is not a column"),
         (lambda fit: fit.refit(["a"] * 180), "y must be numbers: could not convert"),
         (lambda fit: fit.model.fit(theta0="a"), "theta must be numbers: could not convert"),
         (
@@ -338,6 +346,25 @@ def test_nor_are_slopes_of_a_factor_of_one_level():
 )
 def test_mistakes_are_answered_in_words(mistake, message):
     with pytest.raises(ValueError, match=message):
+        mistake(fitted("sleepstudy_slope_REML"))
+
+
+@pytest.mark.parametrize(
+    "mistake, message",
+    [
+        (lambda fit: fit.predict(include_re=3), 'include_re must be text such as "Subject" or a list of such texts'),
+        (lambda fit: fit.confint(parm=1), 'parm must be text such as "sigma"'),
+        (lambda fit: fit.delta(lambda p: np.log(p.sigma)), "write it with jax.numpy in place of numpy"),
+        (lambda fit: fit.delta(lambda p: float(p.sigma)), "write it with jax.numpy in place of numpy"),
+        (lambda fit: interlace.emmeans(fit, 3), 'specs must be text such as "x"'),
+        (lambda fit: interlace.emmeans(fit, "Days", at=3), 'at must be a mapping such as {"x": '),
+        (lambda fit: interlace.emmeans("fit", "Days"), "emmeans takes a fit of this package, .*, not str"),
+        (lambda fit: interlace.check(None), "check takes a fit of this package, .*, not NoneType"),
+        (lambda fit: interlace.power(fit, "Days", n_levels=20), 'n_levels must be a mapping such as {"subject": '),
+    ],
+)
+def test_mistakes_of_type_are_answered_in_words(mistake, message):
+    with pytest.raises(TypeError, match=message):
         mistake(fitted("sleepstudy_slope_REML"))
 
 
