@@ -50,9 +50,7 @@ def check_mapping(name: str, value: Any, example: str) -> None:
 def check_fit(what: str, value: Any) -> None:
     """Refuse what is no fit."""
     if not hasattr(value, "model"):
-        raise TypeError(
-            f"{what} takes a fit of this package, as interlace_jax.fit makes, not {type(value).__name__}"
-        )
+        raise TypeError(f"{what} takes a fit of this package, as interlace_jax.fit makes, not {type(value).__name__}")
 
 
 def check_level(level: float, name: str = "level") -> None:

@@ -480,7 +480,7 @@ def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -
 
 
 def _powers(values: Sequence[float]) -> list[str]:
-    return [f"{10.0**-v:g}" if v <= 3 else f"1e-{v:g}" for v in values]
+    return [f"{10.0**-v:.2g}" for v in values]
 
 
 def heatmap(
