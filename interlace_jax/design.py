@@ -277,6 +277,7 @@ def _spread(values: np.ndarray, rows: np.ndarray, missing: np.ndarray, fill: flo
     return out
 
 
+SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
 _CONSTANT = 1e-13
 "Relative spread below which a response does not vary."
 
@@ -358,6 +359,11 @@ def is_constant(y: np.ndarray) -> bool:
 def is_flat(low, high):
     """Whether values between two limits are one value, to rounding."""
     return high - low <= _CONSTANT * np.maximum(abs(low), abs(high))
+
+
+def is_out_of_range(size):
+    """Whether the variance of responses of a size cannot be told from 0 or infinity."""
+    return np.logical_not((size > SMALLEST) & (size < 1.0 / SMALLEST))
 
 
 def largest(y: np.ndarray) -> float:

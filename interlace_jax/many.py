@@ -24,10 +24,11 @@ from .grouping import natural_names, natural_values, relative_factors, theta_nam
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .progress import progress_bar
-from .saturation import are_doubtful
-from .sources import Chunk, Designs, Responses, filled
+from .saturation import are_doubtful, is_perfect
+from .sources import Chunk, Designs, Failure, Responses, filled
 from .variances import component_names, component_pairs
 
+PERFECT = "the model fits the response perfectly, to rounding: there is no residual variance"
 CACHED = 256  # lanes whose second derivatives stay in the processor's cache
 
 
@@ -71,7 +72,12 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
     if store is not None and (found := store.read(i)) is not None:
         return found
     chunks, failures = work.chunk(i)
-    tables = [_table(chunk, reml, work) for chunk in chunks]
+    tables = []
+    for chunk in chunks:
+        table = _table(chunk, reml, work)
+        perfect = is_perfect(chunk.size, np.asarray(chunk.lanes.each.scale)[: len(table)], table["sigma"].to_numpy())
+        failures = failures + [Failure(place, PERFECT) for place in chunk.places[perfect]]
+        tables.append(table[~perfect])
     if failures:
         nothing = dict(status=pd.Categorical([f.reason for f in failures]), converged=False, singular=False, nobs=0)
         tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))
@@ -311,7 +317,7 @@ def _false_discovery(p: pd.Series, method: str) -> pd.Series:
 def _chunk_df(work, reml, t, log_sigma, i) -> list[tuple[np.ndarray, list[str], np.ndarray]]:
     """Places, columns and degrees of freedom (models, p) of one chunk; t and log sigma are those of all models."""
     results = []
-    for places, design, lanes, _ in work.chunk(i)[0]:
+    for places, design, lanes, *_ in work.chunk(i)[0]:
         every = filled(places, lanes.count)
         at = t[every, : len(_theta_names(design))], log_sigma[every]
         found = (_derivatives if lanes.is_unrolled else _derivatives_alone)(lanes, reml, *at)

@@ -32,6 +32,8 @@ IN_SPAN = 1e-7  # relative residual below which an array is in the span of other
 AWAY = 0.5  # from the start of a structure, which may be special (AR1 without correlation)
 FEWER = 10.0  # part of theta at which a model has clearly more of a residual
 RISE = 0.01  # deviance units that more of a residual must cost where it is determined
+ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
+PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
 ADVICE = "consider fewer random effects, or a structure with less freedom"
 
 
@@ -51,6 +53,21 @@ def residual_doubt(design: Design, core: Dense | Iterative, e: Estimate, reml: b
             f"to it, is arbitrary; {ADVICE}"
         )
     return None
+
+
+def weighted_size(design: Design, size: np.ndarray | float) -> np.ndarray | float:
+    """The size of responses in the unit of the residual variance, from their largest absolute values."""
+    return size if design.weights is None else size * np.sqrt(design.weights.max())
+
+
+def is_rounding(size, scale):
+    """Whether what least squares leaves of a response of some weighted size, its scale, is rounding."""
+    return scale <= ROUNDING * size
+
+
+def is_perfect(size, scale, sigma):
+    """Whether a fit leaves no residual: theta has run off to infinity, or all of it is rounding."""
+    return is_rounding(size, scale) | np.logical_not(sigma > PERFECT * scale)
 
 
 def confounded_message(design: Design) -> str:
