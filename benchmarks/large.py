@@ -222,7 +222,7 @@ def gradient_errors(exact: interlace.Fit, found: interlace.Fit) -> np.ndarray:
         J = np.asarray(jax.jacobian(lambda theta: to_conditioned(theta, m.layout, m.A))(at))
         true = np.asarray(jax.grad(lambda theta: exact.model.deviance(theta, reml))(at))
     evaluation = found.model.core.evaluate(e.t, e, reml)
-    noise = np.std(J.T @ evaluation.slopes, 1, ddof=1) / np.sqrt(e.probes)
+    noise = np.sqrt(np.diag(J.T @ evaluation.gradient_cov @ J))
     free = noise > 1e-6 * noise.max()  # a variance of 0 has derivative 0
     return ((J.T @ evaluation.gradient - true) / np.where(free, noise, 1.0))[free]
 

@@ -55,7 +55,7 @@ def float32():
 
 def device() -> jax.Device:
     """Where compiled code runs: JAX's default device."""
-    return _local_devices()[0]
+    return local_devices()[0]
 
 
 def devices() -> list[jax.Device]:
@@ -64,7 +64,8 @@ def devices() -> list[jax.Device]:
     return [chosen] if isinstance(chosen, jax.Device) else jax.devices(chosen)
 
 
-def _local_devices() -> list[jax.Device]:
+def local_devices() -> list[jax.Device]:
+    """Those of `devices` that are this process's."""
     return [d for d in devices() if d.process_index == jax.process_index()]
 
 
@@ -86,7 +87,7 @@ def accelerator_memory() -> int | None:
 
 def workers() -> list[jax.Device]:
     """The device of every thread that is to run: one thread a core, or two an accelerator, where one prepares."""
-    local = _local_devices()
+    local = local_devices()
     return local * (2 if device().platform != "cpu" else max(1, (os.cpu_count() or 1) // len(local)))
 
 
@@ -111,7 +112,7 @@ def spread(function, jobs):
 @contextlib.contextmanager
 def session():
     """What `run` sets up, for work that keeps arrays in JAX over many calls."""
-    with float64(), _one_blas_thread(), _compile_cache():
+    with eval_context(), float64(), _one_blas_thread(), _compile_cache():
         yield
 
 

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import sequential_vmap
 
 from . import krylov
 from .covariance import conditioned_factors
@@ -39,6 +40,7 @@ POWERS = 2  # subspace iterations that improve the deflated directions
 ROUGH, TIGHT = 1e-5, 1e-9  # relative residuals: of probes, whose own noise is larger, and of what must be exact
 MEMORY = 64  # nodes of a quadrature at most
 MOST = 2000  # steps of conjugate gradients at most
+STEP = 1e-3  # of central differences, relative to theta
 
 
 class Factored(NamedTuple):
@@ -153,6 +155,7 @@ class Solved(NamedTuple):
     solved: jax.Array  # (q, T + r) (I - C)^-1 of them
     logs: jax.Array  # (T + r,) z' f(C) z of them
     squares: jax.Array  # (T + r,) z' f(C)^2 z of them
+    fourths: jax.Array  # (T + r,) z' C^4 z of them
     fixed: jax.Array  # (q, c + 1) (I - C)^-1 U Z'[Z_core X y]
     logdet: jax.Array  # () log|M| without the core
     S: jax.Array  # (c + 1, c + 1) what is left of [Z_core X y]'[Z_core X y]
@@ -182,17 +185,17 @@ def solve(f: Factored, m: Products, probes) -> Solved:
     tol = jnp.where(jnp.arange(count + right.shape[1]) < count, ROUGH, 1.0)
     run = krylov.advance(remove, krylov.begin(jnp.concatenate([Z, right], 1), MEMORY), tol, MEMORY)
     random, exact = krylov.columns(run, slice(count)), krylov.columns(run, slice(count, None))
-    logs, squares = krylov.quadrature(_with_square, random).T
+    logs, squares, fourths = krylov.quadrature(_with_powers, random).T
     exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
     S = whole - right.T @ exact.X
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
-    return Solved(Z, random.X, logs, squares, exact.X, logdet, 0.5 * (S + S.T))
+    return Solved(Z, random.X, logs, squares, fourths, exact.X, logdet, 0.5 * (S + S.T))
 
 
-def _with_square(x):
-    """Of eigenvalues x of I - C: f(C) and f(C)^2."""
+def _with_powers(x):
+    """Of eigenvalues x of I - C: f(C), f(C)^2 and C^4."""
     f = jnp.log(jnp.maximum(x, 1e-30)) + 1.0 - x
-    return jnp.stack([f, f**2])
+    return jnp.stack([f, f**2, (1.0 - x) ** 4])
 
 
 def condense(t, m: Products, logdet, S) -> Reduced:
@@ -214,7 +217,7 @@ class Evaluation(NamedTuple):
     reduced: Reduced
     noise: jax.Array  # () standard error of the deviance
     by_probe: jax.Array  # (T,) what the log-determinant, which is their mean and more, is by every probe
-    slopes: jax.Array  # (d, T) the same of the gradient
+    gradient_cov: jax.Array  # (d, d) covariance of the errors of the gradient
 
 
 def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
@@ -229,12 +232,14 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
         return jnp.where(sigma > 0, p.at(jnp.log(jnp.where(sigma > 0, sigma, 1.0))), p.deviance)
 
     of_core, weights = jax.grad(criterion, argnums=(0, 1))(t, s.S)
-    slope = _slope(f, m, s, 0.5 * (weights + weights.T))
-    slopes = lax.map(lambda along: slope(moved(along)), jnp.eye(t.shape[0], dtype=t.dtype))
-    gradient = of_core + jnp.mean(slopes[:, :T], 1) + jnp.sum(slopes[:, T:], 1)
+    slope, coupled = _slope(f, m, s, 0.5 * (weights + weights.T))
+    forms, exact = lax.map(lambda along: slope(moved(along)), jnp.eye(t.shape[0], dtype=t.dtype))
+    own = jnp.einsum("dcc->dc", forms)
+    gradient = of_core + exact + jnp.mean(own[:, :T], 1) + jnp.sum(own[:, T:], 1)
     value, by_probe = profiled.deviance - m.log_weights, s.logs[:T]
     noise = _standard_error(by_probe, s.squares[:T], jnp.mean(jnp.sum(probes**2, 0)))
-    return Evaluation(value, gradient, profiled.r2, reduced, noise, by_probe, slopes[:, :T])
+    gradient_cov = _covariance(forms[:, :T, :T], coupled[:, :T], s.fourths[:T], probes)
+    return Evaluation(value, gradient, profiled.r2, reduced, noise, by_probe, gradient_cov)
 
 
 def _standard_error(forms, squares, q):
@@ -246,47 +251,101 @@ def _standard_error(forms, squares, q):
     return jnp.sqrt(2.0 * jnp.maximum(jnp.mean(squares) - jnp.mean(forms) ** 2 / q, 0.0) / forms.shape[0])
 
 
+def _covariance(forms, images, fourths, signs):
+    """Of the means of z'M_j z (d,) over random signs z (q, T), from the forms z_i'M_j z_l of every two (d, T, T).
+
+    For symmetric M, z'M_j z and z'M_k z covary by 2 <M_j, M_k> less the diagonals, and E (z_i'M z_l)^2 = |M|^2. Eight
+    probes are 28 pairs, which know this to a fifth only. A few eigenvectors of C make most of it, and so of
+    M_j = a_j C^2 + the rest, by least squares over the pairs, C^2 has most: its forms are products of images C z, and
+    fourths z'C^4z know its norm to a few per cent. The part tr(M) / q of the identity has no error, as z'z = q.
+    """
+    T, overlaps = signs.shape[1], signs.T @ signs
+    q = jnp.mean(jnp.diag(overlaps))
+
+    def of_two(F):
+        mean = jnp.mean(jnp.diag(F)) / q
+        return (0.5 * (F + F.T) - mean * overlaps) * (1.0 - jnp.eye(T, dtype=F.dtype)), mean
+
+    known, mean = of_two(images.T @ images)
+    norm, total = jnp.maximum(jnp.mean(fourths) - q * mean**2, 0.0), jnp.sum(known**2)
+    forms = jax.vmap(lambda F: of_two(F)[0])(forms)
+    a = jnp.einsum("jil,il->j", forms, known) / jnp.where(total > 0, total, 1.0)
+    rest = forms - a[:, None, None] * known[None]
+    pairs = T * (T - 1) - 2  # each counts twice, and one is spent on a
+    return 2.0 / T * (norm * jnp.outer(a, a) + jnp.einsum("jil,kil->jk", rest, rest) / pairs)
+
+
 def _slope(f, m, s, weights):
-    """From the derivative of f along a direction to that of what `solve` solved for: (T + r + 1,), last what is exact.
+    """From the derivative of f along a direction to that of what `solve` solved for; and C times its probes.
 
     By the envelope theorem solutions are held, and C = U M U' is moved through U, and through W and E in M:
     left'dC right = left'dU (M U'right) + right'dU (M U'left) + e_left'dW e_right - (U'left)'dE (U'right).
+    Of the random part these are forms of every two probes (T + r, T + r), of the rest the sum of all that is exact.
     """
     count, zero = s.probes.shape[1], [(0, 0), (0, 0)]
     V = jnp.concatenate([s.solved - s.probes, s.probes, s.fixed], 1)
     C = [jnp.pad(c, [*zero, (2 * count, 0)]) for c in _scores(m)]
     B = _spread(f, m, V)
     e, met = _explain(f, m, C, B)
+    coupled = _collect(f, [v[..., count : 2 * count] for v in met])
 
-    def pair(v):
-        return jnp.concatenate([v[..., :count], v[..., 2 * count :] @ weights], -1), v[..., count:]
+    def random(v):
+        return v[..., :count], v[..., count : 2 * count]
 
-    vectors, effects, left = ([pair(v) for v in parts] for parts in (_split(V, m), B, met))
+    def exact(v):
+        return v[..., 2 * count :] @ weights, v[..., 2 * count :]
 
-    def slope(d):
-        found = -_form(d.W, *pair(e))
-        for dU, dE, v, b, r in zip(d.U, d.E, vectors, effects, left, strict=True):
-            found = found + _form(dE, *b) - _form(dU, v[0], r[1]) - _form(dU, v[1], r[0])
-        return jnp.append(found[:count], d.logdet + jnp.sum(found[count:]))
+    def moved(d, form, pair):
+        found = -form(d.W, *pair(e))
+        for dU, dE, *three in zip(d.U, d.E, _split(V, m), B, met, strict=True):
+            v, b, r = map(pair, three)
+            found = found + form(dE, *b) - form(dU, v[0], r[1]) - form(dU, v[1], r[0]).T
+        return found
 
-    return slope
+    return lambda d: (moved(d, _forms, random), d.logdet + moved(d, _form, exact)), coupled
+
+
+def _forms(B, left, right):
+    """Sums over levels of left'B right of every two columns, of (k, k, m) and (k, m, c)."""
+    return jnp.einsum("kmc,kmd->cd", left, _times(B, right))
 
 
 def _form(B, left, right):
-    """Quadratic forms left'B right summed over levels, by column: of (k, k, m) and (k, m, c)."""
-    return jnp.sum(left * _times(B, right), (0, 1))
+    """The same of every column with itself, in all."""
+    return jnp.sum(left * _times(B, right))
 
 
 @jax.custom_jvp
 def deviance(t, m: Products, probes, reml):
-    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives."""
-    return evaluate(t, m, probes, reml).deviance
+    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives, and their differences."""
+    return _value_and_gradient(t, m, probes, reml)[0]
 
 
 @deviance.defjvp
 def _deviance_jvp(primals, tangents):
-    found = evaluate(*primals)
-    return found.deviance, found.gradient @ tangents[0]
+    value, gradient = _value_and_gradient(*primals)
+    return value, gradient @ tangents[0]
+
+
+@jax.custom_jvp
+@sequential_vmap  # of many thetas together, each would wait for the last and need memory of its own
+def _value_and_gradient(t, m, probes, reml):
+    found = evaluate(t, m, probes, reml)
+    return found.deviance, found.gradient
+
+
+@_value_and_gradient.defjvp
+def _value_and_gradient_jvp(primals, tangents):
+    t, *data = primals
+    value, gradient = _value_and_gradient(*primals)
+    widths = STEP * jnp.maximum(jnp.abs(t), 0.1)
+
+    def difference(along):
+        high, low = (_value_and_gradient(t + s * along, *data)[1] for s in (1.0, -1.0))
+        return high - low
+
+    rows = lax.map(difference, jnp.diag(widths)) / (2.0 * widths[:, None])
+    return (value, gradient), (gradient @ tangents[0], 0.5 * (rows + rows.T) @ tangents[0])
 
 
 def _exact_solution(f, m):

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import estimation, inference, iterative, optimize, processes, structure
 from .chunks import moments_by_chunks
-from .compute import devices, float64, island, run
+from .compute import devices, float64, island, local_devices, run
 from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
 from .crossproducts import Moments
 from .design import Design
@@ -33,7 +33,6 @@ PROBES = (8, 16, 32, 64, 128)
 NOISE = 0.05  # standard error of the deviance above which more probes are taken
 EXCESS = 2e-5  # deviance units by which the probes may move the optimum, per parameter: 0.5% of a standard error
 COARSE, FINE = 1e-4, 1e-9  # predicted decrease at which the search stops, before and after the noise is known
-STEP = 1e-3  # of central differences, relative to theta
 SD_ERROR = 0.01  # relative standard error of conditional standard deviations above which more probes are taken
 
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
@@ -99,13 +98,22 @@ class Iterative:
     @functools.cached_property
     def products(self) -> Products:
         """Conditioned sparse cross-products of the data: NumPy arrays, and the cells on all of JAX's devices."""
+        return self._assembled(devices())
+
+    @functools.cached_property
+    def own_products(self) -> Products:
+        """The same without other processes: a program of the user's must not hold arrays that are elsewhere."""
+        return self.products if devices() == local_devices() else self._assembled(local_devices())
+
+    def _assembled(self, places):
         d = self.design
         Z = [f.Z for f in d.factors]
         plan = by_size([f.codes for f in d.factors], [_padded(f.block) for f in d.factors])
         moments = moments_by_chunks(plan, d.y, d.X, Z, d.weights, d.offset, rows=ROWS)
-        _require_agreement(d, moments)
+        if places != local_devices():
+            _require_agreement(d, moments)
         with float64():
-            return assemble(plan, moments, Z, d.weights, devices())
+            return assemble(plan, moments, Z, d.weights, places)
 
     def __getstate__(self):
         """Without the products: arrays on devices do not travel."""
@@ -132,8 +140,13 @@ class Iterative:
         return _signs(self.products.G[1:], count)
 
     def deviance(self, theta, reml: bool):
-        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array; differentiable once."""
-        m, probes = self.products, self.probes(PROBES[0])
+        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array.
+
+        Second derivatives are differences of the gradient. Of a batch, thetas are evaluated one after the other.
+        Traced, in a job of several processes, it is the work of each process alone: see `own_products`.
+        """
+        m = self.own_products if isinstance(theta, jax.core.Tracer) else self.products
+        probes = _signs(m.G[1:], PROBES[0])
         if isinstance(theta, jax.Array):
             return island(lambda theta: _deviance(theta, m, probes, reml))(theta)
         return float(run(_deviance, theta, m, probes, reml))
@@ -147,7 +160,7 @@ class Iterative:
             count = needed
             search = Search(self.products, self.probes(count), reml)
             state = search.minimise(_afresh(state), COARSE)
-            excess = 0.5 * float(np.sum(state.H * np.cov(search.at.slopes))) / count
+            excess = 0.5 * float(np.sum(state.H * search.at.gradient_cov))
             steps += int(state.steps)
             needed = _probes_for(count * max((search.at.noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
         fine = max(FINE, 0.1 * excess)
@@ -213,7 +226,7 @@ class Iterative:
     def _differences(self, e, reml, sigma):
         """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
         for i in np.flatnonzero(self._free(e)):
-            along = STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
+            along = iterative.STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
             high, low = (self.evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
             width = 2.0 * along[i]
             yield i, ((high.gradient - low.gradient) / width, high, low, width)
@@ -301,7 +314,7 @@ def _probes_for(wanted: float) -> int:
 def _require_agreement(design: Design, moments: Moments) -> None:
     """All processes that share the cells must have the same data, or they would wait for each other for ever."""
     facts = str(design.formula), len(design.y), f"{moments.scale:.6g}", f"{moments.log_weights:.6g}"
-    if len({d.process_index for d in devices()}) > 1 and len(set(processes.gathered([facts]))) > 1:
+    if len(set(processes.gathered([facts]))) > 1:
         raise ValueError(
             "the processes of this job have different data, but fit a model of this size together: give all of them "
             "the same, or fit apart, each inside `with jax.default_device(jax.local_devices()[0])`"

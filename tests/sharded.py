@@ -1,6 +1,6 @@
 """Fits by the iterative core as one process of a job: `python sharded.py RESULT PORT PROCESSES INDEX`, PORT 0 for one.
 
-Writes JSON: an object for each model, and what is said where the processes have different data.
+Writes JSON: an object for each model, a gradient, and what is said where the processes have different data.
 """
 
 import json
@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -39,6 +40,13 @@ def numbers(formula: str, weights: str | None) -> dict[str, Any]:
     )
 
 
+def slope() -> list[float]:
+    """The gradient of a log-likelihood in a program of the user's, where the data are first looked at."""
+    model = interlace.compile(next(iter(MODELS)), data(), core="iterative")
+    with jax.enable_x64(True):
+        return jax.jit(jax.grad(model.loglik))(jnp.array([0.5, 0.4])).tolist()
+
+
 def refusal() -> str:
     """What a process is told whose data are not those of the others."""
     other = data().assign(y=lambda d: d["y"] * (1 + jax.process_index()))
@@ -53,6 +61,7 @@ if __name__ == "__main__":
     result, port, count, index = sys.argv[1:]
     if port != "0":
         jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
-    found = dict(fits=[numbers(*model) for model in MODELS.items()], refusal=refusal() if port != "0" else "")
+    fits, refused = [numbers(*model) for model in MODELS.items()], refusal() if port != "0" else ""
+    found = dict(fits=fits, slope=slope(), refusal=refused)
     with open(result, "w") as file:
         json.dump(found, file)

@@ -5,6 +5,8 @@ import pickle
 import warnings
 from functools import cache
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,6 +187,16 @@ def test_the_compiled_model_gives_deviance_and_start_near_those_of_the_dense_cor
         assert_allclose(found.deviance(theta, reml), exact.deviance(theta, reml), atol=0.1)
     again = found.fit(theta0=theta)
     assert_allclose(again.theta, both(SLOPES)[1].theta, atol=1e-4)
+
+
+def test_compiled_and_batched_the_loglik_and_its_gradient_are_the_same():
+    model = interlace.compile(INTERCEPTS, frame(), weights="w", core="iterative")  # which looks at its data when asked
+    loglik = jax.value_and_grad(model.loglik)
+    thetas = jnp.array([[0.5, 0.4], [0.8, 0.9], [0.3, 0.0]])
+    values, slopes = jax.jit(jax.vmap(loglik))(thetas)
+    loop = [loglik(theta) for theta in thetas]
+    assert_allclose(values, [value for value, _ in loop], rtol=1e-6)
+    assert_allclose(slopes, [slope for _, slope in loop], rtol=1e-5)
 
 
 def test_a_variance_of_zero_is_found_as_exactly_zero():
