@@ -322,7 +322,7 @@ def independent_columns(X: np.ndarray) -> list[int]:
 
 def _undetermined(f: Factor) -> list[str]:
     """Columns that vary as others of their term do together, or as one of another term: Z Sigma Z' has both in sum."""
-    if f.columns == ("(Intercept)",) or not f.block.is_pattern:
+    if f.columns == ("(Intercept)",) or not f.block.is_pattern or len(independent_columns(f.Z)) == len(f.columns):
         return []
     ends = np.cumsum(f.sizes)
     terms = [np.arange(end - size, end) for size, end in zip(f.sizes, ends, strict=True)]

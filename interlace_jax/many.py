@@ -77,7 +77,8 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
         table = _table(chunk, reml, work)
         perfect = is_perfect(chunk.size, np.asarray(chunk.lanes.each.scale)[: len(table)], table["sigma"].to_numpy())
         failures = failures + [Failure(place, PERFECT) for place in chunk.places[perfect]]
-        tables.append(table[~perfect])
+        if not perfect.all():
+            tables.append(table[~perfect])
     if failures:
         nothing = dict(status=pd.Categorical([f.reason for f in failures]), converged=False, singular=False, nobs=0)
         tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))

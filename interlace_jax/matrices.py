@@ -314,9 +314,8 @@ def _check_kinds(columns: Mapping[str, pd.Series], states: _States) -> None:
 
 def _check_against_fit(name: str, evaluated: Any, kind: Expression.Kind, state: Mapping[str, Any]) -> None:
     if evaluated.metadata.kind is not kind:
-        raise _LevelError(
-            f"{name!r} is {kind.value} in the fit, but {evaluated.metadata.kind.value} in the new data; give it the type that it had"
-        )
+        found = evaluated.metadata.kind.value
+        raise _LevelError(f"{name!r} is {kind.value} in the fit, but {found} in the new data; give it the same type")
     if "categories" in state:
         known = list(state["categories"])
         values = pd.Series(evaluated.values.__wrapped__).dropna().unique()

@@ -319,6 +319,8 @@ def test_responses_are_read_in_slices(monkeypatch):
 
 
 def test_input_that_fits_no_model_at_all_says_why():
+    with pytest.raises(ValueError, match="none of the 1 models can be fitted; the first: the model fits .* perfectly"):
+        interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=["x"])
     with pytest.raises(ValueError, match="none of the 3 models can be fitted; the first: the response is constant"):
         interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=np.ones((72, 3)))
 
