@@ -34,30 +34,47 @@ class Pairs(NamedTuple):
 
 def all_pairs(level, column, q, empty, rounded) -> Pairs:
     """Pairs of entries by their level and column (e,); empty: an entry that is zero; rounded: of numbers of chunks."""
-    order = np.lexsort((column, level)).astype(np.int32)
-    column, sizes = column[order].astype(np.int32), np.bincount(level)
+    order = np.argsort(level * np.int64(q) + column).astype(np.int32)
+    column, sizes = column[order].astype(np.int32), np.bincount(level).astype(np.int32)
     rank = _count_up(sizes)  # of an entry in its level
     left = np.repeat(sizes, sizes) - rank - 1
+    everyone = np.arange(len(order), dtype=np.int32)
 
     def place(a, b):
-        return column[b] * np.int32(q) + column[a]
+        return column.take(b) * np.int32(q) + column.take(a)
 
-    everyone = np.arange(len(order), dtype=np.int32)
-    a = np.repeat(everyone, left)
-    b = a + 1 + _count_up(left)
-    later, places = order[b], place(a, b)
-    by_place = np.argsort(places)
-    sorted_places = places[by_place]
-    starts = np.flatnonzero(np.diff(sorted_places, prepend=-1))
-    owners, counts = sorted_places[starts], np.diff(starts, append=len(places))
-    met = order[a[by_place]], later[by_place]
-    b = np.repeat(everyone, rank)
-    a = b - rank[b] + _count_up(rank)
+    def later(a, at):
+        b = np.minimum(a + 1 + at, len(order) - 1)  # a chunk may reach beyond its level
+        return order.take(b), place(a, b)
+
+    def earlier(b, at):
+        a = np.minimum(b - rank.take(b) + at, b)
+        return order.take(a), place(a, b)
+
     return Pairs(
-        _chunks(owners, counts, met, (empty, empty), AT_PLACE, rounded),
-        _chunks(order, left, (later, places), (empty, 0), OF_ENTRY, rounded),
-        _chunks(order, rank, (order[a], place(a, b)), (empty, 0), OF_ENTRY, rounded),
+        _by_place(np.repeat(everyone, left), left, order, place, empty, rounded),
+        _chunks(order, left, later, (empty, 0), OF_ENTRY, rounded),
+        _chunks(order, rank, earlier, (empty, 0), OF_ENTRY, rounded),
     )
+
+
+def _by_place(a, left, order, place, empty, rounded) -> Chunks:
+    """Pairs by their first entry a, of which there are so many left with each, in the order of their places."""
+    b = a + 1 + _count_up(left)
+    keys = place(a, b).astype(np.int64) << 32
+    keys |= np.arange(len(a))
+    keys.sort()  # much faster than sorting places together with where they came from
+    places = (keys >> 32).astype(np.int32)
+    keys &= 0xFFFFFFFF
+    starts = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(places)]).astype(np.int32)
+    met = order.take(a).take(keys), order.take(b).take(keys)
+
+    def of_place(group, at):
+        i = np.minimum(starts.take(group) + at, len(keys) - 1)
+        return met[0].take(i), met[1].take(i)
+
+    counts = np.diff(starts, append=np.int32(len(keys)))
+    return _chunks(places[starts], counts, of_place, (empty, empty), AT_PLACE, rounded)
 
 
 def _count_up(sizes):
@@ -66,24 +83,26 @@ def _count_up(sizes):
 
 
 def _chunks(owners, sizes, items, fills, width, rounded) -> Chunks:
-    """Items in the order of their owners, of whom each has so many, padded to whole chunks and a rounded number."""
-    group, filled = chunked(sizes, width, rounded)
-    spread = [np.full(filled.shape, fill, np.int32) for fill in fills]
-    for array, values in zip(spread, items, strict=True):
-        array[filled] = values
-    return Chunks(owners[group], tuple(np.ascontiguousarray(array.T) for array in spread))
+    """Items of owners, of whom each has so many: items(places of owners (c,), numbers of items (width, c)) finds them.
+
+    What it finds beyond the last item of an owner is replaced by the fills.
+    """
+    group, before = chunked(sizes, width, rounded)
+    at = before + np.arange(width, dtype=np.int32)[:, None]
+    filled, found = at < sizes.take(group), zip(items(group, at), fills, strict=True)
+    return Chunks(owners[group], tuple(np.where(filled, values, np.int32(fill)) for values, fill in found))
 
 
 def chunked(sizes, width, rounded):
-    """Groups of so many items in chunks: the group of every chunk (c,), and which places have an item (c, width).
+    """Groups of so many items in chunks: the group of every chunk (c,), and how many of its items came before (c,).
 
-    Items follow group by group. rounded: of the number of chunks; those it adds are empty, and the last group's.
+    rounded: of the number of chunks; those it adds are empty, and the last group's.
     """
     chunks = -(-sizes // width)
     total = int(chunks.sum())
     chunks[-1:] += rounded(total) - total
     group = np.repeat(np.arange(len(sizes), dtype=np.int32), chunks)
-    return group, np.arange(width) < (sizes[group] - width * _count_up(chunks))[:, None]
+    return group, width * _count_up(chunks)
 
 
 def subtract_products(core, U, V, column, pairs: Pairs):

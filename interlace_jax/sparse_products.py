@@ -170,7 +170,8 @@ def _cells(key, value, shape, mesh):
     owners, others = shape
     degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
     width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
-    owner, filled = chunked(degree, width, lambda total: bucket(-(-total // mesh.size)) * mesh.size)
+    owner, before = chunked(degree, width, lambda total: bucket(-(-total // mesh.size)) * mesh.size)
+    filled = np.arange(width) < (degree[owner] - before)[:, None]
     level = np.full(filled.shape, others, np.int32)
     level[filled] = key & 0xFFFFFFFF
     if value.ndim:
