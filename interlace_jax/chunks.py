@@ -59,7 +59,7 @@ def moments_by_chunks(
             made = _products(replace(part, layout=layout), constants, *chunk)
             total = jax.block_until_ready(made if total is None else _added(total, made))
         A, R, b0, scale = constants
-        beta0 = (inverse_upper(R) @ b0)[:, 0] if p else b0[:, 0]
+        beta0 = (inverse_upper(R) @ b0)[:, 0]
         found = Moments(layout, **total, n=jnp.float64(n), A=A, K=K, R=R, beta0=beta0, scale=scale[0])
         return replace(jax.tree.map(np.asarray, found), layout=plan.layout)
 

@@ -141,7 +141,7 @@ def apply_constants(plan: Plan, X, Z, w, n, A, K, R) -> Basis:
     """Rows conditioned by the constants A and R of a design with n rows of positive weight."""
     Z = [Z[plan.layout.order.index(j)] for j in range(len(Z))]
     Z = tuple(z @ inverse_lower(a) for a, z in zip(A, Z, strict=True))
-    return Basis(X @ inverse_upper(R) if X.shape[1] else X, Z, w, n, A, K, R)
+    return Basis(X @ inverse_upper(R), Z, w, n, A, K, R)
 
 
 def respond(plan: Plan, basis: Basis, Y) -> Response:
@@ -170,7 +170,7 @@ def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
     Zy = [by_level(z, code, block.levels) for z, code, block in zip(Z, codes, blocks, strict=True)]
     core = [jnp.swapaxes(zy, 1, 2).reshape(Y.shape[1], -1) for zy in Zy[t:]]
     Xy = jnp.concatenate([*core, (wX.T @ Y).T], 1)
-    beta0 = (inverse_upper(basis.R) @ b0).T if X.shape[1] else b0.T
+    beta0 = (inverse_upper(basis.R) @ b0).T
     return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale)
 
 

@@ -23,7 +23,7 @@ from .covariance import (
 )
 from .crossproducts import Moments
 from .likelihood import Reduced, coefficients, objective, profile, reduce
-from .linalg import eigh, inverse, inverse_general, inverse_upper
+from .linalg import eigh, inverse, inverse_general, inverse_upper, symmetric
 
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
 FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
@@ -180,7 +180,7 @@ def leave_saddle(t, probed, blocks) -> Settled:
     """Move t (d,) off a saddle; probed (d, d): gradients at PROBE along every parameter, over PROBE."""
     within, zero = zero_columns(t, blocks)
     curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
-    values, vectors = eigh(0.5 * (curvature + curvature.T))
+    values, vectors = eigh(symmetric(curvature))
     saddle = values[0] < SADDLE
     return Settled(jnp.where(saddle, t + 0.1 * vectors[:, 0], t), saddle)
 

@@ -33,7 +33,7 @@ from jax.custom_batching import sequential_vmap
 from . import krylov
 from .covariance import conditioned_factors
 from .likelihood import Reduced, parts, profile, whitened_core
-from .linalg import logdet_quadratic, whiten
+from .linalg import logdet_quadratic, symmetric, whiten
 from .sparse_products import Products, congruence, product
 
 POWERS = 2  # subspace iterations that improve the deflated directions
@@ -189,7 +189,7 @@ def solve(f: Factored, m: Products, probes) -> Solved:
     exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
     S = whole - right.T @ exact.X
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
-    return Solved(Z, random.X, logs, squares, fourths, exact.X, logdet, 0.5 * (S + S.T))
+    return Solved(Z, random.X, logs, squares, fourths, exact.X, logdet, symmetric(S))
 
 
 def _with_powers(x):
@@ -232,7 +232,7 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
         return jnp.where(sigma > 0, p.at(jnp.log(jnp.where(sigma > 0, sigma, 1.0))), p.deviance)
 
     of_core, weights = jax.grad(criterion, argnums=(0, 1))(t, s.S)
-    slope, coupled = _slope(f, m, s, 0.5 * (weights + weights.T))
+    slope, coupled = _slope(f, m, s, symmetric(weights))
     forms, exact = lax.map(lambda along: slope(moved(along)), jnp.eye(t.shape[0], dtype=t.dtype))
     own = jnp.einsum("dcc->dc", forms)
     gradient = of_core + exact + jnp.mean(own[:, :T], 1) + jnp.sum(own[:, T:], 1)
@@ -264,7 +264,7 @@ def _covariance(forms, images, fourths, signs):
 
     def of_two(F):
         mean = jnp.mean(jnp.diag(F)) / q
-        return (0.5 * (F + F.T) - mean * overlaps) * (1.0 - jnp.eye(T, dtype=F.dtype)), mean
+        return (symmetric(F) - mean * overlaps) * (1.0 - jnp.eye(T, dtype=F.dtype)), mean
 
     known, mean = of_two(images.T @ images)
     norm, total = jnp.maximum(jnp.mean(fourths) - q * mean**2, 0.0), jnp.sum(known**2)
@@ -327,6 +327,11 @@ def _deviance_jvp(primals, tangents):
     return value, gradient @ tangents[0]
 
 
+def steps(t):
+    """Lengths (d,) of the steps of central differences by t (d,), a NumPy or a JAX array."""
+    return STEP * abs(t).clip(0.1)
+
+
 @jax.custom_jvp
 @sequential_vmap  # of many thetas together, each would wait for the last and need memory of its own
 def _value_and_gradient(t, m, probes, reml):
@@ -338,14 +343,14 @@ def _value_and_gradient(t, m, probes, reml):
 def _value_and_gradient_jvp(primals, tangents):
     t, *data = primals
     value, gradient = _value_and_gradient(*primals)
-    widths = STEP * jnp.maximum(jnp.abs(t), 0.1)
+    widths = steps(t)
 
     def difference(along):
         high, low = (_value_and_gradient(t + s * along, *data)[1] for s in (1.0, -1.0))
         return high - low
 
     rows = lax.map(difference, jnp.diag(widths)) / (2.0 * widths[:, None])
-    return (value, gradient), (gradient @ tangents[0], 0.5 * (rows + rows.T) @ tangents[0])
+    return (value, gradient), (gradient @ tangents[0], symmetric(rows) @ tangents[0])
 
 
 def _exact_solution(f, m):

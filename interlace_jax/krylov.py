@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .linalg import eigh
+
 
 class Run(NamedTuple):
     """State of conjugate gradients for the columns of a right-hand side (q, c)."""
@@ -77,11 +79,10 @@ def quadrature(f, run: Run):
     off = jnp.where(made[1:], (jnp.sqrt(beta) * inverse)[:-1], 0.0)
 
     def one(diagonal, off, size):
-        nodes, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+        nodes, vectors = eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
         return size * f(nodes) @ vectors[0] ** 2
 
-    # One by one: in a batch, LAPACK's threads wait for those of other CPU devices, and these for them.
-    return lax.map(lambda of_one: one(*of_one), (diagonal.T, off.T, run.first))
+    return jax.vmap(one, (1, 1, 0))(diagonal, off, run.first)
 
 
 def dominant(product, Q, steps: int):

@@ -226,7 +226,7 @@ class Iterative:
     def _differences(self, e, reml, sigma):
         """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
         for i in np.flatnonzero(self._free(e)):
-            along = iterative.STEP * max(abs(e.t[i]), 0.1) * np.eye(len(e.t))[i]
+            along = np.diag(iterative.steps(e.t))[i]
             high, low = (self.evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
             width = 2.0 * along[i]
             yield i, ((high.gradient - low.gradient) / width, high, low, width)

@@ -28,7 +28,7 @@ from .saturation import are_doubtful, is_perfect
 from .sources import Chunk, Designs, Failure, Responses, filled
 from .variances import component_names, component_pairs
 
-PERFECT = "the model fits the response perfectly, to rounding: there is no residual variance"
+NO_RESIDUAL = "the model fits the response perfectly, to rounding: there is no residual variance"
 CACHED = 256  # lanes whose second derivatives stay in the processor's cache
 
 
@@ -76,7 +76,7 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
     for chunk in chunks:
         table = _table(chunk, reml, work)
         perfect = is_perfect(chunk.size, np.asarray(chunk.lanes.each.scale)[: len(table)], table["sigma"].to_numpy())
-        failures = failures + [Failure(place, PERFECT) for place in chunk.places[perfect]]
+        failures = failures + [Failure(place, NO_RESIDUAL) for place in chunk.places[perfect]]
         if not perfect.all():
             tables.append(table[~perfect])
     if failures:

@@ -89,7 +89,8 @@ def _chunks(owners, sizes, items, fills, width, rounded) -> Chunks:
     """
     group, before = chunked(sizes, width, rounded)
     at = before + np.arange(width, dtype=np.int32)[:, None]
-    filled, found = at < sizes.take(group), zip(items(group, at), fills, strict=True)
+    filled = at < sizes.take(group)
+    found = zip(items(group, at), fills, strict=True)
     return Chunks(owners[group], tuple(np.where(filled, values, np.int32(fill)) for values, fill in found))
 
 

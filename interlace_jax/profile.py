@@ -70,7 +70,8 @@ def _direction(v):
 def _constrained(Lam, c, sigma, i, j, lengths, is_correlation):
     """Lam (k, k) on the user's scale with its row j, and i for a correlation, moved to where c wants it."""
     other, row = i @ Lam, j @ Lam
-    v, w = _direction(other), _direction(row - (row @ _direction(other)) * _direction(other))
+    v = _direction(other)
+    w = _direction(row - (row @ v) * v)
     first, second = jnp.sum(other**2) / lengths[0], jnp.sum(row**2) / lengths[1]
     new = jnp.where(is_correlation, second * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * _direction(row))
     return Lam + jnp.outer(i, first * v - other) + jnp.outer(j, new - row)

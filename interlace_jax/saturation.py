@@ -41,7 +41,7 @@ def residual_doubt(design: Design, core: Dense | Iterative, e: Estimate, reml: b
     """Why the residual variance of a fit means nothing, in words; None where it does."""
     if is_confounded(design)[0]:
         return confounded_message(design)
-    less = with_less_effect(e.theta, [f.block for f in design.factors])
+    less = _with_less_effect(e.theta, [f.block for f in design.factors])
     if (
         _effects(design) + len(design.columns) >= len(design.y)
         and e.sigma < NEAR_ZERO * core.products.scale
@@ -86,7 +86,7 @@ def _effects(design: Design) -> int:
     return sum(len(f.levels) * len(f.columns) for f in design.factors)
 
 
-def with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
+def _with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
     """theta, or conditioned parameters, (..., d) with clearly more of a residual."""
     scales = [np.arange(b.size) < (b.own if b.is_pattern else 1) for b in blocks]
     return np.where(np.concatenate(scales), theta / FEWER, theta)
@@ -96,7 +96,7 @@ def are_doubtful(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
     """Whether the residual SD of each of many models is estimated as 0, as `residual_doubt` says it in words: (r,)."""
     doubtful = e.sigma < NEAR_ZERO * np.asarray(lanes.each.scale)
     if len(some := np.flatnonzero(doubtful)):
-        less = with_less_effect(e.t[some], lanes.design.layout.blocks)
+        less = _with_less_effect(e.t[some], lanes.design.layout.blocks)
         doubtful[some] = deviances(lanes, some, reml, less) - e.deviance[some] < RISE
     return doubtful
 
