@@ -14,7 +14,7 @@ import numpy as np
 
 from . import compute, estimation, optimize
 from .crossproducts import Moments, Response
-from .likelihood import objective
+from .likelihood import deviance, objective
 from .structure import power_of_two
 
 
@@ -64,6 +64,7 @@ def over_lanes(function, size=None):
     return jax.jit(batched)
 
 
+_deviances = over_lanes(lambda m, reml, t: deviance(t, m, reml))
 _moment_starts = over_lanes(lambda m, reml: estimation.moment_start(m))
 _begin = over_lanes(lambda m, reml, t: optimize.start(t, estimation.curvature(t, m)))
 _settle = over_lanes(lambda m, reml, t: estimation.settle(t, m, reml))
@@ -179,3 +180,10 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> est
             _put(found, waiting, again)
             t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
     return jax.tree.map(np.asarray, _finish(lanes, reml, t, found.g, found.predicted_decrease, steps, found.status))
+
+
+def deviances(lanes: Lanes, which: np.ndarray, reml, t: np.ndarray) -> np.ndarray:
+    """Deviances (w,) of some of the lanes at parameters t (w, d) of theirs."""
+    each = _gathered(lanes.each, which, ROUNDS.smallest)
+    at = _gathered(t, np.arange(len(which)), ROUNDS.smallest)
+    return _first(_deviances(Lanes(lanes.shared, each), reml, at), len(which))

@@ -14,7 +14,7 @@ import scipy  # scipy.stats takes long to import; this way that happens on first
 from scipy import special
 
 from .design import is_constant
-from .errors import listed
+from .errors import check_fit, listed
 from .hypotheses import t_pvalue
 from .resampling import simulate
 from .tables import LINE, singular_message
@@ -385,6 +385,7 @@ def check(fit: Fit, nsim: int = 250, seed: Any = 0) -> Check:
 
     nsim, seed: of the data simulated to compare with.
     """
+    check_fit("check", fit)
     findings = [
         _optimum(fit),
         _boundary(fit),

@@ -16,10 +16,10 @@ from scipy import special
 from .compute import run
 from .covariance import has_prior
 from .design import Design
-from .errors import listed
+from .errors import check_level, listed, one_of, texts, whole_number
 from .grouping import natural_names
 from .profile import Limit, Question, limits
-from .variances import check_level, component_name, component_pairs, components, structure
+from .variances import component_name, component_pairs, components, structure
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -42,8 +42,7 @@ def confint(
 ) -> pd.DataFrame:
     """See `Fit.confint`."""
     check_level(level)
-    if method not in METHODS:
-        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))}, not {method!r}")
+    one_of("method", method, METHODS)
     names = _chosen(fit.model.design, parm)
     if method == "wald":
         return _wald(fit, level).loc[names]
@@ -51,7 +50,7 @@ def confint(
         return fit.bootstrap(nsim, seed).confint(level).loc[names]
     z = special.ndtri(0.5 + level / 2.0)
     profiles = Profiles(fit, names, criterion)
-    lower, upper = profiles.reach([-z, z])
+    lower, upper = profiles.reach(z)
     table = pd.DataFrame({"lower": lower.value, "upper": upper.value}, index=pd.Index(names, dtype=object))
     sides = (("lower", lower), ("upper", upper))
     reached = [(name, side) for side, found in sides for name, at in zip(names, found.at_bound, strict=True) if at]
@@ -63,11 +62,14 @@ def profile(
     fit: Fit, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6
 ) -> pd.DataFrame:
     """See `Fit.profile`."""
+    whole_number("points", points, 1)
+    if not zmax > 0:
+        raise ValueError(f"zmax must be positive, not {zmax!r}")
     names = _chosen(fit.model.design, parm)
     profiles = Profiles(fit, names, criterion)
     curves = {name: [(value, 0.0)] for name, value in zip(names, profiles.estimates, strict=True)}
     for z in np.linspace(0.0, zmax, points + 1)[1:]:
-        for side in profiles.reach([-z, z]):
+        for side in profiles.reach(z):
             for name, *point in zip(names, side.value, side.zeta, strict=True):
                 curves[name].append(tuple(point))
     rows = [(name, *point) for name, curve in curves.items() for point in sorted(set(curve))]
@@ -114,7 +116,7 @@ def _chosen(design: Design, parm: Any) -> list[str]:
         "beta_": [name for name, place in known.items() if place.kind == "beta"],
         "theta_": [name for name, place in known.items() if place.kind != "beta"],
     }
-    wanted = list(known) if parm is None else [parm] if isinstance(parm, str) else list(parm)
+    wanted = list(known) if parm is None else texts("parm", parm, "sigma")
     for name in wanted:
         if name not in known and name not in groups:
             raise ValueError(f"there is no parameter {name!r}; there are {', '.join(map(repr, known))}")
@@ -138,6 +140,11 @@ def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place
 # Profiles ------------------------------------------------------------------------------------------------------------
 
 
+def _ends(place: Place) -> list[Place]:
+    """The SDs of the two effects of a correlation."""
+    return [Place("sd", place.factor, i, i) for i in (place.i, place.j)]
+
+
 @dataclass(frozen=True)
 class Reached:
     """Where the profiles of some parameters reach one target: arrays, one entry a parameter."""
@@ -156,28 +163,45 @@ class Profiles:
         fit.model.core.require_matrix("a profile")
         known = places(fit.model.design)
         _check_profiles(fit.model.design, names, known)
-        self.m, self.names, self.places = fit.model.moments, names, [known[name] for name in names]
-        self.criteria = {name: "ML" if known[name].kind == "beta" else criterion for name in names}
-        centres = {method: _Centre(fit.by(method)) for method in set(self.criteria.values())}
-        self.questions = [centres[self.criteria[name]].question(name, known[name]) for name in names]
+        self.m, self.wanted = fit.model.moments, len(names)
+        sds = {place: name for name, place in known.items() if place.kind == "sd"}
+        ends = [sds[end] for name in names if known[name].kind == "cor" for end in _ends(known[name])]
+        self.names = list(dict.fromkeys([*names, *ends]))
+        self.places = [known[name] for name in self.names]
+        criteria = {name: "ML" if known[name].kind == "beta" else criterion for name in self.names}
+        centres = {method: _Centre(fit.by(method)) for method in set(criteria.values())}
+        self.criteria = {name: criteria[name] for name in names}
+        self.questions = [centres[criteria[name]].question(name, known[name]) for name in self.names]
         self.last: dict[float, tuple[float, Limit]] = {}
 
     @property
     def estimates(self) -> np.ndarray:
         """Where the profiles are lowest."""
-        return self._values([question.centre for question, _ in self.questions])
+        return self._values([question.centre for question, _ in self.questions])[: self.wanted]
 
-    def reach(self, targets: Iterable[float]) -> list[Reached]:
-        """The points at which the signed roots are each of the targets, one on either side of 0."""
-        targets = list(targets)
-        asked = [self._aimed(i, z) for z in targets for i in range(len(self.names))]
+    def reach(self, z: float) -> list[Reached]:
+        """The points at which the signed roots are -z and z."""
+        count, sides = len(self.places), (-1.0, 1.0)
+        asked = [self._aimed(i, side * z) for side in sides for i in range(count)]
         found = run(_limits, jax.tree.map(lambda *leaves: np.stack(leaves), *asked), self.m, self._lanes(len(asked)))
-        split = jax.tree.map(lambda a: a.reshape(len(targets), -1, *a.shape[1:]), found)
-        parts = [Limit(*(a[k] for a in split)) for k in range(len(targets))]
-        for z, part in zip(targets, parts, strict=True):
+        parts = [Limit(*(a[start : start + count] for a in found)) for start in (0, count)]
+        for side, part in zip(sides, parts, strict=True):
             self._warn(part)
-            self.last[np.sign(z)] = z, part
-        return [Reached(self._values(part.c), part.zeta, part.at_bound) for part in parts]
+            self.last[side] = z, part
+        free = np.array([self._free(place, parts[0]) for place in self.places])
+        return [self._reached(side, part, free) for side, part in zip(sides, parts, strict=True)]
+
+    def _free(self, place: Place, lower: Limit) -> float:
+        """|zeta| at which a correlation may be anything, as one of its SDs is 0; infinite if that is out of reach."""
+        ends = [self.places.index(end) for end in _ends(place)] if place.kind == "cor" else []
+        return min((abs(lower.zeta[end]) for end in ends if lower.at_bound[end]), default=np.inf)
+
+    def _reached(self, side: float, part: Limit, free: np.ndarray) -> Reached:
+        none = part.at_bound & np.array([place.kind == "sd" for place in self.places])
+        beyond = np.abs(part.zeta) > free
+        value = np.where(beyond, side, np.where(none, 0.0, self._values(part.c)))
+        found = value, np.where(beyond, side * free, part.zeta), part.at_bound | beyond
+        return Reached(*(a[: self.wanted] for a in found))
 
     def _aimed(self, i: int, z: float) -> Question:
         question, bounds = self.questions[i]
@@ -185,7 +209,7 @@ class Profiles:
         if np.sign(z) not in self.last:
             return question
         before, found = self.last[np.sign(z)]
-        return question._replace(first=np.abs(found.y[i, -1]) * z / before, y=found.y[i])
+        return question._replace(first=np.abs(found.y[i, -1] * z) / before, y=found.y[i])
 
     def _lanes(self, asked: int) -> int:
         m = self.m
@@ -231,6 +255,7 @@ class _Centre:
         question = Question(
             i=tuple(i),
             j=tuple(j),
+            lengths=self._lengths(place) if place.kind == "cor" else np.ones(2),
             is_correlation=np.bool_(place.kind == "cor"),
             is_sigma=np.bool_(place.kind == "sigma"),
             a=np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i]) if place.kind == "beta" else np.zeros(self.m.p),
@@ -257,10 +282,19 @@ class _Centre:
 
     def _sd(self, name, place):
         estimate, se = self.table.loc[name, ["estimate", "se"]]
-        if not np.isfinite(se):  # a tenth of what adds sigma^2 to the variance of a typical row
-            A = self.m.A[self.m.layout.order[place.factor]]
-            se = 0.1 * self.fit.sigma / np.sqrt((A.T @ A)[place.i, place.i])
+        if not np.isfinite(se):
+            se = self.fit.sigma * self._small(place.factor)[place.i]
         return estimate, se, (estimate, np.inf)
+
+    def _small(self, factor):
+        """SDs (k,) over sigma of which each adds a hundredth of sigma^2 to the variance of a typical row."""
+        A = self.m.A[self.m.layout.order[factor]]
+        return 0.1 / np.linalg.norm(A, axis=0)
+
+    def _lengths(self, place):
+        """Those of the rows of Lambda that a correlation is about."""
+        lengths = np.maximum(np.linalg.norm(self.fit.Lambdas[place.factor], axis=1), self._small(place.factor))
+        return lengths[[place.j, place.i]]
 
     def _cor(self, name, _):
         estimate, se = self.table.loc[name, ["estimate", "se"]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .errors import listed
+from .errors import check_mapping, listed
 from .families import Kernel, Known, Structure, pair
 from .grouping import Factor
 
@@ -26,8 +26,7 @@ def structured(factors: Sequence[Factor], cov: Mapping[str, Any] | None) -> tupl
 
 def tied_factors(cov: Any) -> list[str]:
     """Factors with structures that tie random effects together, so that there may be as many of them as rows."""
-    if not isinstance(cov, Mapping | None):
-        raise TypeError(f'cov must be a mapping such as {{"subject": AR1()}}, not {cov!r}')
+    check_mapping("cov", cov, '{"subject": AR1()}')
     pairs = {name: pair(given) for name, given in (cov or {}).items()}
     return [
         name

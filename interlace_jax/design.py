@@ -5,6 +5,7 @@ Host NumPy. Every input that does not determine a model is refused here, in a se
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -146,7 +147,8 @@ def build(
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift)
     rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
-    if absent := absent_factors(parts["X"], columns, matrices["X"][1]):
+    right = [(part, matrices[key][1]) for key, part in parts.items() if key != "y"]
+    if absent := dict.fromkeys(name for part, names in right for name in absent_factors(part, columns, names)):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift = (v if v is None else v[rows] for v in (w, shift))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
@@ -166,7 +168,10 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(X) <= len(names):
         raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    factors = grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov))
+    factors = structured(grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov)), cov)
+    for f in factors:
+        if twins := _undetermined(f):
+            warnings.warn(_twin_message(f, twins), RankWarning, stacklevel=2)
     return Design(
         formula=formula,
         response=name,
@@ -176,7 +181,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         dropped_columns=dropped,
         weights=e.weights,
         offset=e.offset,
-        factors=structured(factors, cov),
+        factors=factors,
         index=e.index,
         rows=e.rows,
         n_dropped=e.n_dropped,
@@ -272,6 +277,7 @@ def _spread(values: np.ndarray, rows: np.ndarray, missing: np.ndarray, fill: flo
     return out
 
 
+SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
 _CONSTANT = 1e-13
 "Relative spread below which a response does not vary."
 
@@ -314,6 +320,26 @@ def independent_columns(X: np.ndarray) -> list[int]:
     return kept
 
 
+def _undetermined(f: Factor) -> list[str]:
+    """Columns that vary as others of their term do together, or as one of another term: Z Sigma Z' has both in sum."""
+    if f.columns == ("(Intercept)",) or not f.block.is_pattern or len(independent_columns(f.Z)) == len(f.columns):
+        return []
+    ends = np.cumsum(f.sizes)
+    terms = [np.arange(end - size, end) for size, end in zip(f.sizes, ends, strict=True)]
+    kept = [term[independent_columns(f.Z[:, term])] for term in terms]
+    pairs = ((i, j) for a, b in itertools.combinations(kept, 2) for i in a for j in b)
+    lost = {j for i, j in pairs if len(independent_columns(f.Z[:, [i, j]])) < 2}
+    lost |= set(range(len(f.columns))).difference(*kept)
+    return [f.columns[j] for j in sorted(lost)]
+
+
+def _twin_message(f: Factor, columns: Sequence[str]) -> str:
+    return (
+        f"the random effects {listed(columns)} of {f.name!r} depend linearly on the columns before them: their "
+        "variances are not determined by data, only sums with those of the others; leave them out"
+    )
+
+
 def _alias_message(dropped: Sequence[str]) -> str:
     return (
         f"the fixed part is rank deficient: {listed(dropped)} depends linearly on the columns before it and is left "
@@ -321,8 +347,8 @@ def _alias_message(dropped: Sequence[str]) -> str:
     )
 
 
-def _absent_message(names: Sequence[str]) -> str:
-    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient"
+def _absent_message(names: Iterable[str]) -> str:
+    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient of its own"
 
 
 def is_constant(y: np.ndarray) -> bool:
@@ -333,6 +359,11 @@ def is_constant(y: np.ndarray) -> bool:
 def is_flat(low, high):
     """Whether values between two limits are one value, to rounding."""
     return high - low <= _CONSTANT * np.maximum(abs(low), abs(high))
+
+
+def is_out_of_range(size):
+    """Whether the variance of responses of a size cannot be told from 0 or infinity."""
+    return np.logical_not((size > SMALLEST) & (size < 1.0 / SMALLEST))
 
 
 def largest(y: np.ndarray) -> float:

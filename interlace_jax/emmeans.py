@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,9 @@ import pandas as pd
 import scipy  # scipy.stats takes 0.6 s to import: left to its first use
 
 from .design import Design, new_data
+from .errors import check_fit, check_level, check_mapping, listed, numbers, texts
 from .hypotheses import Coefficients, t_quantile
 from .terms import variables
-from .variances import check_level
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -46,11 +47,16 @@ def emmeans(
     values, R's emmeans takes those). An offset counts with its mean.
     ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
     """
+    check_fit("emmeans", fit)
     check_level(level)
-    specs, by = ([v] if isinstance(v, str) else list(v or ()) for v in (specs, by))
+    check_mapping("at", at, '{"x": [0, 1]}')
+    specs, by = list(texts("specs", specs, "x")), list(texts("by", by, "x"))
+    if twice := [name for name in dict.fromkeys(specs + by) if (specs + by).count(name) > 1]:
+        raise ValueError(f"specs and by have {listed(twice)} twice")
     frame = variables(fit.model.design, fit.model.data)
     coded = _numbers_as_categories(fit.model.design)
-    values = {name: _values(frame[name], name in coded) for name in frame} | _at(at, frame)
+    values = {name: _values(frame[name], name in coded) for name in frame}
+    values |= _at(at or {}, values)
     if unknown := [name for name in specs + by if name not in values]:
         raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
     grid, L = _averaged(fit.model.design, frame, values, by + specs)
@@ -65,20 +71,28 @@ def _numbers_as_categories(design: Design) -> set[str]:
     return {found[1] for expr in coded if (found := re.match(r"C\(`?([^`,()]+)`?[,)]", expr))}
 
 
-def _values(column: pd.Series, is_category: bool) -> list[Any]:
+def _values(column: pd.Series, is_category: bool) -> list[Any] | np.ndarray:
     """All levels of a categorical variable, the mean of a number."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return list(column.cat.categories)
     is_number = column.dtype.kind in "iuf" and not is_category
-    return [column.mean()] if is_number else sorted(column.unique())
+    return np.array([column.mean()]) if is_number else sorted(column.unique())
 
 
-def _at(at, frame):
-    at = {name: list(np.atleast_1d(values)) for name, values in (at or {}).items()}
-    for name in at:
-        if name not in frame:
-            raise ValueError(f"at={name!r} is no variable of the fixed part; there are {', '.join(map(repr, frame))}")
-    return at
+def _at(at: Mapping[str, Any], values: Mapping[str, list[Any] | np.ndarray]) -> dict[str, list[Any] | np.ndarray]:
+    """The values asked for: numbers, or levels that the fit has."""
+    if unknown := [name for name in at if name not in values]:
+        raise ValueError(f"at has {unknown[0]!r}, no variable of the fixed part; there are {listed(values)}")
+    return {name: _levels(name, wanted, values[name]) for name, wanted in at.items()}
+
+
+def _levels(name, wanted, known):
+    wanted = list(wanted) if pd.api.types.is_list_like(wanted) else [wanted]
+    if isinstance(known, np.ndarray):
+        return numbers(f"at[{name!r}]", wanted)
+    if unseen := [level for level in wanted if level not in known]:
+        raise ValueError(f"at[{name!r}] has {listed(unseen)}; the levels are {listed(known)}")
+    return [known[known.index(level)] for level in wanted]
 
 
 def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.ndarray]:
@@ -122,7 +136,7 @@ class MarginalMeans:
         return self.contrasts("pairwise", adjust)
 
     def contrasts(
-        self, method: str | Mapping[str, Sequence[float]] = "pairwise", adjust: str | None = None, ref: int | str = 0
+        self, method: str | Mapping[str, Sequence[float]] = "pairwise", adjust: str | None = None, ref: Any = 0
     ) -> pd.DataFrame:
         """Contrasts of the means: `contrast estimate se df lower upper t p`, after the columns of `by`.
 
@@ -170,15 +184,16 @@ def _weights(method, labels, ref) -> tuple[list[str], np.ndarray]:
     """Names of the contrasts and their weights (c, r) on the means of one family."""
     one = np.eye(len(labels))
     if isinstance(method, Mapping):
-        C = np.array(list(method.values()), float)
+        C = numbers("weights of a contrast", list(method.values()))
         if C.ndim != 2 or C.shape[1] != len(labels):
             raise ValueError(f"a contrast needs one weight for each of the means {', '.join(map(repr, labels))}")
         return list(method), C
     if method == "pairwise":
         pairs = list(itertools.combinations(range(len(labels)), 2))
     elif method == "trt.vs.ctrl":
-        control = labels.index(ref) if ref in labels else ref
-        if not isinstance(control, int) or not 0 <= control < len(labels):
+        is_position = isinstance(ref, Integral) and not isinstance(ref, bool)
+        control = ref if is_position else labels.index(str(ref)) if str(ref) in labels else -1
+        if not 0 <= control < len(labels):
             raise ValueError(f"ref must be one of {', '.join(map(repr, labels))} or its position, not {ref!r}")
         pairs = [(i, control) for i in range(len(labels)) if i != control]
     else:

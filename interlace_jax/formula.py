@@ -15,6 +15,8 @@ from functools import lru_cache
 from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
+from .errors import texts
+
 SPELLINGS = 'groups="g", random="(1 + x | g)", or (1 + x | g) inside the formula'
 
 
@@ -64,16 +66,7 @@ def parse(
     """
     if not isinstance(formula, str):
         raise TypeError(f'formula must be text such as "y ~ x + (1 | g)", not {type(formula).__name__}')
-    return _parse(formula, _texts("groups", groups, "g"), _texts("random", random, "(1 + x | g)"))
-
-
-def _texts(argument: str, value: str | Iterable[str] | None, example: str) -> tuple[str, ...]:
-    texts = () if value is None else (value,) if isinstance(value, str) else value
-    if isinstance(texts, Iterable):
-        texts = tuple(texts)
-        if all(isinstance(text, str) for text in texts):
-            return texts
-    raise TypeError(f'{argument} must be text such as "{example}" or a list of such texts, not {value!r}')
+    return _parse(formula, texts("groups", groups, "g"), texts("random", random, "(1 + x | g)"))
 
 
 @lru_cache(maxsize=1024)

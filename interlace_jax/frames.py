@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import narwhals as nw
@@ -30,19 +31,28 @@ def get_column(frame: pd.DataFrame | nw.DataFrame, name: str, where: str) -> pd.
     try:
         column = frame[name]
     except (KeyError, nw.exceptions.ColumnNotFoundError):
-        raise ValueError(_unknown_message(name, where, list(frame.columns))) from None
+        raise ValueError(_unknown_message(name, where, frame)) from None
     if isinstance(column, pd.DataFrame):
         raise ValueError(f"the data have {column.shape[1]} columns named {name!r}; rename all but one")
-    return column if isinstance(column, pd.Series) else _to_pandas(column)
+    column = column if isinstance(column, pd.Series) else _to_pandas(column)
+    if column.dtype == object and not column.map(pd.api.types.is_hashable).all():
+        found = next(type(v).__name__ for v in column if not pd.api.types.is_hashable(v))
+        raise ValueError(f"column {name!r} (in the {where}) holds values of type {found}; make it numbers or text")
+    return column
 
 
-def _unknown_message(name: str, where: str, columns: list[Any]) -> str:
-    names = [str(column) for column in columns]
+def _unknown_message(name: str, where: str, frame: pd.DataFrame | nw.DataFrame) -> str:
+    names = [str(column) for column in frame.columns]
+    what = f"column {name!r} (in the {where}) is not in the data"
+    if name in names:
+        return f"{what} under that text; make all names text, as by data.rename(columns=str)"
+    if isinstance(frame, pd.DataFrame) and name in frame.index.names:
+        return f"{what} but in their index; make it a column, as by data.reset_index()"
     folded = {column.lower(): column for column in names}
     near = [folded[match] for match in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     listing = f" The columns are {', '.join(map(repr, names))}." if len(names) <= 20 else ""
-    return f"column {name!r} (in the {where}) is not in the data{hint}{listing}"
+    return f"{what}{hint}{listing}"
 
 
 def _to_pandas(column: nw.Series) -> pd.Series:
@@ -55,6 +65,8 @@ def _to_pandas(column: nw.Series) -> pd.Series:
     if dtype.is_integer() and column.is_null().any():
         null = column.is_null().to_numpy()
         return pd.Series(pd.arrays.IntegerArray(column.fill_null(0).cast(nw.Int64).to_numpy(), null))
+    if dtype.is_nested():
+        return pd.Series(column.to_list(), dtype=object)
     return pd.Series((column.cast(nw.Float64) if dtype.is_decimal() else column).to_numpy())
 
 
@@ -78,6 +90,7 @@ _TARGETS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (pd.api.types.is_bool_dtype, "bool"),
     (pd.api.types.is_integer_dtype, "int64"),
     (pd.api.types.is_float_dtype, "float64"),
+    (lambda dtype: dtype.type is Decimal, "float64"),
     (pd.api.types.is_string_dtype, "str"),
 )
 

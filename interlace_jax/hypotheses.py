@@ -155,7 +155,7 @@ def contrast_matrix(hypothesis: Hypothesis, names: Sequence[str]) -> tuple[np.nd
         _check_names(hypothesis, names)
         row = np.array([float(hypothesis.get(name, 0.0)) for name in names])
         return row[None], np.zeros(1), [" + ".join(f"{w:g}*{name}" for name, w in hypothesis.items())]
-    if not isinstance(hypothesis, np.ndarray) and any(isinstance(h, str | Mapping) for h in hypothesis):
+    if isinstance(hypothesis, list | tuple) and any(isinstance(h, str | Mapping) for h in hypothesis):
         parts = [contrast_matrix(h, names) for h in hypothesis]
         return np.vstack([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), [x for p in parts for x in p[2]]
     return _matrix(hypothesis, names)

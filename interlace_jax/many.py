@@ -24,9 +24,11 @@ from .grouping import natural_names, natural_values, relative_factors, theta_nam
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .progress import progress_bar
-from .sources import Chunk, Designs, Responses, filled
+from .saturation import are_doubtful, is_perfect
+from .sources import Chunk, Designs, Failure, Responses, filled
 from .variances import component_names, component_pairs
 
+PERFECT = "the model fits the response perfectly, to rounding: there is no residual variance"
 CACHED = 256  # lanes whose second derivatives stay in the processor's cache
 
 
@@ -70,7 +72,13 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
     if store is not None and (found := store.read(i)) is not None:
         return found
     chunks, failures = work.chunk(i)
-    tables = [_table(chunk, reml, work) for chunk in chunks]
+    tables = []
+    for chunk in chunks:
+        table = _table(chunk, reml, work)
+        perfect = is_perfect(chunk.size, np.asarray(chunk.lanes.each.scale)[: len(table)], table["sigma"].to_numpy())
+        failures = failures + [Failure(place, PERFECT) for place in chunk.places[perfect]]
+        if not perfect.all():
+            tables.append(table[~perfect])
     if failures:
         nothing = dict(status=pd.Categorical([f.reason for f in failures]), converged=False, singular=False, nobs=0)
         tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))
@@ -84,10 +92,12 @@ def _table(chunk: Chunk, reml: bool, work: Responses | Designs) -> pd.DataFrame:
     start = None if work.start is None else np.broadcast_to(work.start, (chunk.lanes.count, len(work.start)))
     e = fit_lanes(chunk.lanes, reml, start, work.rounds, work.dtype)
     status = np.where(e.converged, optimize.CONVERGED, e.status)
+    singular = np.any(np.concatenate(e.vanishing, 1), 1) | are_doubtful(chunk.lanes, e, reml)
+    singular[: len(chunk.places)] |= work.are_confounded(chunk)
     columns = {
         "status": pd.Categorical.from_codes(status, optimize.STATUS),
         "converged": e.converged,
-        "singular": np.any(np.concatenate(e.vanishing, 1), 1),
+        "singular": singular,
         "nobs": np.broadcast_to(np.asarray(chunk.lanes.design.n, int), e.status.shape),
         "deviance": e.deviance,
         "sigma": e.sigma,
@@ -236,7 +246,7 @@ class Many:
 
     @property
     def is_singular(self) -> pd.Series:
-        """Whether a variance is 0 or a correlation +-1."""
+        """Whether a variance is 0 or a correlation +-1, or the residual variance 0 or not told from the others."""
         return self._table["singular"].rename("is_singular")
 
     @property
@@ -308,7 +318,7 @@ def _false_discovery(p: pd.Series, method: str) -> pd.Series:
 def _chunk_df(work, reml, t, log_sigma, i) -> list[tuple[np.ndarray, list[str], np.ndarray]]:
     """Places, columns and degrees of freedom (models, p) of one chunk; t and log sigma are those of all models."""
     results = []
-    for places, design, lanes in work.chunk(i)[0]:
+    for places, design, lanes, *_ in work.chunk(i)[0]:
         every = filled(places, lanes.count)
         at = t[every, : len(_theta_names(design))], log_sigma[every]
         found = _derivatives(lanes, reml, *at)

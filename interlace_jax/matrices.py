@@ -31,6 +31,8 @@ from .frames import get_column
 if TYPE_CHECKING:
     from .design import Design
 
+TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
+
 _Matrix = tuple[np.ndarray, tuple[str, ...]]
 "A model matrix and the names of its columns."
 
@@ -73,6 +75,8 @@ def key_of(term: Term) -> str:
 
 
 def _part(text: str, label: str) -> Part:
+    if "`1`" in text:
+        raise ValueError(f"the {label} has a column '1', which formulas take for the intercept; rename it")
     try:
         formula = formulaic.Formula(text)
         if not isinstance(formula, formulaic.SimpleFormula):
@@ -110,8 +114,12 @@ def used_columns(
 ) -> dict[str, pd.Series]:
     """The columns of the frame that the parts and the grouping factors need, by name."""
     columns: dict[str, pd.Series] = {}
-    for part in parts.values():
+    if clash := next((term.factor for term in terms if term.factor.lower() == "residual"), None):
+        raise ValueError(f"the grouping factor {clash!r} has the name of the residual in all tables; rename it")
+    for key, part in parts.items():
         for variable, plain in part.variables:
+            if plain and variable in TAKEN and key != "y":
+                raise ValueError(f"column {str(variable)!r} (in the {part.label}) has a parameter's name; rename it")
             name = _name(variable, plain, frame.columns, context or {})
             if name is not None and name not in columns:
                 columns[name] = get_column(frame, name, part.label)
@@ -306,7 +314,8 @@ def _check_kinds(columns: Mapping[str, pd.Series], states: _States) -> None:
 
 def _check_against_fit(name: str, evaluated: Any, kind: Expression.Kind, state: Mapping[str, Any]) -> None:
     if evaluated.metadata.kind is not kind:
-        raise _LevelError(f"{name!r} is {kind.value} in the fit, but {evaluated.metadata.kind.value} in the new data")
+        found = evaluated.metadata.kind.value
+        raise _LevelError(f"{name!r} is {kind.value} in the fit, but {found} in the new data; give it the same type")
     if "categories" in state:
         known = list(state["categories"])
         values = pd.Series(evaluated.values.__wrapped__).dropna().unique()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,22 +16,20 @@ import numpy as np
 from . import kenward_roger, structure
 from .crossproducts import Moments
 from .dense import Dense
-from .design import Design, build, is_constant, largest
-from .errors import numbers, one_of
+from .design import Design, build, is_constant, is_out_of_range, largest
+from .errors import SingularFitWarning, numbers, one_of
 from .estimation import Estimate
 from .formula import parse
 from .large import Iterative, wants_iterative
 from .many import Many, run_all
 from .result import Fit, report
+from .saturation import confounded_message, is_perfect, is_rounding, weighted_size
 from .scanning import is_scanned, scan
 from .sources import Groups, Responses, responses_of
 from .traced import TracedModel
 
 METHODS = ("REML", "ML")
 CORES = ("auto", "dense", "iterative")
-SMALLEST = 1e-140  # size of a response whose variance can still be told from 0
-ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
-PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
 DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
 
 
@@ -163,6 +162,8 @@ def fit_many(
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     source = (parse(formula, groups, random), data, responses if by is None else by, arguments, dtype)
     work = responses_of(*source) if by is None else Groups(*source)
+    if isinstance(work, Responses) and work.confounded.any():
+        warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
     many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
     if jax.process_count() > 1:
@@ -208,7 +209,7 @@ class Model:
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
             )
-        if not SMALLEST < largest(y) < 1.0 / SMALLEST:
+        if is_out_of_range(largest(y)):
             raise ValueError(
                 f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
                 "floating-point range: give it in another unit"
@@ -257,9 +258,9 @@ class Model:
 
     def _check_residual(self, found: Estimate) -> None:
         """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
-        y, m = self.design.y, self.core.products
-        by = "the fixed effects" if m.scale <= ROUNDING * largest(y) else "the fixed and random effects"
-        if by == "the fixed effects" or not found.sigma > PERFECT * m.scale:
+        size, scale = weighted_size(self.design, largest(self.design.y)), self.core.products.scale
+        by = "the fixed effects" if is_rounding(size, scale) else "the fixed and random effects"
+        if is_perfect(size, scale, found.sigma):
             raise ValueError(
                 f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "
                 "variance to estimate. Is the response computed from the predictors, or constant "

@@ -14,10 +14,9 @@ from scipy import special
 
 from . import plot_data
 from .emmeans import MarginalMeans
-from .errors import listed, one_of
+from .errors import check_level, listed, one_of
 from .many import Many
 from .result import Fit
-from .variances import check_level
 
 try:
     import plotnine as p9
@@ -481,7 +480,7 @@ def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -
 
 
 def _powers(values: Sequence[float]) -> list[str]:
-    return [f"{10.0**-v:g}" if v <= 3 else f"1e-{v:g}" for v in values]
+    return [f"{10.0**-v:.2g}" for v in values]
 
 
 def heatmap(

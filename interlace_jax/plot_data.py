@@ -149,7 +149,8 @@ def lines(fit: Fit, g: int, frame: pd.DataFrame, x: str, shown: np.ndarray) -> t
     position = np.full(len(f.levels), -1)
     position[shown] = np.arange(len(shown))
     at = position[f.codes]
-    rows, values = at >= 0, names_of(frame[x])
+    levels = frame[x] if frame[x].dtype.kind in "iuf" else frame[x].astype("category")  # sorted, as the model has them
+    rows, values = at >= 0, names_of(levels)
     data = pd.DataFrame({"group": names[at[rows]], "x": values[rows], "y": design.y[rows]})
 
     numeric = values.dtype == float

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
 
 from .design import Design
-from .errors import one_of
+from .errors import check_fit, check_level, check_mapping, numbers, one_of, whole_number
 from .influence import factor_named
 from .many import Many, run_all
 from .progress import progress_bar
@@ -68,13 +68,17 @@ def power(
     `upper` (Wilson's 95% interval for the simulation error), and the shares of `converged` and `singular` fits. A data
     set that cannot be fitted counts as no detection.
     """
+    check_fit("power", fit)
     fit.model.core.require_matrix("a power analysis")
     design = fit.model.design
     if coefficient not in design.columns:
         raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, design.columns))}")
     one_of("df_method", df_method, ("satterthwaite", "normal"))
     j = design.columns.index(coefficient)
-    effects = np.atleast_1d(fit.estimate.beta[j] if effect is None else np.asarray(effect, float))
+    whole_number("nsim", nsim, 1)
+    check_level(alpha, "alpha")
+    check_mapping("n_levels", n_levels, '{"subject": [20, 40]}')
+    effects = np.atleast_1d(fit.estimate.beta[j] if effect is None else numbers("effect", effect))
     sizes = {name: np.atleast_1d(m).tolist() for name, m in (n_levels or {}).items()}
     _check_sizes(design, sizes)
     combinations = list(itertools.product(*sizes.values()))

@@ -13,13 +13,12 @@ import pandas as pd
 from . import structure
 from .compute import run
 from .design import Design, new_data
-from .errors import listed, one_of
+from .errors import check_level, listed, one_of, texts
 from .grouping import Factor, is_nested
 from .hypotheses import t_quantile
 from .likelihood import coefficients, reduce
 from .modes import modes
 from .sensitivity import prediction_variances
-from .variances import check_level
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -102,7 +101,7 @@ def included_factors(design: Design, include_re: bool | Iterable[str]) -> tuple[
     names = [f.name for f in design.factors]
     if isinstance(include_re, bool | np.bool_):
         return tuple(names) if include_re else ()
-    wanted = [include_re] if isinstance(include_re, str) else list(include_re)
+    wanted = texts("include_re", include_re, names[0])
     if unknown := [name for name in wanted if name not in names]:
         raise ValueError(f"include_re has {listed(unknown)}; the grouping factors are {listed(names)}")
     return tuple(name for name in names if name in wanted)

@@ -5,7 +5,8 @@ y = (t, log sigma, u), so that every other coordinate stays free:
 
     SD of column j      row j of Lambda is replaced by c / sigma times its direction
     correlation (i, j)  row j by its length times (sin c v + cos c w), v the direction of row i, w that of what row j
-                        has at a right angle to v
+                        has at a right angle to v; the lengths of both rows are the squares of what is free, so that
+                        nothing has a kink where one of them is 0, which is where many such minima are
     sigma               log sigma is c
     coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
 
@@ -35,6 +36,7 @@ class Question(NamedTuple):
 
     i: tuple[jax.Array, ...]  # per block (k,) one at the row of Lambda a correlation is with
     j: tuple[jax.Array, ...]  # per block (k,) one at the row that c describes
+    lengths: jax.Array  # (2,) typical ones of these two rows
     is_correlation: jax.Array
     is_sigma: jax.Array
     a: jax.Array  # (p,) coefficient as a contrast of the conditioned ones
@@ -60,20 +62,18 @@ class Limit(NamedTuple):
 
 
 def _direction(v):
-    """Direction and length of a vector; zero where it is."""
+    """A vector over its length; zero where it is."""
     square = jnp.sum(v**2)
-    norm = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
-    return jnp.where(square > 0.0, v / norm, 0.0), jnp.where(square > 0.0, norm, 0.0)
+    return v / jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
 
 
-def _constrained(Lam, i, j, c, sigma, is_correlation):
-    """Lam (k, k) on the user's scale with its row j moved to where c wants it."""
-    row = j @ Lam
-    v, _ = _direction(i @ Lam)
-    along, length = _direction(row)
-    w, _ = _direction(row - (row @ v) * v)
-    new = jnp.where(is_correlation, length * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * along)
-    return Lam + j[:, None] * (new - row)[None]
+def _constrained(Lam, c, sigma, i, j, lengths, is_correlation):
+    """Lam (k, k) on the user's scale with its row j, and i for a correlation, moved to where c wants it."""
+    other, row = i @ Lam, j @ Lam
+    v, w = _direction(other), _direction(row - (row @ _direction(other)) * _direction(other))
+    first, second = jnp.sum(other**2) / lengths[0], jnp.sum(row**2) / lengths[1]
+    new = jnp.where(is_correlation, second * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * _direction(row))
+    return Lam + jnp.outer(i, first * v - other) + jnp.outer(j, new - row)
 
 
 def deviance_at(y, q: Question, m: Moments):
@@ -83,7 +83,7 @@ def deviance_at(y, q: Question, m: Moments):
     sigma = jnp.exp(log_sigma)
     Lams = []
     for Lam, A, i, j in zip(conditioned_factors(y[:-2], blocks, m.A), m.A, q.i, q.j, strict=True):
-        Lams.append(A @ _constrained(inverse_lower(A) @ Lam, i, j, c, sigma, q.is_correlation))
+        Lams.append(A @ _constrained(inverse_lower(A) @ Lam, c, sigma, i, j, q.lengths, q.is_correlation))
     reduced = reduce_factors(Lams, roots(y[:-2], m), m)
     logdet_x, explained = logdet_quadratic(reduced.XX, jnp.stack([reduced.Xy, q.a], 1))
     is_coefficient = explained[1, 1] > 0.0

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import special
 
 from .design import Design, Factor
-from .errors import one_of, whole_number
+from .errors import check_level, one_of, whole_number
 from .grouping import is_nested, new_effects
 from .many import Many, run_all
 from .sources import Designs, Responses
@@ -149,6 +149,7 @@ class Bootstrap:
         1987), whose acceleration comes from leaving out one group at a time, so that it needs factors that are not
         crossed.
         """
+        check_level(level)
         one_of("kind", kind, ("percentile", "basic", "bca"))
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         if kind == "bca":

@@ -18,7 +18,7 @@ from .checks import scaled_residuals
 from .confint import confint, profile
 from .cross_validation import CrossValidation, cross_validate
 from .design import Design, Factor
-from .errors import ConvergenceWarning, SingularFitWarning
+from .errors import ConvergenceWarning, SingularFitWarning, check_level
 from .estimation import Estimate
 from .grouping import level_roots, natural_names, natural_values, relative_factors
 from .influence import Jackknife, augment, influence, jackknife
@@ -235,7 +235,7 @@ class Fit:
 
     def random_effects_ci(self, level: float = 0.95) -> dict[str, pd.DataFrame]:
         """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower") and (term, "upper")."""
-        variances.check_level(level)
+        check_level(level)
         z = special.ndtri(0.5 + level / 2)
         intervals = {}
         for f, b, covariance in zip(self._design.factors, self.mode_arrays, self.mode_covariances, strict=True):

@@ -9,58 +9,122 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from . import covariance
+from .batch import Lanes, deviances
 from .compute import run
-from .dense import Dense
 from .design import Design, Factor
 from .errors import listed
 from .estimation import NEAR_ZERO, Estimate
 from .grouping import level_roots
-from .large import Iterative
+from .structure import Block
+
+if TYPE_CHECKING:
+    from .dense import Dense
+    from .large import Iterative
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
 AWAY = 0.5  # from the start of a structure, which may be special (AR1 without correlation)
 FEWER = 10.0  # part of theta at which a model has clearly more of a residual
 RISE = 0.01  # deviance units that more of a residual must cost where it is determined
+ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
+PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
+ADVICE = "consider fewer random effects, or a structure with less freedom"
 
 
 def residual_doubt(design: Design, core: Dense | Iterative, e: Estimate, reml: bool) -> str | None:
     """Why the residual variance of a fit means nothing, in words; None where it does."""
-    effects = sum(len(f.levels) * len(f.columns) for f in design.factors)
-    if effects + len(design.columns) < len(design.y):
-        return None
-    names = listed(f.name for f in design.factors)
-    advice = "consider fewer random effects, or a structure with less freedom"
-    if any(f.is_structured for f in design.factors) and _is_confounded(design):
+    if is_confounded(design)[0]:
+        return confounded_message(design)
+    less = with_less_effect(e.theta, [f.block for f in design.factors])
+    if (
+        _effects(design) + len(design.columns) >= len(design.y)
+        and e.sigma < NEAR_ZERO * core.products.scale
+        and core.deviance(less, reml) - core.deviance(e.theta, reml) < RISE
+    ):
         return (
-            f"the residual variance cannot be told from the variances that cov allows for {names}, as no two rows "
-            f"share an effect: only their sum is estimated, and so are coefficients; {advice}"
-        )
-    if e.sigma < NEAR_ZERO * core.products.scale and _vanishes(design, core, e, reml):
-        return (
-            f"the residual standard deviation is estimated as 0 (the random effects of {names}, as many as rows, "
-            "account for everything): coefficients and covariances are estimated, but theta, which is relative to it, "
-            f"is arbitrary; {advice}"
+            f"the residual standard deviation is estimated as 0 (the random effects of {_names(design)}, as many as "
+            "rows, account for everything): coefficients and covariances are estimated, but theta, which is relative "
+            f"to it, is arbitrary; {ADVICE}"
         )
     return None
 
 
-def _is_confounded(design: Design) -> bool:
-    """Whether W^-1 is a combination of the derivatives of V by the covariances, on random vectors."""
-    n, factors = len(design.y), design.factors
-    probes = np.random.default_rng(0).normal(size=(n, PROBES))
+def weighted_size(design: Design, size: np.ndarray | float) -> np.ndarray | float:
+    """The size of responses in the unit of the residual variance, from their largest absolute values."""
+    return size if design.weights is None else size * np.sqrt(design.weights.max())
+
+
+def is_rounding(size, scale):
+    """Whether what least squares leaves of a response of some weighted size, its scale, is rounding."""
+    return scale <= ROUNDING * size
+
+
+def is_perfect(size, scale, sigma):
+    """Whether a fit leaves no residual: theta has run off to infinity, or all of it is rounding."""
+    return is_rounding(size, scale) | np.logical_not(sigma > PERFECT * scale)
+
+
+def confounded_message(design: Design) -> str:
+    """What it is about a design whose residual is a part of the random effects."""
+    return (
+        f"the residual variance cannot be told from the variances that cov allows for {_names(design)}, as no two rows "
+        f"share an effect: only their sum is estimated, and so are coefficients; {ADVICE}"
+    )
+
+
+def _names(design: Design) -> str:
+    return listed(f.name for f in design.factors)
+
+
+def _effects(design: Design) -> int:
+    return sum(len(f.levels) * len(f.columns) for f in design.factors)
+
+
+def with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
+    """theta, or conditioned parameters, (..., d) with clearly more of a residual."""
+    scales = [np.arange(b.size) < (b.own if b.is_pattern else 1) for b in blocks]
+    return np.where(np.concatenate(scales), theta / FEWER, theta)
+
+
+def are_doubtful(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
+    """Whether the residual SD of each of many models is estimated as 0, as `residual_doubt` says it in words: (r,)."""
+    doubtful = e.sigma < NEAR_ZERO * np.asarray(lanes.each.scale)
+    if len(some := np.flatnonzero(doubtful)):
+        less = with_less_effect(e.t[some], lanes.design.layout.blocks)
+        doubtful[some] = deviances(lanes, some, reml, less) - e.deviance[some] < RISE
+    return doubtful
+
+
+def is_confounded(design: Design, used: np.ndarray | None = None) -> np.ndarray:
+    """Whether W^-1 is a combination of the derivatives of V by the covariances, on random vectors: (r,).
+
+    used: (r, n) rows of the design that each of r models has; by default one with all.
+    """
+    n, factors = len(design.X), design.factors
+    used = np.ones((1, n), bool) if used is None else used
+    if not any(f.is_structured for f in factors) or (_effects(design) + len(design.columns) < used.sum(1)).all():
+        return np.zeros(len(used), bool)
+    probes = used.T[:, :, None] * np.random.default_rng(0).normal(size=(n, 1, PROBES))
     thetas = [_generic(f) for f in factors]
     roots = level_roots(factors, np.concatenate(thetas))
-    others = [V for f, theta, L in zip(factors, thetas, roots, strict=True) for V in _derivatives(f, theta, L, probes)]
-    basis = np.reshape(others, (len(others), -1)).T
-    residual = (probes if design.weights is None else probes / design.weights[:, None]).ravel()
-    left = residual - basis @ np.linalg.lstsq(basis, residual, rcond=None)[0]
-    return np.linalg.norm(left) < IN_SPAN * np.linalg.norm(residual)
+    of_factors = zip(factors, thetas, roots, strict=True)
+    others = [V for f, theta, L in of_factors for V in _derivatives(f, theta, L, probes.reshape(n, -1))]
+    basis = used.T[None, :, :, None] * np.reshape(others, (len(others), *probes.shape))
+    residual = probes if design.weights is None else probes / design.weights[:, None, None]
+    return np.array([_is_in_span(residual[:, i].ravel(), basis[:, :, i]) for i in range(len(used))])
+
+
+def _is_in_span(a: np.ndarray, basis: np.ndarray) -> bool:
+    """Whether an array (x,) is a combination of others (b, ...)."""
+    basis = basis.reshape(len(basis), -1).T
+    left = a - basis @ np.linalg.lstsq(basis, a, rcond=None)[0]
+    return bool(np.linalg.norm(left) < IN_SPAN * np.linalg.norm(a))
 
 
 def _generic(f: Factor) -> np.ndarray:
@@ -89,10 +153,3 @@ def _slopes(theta, block):
         return Lam @ Lam.T
 
     return jax.jacfwd(sigma)(theta)
-
-
-def _vanishes(design: Design, core: Dense | Iterative, e: Estimate, reml: bool) -> bool:
-    """Whether the likelihood hardly minds more of a residual."""
-    scales = [np.arange(f.block.size) < (f.block.own if f.block.is_pattern else 1) for f in design.factors]
-    less = np.where(np.concatenate(scales), e.theta / FEWER, e.theta)
-    return core.deviance(less, reml) - core.deviance(e.theta, reml) < RISE

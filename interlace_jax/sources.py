@@ -19,11 +19,12 @@ import pandas as pd
 from . import compute, structure
 from .batch import ROUNDS, Lanes
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
-from .design import Design, build, independent_columns, is_constant, is_flat
+from .design import Design, build, independent_columns, is_constant, is_flat, is_out_of_range, largest
 from .errors import RankWarning, listed, numbers
 from .formula import Formula
 from .frames import as_frame
 from .grouping import theta_names
+from .saturation import is_confounded, weighted_size
 
 MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
 WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
@@ -36,6 +37,10 @@ class Chunk(NamedTuple):
     places: np.ndarray
     design: Design
     lanes: Lanes
+    size: np.ndarray
+    "(r,) of each response, in the unit of its residual variance."
+    used: np.ndarray | None = None
+    "(r, n) rows that each model has of those of the design; None: all."
 
 
 class Failure(NamedTuple):
@@ -91,16 +96,34 @@ class Responses:
             Y = Y - self.design.offset[:, None]
         low, high = Y.min(0), Y.max(0)  # NaN where there is one
         with np.errstate(invalid="ignore"):
-            plain = np.isfinite(low) & np.isfinite(high) & ~is_flat(low, high)
+            size = np.maximum(high, -low)
+            plain = ~(is_out_of_range(size) | is_flat(low, high))
         reasons, holes = {}, []
         for j in map(int, np.flatnonzero(~plain)):
             if reason := self._unfit(Y[:, j]):
                 reasons[j] = reason
             else:
                 holes.append(j)
-        makers = (self._complete, np.flatnonzero(plain)), (self._masked, np.array(holes, int))
-        chunks = [Chunk(start + part, self.design, make(Y, part)) for make, part in makers if len(part)]
+        chunks = []
+        if len(part := np.flatnonzero(plain)):
+            sizes = weighted_size(self.design, size[part])
+            chunks.append(Chunk(start + part, self.design, self._complete(Y, part), sizes))
+        if len(part := np.array(holes, int)):
+            some = Y[:, part].T
+            sizes = weighted_size(self.design, np.nanmax(np.abs(some), 1))
+            chunks.append(Chunk(start + part, self.design, self._masked(Y, part), sizes, ~np.isnan(some)))
         return chunks, [Failure(start + j, reason) for j, reason in reasons.items()]
+
+    def are_confounded(self, chunk: Chunk) -> np.ndarray:
+        """Whether the residual variance of each model is a part of those of its random effects."""
+        if chunk.used is None:
+            return np.repeat(self.confounded, len(chunk.places))
+        return is_confounded(self.design, chunk.used)
+
+    @functools.cached_property
+    def confounded(self) -> np.ndarray:
+        """The same of a model with all rows: (1,)."""
+        return is_confounded(self.design)
 
     def _complete(self, Y, part) -> Lanes:
         basis, shared = jax.device_put(self.prepared)
@@ -122,9 +145,7 @@ class Responses:
             return "infinite values"
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
-        if is_constant(y[used]):
-            return "the response is constant"
-        return unfit_rows(self.design, used)
+        return why_unusable(y[used]) or unfit_rows(self.design, used)
 
     def with_design(self, design: Design) -> Responses:
         """The same responses on another design of the same rows."""
@@ -192,7 +213,12 @@ class Designs(abc.ABC):
         models = [padded_model(d, structure.power_of_two) for d in designs]
         alike = [models[j] for j in filled(np.arange(len(models)), structure.power_of_two(len(models)))]
         lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
-        return [Chunk(places, designs[0], Lanes(None, lanes))], self.failures if i == 0 else []
+        sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
+        return [Chunk(places, designs[0], Lanes(None, lanes), sizes)], self.failures if i == 0 else []
+
+    def are_confounded(self, chunk: Chunk) -> np.ndarray:
+        """Whether the residual variance of each model is a part of those of its random effects."""
+        return np.concatenate([is_confounded(self.designs[place]) for place in chunk.places])
 
     def fingerprint(self) -> str:
         """A hash of all designs and responses."""
@@ -205,7 +231,7 @@ class Groups(Designs):
 
     def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
         self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
-        if by not in self.data.columns:
+        if not pd.api.types.is_hashable(by) or by not in self.data.columns:
             raise ValueError(
                 f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
             )
@@ -223,8 +249,8 @@ class Groups(Designs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
             design = build(self.formula, self._part(place), **self.arguments)
-        if is_constant(design.y):
-            raise ValueError("the response is constant")
+        if reason := why_unusable(design.y):
+            raise ValueError(reason)
         return design
 
     def _part(self, place: int) -> pd.DataFrame:
@@ -312,6 +338,15 @@ def _shape(design: Design):
 def filled(index: np.ndarray, size: int) -> np.ndarray:
     """The index, repeated from its first entry up to a size, so that all chunks have one shape."""
     return np.concatenate([index, np.full(size - len(index), index[0])])
+
+
+def why_unusable(y: np.ndarray) -> str | None:
+    """Why there is no model of a response (n,), whatever the design."""
+    if is_constant(y):
+        return "the response is constant"
+    if is_out_of_range(size := largest(y)):
+        return f"the response is of size {size:.0e}, and its variance out of floating-point range"
+    return None
 
 
 def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:

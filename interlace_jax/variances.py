@@ -21,6 +21,7 @@ from .compute import run
 from .covariance import natural, shape_places, user_blocks
 from .crossproducts import Moments
 from .design import Design, Factor
+from .errors import check_level
 from .estimation import Estimate
 from .grouping import level_roots, natural_names, natural_values
 from .inference import Parameters, propagate, slopes
@@ -90,7 +91,10 @@ def delta(
         raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}, not {scale!r}")
     if not callable(fn):
         raise TypeError(f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}")
-    values, cov = fit.propagate(fn)
+    try:
+        values, cov = fit.propagate(fn)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        raise TypeError("delta differentiates its function: write it with jax.numpy in place of numpy") from None
     table = _table(values, cov, level, scale)
     return table.iloc[0].rename(None) if len(table) == 1 else table
 
@@ -99,12 +103,6 @@ def _table(values, cov, level, scale, index=None):
     se = np.sqrt(np.diag(cov))
     lower, upper = intervals(values, se, level, scale)
     return pd.DataFrame(dict(estimate=values, se=se, lower=lower, upper=upper), index=index)
-
-
-def check_level(level: float) -> None:
-    """Refuse a confidence level that is none."""
-    if not (isinstance(level, int | float) and 0 < level < 1):
-        raise ValueError(f"level must lie between 0 and 1, as in 0.95, not {level!r}")
 
 
 # Variances, SDs, correlations ----------------------------------------------------------------------------------------

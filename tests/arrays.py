@@ -1,10 +1,12 @@
 """A Problem of the oracle in the arrays of the library, and its kernels compiled once per shape."""
 
+import re
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from oracle import Array, Problem
 
 from interlace_jax import (
@@ -74,3 +76,10 @@ def sparse(problem: Problem, empty: int = 0) -> sparse_products.Products:
     m = compute.run(_moments, plan, y, X, Z, w, offset)
     with compute.float64():
         return sparse_products.assemble(plan, m, Z, w, [compute.device()])
+
+
+def batched_lapack(compiled) -> list[str]:
+    """The LAPACK calls of a compiled program that are given more than one matrix."""
+    calls = re.findall(r"= \(?(.*?)\)? custom-call\(.*custom_call_target=\"lapack_", compiled.as_text())
+    shapes = [[int(n) for n in dims.split(",")] for call in calls for dims in re.findall(r"f\d\d\[([\d,]+)\]", call)]
+    return [str(shape) for shape in shapes if np.prod(shape[:-2]) > 1]

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import oracle
 import pytest
-from arrays import plan, rows
+from arrays import batched_lapack, plan, rows
 from numpy.testing import assert_allclose, assert_array_equal
 
-from interlace_jax import compute, crossproducts, estimation, optimize
+from interlace_jax import batch, compute, crossproducts, estimation, many, optimize
 from interlace_jax.batch import Lanes, Rounds, fit_lanes
 
 LANES = 40
@@ -93,3 +93,18 @@ def test_a_lane_of_nonsense_ends_and_leaves_the_others_alone():
     others = np.arange(LANES) != 5
     assert not np.isfinite(found.deviance[5])
     assert_allclose(found.deviance[others], _found("slope").deviance[others], rtol=0, atol=1e-9)
+
+
+def test_programs_of_many_models_give_lapack_one_matrix_at_a_time():
+    lanes, t = _lanes("crossed_slopes"), _found("crossed_slopes").t
+    _, X, Z, w, _ = rows(oracle.random_design(3, "crossed_slopes"))
+    each = jax.vmap(crossproducts.moments, (None, None, None, None, 0))
+    with compute.session():
+        states = batch._begin(lanes, True, t)
+        programs = [
+            batch._advance.lower(lanes, True, states, 4),
+            batch._settle.lower(lanes, True, t),
+            many._derivatives.lower(lanes, True, t, np.zeros(LANES)),
+            jax.jit(each).lower(plan(oracle.random_design(3, "crossed_slopes")), X[:, 0], X, Z, np.stack([w] * 3)),
+        ]
+        assert [batched_lapack(p.compile()) for p in programs] == [[]] * 4

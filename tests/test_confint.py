@@ -2,6 +2,7 @@
 
 import numpy as np
 import oracle
+import pandas as pd
 import pytest
 from cases import lmm_cases, load_case
 from fits import fitted, quiet_fit
@@ -97,6 +98,22 @@ def test_profiles_rise_through_zero_at_the_estimate():
 def test_a_profile_ends_where_the_parameter_does():
     table = fitted("dyestuff2_ML").profile("sd_(Intercept)|Batch", points=3)
     assert table.value.min() == 0.0 and (table.zeta >= -1e-9).all()
+
+
+@pytest.mark.parametrize("seed", [3, 21])  # the lowest deviance at a far correlation is at, or jumps to, an SD of 0
+def test_a_correlation_may_be_anything_where_an_sd_may_be_zero(seed):
+    rng, g, x = np.random.default_rng(seed), np.repeat(np.arange(8), 5), np.tile(np.linspace(-1, 1, 5), 8)
+    y = rng.normal(size=8)[g] + 0.35 * x * rng.normal(size=8)[g] + 0.7 * rng.normal(size=40)
+    data = pd.DataFrame(dict(y=y, x=x, g=g))
+    fit, without = (quiet_fit(f"y ~ x + {term}", data, method="ML") for term in ("(1 + x | g)", "(1 | g)"))
+    cap = np.sqrt(without.deviance - fit.deviance)
+    assert cap < 1.959964
+    table = fit.confint("profile", parm="theta_")
+    assert table.loc["cor_x.(Intercept)|g"].tolist() == [-1.0, 1.0]
+    assert table.loc["sd_x|g", "lower"] == 0.0
+    curve = fit.profile("cor_x.(Intercept)|g")
+    assert set(curve["parameter"]) == {"cor_x.(Intercept)|g"}
+    assert_allclose(curve["zeta"].abs().max(), cap, rtol=1e-5)
 
 
 def test_levels_nest():

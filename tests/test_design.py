@@ -3,6 +3,9 @@
 import copy
 import itertools
 import pickle
+import re
+import warnings
+from decimal import Decimal
 
 import formulaic
 import narwhals as nw
@@ -292,6 +295,12 @@ def test_numbers_in_nullable_or_object_columns_stay_numbers(frame, column):
     np.testing.assert_array_equal(found.X[:, 1], [1.5, *[2.0, 4.0] * 11])
 
 
+def test_decimals_of_arrow_are_numbers(frame):
+    pa = pytest.importorskip("pyarrow")
+    exact = pd.array([*map(Decimal, [1, 2, 3] * 8)], dtype=pd.ArrowDtype(pa.decimal128(5, 1)))
+    np.testing.assert_array_equal(design("y ~ v + (1 | g)", frame.assign(v=exact)).X[:, 1], [1, 2, 3] * 8)
+
+
 # Rank
 
 
@@ -318,6 +327,27 @@ def test_tolerance_is_r_s_relative_to_the_norm_of_each_column(frame, size, kept)
     else:
         with pytest.warns(UserWarning, match="near"):
             assert design("y ~ x + near + (1|g)", data).dropped_columns == ("near",)
+
+
+@pytest.mark.parametrize(
+    "term, lost",
+    [
+        ("(1 + x + two|g)", ["two"]),
+        ("(1 + x + two||g)", ["two"]),
+        ("(1|g) + (0 + x + five|g)", ["five"]),
+        ("(0 + zero|g)", ["zero"]),
+        ("(0 + f + x + five|g)", ["five"]),
+        ("(0 + f + x + five||g)", []),  # four variances on the diagonal of four products that differ
+        ("(1 + x + z|g)", []),
+    ],
+)
+def test_random_effects_that_data_cannot_tell_apart_are_named(frame, term, lost):
+    data = frame.assign(two=2 * frame.x, five=5.0, zero=0.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        design(f"y ~ 1 + {term}", data)
+    names = [re.search("the random effects (.*) of 'g' depend", str(w.message))[1] for w in caught]
+    assert names == [", ".join(map(repr, lost))] * bool(lost)
 
 
 def test_large_scales_alone_do_not_alias(frame):
@@ -453,6 +483,13 @@ def test_designs_pickle_and_copy(frame, text):
         ("y ~ poly(x, 23) + (1|g)", "24 rows are too few for 24 fixed-effects columns"),
         ("y ~ empty + (1|g)", r"all 24 rows have missing values: in 'empty' \(24\)"),
         ("~ x + (1|g)", "has no response"),
+        (
+            "y ~ x + sigma + (1|g)",
+            r"column 'sigma' \(in the fixed part 'x \+ sigma'\) has a parameter's name",
+        ),
+        ("y ~ x + (Intercept|g)", "column 'Intercept' .*has a parameter's name"),
+        ("y ~ x + (1|Residual)", "the grouping factor 'Residual' has the name of the residual"),
+        ("y ~ x + `1` + (1|g)", "the fixed part 'x \\+ `1`' has a column '1'.*the intercept; rename it"),
     ],
 )
 def test_errors_name_the_column_or_term(frame, text, message):
@@ -463,6 +500,7 @@ def test_errors_name_the_column_or_term(frame, text, message):
         when=pd.date_range("2020", periods=24),
         text=[f"{v:.1f}" for v in range(24)],
         empty=np.nan,
+        sigma=frame.z,
     )
     with pytest.raises(ValueError, match=message):
         design(text, data)
@@ -495,6 +533,22 @@ def test_na_action_raise_names_columns_and_counts(frame):
     with pytest.raises(ValueError, match=r"'log\(z\)'"):
         design("y ~ log(z) + (1|g)", frame, na_action="raise")
     assert design("y ~ x + (1|g)", frame, na_action="raise").n_dropped == 0
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame])
+@pytest.mark.parametrize("text", ["y ~ x + (1|odd)", "y ~ odd + (1|g)", "y ~ log(odd) + (1|g)"])
+@pytest.mark.parametrize("odd, kind", [([1, 2], "list"), ({"a": 1}, "dict")])
+def test_columns_of_containers_are_refused(frame, library, text, odd, kind):
+    data = library({**frame.to_dict("list"), "odd": [odd] * len(frame)})
+    with pytest.raises(ValueError, match=rf"column 'odd' \(in the .*holds values of type {kind}; make it"):
+        design(text, data)
+
+
+def test_columns_that_are_there_under_another_kind_of_name_are_explained(frame):
+    with pytest.raises(ValueError, match=r"column '7' .*rename\(columns=str\)"):
+        design("y ~ `7` + (1|g)", frame.rename(columns={"x": 7}))
+    with pytest.raises(ValueError, match=r"column 'g' .*in their index; .*reset_index\(\)"):
+        design("y ~ x + (1|g)", frame.set_index("g"))
 
 
 def test_empty_data_and_repeated_column_names_are_refused(frame):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from cases import lmm_cases, load_case
@@ -143,11 +144,23 @@ def test_numbers_that_are_coded_as_categories_have_levels():
     assert_allclose(coded.frame.iloc[:, 2:], text.frame.iloc[:, 2:], rtol=1e-6)
 
 
+def test_levels_of_a_bool_are_asked_for_as_they_are():
+    frame = unbalanced().assign(hot=lambda f: f["temp"] > "T195")
+    fit = quiet_fit("angle ~ hot + recipe + (1 | g)", frame)
+    both = emmeans(fit, "hot")
+    for true in (True, 1):
+        one = emmeans(fit, "hot", at={"hot": true}).frame
+        pd.testing.assert_frame_equal(one, both.frame.iloc[[1]].reset_index(drop=True))
+    pd.testing.assert_frame_equal(*(both.contrasts("trt.vs.ctrl", ref=ref) for ref in (False, "False")))
+    assert both.contrasts("trt.vs.ctrl", ref=True)["contrast"].tolist() == ["False - True"]
+
+
 def test_wrong_arguments_are_refused_with_what_there_is(unequal):
     means = emmeans(unequal, "recipe")
     for call, match in (
         (lambda: emmeans(unequal, "receipt"), "recipe"),
         (lambda: emmeans(unequal, "recipe", at={"y": 1}), "temp"),
+        (lambda: emmeans(unequal, "recipe", at={"recipe": ["A", "Z"]}), r"\['recipe'\] has 'Z'; .* 'A', 'B', 'C'"),
         (lambda: means.contrasts("dunnett"), "trt.vs.ctrl"),
         (lambda: means.contrasts("trt.vs.ctrl", adjust="tukey"), "holm"),
         (lambda: means.contrasts({"a": [1, -1]}), "A"),

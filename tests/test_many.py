@@ -164,6 +164,24 @@ def test_a_response_that_cannot_be_fitted_says_why_and_stops_no_other():
     _same(many, 7, quiet_fit("y ~ x + (1 | g)", _design_frame().assign(y=Y[:, 7])))
 
 
+@pytest.mark.parametrize("weights", [None, np.linspace(1e-30, 2e-30, 72)])
+def test_what_fit_refuses_is_no_model_among_many(weights):
+    frame, Y = _design_frame(), _responses()[:, :8].copy()
+    Y[:, 0] = 2.0 * frame["x"] + 1.0
+    Y[:, 1] = frame["g"].factorize()[0] ** 2
+    Y[:, 2:4] = Y[:, :2]
+    Y[5, 2:4] = np.nan
+    Y[:, 4] *= 1e200
+    Y[:, 5] *= 1e-160
+    many = interlace.fit_many("~ x + (1 | g)", frame, responses=Y, weights=weights)
+    for j in range(6):
+        assert ("perfectly" if j < 4 else "out of floating-point range") in many.status[j]
+        assert many.fe_params.loc[j].isna().all() and many.fe_pvalues.loc[j].isna().all() and not many.converged[j]
+        with pytest.raises(ValueError, match="perfectly|out of floating-point range"):
+            many[j]
+    _same(many, 7, quiet_fit("y ~ x + (1 | g)", frame.assign(y=Y[:, 7]), weights=weights))
+
+
 def test_one_of_many_is_the_full_fit():
     many = _many("slopes, weights and offset")
     fit = many[5]
@@ -301,6 +319,8 @@ def test_responses_are_read_in_slices(monkeypatch):
 
 
 def test_input_that_fits_no_model_at_all_says_why():
+    with pytest.raises(ValueError, match="none of the 1 models can be fitted; the first: the model fits .* perfectly"):
+        interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=["x"])
     with pytest.raises(ValueError, match="none of the 3 models can be fitted; the first: the response is constant"):
         interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=np.ones((72, 3)))
 

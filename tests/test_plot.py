@@ -160,6 +160,17 @@ def test_fitted_lines_take_ordered_categories_and_polars():
     assert list(shown.cat.categories) == ["low", "mid", "high"]
 
 
+def test_fitted_lines_have_levels_in_the_order_of_the_model():
+    frame = interlace.load_dataset("sleepstudy").assign(late=lambda f: f["Days"].rsub(9) > 4)
+    assert frame["late"].iloc[0]  # the later level comes first in the rows
+    drawn = plot.fitted_lines(quiet_fit("Reaction ~ late + (1 | Subject)", frame))
+    assert list(drawn.data["x"].cat.categories) == ["False", "True"]
+
+
+def test_powers_of_ten_are_short():
+    assert plot._powers([0.0, 0.5, 2.0, 4.5, 300.0]) == ["1", "0.32", "0.01", "3.2e-05", "1e-300"]
+
+
 def test_fitted_lines_say_how_many_groups_they_leave_out():
     drawn = plot.fitted_lines(many_groups(), most=12)
     assert drawn.data["group"].nunique() == 12

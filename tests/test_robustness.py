@@ -82,11 +82,12 @@ def test_the_origin_of_a_slope_does_not_matter_to_an_unstructured_term(method):
     assert not years.is_singular
 
 
-def test_equal_weights_of_any_size_are_no_weights():
+@pytest.mark.parametrize("size", [1e6, 1e-40])
+def test_equal_weights_of_any_size_are_no_weights(size):
     fit = fitted("sleepstudy_slope_REML")
-    weighted = sound(quiet_fit(SLOPE, sleepstudy(), weights=np.full(180, 1e6)))
+    weighted = sound(quiet_fit(SLOPE, sleepstudy(), weights=np.full(180, size)))
     assert_allclose(weighted.deviance, fit.deviance, rtol=0, atol=1e-7)
-    assert_allclose(weighted.scale, fit.scale * 1e6, rtol=1e-6)
+    assert_allclose(weighted.scale, fit.scale * size, rtol=1e-6)
     assert_allclose(weighted.varcov, fit.varcov, rtol=1e-5)
     assert_allclose(weighted.fe_bse, fit.fe_bse, rtol=1e-6)
 
@@ -312,6 +313,12 @@ def test_a_fixed_factor_of_one_level_is_not_left_out_in_silence():
     assert list(fit.fe_params.index) == ["Intercept", "Days"]
 
 
+def test_nor_are_slopes_of_a_factor_of_one_level():
+    with pytest.warns(interlace.RankWarning, match="'site' has one level only"):
+        fit = interlace.fit("Reaction ~ Days + (site | Subject)", sleepstudy().assign(site="a"))
+    assert fit.model.design.factors[0].columns == ("(Intercept)",)
+
+
 @pytest.mark.parametrize(
     "mistake, message",
     [
@@ -320,6 +327,14 @@ def test_a_fixed_factor_of_one_level_is_not_left_out_in_silence():
         (lambda fit: fit.bootstrap(0), "n must be a whole number, 1 or more, not 0"),
         (lambda fit: fit.bootstrap("many"), "n must be a whole number, 1 or more, not 'many'"),
         (lambda fit: fit.test(""), "the hypothesis '' is empty"),
+        (lambda fit: fit.test(3), "one finite weight for each of the 2 coefficients"),
+        (lambda fit: fit.profile(points=0), "points must be a whole number, 1 or more, not 0"),
+        (lambda fit: fit.profile(zmax=-1), "zmax must be positive, not -1"),
+        (lambda fit: interlace.emmeans(fit, "Days", by="Days"), "specs and by have 'Days' twice"),
+        (lambda fit: interlace.power(fit, "Days", effect="a"), "effect must be numbers"),
+        (lambda fit: interlace.power(fit, "Days", alpha=5), "alpha must lie between 0 and 1, as in 0.05, not 5"),
+        (lambda fit: interlace.power(fit, "Days", nsim=0), "nsim must be a whole number, 1 or more, not 0"),
+        (lambda fit: interlace.fit_many(SLOPE, sleepstudy(), by=["Subject"]), r"by=\['Subject'\] is not a column"),
         (lambda fit: fit.refit(["a"] * 180), "y must be numbers: could not convert"),
         (lambda fit: fit.model.fit(theta0="a"), "theta must be numbers: could not convert"),
         (
@@ -331,6 +346,25 @@ def test_a_fixed_factor_of_one_level_is_not_left_out_in_silence():
 )
 def test_mistakes_are_answered_in_words(mistake, message):
     with pytest.raises(ValueError, match=message):
+        mistake(fitted("sleepstudy_slope_REML"))
+
+
+@pytest.mark.parametrize(
+    "mistake, message",
+    [
+        (lambda fit: fit.predict(include_re=3), 'include_re must be text such as "Subject" or a list of such texts'),
+        (lambda fit: fit.confint(parm=1), 'parm must be text such as "sigma"'),
+        (lambda fit: fit.delta(lambda p: np.log(p.sigma)), "write it with jax.numpy in place of numpy"),
+        (lambda fit: fit.delta(lambda p: float(p.sigma)), "write it with jax.numpy in place of numpy"),
+        (lambda fit: interlace.emmeans(fit, 3), 'specs must be text such as "x"'),
+        (lambda fit: interlace.emmeans(fit, "Days", at=3), 'at must be a mapping such as {"x": '),
+        (lambda fit: interlace.emmeans("fit", "Days"), "emmeans takes a fit of this package, .*, not str"),
+        (lambda fit: interlace.check(None), "check takes a fit of this package, .*, not NoneType"),
+        (lambda fit: interlace.power(fit, "Days", n_levels=20), 'n_levels must be a mapping such as {"subject": '),
+    ],
+)
+def test_mistakes_of_type_are_answered_in_words(mistake, message):
+    with pytest.raises(TypeError, match=message):
         mistake(fitted("sleepstudy_slope_REML"))
 
 

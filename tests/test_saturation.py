@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose
 from scipy import linalg, optimize
 
 import interlace_jax as interlace
-from interlace_jax.saturation import _is_confounded
+from interlace_jax.saturation import is_confounded
 
 FORMULA = "y ~ x + (0 + C(time) | s)"
+MANY = FORMULA[2:]
 
 
 def serial(seed, k=5, m=12, nugget=0.0, rho=0.7):
@@ -93,9 +94,45 @@ CONFOUNDED = [
 def test_what_two_rows_or_levels_do_not_share_is_found_from_the_derivatives_of_v(k, structure, expected):
     formula = FORMULA if k > 1 else "y ~ x + (1 | s)"
     design = interlace.compile(formula, serial(0, k=k, m=20), cov={"s": structure}).design
-    assert _is_confounded(design) == expected
+    assert is_confounded(design).tolist() == [expected]
 
 
 def test_weights_that_differ_tell_the_residual_apart():
     arguments = dict(cov={"s": interlace.CompoundSymmetry()}, weights="w")
-    assert not _is_confounded(interlace.compile(FORMULA, serial(0), **arguments).design)
+    assert is_confounded(interlace.compile(FORMULA, serial(0), **arguments).design).tolist() == [False]
+
+
+def test_all_of_many_models_that_share_a_confounded_design_are_told():
+    frame, cov = serial(1), {"s": interlace.HomogeneousDiagonal()}
+    with pytest.warns(
+        interlace.SingularFitWarning, match="in all models the residual variance cannot be told"
+    ) as caught:
+        many = interlace.fit_many(MANY, frame, responses=["y", "w"], cov=cov)
+    assert len(caught) == 1 and many.is_singular.all()
+
+
+def test_of_many_models_those_without_a_residual_are_singular_as_each_is_alone():
+    """Models with all rows, and with some missing: a hole may leave a design in which nothing tells the residual."""
+    frame = serial(6, nugget=0.5).assign(none=serial(2)["y"], hole=serial(6, nugget=0.5)["y"], gap=serial(2)["y"])
+    frame.loc[3, ["hole", "gap"]] = np.nan
+    many = interlace.fit_many(MANY, frame, responses=["y", "none", "hole", "gap"], cov={"s": interlace.AR1()})
+    assert many.is_singular.to_dict() == {"y": False, "none": True, "hole": False, "gap": True}
+    for name in many:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            assert many[name].is_singular == many.is_singular[name]
+
+
+def test_rows_that_are_left_may_be_confounded_though_all_are_not():
+    pair = np.kron(np.eye(10), [[1.0, 0.5], [0.5, 1.0]])  # ten pairs of relatives
+    frame = pd.DataFrame({"y": np.arange(20.0) ** 2 % 7, "id": np.arange(20)})
+    design = interlace.compile("y ~ 1 + (1 | id)", frame, cov={"id": interlace.Known(pair)}).design
+    used = np.array([np.ones(20), np.arange(20) % 2 == 0, np.arange(20) > 3], bool)
+    assert is_confounded(design, used).tolist() == [False, True, False]
+
+
+def test_groups_with_designs_of_their_own_are_told_each_for_itself():
+    once, twice = serial(1), pd.concat([serial(1), serial(2)], ignore_index=True)
+    frame = pd.concat([once.assign(site="a"), twice.assign(site="b")], ignore_index=True)
+    many = interlace.fit_many(FORMULA, frame, by="site", cov={"s": interlace.HomogeneousDiagonal()})
+    assert many.is_singular.to_dict() == {"a": True, "b": False}
