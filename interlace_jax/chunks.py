@@ -97,6 +97,7 @@ def _constants(layout, factors, n, K):
     return (A, R, b0, jnp.where(rest > 0, rest, 1.0)), beta0
 
 
+@compute.in_order
 @jax.jit
 def _products(plan, constants, y, X, Z, w):
     A, R, b0, scale = constants

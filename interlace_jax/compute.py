@@ -22,6 +22,9 @@ _SWITCHES = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,  # the default stores no compilation under a second
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+_IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+_LIGHT = _IN_ORDER | {"xla_cpu_use_fusion_emitters": False}
+_BRIEF = _LIGHT | {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 _lock = threading.RLock()
 _compiled: set = set()
 
@@ -43,43 +46,48 @@ def run(function, *args):
         return result
 
 
-def light(compiled, where=lambda *args: True):
-    """A jitted function whose programs take half as long to compile, for arguments `where` that is worth it.
+def in_order(compiled):
+    """A jitted function whose programs do one thing after another on a processor; not to be called while JAX traces.
 
-    Of XLA's two generators of code for loops on a processor, the older one is the quicker. Its programs are as fast
-    where gathers dominate, and up to twice as slow elsewhere. Not to be called while JAX traces.
+    XLA would look for what can be done at the same time, which costs more than it brings: large loops are parallel
+    anyway.
     """
-    return _with_options(compiled, lambda known: known[:1], where)
+    return _with_options(compiled, _IN_ORDER)
 
 
-def brief(compiled):
-    """A jitted function of so little work that its programs are compiled without optimising them. As for `light`."""
-    return _with_options(compiled, lambda known: known, lambda *args: True)
+def light(compiled, where=lambda *args: True):
+    """The same, and for arguments `where` that is worth it the programs take half as long to compile.
 
-
-def _with_options(compiled, chosen, where):
-    made = functools.cache(lambda: jax.jit(compiled.__wrapped__, compiler_options=dict(chosen(_known_options()))))
+    Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast where gathers
+    dominate, and up to twice as slow elsewhere.
+    """
+    quick, usual = _with_options(compiled, _LIGHT), in_order(compiled)
 
     @functools.wraps(compiled)
     def call(*args):
-        return (made() if where(*args) else compiled)(*args)
+        return (quick if where(*args) else usual)(*args)
 
     return call
 
 
+def brief(compiled):
+    """The same for a function of so little work that its programs are compiled without optimising them."""
+    return _with_options(compiled, _BRIEF)
+
+
+def _with_options(compiled, options):
+    made = functools.cache(lambda: jax.jit(compiled.__wrapped__, compiler_options=options if _are_known() else None))
+    return functools.wraps(compiled)(lambda *args: made()(*args))
+
+
 @functools.cache
-def _known_options() -> list[tuple[str, int]]:
-    """Compiler options for `light`, the first, and for `brief`, all of them; none where JAX does not know them."""
-    options = {
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_parallel_codegen_split_count": 1,
-    }
+def _are_known() -> bool:
+    """Whether JAX knows all these options."""
     try:
-        jax.jit(lambda: 0.0, compiler_options=options).lower().compile()
+        jax.jit(lambda: 0.0, compiler_options=_BRIEF).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return []
-    return list(options.items())
+        return False
+    return True
 
 
 def float64():
