@@ -5,6 +5,7 @@ Nothing of it outlives a call: JAX's configuration and the BLAS threads are as t
 
 import contextlib
 import functools
+import inspect
 import os
 import queue
 import threading
@@ -49,23 +50,23 @@ def run(function, *args):
 def in_order(compiled):
     """A jitted function whose programs do one thing after another on a processor; not to be called while JAX traces.
 
-    XLA would look for what can be done at the same time, which costs more than it brings: large loops are parallel
-    anyway.
+    XLA would look for what can be done at the same time. Where all that takes long is parallel in itself, or there is
+    nothing that takes long, this costs more than it brings.
     """
     return _with_options(compiled, _IN_ORDER)
 
 
 def light(compiled, where=lambda *args: True):
-    """The same, and for arguments `where` that is worth it the programs take half as long to compile.
+    """The same, and the programs take half as long to compile; `compiled` itself for arguments not `where`.
 
     Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast where gathers
     dominate, and up to twice as slow elsewhere.
     """
-    quick, usual = _with_options(compiled, _LIGHT), in_order(compiled)
+    quick = _with_options(compiled, _LIGHT)
 
     @functools.wraps(compiled)
     def call(*args):
-        return (quick if where(*args) else usual)(*args)
+        return (quick if where(*args) else compiled)(*args)
 
     return call
 
@@ -76,7 +77,8 @@ def brief(compiled):
 
 
 def _with_options(compiled, options):
-    made = functools.cache(lambda: jax.jit(compiled.__wrapped__, compiler_options=options if _are_known() else None))
+    function = inspect.unwrap(compiled)
+    made = functools.cache(lambda: jax.jit(function, compiler_options=options if _are_known() else None))
     return functools.wraps(compiled)(lambda *args: made()(*args))
 
 

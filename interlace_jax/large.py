@@ -17,7 +17,7 @@ import numpy as np
 
 from . import estimation, inference, iterative, optimize, processes, structure
 from .chunks import moments_by_chunks
-from .compute import brief, devices, float64, island, light, local_devices, run
+from .compute import brief, devices, float64, in_order, island, light, local_devices, run
 from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
 from .crossproducts import Moments
 from .design import Design
@@ -350,9 +350,9 @@ def _is_slim(t: np.ndarray, m: Products, *rest) -> bool:
     return max(b.k for b in m.layout.blocks) <= 2 and m.n < 1e7
 
 
-_evaluate = light(jax.jit(iterative.evaluate), _is_slim)
-_modes = light(jax.jit(iterative.modes), _is_slim)
-_mode_covariances = light(jax.jit(iterative.mode_covariances), _is_slim)
+_evaluate = light(in_order(jax.jit(iterative.evaluate)), _is_slim)
+_modes = light(in_order(jax.jit(iterative.modes)), _is_slim)
+_mode_covariances = light(in_order(jax.jit(iterative.mode_covariances)), _is_slim)
 _parameter_covariance = brief(jax.jit(inference.parameter_covariance))
 _describe = brief(jax.jit(estimation.describe))
 

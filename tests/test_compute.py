@@ -76,9 +76,9 @@ def test_only_where_it_is_worth_it_is_a_light_function_compiled_lightly(monkeypa
     monkeypatch.setattr(compute, "_LIGHT", {"xla_cpu_no_such_option": True})
     monkeypatch.setattr(compute, "_are_known", lambda: True)
     function = compute.light(jax.jit(growth), lambda x: len(x) < 3)
-    assert_allclose(compute.run(function, np.zeros(4)), [0.25, 0.5, 0.75, 1.0])
+    assert_allclose(compute.run(function, np.ones(4)), np.exp(1.0) * np.array([0.25, 0.5, 0.75, 1.0]))
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
-        compute.run(function, np.zeros(2))
+        compute.run(function, np.ones(2))
 
 
 @pytest.fixture
