@@ -5,7 +5,6 @@ Nothing of it outlives a call: JAX's configuration and the BLAS threads are as t
 
 import contextlib
 import functools
-import inspect
 import os
 import queue
 import threading
@@ -64,7 +63,7 @@ def light(compiled, where=lambda *args: True):
     """
     quick = _with_options(compiled, _LIGHT)
 
-    @functools.wraps(compiled)
+    @functools.wraps(compiled.__wrapped__)
     def call(*args):
         return (quick if where(*args) else compiled)(*args)
 
@@ -77,9 +76,9 @@ def brief(compiled):
 
 
 def _with_options(compiled, options):
-    function = inspect.unwrap(compiled)
+    function = compiled.__wrapped__
     made = functools.cache(lambda: jax.jit(function, compiler_options=options if _are_known() else None))
-    return functools.wraps(compiled)(lambda *args: made()(*args))
+    return functools.wraps(function)(lambda *args: made()(*args))
 
 
 @functools.cache

@@ -90,7 +90,7 @@ class Dense:
 
 
 def _is_small(*args) -> bool:
-    """Whether there is so little data that a program of it runs for microseconds."""
+    """Whether there is so little data that compiling a program takes thousands of times as long as running it."""
     return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
 
 

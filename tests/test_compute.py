@@ -58,13 +58,22 @@ def growth(x):
     return jnp.cumsum(jnp.exp(x)) / jnp.sum(x)
 
 
-@pytest.mark.parametrize("how", [compute.in_order, compute.light, compute.brief])
+def in_order_and_light(compiled):
+    return compute.light(compute.in_order(compiled))
+
+
+every_way = pytest.mark.parametrize("how", [compute.in_order, compute.light, compute.brief, in_order_and_light])
+
+
+@every_way
 def test_compiler_options_change_no_numbers(how):
     x = np.linspace(0.1, 1.0, 50)
     assert_allclose(compute.run(how(jax.jit(growth)), x), np.cumsum(np.exp(x)) / np.sum(x), rtol=1e-14)
+    slope = how(jax.jit(jax.grad(lambda x: jnp.sum(x**3))))
+    assert_allclose(compute.run(slope, x), 3.0 * x**2, rtol=1e-14)
 
 
-@pytest.mark.parametrize("how", [compute.in_order, compute.light, compute.brief])
+@every_way
 def test_compiler_options_that_jax_does_not_know_are_left_out(how, monkeypatch):
     for name in ("_IN_ORDER", "_LIGHT", "_BRIEF"):
         monkeypatch.setattr(compute, name, {"xla_cpu_no_such_option": True})
