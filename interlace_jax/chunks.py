@@ -49,18 +49,17 @@ def moments_by_chunks(
     rows = min(rows, bucket(n))
     layout = jax.tree.map(jnp.asarray, plan.layout) if rows < n else plan.layout
     with compute.session():
-        factors = [jnp.zeros((c, c)) for c in (p + 1, *(z.shape[1] for z in Z))]
+        factors = [np.zeros((c, c)) for c in (p + 1, *(z.shape[1] for z in Z))]
         for _, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
             factors = jax.block_until_ready(_compressed(factors, *chunk))  # or chunks wait in memory for each other
         K = eliminated_order(plan.layout, K)
-        constants = _constants(plan.layout, factors, float(n), K)
+        constants, beta0 = _constants(plan.layout, factors, float(n), K)
         total: Any = None
         for part, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
             made = _products(replace(part, layout=layout), constants, *chunk)
             total = jax.block_until_ready(made if total is None else _added(total, made))
-        A, R, b0, scale = constants
-        beta0 = (inverse_upper(R) @ b0)[:, 0]
-        found = Moments(layout, **total, n=jnp.float64(n), A=A, K=K, R=R, beta0=beta0, scale=scale[0])
+        A, R, _, scale = constants
+        found = Moments(layout, **total, n=np.float64(n), A=A, K=K, R=R, beta0=beta0, scale=scale)
         return replace(jax.tree.map(np.asarray, found), layout=plan.layout)
 
 
@@ -77,6 +76,7 @@ def _chunks(plan, y, X, Z, weights, offset, rows) -> Iterator[tuple]:
         yield replace(plan, codes=codes, rows=entries), *arrays
 
 
+@compute.light
 @jax.jit
 def _compressed(factors, y, X, Z, w):
     """Triangular factors of [X y] and of every Z with these rows added."""
@@ -85,19 +85,23 @@ def _compressed(factors, y, X, Z, w):
     return [jnp.linalg.qr(jnp.concatenate([r, root * a]), mode="r") for r, a in zip(factors, new, strict=True)]
 
 
+@compute.brief
+@jax.jit
 def _constants(layout, factors, n, K):
-    """A, R, b0 and scale, from triangular factors of [X y] and of the Z in the user's order."""
+    """A, R, b0 and scale, from triangular factors of [X y] and of the Z in the user's order; and beta0."""
     Xy, *Z = factors
-    R, b0, rest = Xy[:-1, :-1], Xy[:-1, -1:], jnp.abs(Xy[-1, -1:]) / jnp.sqrt(n)
+    R, b0, rest = Xy[:-1, :-1], Xy[:-1, -1:], jnp.abs(Xy[-1, -1]) / jnp.sqrt(n)
     A = conditioners(Plan(layout, (), ()), Z, n, K)
-    return A, R, b0, jnp.where(rest > 0, rest, 1.0)
+    beta0 = (inverse_upper(R) @ b0)[:, 0]
+    return (A, R, b0, jnp.where(rest > 0, rest, 1.0)), beta0
 
 
+@compute.in_order
 @jax.jit
 def _products(plan, constants, y, X, Z, w):
     A, R, b0, scale = constants
     basis = apply_constants(plan, X, Z, w, None, A, (), R)
-    response = jax.tree.map(lambda a: a[0], response_products(plan, basis, y[:, None], b0, scale))
+    response = jax.tree.map(lambda a: a[0], response_products(plan, basis, y[:, None], b0, scale[None]))
     of_response = dict(Zy=response.Zy, Xy=response.Xy, yy=response.yy)
     return design_products(plan, basis.X, basis.Z, w) | of_response | dict(log_weights=log_weights(w))
 

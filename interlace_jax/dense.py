@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 
 from . import inference, modes, structure
 from .chunks import LARGE, moments_by_chunks
-from .compute import island, run
+from .compute import brief, island, light, run
 from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
 from .design import Design
 from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
 from .likelihood import deviance, objective
 from .sources import padded_model, plan_of
+
+SMALL = 1 << 14  # numbers of a model up to which a program of it runs for less than a millisecond
 
 
 class Dense:
@@ -86,26 +89,35 @@ class Dense:
         return run(_hessian, e.t, self.products, reml)
 
 
-_moments = jax.jit(moments)
-_settle = jax.jit(settle)
-_finish = jax.jit(finish)
-_modes = jax.jit(modes.modes)
-_mode_covariances = jax.jit(modes.mode_covariances)
-_curvature = jax.jit(inference.curvature)
-_hessian = jax.jit(jax.hessian(objective))
+def _is_small(*args) -> bool:
+    """Whether there is so little data that compiling a program takes thousands of times as long as running it."""
+    return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
 
 
+_light = partial(light, where=_is_small)
+_moments = _light(jax.jit(moments))
+_settle = _light(jax.jit(settle))
+_finish = _light(jax.jit(finish))
+_modes = _light(jax.jit(modes.modes))
+_mode_covariances = _light(jax.jit(modes.mode_covariances))
+_curvature = _light(jax.jit(inference.curvature))
+_hessian = _light(jax.jit(jax.hessian(objective)))
+
+
+@_light
 @jax.jit
 def _search(m, reml, t):
     found = search(m, reml, moment_start(m) if t is None else t)
     return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
 
 
+@brief
 @jax.jit
 def _start(m):
     return to_user(moment_start(m), m.layout, m.A)
 
 
+@brief
 @jax.jit
 def _conditioned(theta, m):
     return to_conditioned(theta, m.layout, m.A)

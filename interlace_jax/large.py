@@ -17,7 +17,7 @@ import numpy as np
 
 from . import estimation, inference, iterative, optimize, processes, structure
 from .chunks import moments_by_chunks
-from .compute import devices, float64, island, local_devices, run
+from .compute import brief, devices, float64, in_order, island, light, local_devices, run
 from .covariance import canonical_parameters, columns, has_prior, to_conditioned, to_user
 from .crossproducts import Moments
 from .design import Design
@@ -345,39 +345,50 @@ def _vcov(found: iterative.Evaluation, m: Products, sigma: float) -> np.ndarray:
     return sigma**2 * half @ np.linalg.inv(found.reduced.XX) @ half.T
 
 
-_evaluate = jax.jit(iterative.evaluate)
-_modes = jax.jit(iterative.modes)
-_mode_covariances = jax.jit(iterative.mode_covariances)
-_parameter_covariance = jax.jit(inference.parameter_covariance)
-_describe = jax.jit(estimation.describe)
+def _is_slim(t: np.ndarray, m: Products, *rest) -> bool:
+    """Whether an evaluation is little more than gathers, and of so few rows that the rest is nothing to compiling."""
+    return max(b.k for b in m.layout.blocks) <= 2 and m.n < 1e7
 
 
+_evaluate = light(in_order(jax.jit(iterative.evaluate)), _is_slim)
+_modes = light(in_order(jax.jit(iterative.modes)), _is_slim)
+_mode_covariances = light(in_order(jax.jit(iterative.mode_covariances)), _is_slim)
+_parameter_covariance = brief(jax.jit(inference.parameter_covariance))
+_describe = brief(jax.jit(estimation.describe))
+
+
+@brief
 @jax.jit
 def _conditioned(theta, m):
     return to_conditioned(theta, m.layout, m.A)
 
 
+@brief
 @jax.jit
 def _start(m):
     return to_user(estimation.moment_start(m), m.layout, m.A)
 
 
+@brief
 @jax.jit
 def _canonical(t, m):
     return canonical_parameters(t, m.layout.blocks)
 
 
+@brief
 @jax.jit
 def _begin(t, m):
     t = estimation.moment_start(m) if t is None else t
     return optimize.start(t, estimation.curvature(t, m))
 
 
+@brief
 @jax.jit
 def _last(state, m):
     return canonical_parameters(state.optimum, m.layout.blocks)
 
 
+@brief
 @jax.jit
 def _judge(state, value, gradient, tol):
     return optimize.step(lambda t: (value, gradient), state, tol)
@@ -388,6 +399,7 @@ def _deviance(theta, m, probes, reml):
     return iterative.deviance(to_conditioned(theta, m.layout, m.A), m, probes, reml)
 
 
+@brief
 @jax.jit
 def _leave_saddle(t, probed, m):
     return estimation.leave_saddle(t, probed, m.layout.blocks)

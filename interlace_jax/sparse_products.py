@@ -33,7 +33,7 @@ WIDTHS = (4, 8, 16)  # cells of a chunk
 SCATTER = 6  # adding the sum of a chunk to its level takes as long as gathering so many cells
 PART = 1 << 20  # cells whose rows are summed at once
 AXIS = "chunks"  # of a mesh of devices
-WHOLE, SHARED = PartitionSpec(), PartitionSpec(AXIS)
+WHOLE, SHARED, BLOCKS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, None, AXIS)
 
 
 @jax.tree_util.register_dataclass
@@ -49,16 +49,7 @@ class Cells:
     @property
     def split(self) -> "Cells":
         """Along which axis each array is shared."""
-        value = PartitionSpec(None, None, AXIS) if self.value.ndim else WHOLE
-        return replace(self, owner=SHARED, level=SHARED, value=value)
-
-    def placed(self) -> "Cells":
-        """The same on the devices of the mesh. Of several processes, each sends what its own devices hold."""
-
-        def send(array, split):
-            return jax.make_array_from_callback(array.shape, NamedSharding(self.mesh, split), array.__getitem__)
-
-        return jax.tree.map(send, self, self.split)
+        return replace(self, owner=SHARED, level=SHARED, value=BLOCKS if self.value.ndim else WHOLE)
 
 
 @jax.tree_util.register_dataclass
@@ -166,19 +157,40 @@ def _blocks(order, starts, w, left, right):
 
 
 def _cells(key, value, shape, mesh):
-    """Chunks of cells, as many for each device; key: owner and level in 32 bits each, sorted."""
+    """Chunks of cells, as many for each device; key: owner and level in 32 bits each, sorted.
+
+    Of several processes, each makes only those that its own devices hold.
+    """
     owners, others = shape
     degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
     width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
     owner, before = chunked(degree, width, lambda total: bucket(-(-total // mesh.size)) * mesh.size)
-    filled = np.arange(width) < (degree[owner] - before)[:, None]
-    level = np.full(filled.shape, others, np.int32)
-    level[filled] = key & 0xFFFFFFFF
-    if value.ndim:
-        spread = np.zeros((*value.shape[:2], *filled.shape))
-        spread[:, :, filled] = value
-        value = spread
-    return Cells(owner, level, value, mesh).placed()
+    first = (np.cumsum(degree) - degree)[owner] + before
+
+    def held(chunks):
+        """Which places of some consecutive chunks have a cell (c, W), and which cells these are."""
+        filled = np.arange(width) < (degree[owner[chunks]] - before[chunks])[:, None]
+        start = first[chunks][0]
+        return filled, slice(start, start + np.count_nonzero(filled))
+
+    def levels(at):
+        filled, cells = held(at[0])
+        found = np.full(filled.shape, others, np.int32)
+        found[filled] = key[cells] & 0xFFFFFFFF
+        return found
+
+    def blocks(at):
+        filled, cells = held(at[2])
+        found = np.zeros((*value.shape[:2], *filled.shape))
+        found[:, :, filled] = value[:, :, cells]
+        return found
+
+    def send(split, shape, part):
+        return jax.make_array_from_callback(shape, NamedSharding(mesh, split), part)
+
+    size = len(owner), width
+    K = send(BLOCKS, (*value.shape[:2], *size), blocks) if value.ndim else send(WHOLE, (), value.__getitem__)
+    return Cells(send(SHARED, owner.shape, owner.__getitem__), send(SHARED, size, levels), K, mesh)
 
 
 def product(m: Products, g: int, h: int, V):

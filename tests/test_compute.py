@@ -54,6 +54,42 @@ def test_an_error_inside_leaves_the_configuration_as_it_was():
     assert settings() == before
 
 
+def growth(x):
+    return jnp.cumsum(jnp.exp(x)) / jnp.sum(x)
+
+
+def in_order_and_light(compiled):
+    return compute.light(compute.in_order(compiled))
+
+
+every_way = pytest.mark.parametrize("how", [compute.in_order, compute.light, compute.brief, in_order_and_light])
+
+
+@every_way
+def test_compiler_options_change_no_numbers(how):
+    x = np.linspace(0.1, 1.0, 50)
+    assert_allclose(compute.run(how(jax.jit(growth)), x), np.cumsum(np.exp(x)) / np.sum(x), rtol=1e-14)
+    slope = how(jax.jit(jax.grad(lambda x: jnp.sum(x**3))))
+    assert_allclose(compute.run(slope, x), 3.0 * x**2, rtol=1e-14)
+
+
+@every_way
+def test_compiler_options_that_jax_does_not_know_are_left_out(how, monkeypatch):
+    for name in ("_IN_ORDER", "_LIGHT", "_BRIEF"):
+        monkeypatch.setattr(compute, name, {"xla_cpu_no_such_option": True})
+    monkeypatch.setattr(compute, "_are_known", compute._are_known.__wrapped__)
+    assert_allclose(compute.run(how(jax.jit(growth)), np.ones(2)), np.exp(1.0) * np.array([0.5, 1.0]))
+
+
+def test_only_where_it_is_worth_it_is_a_light_function_compiled_lightly(monkeypatch):
+    monkeypatch.setattr(compute, "_LIGHT", {"xla_cpu_no_such_option": True})
+    monkeypatch.setattr(compute, "_are_known", lambda: True)
+    function = compute.light(jax.jit(growth), lambda x: len(x) < 3)
+    assert_allclose(compute.run(function, np.ones(4)), np.exp(1.0) * np.array([0.25, 0.5, 0.75, 1.0]))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        compute.run(function, np.ones(2))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Our cache folder, empty."""
