@@ -76,9 +76,10 @@ class Dense:
         """Conditional modes (m, k) by factor; m may be padded."""
         return run(_modes, e.t, self.products)
 
-    def mode_covariances(self, e: Estimate) -> list[np.ndarray]:
-        """Conditional covariances over sigma^2 (m, k, k) by factor; m may be padded."""
-        return run(_mode_covariances, e.t, self.products)
+    def mode_covariances(self, e: Estimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of variances: none."""
+        found = run(_mode_covariances, e.t, self.products)
+        return found, [np.zeros(S.shape[:2]) for S in found]
 
     def curvature(self, e: Estimate, reml: bool) -> inference.Curvature:
         """Second-order facts at an estimate."""

@@ -171,8 +171,11 @@ class Iterative:
         """Conditional modes (m, k) by factor."""
         return run(_modes, e.t, self.products)
 
-    def mode_covariances(self, e: NoisyEstimate) -> list[np.ndarray]:
-        """Conditional covariances over sigma^2 (m, k, k) by factor, to SD_ERROR or as many probes as there may be."""
+    def mode_covariances(self, e: NoisyEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Conditional covariances over sigma^2 (m, k, k) by factor, and standard errors (m, k) of their diagonals.
+
+        To SD_ERROR, or with as many probes as there may be.
+        """
         m = self.products
         count, needed = 0, _probes_for(32)
         while needed > count:
@@ -186,10 +189,10 @@ class Iterative:
         if worst > SD_ERROR:
             warnings.warn(
                 f"conditional standard deviations of random effects are estimated from {count} random probes, to "
-                f"within a standard error of {worst:.1%} or less",
+                f"within a standard error of {worst:.1%} or less: see `random_effects_se_noise`",
                 stacklevel=2,
             )
-        return covariances
+        return covariances, errors
 
     def curvature(self, e: NoisyEstimate, reml: bool) -> inference.Curvature:
         """Second-order facts at an estimate, by central differences of the gradient at fixed probes."""

@@ -218,10 +218,15 @@ class Fit:
         return [b[: len(f.levels)] for b, f in zip(found, self._design.factors, strict=True)]
 
     @functools.cached_property
+    def _conditional(self) -> list[list[np.ndarray]]:
+        found = self.model.core.mode_covariances(self.estimate)
+        sizes = [len(f.levels) for f in self._design.factors]
+        return [[self.scale * a[:m] for a, m in zip(arrays, sizes, strict=True)] for arrays in found]
+
+    @property
     def mode_covariances(self) -> list[np.ndarray]:
         """Covariances of the random effects given y and beta, arrays (m, k, k), by factor in the order of `ngroups`."""
-        found = self.model.core.mode_covariances(self.estimate)
-        return [self.scale * c[: len(f.levels)] for c, f in zip(found, self._design.factors, strict=True)]
+        return self._conditional[0]
 
     @property
     def random_effects(self) -> dict[str, pd.Series | pd.DataFrame]:
@@ -232,6 +237,12 @@ class Fit:
     def random_effects_se(self) -> dict[str, pd.Series | pd.DataFrame]:
         """Standard deviations of the random effects given y, theta and beta (lme4's condVar)."""
         return self._by_level(np.sqrt(np.einsum("mkk->mk", c)) for c in self.mode_covariances)
+
+    @property
+    def random_effects_se_noise(self) -> dict[str, pd.Series | pd.DataFrame]:
+        """Standard errors of `random_effects_se` where random probes estimate them (iterative core); otherwise 0."""
+        pairs = zip(*self._conditional, strict=True)
+        return self._by_level(e / (2.0 * np.sqrt(np.einsum("mkk->mk", c)).clip(1e-150)) for c, e in pairs)
 
     def random_effects_ci(self, level: float = 0.95) -> dict[str, pd.DataFrame]:
         """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower") and (term, "upper")."""

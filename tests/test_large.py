@@ -95,6 +95,15 @@ def test_random_effects_and_their_standard_deviations_are_those_of_the_dense_cor
         assert_allclose(np.asarray(found.random_effects_se[name]), sd, rtol=0.05)
 
 
+@pytest.mark.parametrize("formula", (INTERCEPTS, SLOPES))
+def test_standard_deviations_err_as_much_as_their_noise_says(formula):
+    exact, found = both(formula)
+    for name, sd in exact.random_effects_se.items():
+        z = (found.random_effects_se[name] - sd) / found.random_effects_se_noise[name]
+        assert 0.7 < np.sqrt(np.mean(np.square(z))) < 1.3  # 60 levels know their spread to 9%
+        assert np.all(np.asarray(exact.random_effects_se_noise[name]) == 0.0)
+
+
 def test_everything_made_of_the_estimates_works():
     exact, found = both(SLOPES)
     assert_allclose(found.fittedvalues, exact.fittedvalues, atol=0.01)
@@ -275,6 +284,6 @@ def test_sds_that_stay_uncertain_are_said_to_be(monkeypatch):
     monkeypatch.setattr(large, "SD_ERROR", 1e-9)
     monkeypatch.setattr(large, "PROBES", (8, 16, 32))
     fit = copy.copy(both(SLOPES)[1])
-    fit.__dict__.pop("mode_covariances", None)
+    fit.__dict__.pop("_conditional", None)
     with pytest.warns(UserWarning, match="estimated from 32 random probes, to within a standard error of"):
         fit.random_effects_se  # noqa: B018 - looking is what is tested

@@ -94,6 +94,12 @@ def test_a_function_without_minimum_ends_at_the_step_limit():
     assert found.steps == optimize.MAX_STEPS
 
 
+def test_where_the_minimum_is_at_infinity_it_stops_before_digits_are_lost():
+    found = minimise(lambda x: 200.0 / (1.0 + x[0] ** 2), [1.0])
+    assert found.status == optimize.CONVERGED
+    assert found.f < 1e-4 and abs(found.x[0]) < 1e5
+
+
 def test_a_kink_is_no_endless_loop():
     found = minimise(lambda x: jnp.sum(jnp.abs(x - 0.3)), [5.0])
     assert found.status != optimize.RUNNING

@@ -43,10 +43,8 @@ def without_residual(frame, k):
 
 def test_a_residual_variance_of_zero_is_told_and_the_rest_is_the_model_without_residual():
     frame = serial(2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", interlace.ConvergenceWarning)
-        with pytest.warns(interlace.SingularFitWarning, match="residual standard deviation is estimated as 0.*theta"):
-            fit = interlace.fit(FORMULA, frame, cov={"s": interlace.AR1()})
+    with pytest.warns(interlace.SingularFitWarning, match="residual standard deviation is estimated as 0.*theta"):
+        fit = interlace.fit(FORMULA, frame, cov={"s": interlace.AR1()})
     rho, deviance, sd, beta = without_residual(frame, 5)
     assert fit.is_singular and not fit.singular_terms
     # What is left of the residual is 3e-4 of the SD, and rounding in the deviance as large as 1e-4.
@@ -55,6 +53,15 @@ def test_a_residual_variance_of_zero_is_told_and_the_rest_is_the_model_without_r
     assert_allclose(np.sqrt(fit.varcov.iloc[0, 0]), sd, rtol=1e-3)
     assert_allclose(fit.fe_params, beta, atol=1e-3)
     assert "residual standard deviation is estimated as 0" in str(fit.summary())
+
+
+@pytest.mark.parametrize(("seed", "hole"), ((0, 20), (7, 3), (7, 20), (8, 3)))
+def test_a_search_that_runs_off_ends_in_good_numbers_and_not_in_a_perfect_fit(seed, hole):
+    frame = serial(seed)
+    frame.loc[hole, "y"] = np.nan
+    with pytest.warns(interlace.SingularFitWarning):
+        fit = interlace.fit(FORMULA, frame, cov={"s": interlace.AR1()})
+    assert fit.converged and fit.theta[0] < 1e5
 
 
 def test_a_residual_that_the_data_determine_is_left_alone_however_small():
