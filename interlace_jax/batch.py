@@ -66,7 +66,7 @@ def over_lanes(function, size=None):
 
 _deviances = over_lanes(lambda m, reml, t: deviance(t, m, reml))
 _moment_starts = over_lanes(lambda m, reml: estimation.moment_start(m))
-_begin = over_lanes(lambda m, reml, t: optimize.start(t, estimation.curvature(t, m)))
+_begin = over_lanes(lambda m, reml, t: estimation.begin(t, m))
 _settle = over_lanes(lambda m, reml, t: estimation.settle(t, m, reml))
 _finish = over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended))
 

@@ -15,7 +15,7 @@ from .compute import brief, island, light, run
 from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
 from .design import Design
-from .estimation import Estimate, attempts, finish, moment_start, near_zero, search, settle
+from .estimation import Estimate, attempts, begin, finish, moment_start, near_zero, search, settle
 from .likelihood import deviance, objective
 from .sources import padded_model, plan_of
 
@@ -108,7 +108,7 @@ _hessian = _light(jax.jit(jax.hessian(objective)))
 @_light
 @jax.jit
 def _search(m, reml, t):
-    found = search(m, reml, moment_start(m) if t is None else t)
+    found = search(m, reml, begin(t, m))
     return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
 
 

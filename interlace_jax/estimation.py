@@ -132,9 +132,15 @@ def _structured_curvature(values, block, A, K, G):
     return within + across
 
 
-def search(m: Moments, reml, t) -> optimize.Bfgs:
-    """BFGS on the profiled deviance from t (d,)."""
-    return optimize.minimise(jax.value_and_grad(lambda t: objective(t, m, reml)), t, curvature(t, m))
+def begin(t, m: Moments) -> optimize.Bfgs:
+    """The search from t (d,), or from moment estimates, before its first evaluation."""
+    t = moment_start(m) if t is None else t
+    return optimize.start(t, curvature(t, m))
+
+
+def search(m: Moments, reml, begun: optimize.Bfgs) -> optimize.Bfgs:
+    """BFGS on the profiled deviance."""
+    return optimize.minimise(jax.value_and_grad(lambda t: objective(t, m, reml)), begun)
 
 
 def near_zero(t, blocks):
@@ -214,7 +220,7 @@ def _optimum(m, reml, t0):
 
     def attempt(carry):
         t, _, tries, steps, _ = carry
-        found = search(m, reml, t)
+        found = search(m, reml, begin(t, m))
         t = found.optimum
         look = near_zero(t, m.layout.blocks).any()
         t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), t)

@@ -381,8 +381,7 @@ def _canonical(t, m):
 @brief
 @jax.jit
 def _begin(t, m):
-    t = estimation.moment_start(m) if t is None else t
-    return optimize.start(t, estimation.curvature(t, m))
+    return estimation.begin(t, m)
 
 
 @brief

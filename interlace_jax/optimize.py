@@ -49,9 +49,12 @@ def tolerance(dtype) -> float:
 
 def start(x, curvature) -> Bfgs:
     """The state before the first evaluation, which `step` makes at x itself. curvature (d,): rough Hessian diagonal."""
-    zero = jnp.zeros((), x.dtype)
-    H = jnp.diag(1.0 / jnp.maximum(curvature, 1e-6 * jnp.max(curvature)))
-    nowhere = jnp.zeros_like(x)
+    return resume(x, jnp.diag(1.0 / jnp.maximum(curvature, 1e-6 * jnp.max(curvature))))
+
+
+def resume(x, H) -> Bfgs:
+    """The same with a rough inverse Hessian (d, d), of a similar function."""
+    zero, nowhere = jnp.zeros((), x.dtype), jnp.zeros_like(x)
     return Bfgs(x, zero + jnp.inf, nowhere, H, nowhere, zero, jnp.int32(0), jnp.int32(RUNNING))
 
 
@@ -98,9 +101,7 @@ def _updated(H, dx, dg):
     return jnp.where(curved, updated, H)
 
 
-def minimise(value_and_grad, x, curvature=None, tol=None) -> Bfgs:
-    """Run to the end. value_and_grad: (d,) -> (scalar, (d,)). x (d,): start. curvature (d,): rough Hessian diagonal."""
-    curvature = jnp.ones_like(x) if curvature is None else curvature
-    tol = tolerance(x.dtype) if tol is None else tol
-    begin = start(x, curvature)
-    return lax.while_loop(lambda s: s.status == RUNNING, lambda s: step(value_and_grad, s, tol), begin)
+def minimise(value_and_grad, begun: Bfgs, tol=None) -> Bfgs:
+    """Run to the end from a state before the first evaluation. value_and_grad: (d,) -> (scalar, (d,))."""
+    tol = tolerance(begun.x.dtype) if tol is None else tol
+    return lax.while_loop(lambda s: s.status == RUNNING, lambda s: step(value_and_grad, s, tol), begun)

@@ -118,14 +118,10 @@ def limit(q: Question, m: Moments) -> Limit:
     """Answer one question."""
     side, z = jnp.sign(q.z), jnp.abs(q.z)
     value_and_grad = jax.value_and_grad(lambda y: deviance_at(y, q, m))
-    tol = optimize.tolerance(q.y.dtype)
 
     def body(r):
         y = _off_saddles(r.y, m.layout.blocks).at[-1].set(side * r.s)
-        begun = optimize.start(y, jnp.ones_like(y))._replace(H=r.H)
-        found = lax.while_loop(
-            lambda s: s.status == optimize.RUNNING, lambda s: optimize.step(value_and_grad, s, tol), begun
-        )
+        found = optimize.minimise(value_and_grad, optimize.resume(y, r.H))
         zeta = jnp.sqrt(jnp.maximum(found.f - q.minimum, 0.0))
         slope = side * found.g[-1] / (2.0 * jnp.where(zeta > 0.0, zeta, 1.0))
         short = zeta < z

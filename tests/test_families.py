@@ -197,7 +197,7 @@ CONTRASTS = np.array([[1.0, 0, 0], [0, 1, 0], [1, 2, -1]])
 
 @quick_jit
 def _fit(m):
-    found = estimation.search(m, True, estimation.moment_start(m))
+    found = estimation.search(m, True, estimation.begin(None, m))
     e = estimation.finish(found.x, m, True, found.g, found.predicted_decrease, found.steps, found.status)
     return e, inference.satterthwaite(e.t, jnp.log(e.sigma), jnp.asarray(CONTRASTS), m, True)
 

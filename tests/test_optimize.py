@@ -26,7 +26,10 @@ def minimise(function, x, tol=None):
 
 
 def _minimise(function, tol=None):
-    return quick_jit(lambda x: optimize.minimise(jax.value_and_grad(function), x, tol=tol))
+    def run(x):
+        return optimize.minimise(jax.value_and_grad(function), optimize.start(x, jnp.ones_like(x)), tol)
+
+    return quick_jit(run)
 
 
 @pytest.mark.parametrize("start", [[-1.2, 1.0], [3.0, -4.0], [0.0, 0.0]])
@@ -110,7 +113,7 @@ def test_a_kink_is_no_endless_loop():
 def test_a_batch_is_a_loop():
     starts = np.array([[-1.2, 1.0], [3.0, -4.0], [1.0, 1.0], [0.5, 0.2]])
     one = _minimise(rosenbrock)
-    batch = quick_jit(jax.vmap(lambda x: optimize.minimise(jax.value_and_grad(rosenbrock), x)))(starts)
+    batch = jax.vmap(_minimise(rosenbrock))(starts)
     for i, start in enumerate(starts):
         alone = one(start)
         assert batch.status[i] == alone.status
