@@ -19,7 +19,7 @@ from .estimation import Estimate, attempts, begin, finish, moment_start, near_ze
 from .likelihood import deviance, objective
 from .sources import padded_model, plan_of
 
-SMALL = 1 << 14  # numbers of a model up to which a program of it runs for less than a millisecond
+SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
 class Dense:
@@ -91,21 +91,21 @@ class Dense:
 
 
 def _is_small(*args) -> bool:
-    """Whether there is so little data that compiling a program takes thousands of times as long as running it."""
+    """Whether what a light program runs longer is nothing to what its compilation saves."""
     return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
 
 
-_light = partial(light, where=_is_small)
-_moments = _light(jax.jit(moments))
-_settle = _light(jax.jit(settle))
-_finish = _light(jax.jit(finish))
-_modes = _light(jax.jit(modes.modes))
-_mode_covariances = _light(jax.jit(modes.mode_covariances))
-_curvature = _light(jax.jit(inference.curvature))
-_hessian = _light(jax.jit(jax.hessian(objective)))
+_moments = light(jax.jit(moments))
+_finish = light(jax.jit(finish))
+_modes = light(jax.jit(modes.modes))
+_mode_covariances = light(jax.jit(modes.mode_covariances))
+_light_if_small = partial(light, where=_is_small)
+_settle = _light_if_small(jax.jit(settle))
+_curvature = _light_if_small(jax.jit(inference.curvature))
+_hessian = _light_if_small(jax.jit(jax.hessian(objective)))
 
 
-@_light
+@_light_if_small
 @jax.jit
 def _search(m, reml, t):
     found = search(m, reml, begin(t, m))
