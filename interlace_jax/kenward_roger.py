@@ -9,8 +9,8 @@
 
 (Kenward & Roger 1997, Biometrics 53, 983-997; V is linear in phi, so their R_ij vanishes.) The derivatives are taken on
 the cross-products, never on an n x n matrix. The information is the expected one: it is defined at the boundary too.
-The basis of a pattern are its free entries; a structure has one if its covariances are a linear space.
-Prior weights are in V. pbkrtest leaves them out of V, so with weights its covariances and df differ from these.
+The basis of a pattern are its free entries; a structure has one if its covariances are a linear space. With prior
+weights V_i of sigma^2 is W^-1; pbkrtest takes the identity.
 """
 
 from typing import NamedTuple
