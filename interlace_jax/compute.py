@@ -25,6 +25,8 @@ _SWITCHES = {
 _IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 _LIGHT = _IN_ORDER | {"xla_cpu_use_fusion_emitters": False}
 _BRIEF = _LIGHT | {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+_CHECK_EVERY = 8  # programs; each takes some 200 memory maps
+_MAPS = "/proc/self/maps"
 _lock = threading.RLock()
 _compiled: set = set()
 
@@ -40,10 +42,29 @@ def run(function, *args):
         key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         if key in _compiled:
             return jax.tree.map(np.asarray, function(*args))
+        if len(_compiled) % _CHECK_EVERY == 0 and _is_crowded():
+            _forget_programs()
         with _compile_cache():
             result = jax.tree.map(np.asarray, function(*args))
         _compiled.add(key)
         return result
+
+
+def _is_crowded() -> bool:
+    """Whether compiled programs, in some hundred models, have used half of the memory maps that Linux allows."""
+    if not os.path.exists(_MAPS):
+        return False
+    with open(_MAPS, "rb") as maps, open("/proc/sys/vm/max_map_count") as limit:
+        return sum(1 for _ in maps) > int(limit.read()) // 2
+
+
+def _forget_programs():
+    """Drop all compiled programs: at the limit of memory maps the next one would end the process.
+
+    Only JAX's caches as a whole let go of them. What is needed again comes back from the compilation cache.
+    """
+    jax.clear_caches()
+    _compiled.clear()
 
 
 def in_order(compiled):

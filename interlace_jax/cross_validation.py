@@ -295,7 +295,7 @@ def _outcomes(labels: pd.Index, refits: Refits) -> pd.DataFrame:
     """How the fit of every fold ended."""
     e, folds = refits.estimate, len(labels)
     converged, singular, status = np.zeros(folds, bool), np.zeros(folds, bool), np.empty(folds, object)
-    converged[refits.places], singular[refits.places] = e.converged, np.concatenate(e.vanishing, 1).any(1)
+    converged[refits.places], singular[refits.places] = e.converged, refits.singular
     status[refits.places] = np.where(e.converged, "converged", np.array(STATUS)[e.status])
     for place, reason in refits.failures:
         status[place] = reason

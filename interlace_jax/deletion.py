@@ -19,6 +19,7 @@ from .crossproducts import moments
 from .design import Design, is_constant
 from .estimation import Estimate
 from .progress import progress_bar
+from .saturation import NO_RESIDUAL, are_doubtful, is_confounded, is_perfect, weighted_size
 from .sources import WORKING_SET, Failure, chunk_size, filled, padded_model, unfit_rows
 
 CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
@@ -44,6 +45,8 @@ class Refits(NamedTuple):
     estimate: Estimate
     more: Any
     "What `each` made of them."
+    singular: np.ndarray
+    "Whether each is singular, as `Fit.is_singular` says it."
     failures: list[Failure]
 
 
@@ -76,7 +79,7 @@ def refit_without(
     parts = [part for part in parts if len(part.places)]
     if not parts:
         raise ValueError(f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}")
-    return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *(part[:3] for part in parts)), failures)
+    return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *(part[:4] for part in parts)), failures)
 
 
 def _lanes_at_once(design: Design, layout: structure.Layout, count: int) -> int:
@@ -100,15 +103,23 @@ def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
     failures = [Failure(start + j, reason) for j, reason in reasons.items()]
     sound = np.array([j for j in range(len(part)) if j not in reasons], int)
     if not len(sound):
-        return Refits(sound, None, None, failures)
+        return Refits(sound, None, None, None, failures)
     with compute.float64():
-        plan, y, X, Z, weights, offset, K = model
-        lanes = filled(sound, size)
-        used = np.pad(used[lanes], ((0, 0), (0, len(y) - len(design.y))))
-        rows = Rows(plan, y, X, Z, weights * used, offset, K)
-        found = fit_lanes(Lanes(None, _moments(*rows)), reml)
-        results = jax.tree.map(lambda a: np.asarray(a)[: len(sound)], (found, each(start + lanes, rows, found)))
-    return Refits(start + sound, *results, failures)
+        plan, padded, X, Z, weights, offset, K = model
+        every = filled(sound, size)
+        rows_used = np.pad(used[every], ((0, 0), (0, len(padded) - len(y))))
+        rows = Rows(plan, padded, X, Z, weights * rows_used, offset, K)
+        lanes = Lanes(None, _moments(*rows))
+        found = fit_lanes(lanes, reml)
+        singular = np.concatenate(found.vanishing, 1).any(1) | are_doubtful(lanes, found, reml)
+        results = jax.tree.map(np.asarray, (found, each(start + every, rows, found), singular))
+    size = weighted_size(design, np.where(used[sound], np.abs(y), 0.0).max(1))
+    scale, sigma = (np.asarray(a)[: len(sound)] for a in (lanes.each.scale, found.sigma))
+    perfect = is_perfect(size, scale, sigma)
+    failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]
+    estimates, more, singular = jax.tree.map(lambda a: a[np.flatnonzero(~perfect)], results)
+    sound = sound[~perfect]
+    return Refits(start + sound, estimates, more, singular | is_confounded(design, used[sound]), failures)
 
 
 def _doubtful(design: Design, y: np.ndarray, used: np.ndarray) -> np.ndarray:

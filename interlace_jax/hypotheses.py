@@ -67,16 +67,33 @@ class Coefficients:
 
     def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
         """Joint test of L beta = rhs; redundant rows do not count."""
-        values, vectors = np.linalg.eigh(L @ self.vcov @ L.T)
-        used = values > RANK * max(values[-1], 0.0)
-        q = int(used.sum())
+        variances, combinations = _independent(L @ self.vcov @ L.T)
+        q = len(variances)
         if q == 0:
             return FTest(np.nan, 0, np.nan, np.nan, 1.0)
-        rows = vectors[:, used].T @ L  # independent statistics, largest variance last
-        difference = vectors[:, used].T @ (L @ self.beta - rhs)
-        scale, df = self.scale_and_df(rows)
-        F = scale * float(np.sum(difference**2 / values[used])) / q
+        difference = combinations @ (L @ self.beta - rhs)
+        scale, df = self.scale_and_df(combinations @ L)
+        F = scale * float(np.sum(difference**2 / variances)) / q
         return FTest(F, q, df, f_pvalue(F, q, df), scale)
+
+
+def _independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances (q,) and rows (q, r) of independent combinations of r statistics of covariance S, largest last.
+
+    They are principal components of S, as lmerTest has them, or of the correlations where the statistics differ so much
+    in size that the small ones would pass for redundant.
+    """
+    sd = np.sqrt(np.diag(S))
+    sd = np.where(sd > 0.0, sd, 1.0)
+    plain, scaled = _components(S), _components(S / np.outer(sd, sd))
+    return (scaled[0], scaled[1] / sd) if len(scaled[0]) > len(plain[0]) else plain
+
+
+def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (q,) of S that are not 0, and their eigenvectors (q, r)."""
+    values, vectors = np.linalg.eigh(S)
+    used = values > RANK * max(values[-1], 0.0)
+    return values[used], vectors[:, used].T
 
 
 @dataclass(frozen=True, eq=False)

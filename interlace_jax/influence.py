@@ -90,7 +90,7 @@ def _exact(fit: Fit, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]
     for place, reason in refits.failures:
         status[place] = reason
     singular = np.zeros(len(counts), bool)
-    singular[places] = np.concatenate(e.vanishing, 1).any(1)
+    singular[places] = refits.singular
     found = Deleted(*(_put(len(counts), places, a) for a in (e.beta, e.vcov, e.theta, e.sigma)))
     return found, dict(singular=singular, status=status)
 

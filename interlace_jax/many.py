@@ -24,11 +24,10 @@ from .grouping import natural_names, natural_values, relative_factors, theta_nam
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .progress import progress_bar
-from .saturation import are_doubtful, is_perfect
+from .saturation import NO_RESIDUAL, are_doubtful, is_perfect
 from .sources import Chunk, Designs, Failure, Responses, filled
 from .variances import component_names, component_pairs
 
-NO_RESIDUAL = "the model fits the response perfectly, to rounding: there is no residual variance"
 CACHED = 256  # lanes whose second derivatives stay in the processor's cache
 
 

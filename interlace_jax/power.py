@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes long to import; this way that happens on first use
 
-from .design import Design
+from .design import Design, independent_columns
 from .errors import check_fit, check_level, check_mapping, numbers, one_of, whole_number
 from .influence import factor_named
 from .many import Many, run_all
@@ -107,7 +107,7 @@ def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
     for name, m in n_levels.items():
         factor = factor_named(design, name)
         design = regrouped(design, factor, np.arange(m) % len(factor.levels))
-    if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
+    if len(independent_columns(design.X)) < design.X.shape[1]:
         raise ValueError(f"with {dict(n_levels)} levels the coefficients cannot be told apart: take more levels")
     return replace(design, index=pd.RangeIndex(len(design.X)), rows=np.arange(len(design.X)))
 

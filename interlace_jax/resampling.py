@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .design import Design, Factor
+from .design import Design, Factor, independent_columns
 from .errors import check_level, one_of, whole_number
 from .grouping import is_nested, new_effects
 from .many import Many, run_all
@@ -87,7 +87,7 @@ class Regrouped(Designs):
     def make(self, place: int) -> Design:
         """The design of one set of groups."""
         design = regrouped(self.fit.model.design, self.factor, self.picks[place])
-        if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
+        if len(independent_columns(design.X)) < design.X.shape[1]:
             raise ValueError("the fixed effects are rank deficient in the groups drawn")
         return design
 

@@ -34,6 +34,7 @@ FEWER = 10.0  # part of theta at which a model has clearly more of a residual
 RISE = 0.01  # deviance units that more of a residual must cost where it is determined
 ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
 PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
+NO_RESIDUAL = "the model fits the response perfectly, to rounding: there is no residual variance"
 ADVICE = "consider fewer random effects, or a structure with less freedom"
 
 

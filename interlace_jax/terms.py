@@ -129,9 +129,11 @@ class Terms:
                 blocks.append(self._scoped(scoped, code))
                 owners += [str(structure.term)] * blocks[-1].shape[1]
         X = np.hstack(blocks)
-        M = np.linalg.lstsq(self.design.X, X, rcond=None)[0]
+        mine, theirs = _sizes(self.design.X), _sizes(X)  # the rank is that of columns of one size
+        M = np.linalg.lstsq(self.design.X / mine, X / theirs, rcond=None)[0]
         kept = _independent(M)
-        return _Coding(X[:, kept], np.linalg.inv(M[:, kept]), [owners[j] for j in kept])
+        to_coding = np.linalg.inv(M[:, kept]) * mine / theirs[kept, None]
+        return _Coding(X[:, kept], to_coding, [owners[j] for j in kept])
 
     def _scoped(self, scoped: ScopedTerm, code: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Columns of one product of factors."""
@@ -167,6 +169,12 @@ def _unit_upper(X: np.ndarray) -> np.ndarray:
     """U with ones on its diagonal in X'X = U'DU."""
     R = np.linalg.qr(X, mode="r")
     return R / np.diag(R)[:, None]
+
+
+def _sizes(X: np.ndarray) -> np.ndarray:
+    """Norms of columns (n, p), 1 of those that are 0."""
+    norms = np.linalg.norm(X, axis=0)
+    return np.where(norms > 0.0, norms, 1.0)
 
 
 def _independent(M: np.ndarray) -> Sequence[int]:

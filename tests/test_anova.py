@@ -227,3 +227,11 @@ def test_dropped_columns_leave_their_term_out():
 def test_an_unknown_type_is_refused():
     with pytest.raises(ValueError, match="1, 2 or 3"):
         fitted("oats_REML").anova(type=4)
+
+
+@pytest.mark.parametrize("type", [1, 2, 3])
+def test_f_tests_of_polynomials_bear_predictors_of_any_size(type):
+    frame = sleepstudy().assign(x=lambda f: f.Days - 3.0)
+    plain = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame).anova(type)
+    large = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame.assign(x=1e6 * frame.x)).anova(type)
+    assert_allclose(large.to_numpy(float), plain.to_numpy(float), rtol=1e-6)

@@ -54,6 +54,17 @@ def test_an_error_inside_leaves_the_configuration_as_it_was():
     assert settings() == before
 
 
+@pytest.mark.parametrize("crowded", [False, True])
+def test_programs_are_forgotten_where_memory_maps_run_out_and_only_there(monkeypatch, crowded):
+    monkeypatch.setattr(compute, "_CHECK_EVERY", 1)
+    monkeypatch.setattr(compute, "_is_crowded", lambda: crowded)
+    kept = jax.jit(growth)
+    first = compute.run(kept, np.ones(3))
+    compute.run(jax.jit(jnp.sin), np.ones(2))
+    assert kept._cache_size() == (not crowded)
+    assert_array_equal(compute.run(kept, np.ones(3)), first)
+
+
 def growth(x):
     return jnp.cumsum(jnp.exp(x)) / jnp.sum(x)
 

@@ -68,3 +68,31 @@ def test_what_cannot_be_refitted_says_why(design, rows, reason):
     assert len(found.estimate.sigma) == 1
     assert [failure.place for failure in found.failures] == [0]
     assert pd.Series(found.failures[0].reason).str.match(reason).all()
+
+
+def test_refits_without_a_residual_are_refused_as_fits_are():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"g": np.repeat(list("abcdef"), 5), "x": rng.normal(size=30)})
+    frame["y"] = 2 * frame.x + np.repeat(rng.normal(size=6), 5)
+    frame.loc[3, "y"] += 1.0  # the only row that is not on the lines
+    with pytest.raises(ValueError, match="perfectly, to rounding"):
+        interlace.fit("y ~ x + (1 | g)", frame.drop(index=3))
+    table = quiet_fit("y ~ x + (1 | g)", frame).influence()
+    assert table.index[table.cooksd.isna()].tolist() == [3] and "perfectly, to rounding" in table.status[3]
+    folds = interlace.cross_val("y ~ x + (1 | g)", frame, cv="loo").folds
+    assert folds.index[folds.log_score.isna()].tolist() == [3] and "perfectly, to rounding" in folds.status[3]
+
+
+def test_refits_are_singular_where_their_residual_variance_means_nothing():
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(10), 3), "t": list("abc") * 10, "x": rng.normal(size=30)})
+    frame["y"] = frame.x + rng.normal(size=10).repeat(3) + rng.normal(size=30)
+    arguments = dict(formula="y ~ x + (0 + t | s)", cov={"s": interlace.CompoundSymmetry()})
+    again = frame.iloc[:1].assign(y=frame.y[0] + 0.8)
+    twice = pd.concat([frame, again], ignore_index=True)  # two rows share an effect until one is left out
+    fits = [quiet_fit(data=twice.drop(index=i), **arguments) for i in range(31)]
+    alone = [fit.is_singular for fit in fits]
+    assert not all(alone)
+    assert [i for i, fit in enumerate(fits) if fit.residual_doubt] == [0, 30]
+    assert quiet_fit(data=twice, **arguments).influence().singular.tolist() == alone
+    assert interlace.cross_val(data=twice, cv="loo", **arguments).folds.singular.tolist() == alone

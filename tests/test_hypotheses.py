@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fits import fitted
+from fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -92,3 +92,12 @@ def test_degrees_of_freedom_are_finite_whatever_the_fit(case, ddf):
 def test_an_unknown_rule_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="satterthwaite"):
         fitted("sleepstudy_slope_REML").test("Days", ddf="exact")
+
+
+def test_the_scales_of_predictors_make_no_difference_to_joint_tests():
+    frame = sleepstudy().assign(half=lambda f: (f.Subject > "S335").astype(float), metres=lambda f: 1e6 * f.Days)
+    plain = quiet_fit("Reaction ~ Days + half + (1 + Days | Subject)", frame)
+    scaled = quiet_fit("Reaction ~ metres + half + (1 + metres | Subject)", frame.assign(half=1e-6 * frame.half))
+    one = plain.test(["Days = 0", "half = 0"], ddf="kenward-roger")
+    other = scaled.test(["metres = 0", "half = 0"], ddf="kenward-roger")
+    assert_allclose(np.asarray(other, float), np.asarray(one, float), rtol=1e-6)

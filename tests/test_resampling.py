@@ -167,3 +167,9 @@ def test_bootstrap_errors_are_near_those_of_the_fit():
 def test_bootstrap_intervals_are_found_among_the_others():
     table = _sleep().confint(method="boot", nsim=400, seed=1, parm="beta_")
     assert_frame_equal(table, _parametric().confint().loc[["Intercept", "Days"]], check_exact=True)
+
+
+def test_cases_may_have_predictors_of_any_size():
+    frame = sleepstudy().assign(x=lambda f: 1e9 * (f.Days + 1.0))
+    fit = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame)
+    assert fit.bootstrap(2, seed=1, kind="cases", progress=False).many.converged.all()
