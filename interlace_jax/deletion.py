@@ -113,9 +113,8 @@ def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
         found = fit_lanes(lanes, reml)
         singular = np.concatenate(found.vanishing, 1).any(1) | are_doubtful(lanes, found, reml)
         results = jax.tree.map(np.asarray, (found, each(start + every, rows, found), singular))
-    size = weighted_size(design, np.where(used[sound], np.abs(y), 0.0).max(1))
     scale, sigma = (np.asarray(a)[: len(sound)] for a in (lanes.each.scale, found.sigma))
-    perfect = is_perfect(size, scale, sigma)
+    perfect = is_perfect(weighted_size(design, np.where(used[sound], np.abs(y), 0.0).max(1)), scale, sigma)
     failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]
     estimates, more, singular = jax.tree.map(lambda a: a[np.flatnonzero(~perfect)], results)
     sound = sound[~perfect]
