@@ -83,7 +83,7 @@ def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
     # The last step, which is not evaluated, may gain so many times what it may leave if it goes on as it went.
     left = gain * jnp.minimum(gain / jnp.where(before > 0, before, 1.0), 1.0)
     # Where x runs off to infinity, f keeps a limit but loses the digits of |x|^2, and the search would end by chance.
-    tol = jnp.where(x @ x > FAR**2, 100.0 * jnp.finfo(x.dtype).eps * (x @ x), tol)
+    tol = jnp.where(x @ x > FAR**2, jnp.maximum(100.0 * jnp.finfo(x.dtype).eps * (x @ x), tol), tol)
     flat_enough = ok & (~first & (left < tol) & (gain < last * tol) | jnp.all(g == 0))
     status = jnp.where(a < 1e-10, STALLED, jnp.where(new.steps >= MAX_STEPS, EXHAUSTED, RUNNING))
     status = jnp.where(flat_enough, CONVERGED, jnp.where(first & ~ok, STALLED, status)).astype(jnp.int32)
