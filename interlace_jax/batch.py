@@ -61,7 +61,7 @@ def over_lanes(function, size=None):
             return jax.vmap(one)((lanes.each, *arrays))
         return jax.lax.map(one, (lanes.each, *arrays), batch_size=size)
 
-    return jax.jit(batched)
+    return compute.light(jax.jit(batched))
 
 
 _deviances = over_lanes(lambda m, reml, t: deviance(t, m, reml))
@@ -71,6 +71,7 @@ _settle = over_lanes(lambda m, reml, t: estimation.settle(t, m, reml))
 _finish = over_lanes(lambda m, reml, t, *ended: estimation.finish(t, m, reml, *ended))
 
 
+@compute.light
 @jax.jit
 def _advance(lanes, reml, states, trips):
     """States after so many steps, and what the host looks at (r, 2 d + 4): one array, as every transfer costs."""

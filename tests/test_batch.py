@@ -102,9 +102,9 @@ def test_programs_of_many_models_give_lapack_one_matrix_at_a_time():
     with compute.session():
         states = batch._begin(lanes, True, t)
         programs = [
-            batch._advance.lower(lanes, True, states, 4),
-            batch._settle.lower(lanes, True, t),
-            many._derivatives.lower(lanes, True, t, np.zeros(LANES)),
+            jax.jit(batch._advance.__wrapped__).lower(lanes, True, states, 4),
+            jax.jit(batch._settle.__wrapped__).lower(lanes, True, t),
+            jax.jit(many._derivatives.__wrapped__).lower(lanes, True, t, np.zeros(LANES)),
             jax.jit(each).lower(plan(oracle.random_design(3, "crossed_slopes")), X[:, 0], X, Z, np.stack([w] * 3)),
         ]
         assert [batched_lapack(p.compile()) for p in programs] == [[]] * 4
