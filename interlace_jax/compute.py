@@ -80,7 +80,7 @@ def light(compiled, where=lambda *args: True):
     """The same, and the programs take half as long to compile; `compiled` itself for arguments not `where`.
 
     Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast where gathers
-    dominate, and up to twice as slow elsewhere.
+    dominate or matrices are small, and slower elsewhere: measure.
     """
     quick = _with_options(compiled, _LIGHT)
 

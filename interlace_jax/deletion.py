@@ -19,7 +19,7 @@ from .crossproducts import moments
 from .design import Design, is_constant
 from .estimation import Estimate
 from .progress import progress_bar
-from .saturation import NO_RESIDUAL, are_doubtful, is_confounded, is_perfect, weighted_size
+from .saturation import NO_RESIDUAL, are_singular, is_confounded, is_perfect, weighted_size
 from .sources import WORKING_SET, Failure, chunk_size, filled, padded_model, unfit_rows
 
 CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
@@ -111,8 +111,8 @@ def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
         rows = Rows(plan, padded, X, Z, weights * rows_used, offset, K)
         lanes = Lanes(None, _moments(*rows))
         found = fit_lanes(lanes, reml)
-        singular = np.concatenate(found.vanishing, 1).any(1) | are_doubtful(lanes, found, reml)
-        results = jax.tree.map(np.asarray, (found, each(start + every, rows, found), singular))
+        made = found, each(start + every, rows, found), are_singular(lanes, found, reml)
+        results = jax.tree.map(np.asarray, made)
     scale, sigma = (np.asarray(a)[: len(sound)] for a in (lanes.each.scale, found.sigma))
     perfect = is_perfect(weighted_size(design, np.where(used[sound], np.abs(y), 0.0).max(1)), scale, sigma)
     failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]

@@ -24,7 +24,7 @@ from .grouping import natural_names, natural_values, relative_factors, theta_nam
 from .hypotheses import t_pvalue
 from .permutation import PermutationTest, permutation_test
 from .progress import progress_bar
-from .saturation import NO_RESIDUAL, are_doubtful, is_perfect
+from .saturation import NO_RESIDUAL, are_singular, is_perfect
 from .sources import Chunk, Designs, Failure, Responses, filled
 from .variances import component_names, component_pairs
 
@@ -91,7 +91,7 @@ def _table(chunk: Chunk, reml: bool, work: Responses | Designs) -> pd.DataFrame:
     start = None if work.start is None else np.broadcast_to(work.start, (chunk.lanes.count, len(work.start)))
     e = fit_lanes(chunk.lanes, reml, start, work.rounds, work.dtype)
     status = np.where(e.converged, optimize.CONVERGED, e.status)
-    singular = np.any(np.concatenate(e.vanishing, 1), 1) | are_doubtful(chunk.lanes, e, reml)
+    singular = are_singular(chunk.lanes, e, reml)
     singular[: len(chunk.places)] |= work.are_confounded(chunk)
     columns = {
         "status": pd.Categorical.from_codes(status, optimize.STATUS),

@@ -93,7 +93,12 @@ def _with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
     return np.where(np.concatenate(scales), theta / FEWER, theta)
 
 
-def are_doubtful(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
+def are_singular(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
+    """Whether a column of Lambda vanishes in each of many models, or its residual: (r,); see also `is_confounded`."""
+    return np.concatenate(e.vanishing, 1).any(1) | _are_doubtful(lanes, e, reml)
+
+
+def _are_doubtful(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
     """Whether the residual SD of each of many models is estimated as 0, as `residual_doubt` says it in words: (r,)."""
     doubtful = e.sigma < NEAR_ZERO * np.asarray(lanes.each.scale)
     if len(some := np.flatnonzero(doubtful)):
