@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .covariance import conditioned_factors, log_prior, roots
 from .crossproducts import Moments
@@ -83,11 +84,17 @@ def parts(S, q: int) -> Cross:
     return Cross(S[:q, :q], S[:q, q:], S[q:, q:])
 
 
+def _cross_products(m) -> Cross:
+    q = m.layout.q
+    XX, Xy = m.XX, m.Xy[:, None]
+    rest = jnp.block([[XX[q:, q:], Xy[q:]], [Xy[q:].T, m.yy[None, None]]])
+    return Cross(XX[:q, :q], jnp.concatenate([XX[:q, q:], Xy[:q]], 1), rest)
+
+
 def _reduce(form, given, across, m):
     layout, q = m.layout, m.layout.q
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
-    S = parts(jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]]), q)
-    logdet, S = _eliminate_chain(form, given, m, C, S)
+    logdet, S = _eliminate_chain(form, given, m, C, _cross_products(m))
     core_logdet, explained = form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
     logdet, S = logdet + core_logdet, S.rest - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
@@ -166,8 +173,14 @@ def _whitened_level(G, Lam, blocks):
 
 def whitened_core(Lams, Ls, layout, S):
     """Log-determinant of the core, and what it explains (c, c) of the rest."""
-    M = _scale_both(Lams, Ls, layout, S.core) + jnp.eye(layout.q, dtype=S.core.dtype)
+    M = _with_identity(_scale_both(Lams, Ls, layout, S.core))
     return logdet_quadratic(M, _scale_rows(Lams, Ls, layout, S.beside))
+
+
+def _with_identity(M):
+    """M + I, without an array of I's size that a search would keep and read again at every trial."""
+    diagonal = np.arange(len(M))
+    return M.at[diagonal, diagonal].add(1.0)
 
 
 def _absorbed_level(G, Sigma, blocks):
@@ -177,7 +190,7 @@ def _absorbed_level(G, Sigma, blocks):
 
 def _absorbed_core(Sigmas, Ks, layout, S):
     core = _scale_rows(Sigmas, Ks, layout, symmetric(S.core))
-    M = core + jnp.eye(layout.q, dtype=core.dtype)
+    M = _with_identity(core)
     scaled = _scale_rows(Sigmas, Ks, layout, S.beside)
     return jnp.linalg.slogdet(M)[1], S.beside.T @ jnp.linalg.solve(M, scaled)
 

@@ -204,14 +204,12 @@ def _sparse_core(layout, codes, rounded):
     dense_flops = sum(b.levels * b.k for b in blocks[:chain]) * q**2
     if pairs * FLOPS_PER_PAIR > dense_flops:
         return (), ()
-    keys = [level * q + column for level, column, _ in met]
-    sorters = [np.argsort(key) for key in keys]
     entries = []
     for j, (level, column, _) in enumerate(met):
-        e = rounded(len(level) + 1)  # at least one empty entry, for padding pairs to point at
+        e = rounded(len(level) + 1)  # at least one empty entry, for padding
         wanted = [parent[level] * np.int64(q) + column for parent in layout.parents[j]]
-        up = [sorters[h][np.searchsorted(keys[h], key, sorter=sorters[h])] for h, key in enumerate(wanted, j + 1)]
-        pairs = all_pairs(level, column, q, len(level), rounded)
+        up = [np.searchsorted(met[h][0] * q + met[h][1], key) for h, key in enumerate(wanted, j + 1)]
+        pairs = all_pairs(level, column, q, rounded)
         entries.append(Entries(_padded(level, e, 0), _padded(column, e, 0), tuple(_padded(u, e, 0) for u in up), pairs))
     return tuple(entries), tuple(rows for _, _, rows in met)
 
@@ -221,15 +219,19 @@ def _padded(a, size, fill):
 
 
 def _meetings(codes, core_codes, layout):
-    """Every (level, core column) that rows share, and for each core factor the first entry of every row."""
-    levels, columns, rows, start = [], [], [], 0
+    """Every (level, core column) that rows share, in order, and for each core factor the first entry of every row."""
+    keys, rows, start = [], [], 0
     for other, block, offset in zip(core_codes, layout.core, layout.offsets, strict=False):
-        keys, where = np.unique(codes.astype(np.int64) * block.levels + other, return_inverse=True)
-        levels.append(np.repeat(keys // block.levels, block.k))
-        columns.append((offset + (keys % block.levels)[:, None] * block.k + np.arange(block.k)).ravel())
-        rows.append((start + where.ravel() * block.k).astype(np.int32))
-        start += len(keys) * block.k
-    return np.concatenate(levels), np.concatenate(columns), tuple(rows)
+        met, where = np.unique(codes.astype(np.int64) * block.levels + other, return_inverse=True)
+        level, at = np.divmod(met, block.levels)
+        keys.append(((level * layout.q + offset + at * block.k)[:, None] + np.arange(block.k)).ravel())
+        rows.append(start + where.ravel() * block.k)
+        start += len(keys[-1])
+    keys = np.concatenate(keys)
+    order = np.argsort(keys, kind="stable")  # quick with runs that are ordered
+    entry = np.empty(start, np.int32)
+    entry[order] = np.arange(start)
+    return *np.divmod(keys[order], layout.q), tuple(entry[r] for r in rows)
 
 
 def parameter_count(blocks) -> int:

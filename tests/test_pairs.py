@@ -17,17 +17,15 @@ both_roundings = pytest.mark.parametrize("rounded", [int, structure.bucket], ids
 
 
 def _entries(seed=0):
-    """Levels and columns of entries in no order; the last level meets one column only."""
+    """Levels and columns of entries in their order; the last level meets one column only."""
     met = np.random.default_rng(seed).random((LEVELS, Q)) < 0.5
     met[-1] = np.arange(Q) == 4
-    level, column = np.nonzero(met)
-    order = np.random.default_rng(seed + 1).permutation(len(level))
-    return level[order], column[order]
+    return np.nonzero(met)
 
 
 def _listed(rounded):
     level, column = _entries()
-    return level, column, pairs.all_pairs(level, column, Q, len(level), rounded)
+    return level, column, pairs.all_pairs(level, column, Q, rounded)
 
 
 def _values(k, level, seed):
@@ -71,36 +69,38 @@ def _both(rounded, k):
     return ours, plain, U, by
 
 
+def _owned(chunks):
+    """Every owner with each of its items."""
+    return [
+        (o, first + i)
+        for o, first, count in zip(chunks.owner, chunks.start, chunks.count, strict=True)
+        for i in range(count)
+    ]
+
+
 @both_roundings
 def test_every_two_entries_of_a_level_are_listed_once_by_place_and_by_either(rounded):
     level, column, listed = _listed(rounded)
-    empty = len(level)
-    expected = {
-        (a, b) if column[a] < column[b] else (b, a)
-        for a, b in combinations(range(len(level)), 2)
-        if level[a] == level[b]
-    }
-    place = {(a, b): column[b] * Q + column[a] for a, b in expected}
-    owner, (first, second) = listed.by_place
-    found = [(a, b, o) for a, b, o in zip(first.T.ravel(), second.T.ravel(), owner.repeat(len(first)), strict=True)]
-    assert sorted(found_ for found_ in found if found_[0] != empty) == sorted((*ab, at) for ab, at in place.items())
-    for chunks, turn in ((listed.by_first, 1), (listed.by_second, -1)):
-        owner, (other, at) = chunks
-        rows = zip(owner.repeat(len(other)), other.T.ravel(), at.T.ravel(), strict=True)
-        found = sorted(((a, b)[::turn], p) for a, b, p in rows if b != empty)
-        assert found == sorted(place.items())
+    expected = [(a, b) for a, b in combinations(range(len(level)), 2) if level[a] == level[b]]
+    assert all(column[a] < column[b] for a, b in expected)
+    places = [(column[a] * Q + column[b], a, b) for a, b in expected]
+    by_place = [(o, listed.first[i], listed.second[i]) for o, i in _owned(listed.by_place)]
+    assert sorted(by_place) == sorted(places) and [o for o, *_ in by_place] == sorted(o for o, *_ in places)
+    assert sorted(_owned(listed.by_first)) == expected
+    assert sorted(ab[::-1] for ab in _owned(listed.by_second)) == expected
 
 
-def test_numbers_of_chunks_are_rounded():
+def test_numbers_of_pairs_and_chunks_are_rounded():
     _, _, exact = _listed(int)
     _, _, padded = _listed(structure.power_of_two)
-    for a, b in zip(exact, padded, strict=True):
-        assert len(b.owner) == structure.power_of_two(len(a.owner))
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(padded), strict=True):
+        assert len(b) == structure.power_of_two(len(a))
+    for a, b in ((exact.by_place, padded.by_place), (exact.by_first, padded.by_first)):
         assert_array_equal(b.owner[: len(a.owner)], a.owner)
 
 
 def test_levels_that_meet_one_column_each_have_no_pairs():
-    listed = pairs.all_pairs(np.arange(3), np.array([1, 0, 1]), 2, 3, int)
+    listed = pairs.all_pairs(np.arange(3), np.array([1, 0, 1]), 2, int)
     U = jnp.array([[1.0, 2.0, 3.0, 0.0]])
     S = pairs.subtract_products(jnp.zeros((2, 2)), U, U, np.array([1, 0, 1, 0]), listed)
     assert_array_equal(S, [[-4.0, 0.0], [0.0, -10.0]])
