@@ -159,7 +159,7 @@ class Iterative:
         while needed > count:
             count = needed
             search = Search(self.products, self.probes(count), reml)
-            state = search.minimise(_afresh(state), COARSE)
+            state = search.minimise(run(_resume, state.x, state.H), COARSE)
             excess = 0.5 * float(np.sum(state.H * search.at.gradient_cov))
             steps += int(state.steps)
             needed = _probes_for(count * max((search.at.noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
@@ -337,12 +337,6 @@ def _signs(G: Sequence[np.ndarray], count: int) -> np.ndarray:
     return found
 
 
-def _afresh(state: optimize.Bfgs) -> optimize.Bfgs:
-    """A search from where another ended, with what it knows of the curvature."""
-    nothing = dict(g=0.0 * state.g, direction=0.0 * state.direction, a=np.float64(0.0), steps=np.int32(0))
-    return state._replace(f=np.float64(np.inf), status=np.int32(optimize.RUNNING), **nothing)
-
-
 def _vcov(found: iterative.Evaluation, m: Products, sigma: float) -> np.ndarray:
     half = np.linalg.inv(m.R)
     return sigma**2 * half @ np.linalg.inv(found.reduced.XX) @ half.T
@@ -358,6 +352,7 @@ _modes = light(in_order(jax.jit(iterative.modes)), _is_slim)
 _mode_covariances = light(in_order(jax.jit(iterative.mode_covariances)), _is_slim)
 _parameter_covariance = brief(jax.jit(inference.parameter_covariance))
 _describe = brief(jax.jit(estimation.describe))
+_resume = brief(jax.jit(optimize.resume))
 
 
 @brief

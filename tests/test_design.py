@@ -14,7 +14,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from interlace_jax.design import build, new_data
+from interlace_jax.design import build, independent_columns, new_data
 from interlace_jax.formula import parse
 
 
@@ -311,6 +311,15 @@ def test_aliased_columns_are_dropped_from_the_left_with_a_warning(frame):
     assert found.columns == ("Intercept", "x", "z")
     assert found.dropped_columns == ("a", "b", "zero")
     np.testing.assert_array_equal(found.X, np.column_stack([np.ones(24), frame.x, frame.z]))
+
+
+@pytest.mark.parametrize("year", [50, 200, 1000, 5000])
+def test_what_follows_from_columns_that_are_nearly_collinear_is_aliased(year):
+    rng = np.random.default_rng(year)
+    for _ in range(20):  # where only rounding is left, it may look like a residual of its own
+        x = year + 3.0 * rng.standard_normal(300)
+        X = np.column_stack([np.ones(300), x, x**2, (x - year) ** 2])
+        assert independent_columns(X) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("size, kept", [(1e-6, True), (1e-8, False)])
