@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,10 @@ from formulaic.materializers.types import ScopedTerm
 from formulaic.model_spec import ModelSpec
 from formulaic.parser.types import Term
 
-from .design import Design
+from .design import Design, independent_columns
 from .frames import as_frame, take_rows
 from .matrices import parts_of, used_columns
 from .scanning import refuse_scanned
-
-DEPENDENT = 1e-9  # a column is redundant if its part outside those before it is below this part of its norm
 
 
 def variables(design: Design, data: Any) -> pd.DataFrame:
@@ -131,7 +129,7 @@ class Terms:
         X = np.hstack(blocks)
         mine, theirs = _sizes(self.design.X), _sizes(X)  # the rank is that of columns of one size
         M = np.linalg.lstsq(self.design.X / mine, X / theirs, rcond=None)[0]
-        kept = _independent(M)
+        kept = independent_columns(M)
         to_coding = np.linalg.inv(M[:, kept]) * mine / theirs[kept, None]
         return _Coding(X[:, kept], to_coding, [owners[j] for j in kept])
 
@@ -175,12 +173,3 @@ def _sizes(X: np.ndarray) -> np.ndarray:
     """Norms of columns (n, p), 1 of those that are 0."""
     norms = np.linalg.norm(X, axis=0)
     return np.where(norms > 0.0, norms, 1.0)
-
-
-def _independent(M: np.ndarray) -> Sequence[int]:
-    """Columns that do not depend linearly on those before them."""
-    kept: list[int] = []
-    for j in range(M.shape[1]):
-        if np.linalg.matrix_rank(M[:, [*kept, j]], tol=DEPENDENT * np.linalg.norm(M[:, j])) > len(kept):
-            kept.append(j)
-    return kept
