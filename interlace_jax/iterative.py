@@ -187,7 +187,8 @@ def solve(f: Factored, m: Products, probes) -> Solved:
     random, exact = krylov.columns(run, slice(count)), krylov.columns(run, slice(count, None))
     logs, squares, fourths = krylov.quadrature(_with_powers, random).T
     exact = krylov.advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
-    S = whole - right.T @ exact.X
+    # What a residual leaves out of right'(I - C)^-1 right: with it S errs as the square of what is left unsolved.
+    S = whole - right.T @ exact.X - exact.X.T @ exact.residual
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
     return Solved(Z, random.X, logs, squares, fourths, exact.X, logdet, symmetric(S))
 

@@ -166,6 +166,22 @@ def test_the_deviance_has_the_gradient_as_its_derivative_and_differences_of_it_a
     assert_allclose(hessian, oracle.hessian(expected, theta), rtol=1e-3, atol=1e-3)
 
 
+def test_what_conjugate_gradients_leave_unsolved_counts_squared(monkeypatch):
+    problem = problem_of("weighted_three")
+    m = arrays.sparse(problem, EMPTY)
+    t = compute.run(conditioned, oracle.random_theta(problem, 3), m)
+
+    def left():
+        found = arrays.quick_jit(lambda t, m, probes: iterative.solve(iterative.factor(t, m), m, probes).S)
+        return compute.run(found, t, m, exact_probes(m.q))
+
+    exact = left()
+    monkeypatch.setattr(iterative, "TIGHT", 1e-3)
+    monkeypatch.setattr(iterative, "ROUGH", 0.1)
+    # A part of 1e-3 unsolved changes the columns of X by y by 3e-5, where it counts once.
+    assert_allclose(left(), exact, rtol=0, atol=1e-6 * np.abs(exact).max())
+
+
 def test_a_factor_without_variance_costs_nothing():
     problem = problem_of("crossed_slopes")
     m, theta = arrays.sparse(problem, EMPTY), np.zeros(problem.d)
