@@ -50,6 +50,19 @@ def _of(shared: Moments | None, lane: Moments | Response) -> Moments:
     return lane if shared is None else shared.with_response(lane)
 
 
+def in_slices(function, arrays, size):
+    """`function` of every lane, for `size` lanes at a time; both numbers are powers of two.
+
+    `jax.lax.map(batch_size=...)` fails where a result has no entries, as coefficients of a model without fixed effects.
+    """
+    lanes = jax.tree.leaves(arrays)[0].shape[0]
+    if lanes <= size:
+        return jax.vmap(function)(arrays)
+    slices = jax.tree.map(lambda a: jnp.reshape(a, (lanes // size, size, *a.shape[1:])), arrays)
+    found = jax.lax.map(jax.vmap(function), slices)
+    return jax.tree.map(lambda a: jnp.reshape(a, (lanes, *a.shape[2:])), found)
+
+
 def over_lanes(function, size=None):
     """Compile function(moments, reml, *arrays of one lane) for all lanes at once; on a CPU, for `size` at a time."""
 
@@ -59,7 +72,7 @@ def over_lanes(function, size=None):
 
         if size is None or compute.device().platform != "cpu":
             return jax.vmap(one)((lanes.each, *arrays))
-        return jax.lax.map(one, (lanes.each, *arrays), batch_size=size)
+        return in_slices(one, (lanes.each, *arrays), size)
 
     return compute.light(jax.jit(batched))
 

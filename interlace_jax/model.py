@@ -125,7 +125,8 @@ def fit_many(
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
         memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
-        model only.
+        model only. The formula is evaluated once, so `poly(x, 2)` or `scale(x)` is that of all rows in every model;
+        `many[label]` evaluates it in the rows that this model has, and its coefficients then differ in unit.
     by
         Instead of `responses`, a column of `data` whose values tell the models apart: one model per value, each with
         its own rows and levels.

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from . import compute, structure
-from .batch import ROUNDS, Lanes
+from .batch import ROUNDS, Lanes, in_slices
 from .crossproducts import Basis, Moments, assemble, condition, moments, respond
 from .design import Design, build, independent_columns, is_constant, is_flat, is_out_of_range, largest
 from .errors import RankWarning, listed, numbers
@@ -381,7 +381,7 @@ _group_moments = jax.jit(jax.vmap(moments))
 
 @jax.jit
 def _masked_moments(plan, Y, X, Z, weights, K):
-    return jax.lax.map(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), batch_size=SLICE)
+    return in_slices(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), SLICE)
 
 
 @jax.jit

@@ -47,6 +47,14 @@ def _one(kind: str, j: int) -> estimation.Estimate:
     return compute.run(_single, lanes.shared.with_response(jax.tree.map(lambda a: a[j], lanes.each)), True)
 
 
+def test_slices_of_lanes_give_what_all_lanes_give_without_entries_too():
+    a = np.arange(24.0).reshape(8, 3)
+    for size in (2, 8, 16):
+        total, none = batch.in_slices(lambda lane: (lane.sum(), lane[:0]), a, size)
+        assert_array_equal(total, a.sum(1))
+        assert none.shape == (8, 0)
+
+
 @each_kind
 def test_every_lane_is_the_fit_of_its_own(kind):
     found = _found(kind)

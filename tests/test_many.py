@@ -139,6 +139,14 @@ def test_a_missing_value_leaves_out_that_row_of_that_response_only(name):
     assert_array_equal(many.fe_params.loc[whole], _many(name).fe_params.loc[whole])
 
 
+def test_models_without_fixed_effects_may_have_missing_values():
+    Y = _responses()[:, :3].copy()
+    Y[5, 1] = np.nan
+    many = interlace.fit_many("~ 0 + (1 | g)", _design_frame(), responses=Y)
+    assert many.fe_df.shape == (3, 0)
+    assert_allclose(-2 * many.llf[1], quiet_fit("y ~ 0 + (1 | g)", _design_frame().assign(y=Y[:, 1])).deviance)
+
+
 def test_a_row_missing_in_the_design_is_left_out_of_every_response():
     frame = _design_frame().copy()
     frame.loc[[3, 40], "x"] = np.nan
