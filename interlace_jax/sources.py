@@ -376,7 +376,7 @@ def chunk_size(layout: structure.Layout, p: int, rows: int = 0) -> int:
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
 _respond = jax.jit(respond)
-_group_moments = jax.jit(jax.vmap(moments))
+_group_moments = compute.light(jax.jit(jax.vmap(moments)))
 
 
 @jax.jit
