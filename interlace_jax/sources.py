@@ -375,7 +375,7 @@ def chunk_size(layout: structure.Layout, p: int, rows: int = 0) -> int:
 
 # Compiled pieces -----------------------------------------------------------------------------------------------------
 
-_respond = jax.jit(respond)
+_respond = compute.light(jax.jit(respond))
 _group_moments = compute.light(jax.jit(jax.vmap(moments)))
 
 
@@ -384,6 +384,7 @@ def _masked_moments(plan, Y, X, Z, weights, K):
     return in_slices(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), SLICE)
 
 
+@compute.light
 @jax.jit
 def _prepare(plan, X, Z, weights, K):
     basis = condition(plan, X, Z, weights, K)
