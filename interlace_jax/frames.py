@@ -35,6 +35,8 @@ def get_column(frame: pd.DataFrame | nw.DataFrame, name: str, where: str) -> pd.
     if isinstance(column, pd.DataFrame):
         raise ValueError(f"the data have {column.shape[1]} columns named {name!r}; rename all but one")
     column = column if isinstance(column, pd.Series) else _to_pandas(column)
+    if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.type in (list, dict):
+        column = column.astype(object)
     if column.dtype == object and not column.map(pd.api.types.is_hashable).all():
         found = next(type(v).__name__ for v in column if not pd.api.types.is_hashable(v))
         raise ValueError(f"column {name!r} (in the {where}) holds values of type {found}; make it numbers or text")
@@ -60,7 +62,9 @@ def _to_pandas(column: nw.Series) -> pd.Series:
     dtype = column.dtype
     if isinstance(dtype, nw.Enum):
         return pd.Series(pd.Categorical(column.to_list(), categories=list(dtype.categories)))
-    if isinstance(dtype, nw.Categorical):
+    if isinstance(dtype, nw.Categorical) and column.implementation.is_pyarrow():
+        return column.to_native().to_pandas()
+    if isinstance(dtype, nw.Categorical):  # of polars, in the order of their rows
         return pd.Series(column.cast(nw.String).to_list())
     if dtype.is_integer() and column.is_null().any():
         null = column.is_null().to_numpy()

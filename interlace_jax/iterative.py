@@ -394,9 +394,6 @@ def mode_covariances(t, m: Products, probes, eliminated_probes):
         tol = jnp.full(V.shape[1], ROUGH)
         return krylov.advance(lambda V: V - couple(V), krylov.begin(V), tol, MOST).X - V
 
-    def onto_eliminated(V):
-        return _times(f.W, _down(m, _spread(f, m, V)))
-
     Q = krylov.dominant(couple, _directions(f, m), POWERS)
     AQ = apply_A(Q)
 
@@ -404,21 +401,36 @@ def mode_covariances(t, m: Products, probes, eliminated_probes):
         return apply_A(V - Q @ (Q.T @ V))
 
     first = m.layout.blocks[0]
-    Z = eliminated_probes.reshape(first.k, first.levels, -1)
-    image = [_times(U, product(m, h, 0, _times(f.W, Z))) for h, U in enumerate(f.U, 1)]
+    half = _whitened(m.G[0], conditioned_factors(t, m.layout.blocks, m.A)[0])[1]
     inner = sum(congruence(m, 0, h, _gram(U)) for h, U in enumerate(f.U, 1))
-    own = f.W + _sandwich(f.W, inner)
-    along = _level_blocks(onto_eliminated(AQ), onto_eliminated(Q))
-    mean, errors = _averaged(_level_samples(onto_eliminated(without_Q(_join(image))), Z))
-    found = [(own + along + mean, errors)]
+
+    def onto_eliminated(V):
+        return _times(half, _down(m, _spread(f, m, V)))
+
+    Z = eliminated_probes.reshape(first.k, first.levels, -1)
+    met = _times(_transposed(half), Z)
+    image = _join([_times(U, product(m, h, 0, met)) for h, U in enumerate(f.U, 1)])
+    parts = [(half, f.W, f.W + _sandwich(f.W, inner), onto_eliminated(AQ), onto_eliminated(Q))]
+    samples = [_level_samples(onto_eliminated(without_Q(image)), Z)]
     split = [_split(V, m) for V in (AQ, Q, without_Q(probes), probes)]
     for U, aq, q, az, z in zip(f.U, *split, strict=True):
-        samples = jnp.sum(U[:, :, None, :, None] * _level_samples(az, z)[:, None], 0)
-        samples = jnp.sum(samples[:, :, None] * U[None, :, :, :, None], 1)
-        mean, errors = _averaged(samples)
-        exact = _gram(U) + _sandwich(_transposed(U), _level_blocks(aq, q))
-        found.append((exact + mean, errors))
+        parts.append((U, _gram(U), _gram(U), aq, q))
+        samples.append(_level_samples(az, z))
+    found = [_averaged(*part, sample, A) for part, sample, A in zip(parts, samples, m.A, strict=False)]
     return _user_covariances(_with_core(found, t, f, m) if m.layout.q else found, m)
+
+
+def _averaged(U, least, known, aq, q, samples, A):
+    """Mean over probes (k, k, m) of known + U'(AQQ' + samples)U, what is least possible, and errors of the diagonal.
+
+    Samples are whitened: they err in proportion to what they estimate. Errors (k, m) are in the user's units.
+    """
+    T, unit = samples.shape[-1], jnp.linalg.inv(A)
+    samples = jnp.sum(U[:, :, None, :, None] * samples[:, None], 0)
+    samples = jnp.sum(samples[:, :, None] * U[None, :, :, :, None], 1)
+    S = known + _sandwich(_transposed(U), _level_blocks(aq, q)) + jnp.mean(samples, -1)
+    of_probes = jnp.einsum("ia,ib,abmt->imt", unit, unit, samples)
+    return S, least, jnp.std(of_probes, -1) / jnp.sqrt(T - 1.0)
 
 
 def _with_core(found, t, f, m):
@@ -428,10 +440,11 @@ def _with_core(found, t, f, m):
     core = jax.grad(lambda core: condense(t, m, 0.0, S.at[:q, :q].set(core)).logdet)(S[:q, :q])
     core = 0.5 * (core + core.T)  # as in `mode_covariances`: the derivative of the log-determinant
     added = [_level_blocks(b[:, :, :q] @ core, b[:, :, :q]) for b in B]
-    found = [(S + more, errors) for (S, errors), more in zip(found, added, strict=True)]
+    found = [(S + more, least, errors) for (S, least, errors), more in zip(found, added, strict=True)]
     for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
         within = core[start:end, start:end].reshape(block.levels, block.k, block.levels, block.k)
-        found.append((jnp.einsum("mamb->abm", within), jnp.zeros((block.k, block.levels))))
+        S = jnp.einsum("mamb->abm", within)
+        found.append((S, S, jnp.zeros((block.k, block.levels))))
     return found
 
 
@@ -451,18 +464,13 @@ def _level_blocks(V, Z):
     return jnp.sum(_level_samples(V, Z), -1)
 
 
-def _averaged(samples):
-    """Mean over probes (k, k, m), and standard errors of its diagonal (k, m)."""
-    T = samples.shape[-1]
-    diagonal = jnp.einsum("kkmt->kmt", samples)
-    return jnp.mean(samples, -1), jnp.std(diagonal, -1) / jnp.sqrt(T - 1.0)
-
-
 def _user_covariances(found, m):
     covariances, errors = [], []
     for j in m.layout.order:
-        S, e = found[j]
+        S, least, e = found[j]
         back = jnp.linalg.inv(m.A[j])
-        covariances.append(jnp.einsum("ia,abm,jb->mij", back, S, back))
-        errors.append(jnp.sqrt(jnp.einsum("ia,am->mi", back**4, e**2)))
+        S, least = (jnp.einsum("ia,abm,jb->mij", back, a, back) for a in (S, least))
+        lack = jnp.einsum("mii->mi", least - S).clip(0.0)  # probes may say less than if the others were known
+        covariances.append(S + lack[:, :, None] * jnp.eye(lack.shape[1])[None])
+        errors.append(e.T)
     return covariances, errors

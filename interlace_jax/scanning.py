@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import pandas as pd
 from formulaic.model_spec import ModelSpec, ModelSpecs
 from formulaic.parser.types import Factor
 from formulaic.utils.variables import get_required_variables
+from narwhals import selectors
 
 from .design import Design, Evaluated, finish
 from .errors import listed
@@ -40,6 +41,7 @@ from .matrices import (
 )
 
 ROWS = 1 << 19  # of a batch
+SAMPLE = 16  # rows of a batch that are evaluated again among others
 FEW = dict(batch_readahead=1, fragment_readahead=1)  # by default 16 batches wait in memory
 
 
@@ -86,11 +88,20 @@ def _dataset(data: Any, folder: Path) -> Any:
     if isinstance(data, str | os.PathLike):
         if not Path(data).exists():
             raise ValueError(f"there is no file {str(data)!r}")
-        return arrow.dataset(data, format=Path(data).suffix[1:] or "parquet")
+        return arrow.dataset(data, format=_format(Path(data)))
     if isinstance(lazy := nw.from_native(data, pass_through=True), nw.LazyFrame):
-        lazy.sink_parquet(folder / "rows.parquet")
+        # Categories of polars stand in the order of their rows: as in its frames, text has an order of its own.
+        lazy.with_columns(selectors.categorical().cast(nw.String)).sink_parquet(folder / "rows.parquet")
         return arrow.dataset(folder / "rows.parquet")
     return data
+
+
+def _format(path: Path) -> Any:
+    """What a file is read as; empty text in a CSV file is a missing value."""
+    if path.suffix != ".csv":
+        return path.suffix[1:] or "parquet"
+    files, csv = (importlib.import_module(name) for name in ("pyarrow.dataset", "pyarrow.csv"))
+    return files.CsvFileFormat(convert_options=csv.ConvertOptions(strings_can_be_null=True))
 
 
 class Batch(NamedTuple):
@@ -102,6 +113,7 @@ class Batch(NamedTuple):
     n: int
     missing: dict[str, int]  # rows by the column in which something is missing
     n_dropped: int
+    categories: dict[str, pd.Index]  # also of those that no row has, in their order
 
 
 @dataclass(frozen=True)
@@ -128,8 +140,12 @@ class _Table:
 
     @staticmethod
     def _frame(rows, pa) -> pd.DataFrame:
-        """Arrow's types, so that integers with missing values stay integers; categories as pandas has them."""
-        return rows.to_pandas(types_mapper=lambda t: None if pa.types.is_dictionary(t) else pd.ArrowDtype(t))
+        """Arrow's types, so that integers with missing values stay integers; categories and views are pandas' own."""
+
+        def is_of_pandas(t):
+            return pa.types.is_dictionary(t) or pa.types.is_string_view(t)
+
+        return rows.to_pandas(types_mapper=lambda t: None if is_of_pandas(t) else pd.ArrowDtype(t))
 
     def _batch(self, frame) -> Batch:
         columns = used_columns(frame, self.parts, self.formula.terms, None)
@@ -138,10 +154,11 @@ class _Table:
         missing = missing_values(columns, weights=w, offset=shift)
         complete = used & ~np.any([*missing.values(), ~used], axis=0)
         rows = np.flatnonzero(complete)
+        categories = {n: c.cat.categories for n, c in columns.items() if isinstance(c.dtype, pd.CategoricalDtype)}
         columns = take_rows(columns, rows, len(frame))
         counts = {name: int((mask & used).sum()) for name, mask in missing.items()}
         w, shift = (v if v is None else v[rows] for v in (w, shift))
-        return Batch(columns, w, shift, len(rows), counts, int(used.sum()) - len(rows))
+        return Batch(columns, w, shift, len(rows), counts, int(used.sum()) - len(rows), categories)
 
 
 @dataclass
@@ -152,6 +169,7 @@ class _Survey:
     n_dropped: int = 0
     missing: dict[str, int] = field(default_factory=dict)
     levels: dict[str, pd.Index] = field(default_factory=dict)
+    categories: dict[str, pd.Index] = field(default_factory=dict)
 
     def add(self, batch: Batch, groups: set[str]) -> None:
         self.n += batch.n
@@ -160,9 +178,23 @@ class _Survey:
             self.missing[name] = self.missing.get(name, 0) + count
         for name, column in batch.columns.items():
             if batch.n and (name in groups or column.dtype.kind not in "if"):
-                new = _levels(column)
-                known = self.levels.get(name, new[:0])
-                self.levels[name] = known.append(new[known.get_indexer(new) < 0])
+                _extend(self.levels, name, _levels(column))
+        for name, categories in batch.categories.items():
+            _extend(self.categories, name, categories)
+
+    def sort(self, groups: set[str]) -> None:
+        """Put levels into the order of their categories, those of groups and of text into one of their own."""
+        for name, levels in self.levels.items():
+            if name in self.categories and name not in groups:
+                known = self.categories[name]
+                self.levels[name] = known[known.isin(levels)]
+            else:
+                self.levels[name] = levels.take(sorted_positions(levels))
+
+
+def _extend(lists: dict[str, pd.Index], name: str, new: pd.Index) -> None:
+    known = lists.get(name, new[:0])
+    lists[name] = known.append(new[known.get_indexer(new) < 0])
 
 
 def _levels(column: pd.Series) -> pd.Index:
@@ -173,18 +205,16 @@ def _levels(column: pd.Series) -> pd.Index:
 
 def _survey(table: _Table, na_action: str) -> _Survey:
     found, groups = _Survey(), {name for term in table.formula.terms for name in term.group}
-    ordered = set()
     for batch in table.batches():
         if batch.weights is not None and batch.n:
             check_weights(batch.weights)
         found.add(batch, groups)
-        ordered |= {n for n, c in batch.columns.items() if isinstance(c.dtype, pd.CategoricalDtype) and n not in groups}
     counts = ", ".join(f"{name!r} ({count})" for name, count in found.missing.items() if count)
     if counts and na_action == "raise":
         raise ValueError(f"na_action='raise': missing values in {counts}; drop or fill them, or use na_action='drop'")
     if found.n == 0:
         raise ValueError(f"all rows have missing values: in {counts}" if counts else "the data have no rows")
-    found.levels = {n: v if n in ordered else v.take(sorted_positions(v)) for n, v in found.levels.items()}
+    found.sort(groups)
     return found
 
 
@@ -195,7 +225,7 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
     codes = {name: np.empty(n, np.int32) for name in groups}
     vectors = {name: np.empty(n) for name in ("weights", "offset") if getattr(table, name) is not None}
     whole: dict[str, _Matrix] = {}
-    specs, start = None, 0
+    specs, first, start = None, None, 0
     for batch in filter(lambda b: b.n, table.batches()):
         rows = slice(start, start := start + batch.n)
         for name in groups:
@@ -204,6 +234,10 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
             vector[rows] = getattr(batch, name)
         columns = {name: _categorical(c, found.levels.get(name)) for name, c in batch.columns.items()}
         matrices, specs = _evaluate(parts, columns, batch.n, specs)
+        if specs is not None:
+            sample = _Sample.of(columns, matrices, batch.n)
+            first = first or sample
+            _refuse_statistics(parts, first, sample, specs)
         whole = whole or _allocate(matrices, n)
         for key, (matrix, _) in matrices.items():
             whole[key].put(rows, matrix)
@@ -216,7 +250,7 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
 
 
 def _categorical(column: pd.Series, levels: pd.Index | None) -> pd.Series:
-    if levels is None or column.dtype.kind in "if":
+    if levels is None or column.dtype.kind in "ifmM":  # times are no categories, as in a frame
         return column
     return pd.Series(pd.Categorical(column, categories=levels))
 
@@ -247,10 +281,39 @@ def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) 
             if kind is Factor.Kind.CATEGORICAL and numbers & set(map(str, get_required_variables(name))):
                 needs_all[name] = None
     if needs_all:
-        raise ValueError(
-            f"{listed(needs_all)} needs all rows at once, but the data are read in batches: compute it as a column of "
-            "the data first (categories as text)"
-        )
+        raise ValueError(_needs_all_message(needs_all))
+
+
+def _needs_all_message(names: Iterable[str]) -> str:
+    return (
+        f"{listed(names)} needs all rows at once, but the data are read in batches: compute it as a column of "
+        "the data first (categories as text)"
+    )
+
+
+class _Sample(NamedTuple):
+    """A few rows of a batch, and what the formula made of them among all of the batch."""
+
+    columns: dict[str, pd.Series]
+    matrices: dict[str, np.ndarray]
+    n: int
+
+    @staticmethod
+    def of(columns: Mapping[str, pd.Series], matrices: Matrices, n: int) -> _Sample:
+        rows = np.unique(np.linspace(0, n - 1, SAMPLE).astype(int))
+        made = {key: matrix[rows] for key, (matrix, _) in matrices.items()}
+        return _Sample({name: column.iloc[rows] for name, column in columns.items()}, made, len(rows))
+
+
+def _refuse_statistics(parts: Mapping[str, Part], first: _Sample, sample: _Sample, specs: ModelSpecs) -> None:
+    """Refuse what is computed from other rows too, x - x.mean(): rows of two batches together must give the same."""
+    columns = {name: pd.concat([c, sample.columns[name]], ignore_index=True) for name, c in first.columns.items()}
+    again, _ = model_matrices(parts, columns, first.n + sample.n, None, _Trained(specs))
+    for key, (matrix, names) in again.items():
+        before = np.concatenate([first.matrices[key], sample.matrices[key]])
+        same = np.isclose(matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)).all(0)
+        if not same.all():
+            raise ValueError(_needs_all_message(name for name, ok in zip(names, same, strict=True) if not ok))
 
 
 @dataclass

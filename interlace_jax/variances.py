@@ -30,6 +30,8 @@ from .structure import Block
 _propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
 _slopes = functools.partial(jax.jit, static_argnums=0)(slopes)
 
+ROUNDING = 1e-12  # standard error of a correlation that is 1 or -1
+
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
     "identity": (lambda v: v, np.ones_like, lambda z: z),
     "log": (np.log, lambda v: 1.0 / v, np.exp),
@@ -157,6 +159,7 @@ def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
         se = np.sqrt(np.diag(cov))
     se = np.where(se > 0.0, se, np.nan)  # a parameter at the boundary has no derivative
     correlation = np.array([*(i != j for f in fit.design.factors for i, j in component_pairs(f.sizes)), False])
+    se[r:][correlation & (se[r:] < ROUNDING)] = np.nan  # nor has a correlation of 1, whose rounding may have one
     log, fisher = (intervals(values[r:], se[r:], level, scale) for scale in ("log", "fisher"))
     lower, upper = (np.where(correlation, b, a) for a, b in zip(log, fisher, strict=True))
     columns = dict(estimate=values[r:], se=se[r:], lower=lower, upper=upper, vcov_se=se[:r])

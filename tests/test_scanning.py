@@ -11,6 +11,7 @@ from pandas.testing import assert_frame_equal, assert_index_equal
 import interlace_jax as interlace
 from interlace_jax import chunks, plot_data, scanning
 
+pyarrow = pytest.importorskip("pyarrow")
 dataset = pytest.importorskip("pyarrow.dataset")
 
 FORMULAS = {
@@ -94,6 +95,56 @@ def test_what_a_batch_cannot_tell_is_refused_by_name(file):
     refuses(file, "rt ~ poly(w, 2) + (1 | item)", ["poly(w, 2)", "all rows"])
     refuses(file, "rt ~ C(cond_c) + (1 | item)", ["C(cond_c)", "text"])
     refuses(file, "rt ~ np.log(w - 1.5) + (1 | item)", ["np.log(w - 1.5)"])
+
+
+def test_what_is_computed_from_other_rows_is_refused_by_name(words, tmp_path):
+    path = tmp_path / "sorted.parquet"
+    words.assign(x=np.linspace(-1, 1, len(words)), year=2000 + np.arange(len(words)) // 50).to_parquet(path)
+    for term in ("I(x - np.mean(x))", "x.rank()", "x.cumsum()"):
+        refuses(path, f"rt ~ {term} + (1 | item)", [term, "all rows"])
+    # Every batch is of one year, and only rows of two tell.
+    refuses(path, "rt ~ I(year - min(year)) + (1 | item)", ["I(year - min(year))", "all rows"])
+    refuses(path, "I(rt - rt.max()) ~ x + (1 | item)", ["I(rt - rt.max())", "all rows"])
+
+
+def test_types_that_frames_refuse_are_refused(words, tmp_path):
+    path = tmp_path / "types.parquet"
+    times = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(len(words)) % 5, "D")
+    words.assign(day=times, tags=[[1, 2]] * len(words)).to_parquet(path)
+    refuses(path, "rt ~ day + (1 | item)", ["'day'", "timestamp", "numbers or text"])
+    refuses(path, "rt ~ 1 + (1 | tags)", ["'tags'", "numbers or text"])
+
+
+def first_day(data):
+    """The level that has no column."""
+    columns = interlace.compile("rt ~ day + (1 | item)", data).design.columns
+    return {"day[T.mon]", "day[T.tue]", "day[T.wed]"}.difference(columns)
+
+
+def test_categories_have_the_order_that_frames_of_their_library_have(words):
+    days = words["day"].astype(str).where(words.index > 250, "wed")  # "wed" comes first in the rows
+    frame = words.assign(day=pd.Categorical(days, categories=["tue", "wed", "mon"]))
+    table = pyarrow.Table.from_pandas(frame)
+    assert first_day(frame) == first_day(table) == first_day(dataset.dataset(table)) == {"day[T.tue]"}
+    of_polars = pl.from_pandas(words.assign(day=days)).with_columns(pl.col("day").cast(pl.Categorical))
+    assert first_day(of_polars) == first_day(of_polars.lazy()) == {"day[T.mon]"}
+    in_order = of_polars.with_columns(pl.col("day").cast(pl.Enum(["tue", "wed", "mon"])))
+    assert first_day(in_order) == first_day(in_order.lazy()) == {"day[T.tue]"}
+
+
+def test_views_of_text_are_text(words):
+    table = pl.from_pandas(words[["rt", "item", "condition"]]).to_arrow(compat_level=pl.CompatLevel.newest())
+    assert "string_view" in map(str, table.schema.types)
+    read, whole = (interlace.compile("rt ~ condition + (1 | item)", d) for d in (dataset.dataset(table), words))
+    assert_allclose(read.deviance(read.theta0), whole.deviance(whole.theta0), rtol=1e-12)
+
+
+def test_empty_text_of_a_csv_file_is_missing(words, tmp_path):
+    path, gaps = tmp_path / "words.csv", words.assign(condition=words["condition"].where(words.index % 9 > 0))
+    gaps.to_csv(path, index=False)
+    designs = [interlace.compile("rt ~ condition + (1 | item)", data).design for data in (path, gaps)]
+    assert designs[0].columns == designs[1].columns
+    assert designs[0].n_dropped == designs[1].n_dropped > 100
 
 
 def test_mistakes_get_the_sentences_that_frames_get(file, tmp_path):
