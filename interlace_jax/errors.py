@@ -60,8 +60,10 @@ def check_level(level: float, name: str = "level") -> None:
 
 
 def numbers(name: str, values: Any) -> np.ndarray:
-    """Values as an array of floats."""
+    """Values as an array of floats, NaN where they are masked."""
     try:
+        if np.ma.isMaskedArray(values):
+            return values.astype(float).filled(np.nan)
         return np.asarray(values, float)
     except (TypeError, ValueError) as err:
         raise ValueError(f"{name} must be numbers: {err}") from None

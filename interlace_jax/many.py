@@ -139,7 +139,7 @@ class Many:
     def __getitem__(self, label: Any) -> Any:
         try:
             place = self._table.index.get_loc(label)
-        except KeyError:
+        except (KeyError, TypeError, pd.errors.InvalidIndexError):
             raise ValueError(
                 f"there is no model {label!r}; the labels are {self._table.index[:5].tolist()} ..."
             ) from None

@@ -9,13 +9,15 @@ import narwhals.stable.v1 as nw
 import numpy as np
 import pandas as pd
 
-from .design import build
+from .design import Design, build
 from .errors import whole_number
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .many import Many
     from .sources import Responses
+
+TRIALS = 20  # permutations, at most, after which one that changes nothing is no chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +46,33 @@ def permutation_test(
     whole_number("n", n, 1)
     frame, used = nw.from_native(work.data, eager_only=True), work.design.rows
     shuffle = _shuffle(frame, used, predictor, within, between)
-    rng, observed = np.random.default_rng(seed), many.fe_tvalues.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding
-    largest, outcomes = [], []
-    reached, changed = np.zeros(observed.shape, int), np.zeros(observed.shape[1], bool)
-    bar = progress_bar(n, "permutation", "permuting", progress is not False)
-    for _ in range(n):
+
+    def permuted(rng: np.random.Generator) -> Design:
         rows = np.arange(len(frame))
         rows[used] = used[shuffle(rng)]
-        permuted = frame.with_columns(frame[predictor][rows.tolist()].alias(predictor))
-        design = build(work.formula, permuted.to_native(), **work.arguments, response=False)
+        data = frame.with_columns(frame[predictor][rows.tolist()].alias(predictor))
+        design = build(work.formula, data.to_native(), **work.arguments, response=False)
         if design.columns != work.design.columns:
             raise ValueError(f"a permutation of {predictor!r} changes which coefficients can be estimated")
-        changed |= np.any(design.X != work.design.X, 0)
+        return design
+
+    def moved(design: Design) -> np.ndarray:
+        return np.any(design.X != work.design.X, 0)
+
+    trial = np.random.default_rng(0)
+    changed = next(filter(np.any, (moved(permuted(trial)) for _ in range(TRIALS))), None)
+    if changed is None:
+        raise ValueError(
+            f"permutations of {predictor!r} change no fixed effect of '{work.formula}': name a column that is in its "
+            "fixed part, and that varies among what is shuffled"
+        )
+    rng, observed = np.random.default_rng(seed), many.fe_tvalues.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding
+    largest, outcomes = [], []
+    reached = np.zeros(observed.shape, int)
+    bar = progress_bar(n, "permutation", "permuting", progress is not False)
+    for _ in range(n):
+        design = permuted(rng)
+        changed |= moved(design)
         again = many.of(work.with_design(design))
         t = again.fe_tvalues.abs().to_numpy()
         largest.append(np.fmax.reduce(t, 0))

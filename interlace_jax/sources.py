@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+import itertools
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from .saturation import is_confounded, weighted_size
 
 MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
 WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
+HASHED = 1024  # responses that are read at a time to tell a run from others
 SLICE = 32  # lanes with missing values whose rows are held at a time
 
 
@@ -143,6 +145,8 @@ class Responses:
         used = ~np.isnan(y)
         if np.isinf(y).any():
             return "infinite values"
+        if self.arguments["na_action"] == "raise" and not used.all():
+            return f"na_action='raise': {np.count_nonzero(~used)} missing values"
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
         return why_unusable(y[used]) or unfit_rows(self.design, used)
@@ -152,9 +156,9 @@ class Responses:
         return Responses(design, self.data, self.Y, self.labels, self.rows, self.arguments, dtype=self.dtype)
 
     def fingerprint(self) -> str:
-        """A hash of the design and of some of the responses."""
-        some = np.linspace(0, len(self.labels) - 1, 16).astype(int)
-        return _hash([self.design], [np.asarray(self.Y[:, j], float) for j in some])
+        """A hash of the design and of all responses, some hundreds of them at a time."""
+        starts = range(0, len(self.labels), HASHED)
+        return _hash([self.design], (np.asarray(self.Y[:, a : a + HASHED], float) for a in starts))
 
     def problem(self, place: int) -> tuple[str, Any]:
         """Formula and data of one of the models, for `fit`."""
@@ -291,10 +295,11 @@ def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
             )
         if not responses.shape[1]:
             raise ValueError("responses has no columns")
-        Y = responses if responses.dtype.kind in "fiu" else numbers("responses", responses)
+        is_plain = responses.dtype.kind in "fiu" and not np.ma.isMaskedArray(responses)
+        Y = responses if is_plain else numbers("responses", responses)
         return Y, pd.RangeIndex(Y.shape[1])
     frame = nw.from_native(responses, eager_only=True)
-    if text := [name for name in frame.columns if not frame[name].dtype.is_numeric()]:
+    if text := [name for name in frame.columns if not frame.get_column(name).dtype.is_numeric()]:
         raise ValueError(f"responses has columns that are not numeric: {listed(text)}")
     return frame.to_numpy(), pd.Index(list(frame.columns))
 
@@ -311,7 +316,7 @@ def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
     found = hashlib.sha256()
     for f in (f for d in designs for f in d.factors if f.is_structured):
         found.update(" ".join([type(f.within).__name__, type(f.across).__name__, *theta_names(f)]).encode())
-    for a in [*jax.tree.leaves(arrays), *more]:
+    for a in itertools.chain(jax.tree.leaves(arrays), more):
         found.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
     return found.hexdigest()[:16]
 

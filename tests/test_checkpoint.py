@@ -84,6 +84,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     interlace.fit_many("~ x + (1 | g)", frame, responses=Y, **arguments)
     others = [
         ("its data is", "~ x + (1 | g)", frame, Y + 1e-6, {}),
+        ("its data is", "~ x + (1 | g)", frame, Y + 1e-6 * (np.arange(32) == 7), {}),
         ("its data is", "~ x + (1 | g)", frame.assign(x=frame["x"][::-1].to_numpy()), Y, {}),
         ("its models is", "~ x + (1 | g)", frame, Y[:, :31], {}),
         ("its formula is", "~ (1 | g)", frame, Y, {}),

@@ -116,11 +116,29 @@ def test_responses_may_come_in_any_form(tmp_path):
         (joined, names),
         (pl.DataFrame(joined), names),
     ]
+    forms += [(frame, pd.DataFrame(Y)), (frame, np.ma.masked_array(Y, mask=False))]
     expected = _many("crossed").fe_params
     for data, responses in forms:
         found = interlace.fit_many("~ x + (1 + x | g) + (1 | h)", data, responses=responses).fe_params
         assert_array_equal(found, expected)
-        assert list(found.index) == (list(range(12)) if isinstance(responses, np.ndarray) else names)
+        labels = responses if isinstance(responses, list) else getattr(responses, "columns", range(12))
+        assert list(found.index) == list(labels)
+
+
+def test_what_is_masked_is_missing():
+    Y = _responses()[:, :2]
+    many = interlace.fit_many(
+        "~ x + (1 | g)", _design_frame(), responses=np.ma.masked_array(Y, np.arange(144) % 7 == 0)
+    )
+    fit = quiet_fit("y ~ x + (1 | g)", _design_frame().assign(y=np.where(np.arange(72) % 7 == 3, np.nan, Y[:, 1])))
+    _same(many, 1, fit)
+
+
+def test_a_response_with_missing_values_is_refused_where_fit_refuses_it():
+    Y = _responses()[:, :2].copy()
+    Y[5, 1] = np.nan
+    many = interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=Y, na_action="raise")
+    assert many.converged[0] and many.status[1] == "na_action='raise': 1 missing values"
 
 
 @pytest.mark.parametrize("name", ["slopes, weights and offset", "crossed"])
@@ -196,8 +214,9 @@ def test_one_of_many_is_the_full_fit():
     assert isinstance(fit, interlace.Fit)
     _same(many, 5, fit)
     assert_series_equal(fit.parameters, many.parameters.loc[5], rtol=1e-3, check_names=False)
-    with pytest.raises(ValueError, match="no model 12"):
-        many[12]
+    for label in (12, slice(2, 4), [2, 4]):
+        with pytest.raises(ValueError, match="no model"):
+            many[label]
 
 
 def test_variances_are_those_of_the_fit():

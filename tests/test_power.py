@@ -118,6 +118,8 @@ def test_every_refit_is_counted():
         (dict(predictor="condition", within="people"), "'people' is not a column"),
         (dict(predictor="condition", between="subject"), "varies within the levels of 'subject'"),
         (dict(predictor="condition", within="subject", between="item"), "not both"),
+        (dict(predictor="item"), "change no fixed effect"),
+        (dict(predictor="old", within="subject"), "change no fixed effect"),
     ],
 )
 def test_a_permutation_that_makes_no_sense_is_refused(arguments, message):
