@@ -180,14 +180,15 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> est
     t, steps = np.array(found.x), np.array(found.steps)
     waiting = np.arange(len(t))
     for _ in range(estimation.attempts(lanes.design.layout.blocks)):
+        exhausted = estimation.is_exhausted(found.status, found.f)
         near = estimation.near_zero(t[waiting], lanes.design.layout.blocks).any(-1) & np.isfinite(found.f[waiting])
-        waiting = waiting[near]
+        waiting = waiting[near | exhausted[waiting]]
         if not len(waiting):
             break
         each, at = _gathered((lanes.each, t), waiting, rounds.smallest)
         settled = _first(_settle(Lanes(lanes.shared, each), reml, at), len(waiting))
         t[waiting] = settled.t
-        waiting = waiting[settled.restart]
+        waiting = waiting[settled.restart | exhausted[waiting]]
         if len(waiting):
             each, at = _gathered((lanes.each, t), waiting, rounds.smallest)
             again = _first(_search(Lanes(lanes.shared, each), reml, at, rounds, dtype), len(waiting))

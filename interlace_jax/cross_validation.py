@@ -336,7 +336,7 @@ def _scores(scoring: Any) -> dict[str, Score]:
         return SCORES
     if isinstance(scoring, Mapping):
         return {name: _one_score(score) for name, score in scoring.items()}
-    each = [scoring] if isinstance(scoring, str) or callable(scoring) else list(scoring)
+    each = [scoring] if isinstance(scoring, str) or not isinstance(scoring, Iterable) else list(scoring)
     return {_name(score): _one_score(score) for score in each}
 
 

@@ -15,7 +15,7 @@ from .compute import brief, island, light, run
 from .covariance import to_conditioned, to_user
 from .crossproducts import Moments, moments
 from .design import Design
-from .estimation import Estimate, attempts, begin, finish, moment_start, near_zero, search, settle
+from .estimation import Estimate, attempts, begin, finish, is_exhausted, moment_start, near_zero, search, settle
 from .likelihood import deviance, objective
 from .sources import padded_model, plan_of
 
@@ -64,10 +64,11 @@ class Dense:
         for _ in range(attempts(m.layout.blocks)):
             made = run(_search, m, reml, t)
             steps += int(made.steps)
-            if not near_zero(made.t, m.layout.blocks).any():
-                break
-            t, restart = run(_settle, made.t, m, reml)
-            made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
+            t, restart = made.t, is_exhausted(made.status, made.deviance)
+            if near_zero(t, m.layout.blocks).any():
+                t, is_saddle = run(_settle, t, m, reml)
+                made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
+                restart |= is_saddle
             if not restart:
                 break
         return replace(made, steps=steps)

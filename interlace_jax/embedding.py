@@ -38,10 +38,11 @@ def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments
     then to be positive definite, with a row for each code from 0 to the largest.
     """
     codes = [_codes(c) for c, *_ in groups]
-    arrays = _floating((y, X, [Z for _, Z, *_ in groups], weights, offset))
-    _check_rows(*arrays, codes)
-    sizes, covariances, K = zip(*map(_structure, groups, arrays[2]), strict=True)
-    return _moments(plan(codes, sizes, covariances=covariances), *arrays, K)
+    y, X, weights, offset = map(_floating, (y, X, weights, offset))
+    Z = [_floating(z) for _, z, *_ in groups]
+    _check_rows(y, X, Z, weights, offset, codes)
+    sizes, covariances, K = zip(*map(_structure, groups, Z, codes), strict=True)
+    return _moments(plan(codes, sizes, covariances=covariances), y, X, Z, weights, offset, K)
 
 
 def _codes(codes):
@@ -56,10 +57,9 @@ def _codes(codes):
     return codes
 
 
-def _floating(arrays):
-    """Arrays of any kind in JAX's own precision."""
-    dtype = jnp.result_type(float)
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), arrays)
+def _floating(values):
+    """Numbers of any kind as an array in JAX's own precision; None stays."""
+    return None if values is None else jnp.asarray(values, jnp.result_type(float))
 
 
 def _check_rows(y, X, Z, weights, offset, codes):
@@ -77,15 +77,23 @@ def _check_rows(y, X, Z, weights, offset, codes):
             raise ValueError(f"{name} has shape {a.shape}; y has {n} rows, so it must be {wanted}")
 
 
-def _structure(group, Z):
+def _structure(group, Z, codes):
     """Sizes of terms, structures within and across levels, and the arrays of the latter."""
     third = group[2] if len(group) > 2 else (Z.shape[1],)
     if isinstance(third, tuple | list) and all(isinstance(size, int | np.integer) for size in third):
+        if sum(third) != Z.shape[1]:
+            raise ValueError(f"the terms {tuple(third)} have {sum(third)} columns, but Z has {Z.shape[1]}")
         return tuple(third), (None, None), None
     within, across = pair(third)
     sizes = (1,) * Z.shape[1] if within is not None and within.independent else (Z.shape[1],)
-    static, K = (None, None) if across is None else (across.static, across.data)
-    return sizes, (within, static), K
+    if across is None:
+        return sizes, (within, None), None
+    K, levels = jax.tree.map(_floating, across.data), int(codes.max()) + 1
+    if wrong := [a.shape for a in jax.tree.leaves(K) if a.shape[:1] != (levels,)]:
+        raise ValueError(
+            f"the covariance of {levels} levels, codes 0 to {levels - 1}, has an array of shape {wrong[0]}"
+        )
+    return sizes, (within, across.static), K
 
 
 def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
@@ -99,6 +107,8 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     if beta is not None and not (isinstance(reml, bool) and not reml):
         raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
     m = _in_jax(m)
+    if beta is not None and jnp.shape(beta) != (m.p,):
+        raise ValueError(f"beta has shape {jnp.shape(beta)}; this model has {m.p} coefficients: ({m.p},)")
     reduced = reduce(to_conditioned(_theta(theta, m), m.layout, m.A), m)
     found = profile(reduced, m, reml)
     if beta is not None:
@@ -136,6 +146,8 @@ def _theta(theta, m):
 
 def _in_jax(m: Moments) -> Moments:
     """The moments as JAX arrays: those of a compiled model are NumPy's, in float64 whatever JAX's setting."""
+    if not isinstance(m, Moments):
+        raise TypeError(f"this takes what interlace_jax.moments makes of the rows, not {type(m).__name__}")
     return jax.tree.map(jnp.asarray, m)
 
 
@@ -145,9 +157,25 @@ def predict(fitted: Estimate, m: Moments, X, groups: Sequence[tuple]):
     A level that the moments do not have (-1, or too large) counts as that of the population, b = 0. The codes may be
     traced here. Returns (n,), without any offset.
     """
-    total = jnp.asarray(X) @ fitted.beta
-    for b, (codes, Z, *_) in zip(random_effects(fitted, m), groups, strict=True):
+    effects, X = random_effects(fitted, m), jnp.asarray(X)
+    _check_new_rows(X, groups, m.p, [b.shape[1] for b in effects])
+    total = X @ fitted.beta
+    for b, (codes, Z, *_) in zip(effects, groups, strict=True):
         codes = jnp.asarray(codes, jnp.int32)
         known = (codes >= 0) & (codes < len(b))
         total = total + jnp.where(known, jnp.einsum("nk,nk->n", jnp.asarray(Z), b[jnp.where(known, codes, 0)]), 0.0)
     return total
+
+
+def _check_new_rows(X, groups, p, widths):
+    """Refuse shapes that are not those of the model: p columns of X, and of Z as many as `widths` says."""
+    if X.ndim != 2 or X.shape[1] != p:
+        raise ValueError(f"X has shape {X.shape}; it must be (rows, {p})")
+    if len(groups) != len(widths):
+        raise ValueError(f"groups has {len(groups)} entries, but the model has {len(widths)} grouping factors")
+    for i, ((codes, Z, *_), k) in enumerate(zip(groups, widths, strict=True)):
+        if jnp.shape(Z) != (len(X), k) or jnp.shape(codes) != (len(X),):
+            raise ValueError(
+                f"codes and Z of groups[{i}] have shapes {jnp.shape(codes)} and {jnp.shape(Z)}; for {len(X)} rows of X "
+                f"they must be ({len(X)},) and ({len(X)}, {k})"
+            )

@@ -148,6 +148,15 @@ def near_zero(t, blocks):
     return abs(t[..., np.array([c[0] for c in columns(blocks)])]) < NEAR_ZERO
 
 
+def is_exhausted(status, deviance):
+    """Whether a search is to go on from where it ended, at some deviance, with the curvature there.
+
+    It may have crept for hundreds of steps: where two columns of Lambda are all but zero, what they share can be turned
+    from one to the other for almost nothing, and the curvature it began with is far off.
+    """
+    return (status == optimize.EXHAUSTED) & (abs(deviance) < np.inf)
+
+
 def attempts(blocks) -> int:
     """Searches to make at most: each restart off a saddle frees one column of Lambda."""
     return 3 + len(columns(blocks))
@@ -224,7 +233,7 @@ def _optimum(m, reml, t0):
         t = found.optimum
         look = near_zero(t, m.layout.blocks).any()
         t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), t)
-        return t, restart, tries + 1, steps + found.steps, found
+        return t, restart | is_exhausted(found.status, found.f), tries + 1, steps + found.steps, found
 
     first = (t0, jnp.bool(True), jnp.int32(0), jnp.int32(0), optimize.start(t0, jnp.ones_like(t0)))
     t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < attempts(m.layout.blocks)), attempt, first)

@@ -198,7 +198,7 @@ def _factor(
 def _check_levels(term: Term, levels: pd.Index) -> None:
     if len(levels) == 1:
         raise ValueError(
-            f"the grouping factor {term.factor!r} of {term.text!r} has one level only, {levels[0]!r}, in the rows "
+            f"the grouping factor {term.factor!r} of {term.text!r} has one level only, {listed(levels)}, in the rows "
             "used; it needs at least two"
         )
 

@@ -215,6 +215,7 @@ def test_scikit_learn_splits_and_scores(logo):
         (dict(cv=[]), "cv makes no folds"),
         (dict(scoring="r2"), "scoring must be 'rmse' or 'mae' or 'crps' or 'log_score', not 'r2'"),
         (dict(scoring=[3]), "scoring must be among .* not 3"),
+        (dict(scoring=3), "scoring must be among .* not 3"),
     ],
 )
 def test_wrong_arguments_are_refused_in_words(kwargs, message):

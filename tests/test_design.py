@@ -481,6 +481,7 @@ def test_designs_pickle_and_copy(frame, text):
         ("y ~ x + (1|g) + (1 + x|g)", r"the column '\(Intercept\)' occurs twice on the grouping factor 'g'"),
         ("y ~ x + (1|g:h) + (1|h:g)", r"occurs twice on the grouping factor 'g:h'"),
         ("y ~ x + (1|one)", r"the grouping factor 'one' of '\(1\|one\)' has one level only, 'k'"),
+        ("y ~ x + (1|zero)", "has one level only, 0, in the rows"),
         ("y ~ x + (1|row)", r"'\(1\|row\)' has 24 levels of 'row' x 1 columns = 24 random effects for 24 rows"),
         ("y ~ x + (x + f + z + z:x|g)", r"4 levels of 'g' x 6 columns = 24 random effects for 24 rows"),
         ("y ~ x + (0|g)", r"the term '\(0\|g\)' has no columns"),
@@ -504,6 +505,7 @@ def test_designs_pickle_and_copy(frame, text):
 def test_errors_name_the_column_or_term(frame, text, message):
     data = frame.assign(
         one="k",
+        zero=0,
         row=range(24),
         big=np.where(np.arange(24) == 3, np.inf, frame.z),
         when=pd.date_range("2020", periods=24),

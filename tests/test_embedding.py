@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from arrays import quick_jit
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import interlace_jax as interlace
 
@@ -158,3 +158,55 @@ def test_traced_codes_are_refused_by_name():
     X = jnp.ones((6, 1))
     with pytest.raises(TypeError, match="codes"):
         quick_jit(lambda c: interlace.moments(X[:, 0], X, [(c, X)]))(jnp.array([0, 0, 1, 1, 2, 2]))
+
+
+def test_rows_may_be_lists():
+    y, X, codes, w = [1.0, 2.0, 4.0, 9.0], [[1.0], [1.0], [1.0], [1.0]], [0, 0, 1, 1], [1.0, 2.0, 1.0, 2.0]
+    found = interlace.moments(y, X, [(codes, X)], w)
+    expected = interlace.moments(jnp.array(y), jnp.array(X), [(np.array(codes), jnp.array(X))], jnp.array(w))
+    jax.tree.map(assert_array_equal, found, expected)
+
+
+@pytest.fixture(scope="module")
+def six_rows():
+    """Moments, estimate, codes and X of a small model with two coefficients and an intercept by group."""
+    with jax.enable_x64(True):
+        g, X = np.array([0, 0, 1, 1, 2, 2]), jnp.stack([jnp.ones(6), jnp.arange(6.0) ** 2], 1)
+        m = interlace.moments(jnp.array([1.0, 3.0, 2.0, 5.0, 4.0, 9.0]), X, [(g, X[:, :1])])
+        return m, quick_jit(interlace.estimate)(m), g, X
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            "terms .1, 2. have 3 columns, but Z has 2",
+            lambda m, e, g, X: interlace.moments(X[:, 1], X, [(g, X, (1, 2))]),
+        ),
+        (
+            "3 levels, .* array of shape .2, 2.",
+            lambda m, e, g, X: interlace.moments(X[:, 1], X, [(g, X[:, :1], interlace.Known(np.eye(2)))]),
+        ),
+        ("beta has shape .1,.; .* 2 coeff", lambda m, e, g, X: interlace.deviance([1.0], m, False, beta=jnp.ones(1))),
+        ("X has shape .6, 1.", lambda m, e, g, X: interlace.predict(e, m, X[:, :1], [(g, X[:, :1])])),
+        ("groups has 0 entries", lambda m, e, g, X: interlace.predict(e, m, X, [])),
+        ("they must be .6,. and .6, 1.", lambda m, e, g, X: interlace.predict(e, m, X, [(g, X)])),
+        ("they must be .2,. and .2, 1.", lambda m, e, g, X: interlace.predict(e, m, X[:2], [(g, X[:, :1])])),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_by_name(message, call, six_rows):
+    with pytest.raises(ValueError, match=message):
+        call(*six_rows)
+
+
+def test_what_are_no_moments_is_refused():
+    for function in (interlace.estimate, lambda m: interlace.deviance([1.0], m)):
+        with pytest.raises(TypeError, match="interlace_jax.moments"):
+            function(jnp.ones(3))
+
+
+def test_a_known_covariance_in_float32_warns_of_nothing():
+    g, X = np.array([0, 0, 1, 1, 2, 2]), np.ones((6, 1))
+    with jax.enable_x64(False):
+        m = interlace.moments(np.arange(6.0) ** 2, X, [(g, X, interlace.Known(np.eye(3)))])
+        assert interlace.deviance(np.ones(1), m).dtype == np.float32
