@@ -150,7 +150,7 @@ def _standard_errors(
         by_rule, X = fit.coefficients(), rows.X[known]
         se[known], df[known] = np.sqrt(np.einsum("np,pq,nq->n", X, by_rule.vcov, X)), by_rule.df(X)
         return se, df
-    fit.model.core.require_matrix("an interval of predictions with random effects")
+    fit.model.core.require_matrix('an interval of predictions (but "confidence" with include_re=False)')
     variance, slopes = _conditional_variances(fit, rows.take(known))
     if interval == "prediction":
         weights = np.ones(known.sum()) if rows.weights is None else rows.weights[known]

@@ -76,7 +76,8 @@ def _blocks(design: Design) -> Iterator[np.ndarray]:
     if sizes.max() > LARGEST:
         raise ValueError(
             f"normalized residuals need the Cholesky factor of the covariance matrix of {sizes.max()} rows that are "
-            f"connected by shared random effects, and at most {LARGEST} are done; kind='standardized' has no such limit"
+            f"connected by shared random effects, and at most {LARGEST} are done; kind='pearson' has no such limit, "
+            "nor has 'standardized' with the dense core"
         )
     by_block = np.split(order, np.cumsum(sizes)[:-1])
     for size in np.unique(sizes[sizes > 0]):

@@ -234,6 +234,18 @@ def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
         ask(both(SLOPES)[1])
 
 
+def test_refused_intervals_and_residuals_name_those_that_are_not(monkeypatch):
+    fit = both(SLOPES)[1]
+    for more in (dict(interval="prediction"), dict(interval="confidence", theta_uncertainty=True)):
+        with pytest.raises(ValueError, match=r'"confidence" with include_re=False.* needs the dense core'):
+            fit.predict(include_re=False, **more)
+    assert fit.predict(include_re=False, interval="confidence")["se"].gt(0).all()
+    monkeypatch.setattr("interlace_jax.residuals.LARGEST", 10)
+    with pytest.raises(ValueError, match="'pearson' has no such limit"):
+        fit.residuals("normalized")
+    assert len(fit.residuals("pearson")) == fit.nobs
+
+
 def test_a_profile_that_is_refused_is_named():
     with pytest.raises(ValueError, match="^a profile needs the dense core"):
         both(SLOPES)[1].profile("x")

@@ -3,10 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import oracle
+import pandas as pd
 import pytest
 from cases import lmm_cases, load_case
 from fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
+
+from interlace_jax import variances
+from interlace_jax.covariance import user_blocks
 
 SLOPE = "sleepstudy_slope_REML"
 
@@ -57,6 +61,18 @@ def test_a_variance_at_zero_has_no_standard_error():
     table = fitted("dyestuff2_REML").varcorr
     assert table.iloc[0][["vcov_se", "sdcor_se", "lower", "upper"]].isna().all()
     assert table.iloc[1][["vcov_se", "sdcor_se", "lower", "upper"]].notna().all()
+
+
+def test_a_correlation_of_one_has_no_interval_whatever_its_rounding(monkeypatch):
+    x, u = np.tile(np.arange(8.0), 12), np.random.default_rng(3).normal(size=12).repeat(8)
+    y = u * (1 + 0.3 * x) + np.random.default_rng(4).normal(size=96)
+    fit = quiet_fit("y ~ x + (1 + x | g)", pd.DataFrame(dict(g=np.arange(96) // 8, x=x, y=y)))
+    values, cov = fit.uncertainty.propagate(variances._Components(user_blocks(fit.model.moments.layout)))
+    values = np.where(np.arange(8) == 6, 1.0 - 2e-16, values)  # four (co)variances come first
+    monkeypatch.setattr(variances.Uncertainty, "propagate", lambda *_: (values, cov + 1e-31 * np.eye(8)))
+    table = fit.varcorr
+    assert table["sdcor"][2] == pytest.approx(1.0, abs=1e-12)
+    assert table.loc[2, ["sdcor_se", "lower", "upper"]].isna().all()
 
 
 def test_delta_of_a_coefficient_is_its_standard_error():
