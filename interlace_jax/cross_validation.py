@@ -21,6 +21,7 @@ from .design import Design, build
 from .errors import one_of
 from .formula import parse
 from .frames import as_frame, get_column
+from .large import Iterative, wants_iterative
 from .modes import modes
 from .optimize import STATUS
 from .scanning import refuse_scanned
@@ -112,10 +113,12 @@ def cross_val(
     Raises
     ------
     ValueError, TypeError
-        For input that determines no model, or no folds.
+        For input that determines no model, or no folds; for crossed factors that `fit` gives to the iterative core.
     """
     one_of("method", method, ("REML", "ML"))
     design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action, cov=cov)
+    if wants_iterative(design, "auto"):
+        Iterative(design).require_matrix("cross-validation")
     return cross_validate(design, data, method, cv, k, by, scoring, seed, progress)
 
 

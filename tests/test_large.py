@@ -284,6 +284,12 @@ def test_nested_factors_stay_with_the_dense_core_which_is_linear():
     assert interlace.compile("y ~ 1 + (1 | outer/inner)", data).core.name == "dense"
 
 
+def test_cross_validation_of_a_model_too_large_for_the_dense_core_is_refused(monkeypatch):
+    monkeypatch.setattr(large, "DENSE_SECONDS", 0.0)
+    with pytest.raises(ValueError, match="cross-validation needs the dense core"):
+        interlace.cross_val(INTERCEPTS, frame())
+
+
 def test_more_probes_are_taken_where_the_noise_is_too_large(monkeypatch):
     monkeypatch.setattr(large, "NOISE", both(INTERCEPTS)[1].optimum.noise / 1.2)
     found = interlace.fit(INTERCEPTS, frame(), weights="w", core="iterative")
