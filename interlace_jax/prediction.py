@@ -187,10 +187,16 @@ def _chunk_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     weights = np.ones(n) if design.weights is None else design.weights
     X = np.concatenate([design.X, rows.X])
     Z = [np.concatenate([f.Z, z]) for f, z in zip(design.factors, rows.Z, strict=True)]
-    by_row = plan.codes, plan.rows, X, Z, np.concatenate([weights, np.zeros(len(rows.X))])
-    codes, entries, *arrays = structure.pad_rows(by_row, structure.bucket(len(X)) - len(X))
-    found = run(_variances, fit.estimate.t, m.layout, m.A, replace(plan, codes=codes, rows=entries), *arrays, K)
-    return tuple(a[n : n + len(rows.X)] for a in found)
+    codes, entries, X, Z = jax.tree.map(lambda a: _padded(a, n), (plan.codes, plan.rows, X, Z))
+    weights = structure.pad_rows(weights, structure.bucket(n) - n)
+    plan = replace(plan, codes=codes, rows=entries)
+    return tuple(a[: len(rows.X)] for a in run(_variances, fit.estimate.t, m.layout, m.A, plan, X, Z, weights, K))
+
+
+def _padded(a: np.ndarray, n: int) -> np.ndarray:
+    """The first n rows and the others, each with rows of zeros after them, so that similar data share a program."""
+    parts = a[:n], a[n:]
+    return np.concatenate([structure.pad_rows(part, structure.bucket(len(part)) - len(part)) for part in parts])
 
 
 def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarray], list[int]]:

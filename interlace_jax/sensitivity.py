@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .covariance import conditioned_factors, to_conditioned, to_user
 from .crossproducts import assemble, condition, moments, respond
@@ -40,17 +41,18 @@ def row_variances(theta, plan: Plan, X, Z, w, K):
 
 
 def prediction_variances(t, layout: Layout, A, plan: Plan, X, Z, w, K):
-    """`row_variances` at conditioned parameters t (d,) of a layout and A, and their derivatives by t (n, d).
+    """Those of the rows after the first, which have the weights w (n,), and their derivatives by t: (r,) and (r, d).
 
-    The plan may have more rows and levels than that layout.
+    t (d,): conditioned parameters of a layout and A. The plan may have more rows and levels than that layout.
     """
+    none = jnp.zeros(X.shape[0] - w.shape[0], w.dtype)
 
     def variances(t):
-        found = row_variances(to_user(t, layout, A), plan, X, Z, w, K)
-        return found, found
+        theta = to_user(t, layout, A)
+        return jax.grad(lambda more: _log_henderson(theta, plan, X, Z, jnp.concatenate([w, more]), K))(none)
 
-    slopes, found = jax.jacfwd(variances, has_aux=True)(t)
-    return found, slopes
+    slopes = lax.map(lambda e: jax.jvp(variances, (t,), (e,))[1], jnp.eye(len(t), dtype=t.dtype))  # one at a time
+    return variances(t), slopes.T
 
 
 class Leverages(NamedTuple):

@@ -65,16 +65,20 @@ def test_leverages_are_the_diagonals_of_the_hat_matrices(problem):
     assert not found.overall[~used].any()
 
 
-def test_variances_of_predictions_are_differentiated_by_theta():
+def test_variances_of_predictions_are_those_of_rows_without_weight_and_differentiated_by_theta():
     problem = oracle.random_design(5, "nested_slopes")
-    m = condition(problem)
+    m, theta = condition(problem), oracle.random_theta(problem, 5)
     _, X, Z, w, _ = rows(problem)
+    known = len(w) // 2
     with jax.enable_x64(True):
-        t = np.asarray(covariance.to_conditioned(oracle.random_theta(problem, 5), m.layout, m.A))
+        t = np.asarray(covariance.to_conditioned(theta, m.layout, m.A))
 
     def variances(t):
-        return compute.run(_prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w, no_K(problem))
+        return compute.run(_prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w[:known], no_K(problem))
 
+    weightless = np.where(np.arange(len(w)) < known, w, 0.0)
+    of_rows = compute.run(_row_variances, theta, plan(problem), X, Z, weightless, no_K(problem))
+    assert_allclose(variances(t)[0], of_rows[known:], rtol=1e-9)
     assert_allclose(variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9)
 
 
