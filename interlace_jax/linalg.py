@@ -230,10 +230,10 @@ def logdet_inverse(M):
     half = q // 2
     logdet_a, A = logdet_inverse(M[:half, :half])
     B = 0.5 * (M[half:, :half] + M[:half, half:].T)
-    T = B @ A
-    logdet_s, S = logdet_inverse(M[half:, half:] - T @ B.T)
-    ST = S @ T
-    return logdet_a + logdet_s, jnp.block([[A + T.T @ ST, -ST.T], [-ST, S]])
+    T = A @ B.T  # of products of a transpose, XLA has slow ones: X'Y
+    logdet_s, S = logdet_inverse(M[half:, half:] - B @ T)
+    ST = S @ T.T
+    return logdet_a + logdet_s, jnp.block([[A + T @ ST, -ST.T], [-ST, S]])
 
 
 @in_turn
