@@ -143,6 +143,13 @@ def accelerator_memory() -> int | None:
     return None if device().platform == "cpu" else (device().memory_stats() or {}).get("bytes_limit", 2**33)
 
 
+def memory() -> int | None:
+    """Bytes of memory where compiled code runs; None where the system does not say."""
+    if device().platform != "cpu":
+        return accelerator_memory()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
 def workers() -> list[jax.Device]:
     """The device of every thread that is to run: one thread a core, or two an accelerator, where one prepares."""
     local = local_devices()

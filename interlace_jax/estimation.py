@@ -50,7 +50,7 @@ class Estimate:
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
     vanishing: list[jax.Array]  # per factor, in the user's order (k,): columns of Lambda that are singular
 
-    noise = 0.0  # standard error of the deviance; not 0 where it is itself estimated
+    noise = theta_noise = 0.0  # see `Optimum`; not 0 where the deviance is itself estimated
 
     @property
     def converged(self):

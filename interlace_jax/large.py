@@ -52,7 +52,7 @@ def wants_iterative(design: Design, choice: str) -> bool:
     rows = len(design.y) * sum(map(sum, sizes))
     pairs = 0.5 * rows * min(q, rows / columns)  # of core columns that meet at a level that is eliminated
     flops = 2.0 * min(columns * q**2, structure.FLOPS_PER_PAIR * pairs)
-    size = 8.0 * (6.0 * q**2 + min(4.0 * columns * q, 6.0 * pairs))
+    size = 8.0 * (structure.MATRICES * q**2 + min(4.0 * columns * q, 6.0 * pairs))
     return SECONDS_PER_CUBE * q**3 + SECONDS_PER_FLOP * flops > DENSE_SECONDS or size > DENSE_BYTES
 
 
@@ -80,6 +80,11 @@ class NoisyEstimate(Estimate):
     def probes(self):
         """Number of probes."""
         return len(self.by_probe)
+
+    @property
+    def theta_noise(self):
+        """Error of theta, root mean square in its standard errors: the deviance rises by the squares of these."""
+        return float(np.sqrt(self.excess / max(len(self.t), 1)))
 
     @property
     def converged(self):

@@ -220,7 +220,7 @@ def logdet_inverse(M):
     """`(log|M|, W = M^-1)` of a positive definite M (q, q), whose symmetric part counts, with cheap tangents.
 
     By halves, on matrix products: M^-1 follows from the inverses of the leading block and of its Schur complement, in
-    4/3 q^3 multiplications where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.
+    4/3 q^3 operations where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.
     """
     q = M.shape[0]
     if q <= UNROLL:

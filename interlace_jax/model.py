@@ -84,9 +84,9 @@ def fit(
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
         exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
-        levels; the log-likelihood is known up to a small noise, given in `optimum.noise`, and `theta` to a small part
-        of its standard error. `"auto"` takes the dense core where an evaluation of it is predicted to take under a
-        second and two gigabytes.
+        levels; the log-likelihood is known up to a small noise and `theta` to a small part of its standard error,
+        given in `optimum.noise` and `optimum.theta_noise`. `"auto"` takes the dense core where an evaluation of it is
+        predicted to take under a second and two gigabytes.
 
     Raises
     ------

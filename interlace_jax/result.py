@@ -45,6 +45,8 @@ class Optimum:
     "Evaluations of deviance and gradient."
     noise: float
     "Standard error of the deviance, which the iterative core estimates from random probes; 0 for the dense core."
+    theta_noise: float
+    "Error that random probes make in theta, in its standard errors (root mean square); 0 for the dense core."
     status: str
     message: str
     boundary: tuple[str, ...]
@@ -156,8 +158,9 @@ class Fit:
             f.name: variances.principal_components(Lam)
             for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)
         }
-        decrease = float(e.predicted_decrease)
-        return Optimum(e.theta, e.gradient, decrease, int(e.steps), e.noise, status, message, boundary, pca, hessian)
+        decrease, steps = float(e.predicted_decrease), int(e.steps)
+        noise = e.noise, e.theta_noise
+        return Optimum(e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian)
 
     # Fixed effects
 

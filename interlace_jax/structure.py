@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
+from .compute import memory
 from .families import Kernel, Known, Structure
 from .pairs import Pairs, all_pairs
 
 STATIC = dict(static=True)
 # A dense update of the core costs 2 k m q^2 flops, one pair by pair as much as 2 * 50 a pair and column of the level.
 FLOPS_PER_PAIR = 50
+MATRICES = 6  # of the core's size that are held at a time
+MOST_COLUMNS = 46_340  # of the core, whose places are 32-bit integers
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,20 @@ def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, co
     )
     order = tuple(places.index(g) for g in range(len(places)))
     dense = Layout(blocks, order, len(chain), parents, ())
+    _require_memory(dense.q)
     entries, rows = _sparse_core(dense, codes, rounded) if core else ((), ())
     return Plan(Layout(blocks, order, len(chain), parents, entries), codes, rows)
+
+
+def _require_memory(q):
+    """Refuse a core that cannot be held: trying would end the process."""
+    needed, there = 8 * MATRICES * q**2, memory()
+    if q > MOST_COLUMNS or needed > (there or needed):
+        raise ValueError(
+            f"these random effects make a dense core of {q:,} columns, which takes {needed / 1e9:,.0f} GB of memory"
+            + (f", and there are {there / 1e9:,.0f}" if there else "")
+            + '; fit models of crossed factors one by one with core="iterative", which needs no matrix'
+        )
 
 
 def _parents(child, parent, levels):

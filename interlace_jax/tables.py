@@ -327,8 +327,11 @@ def _notes(fit: Fit) -> Iterator[str]:
         yield f"Optimum: {fit.optimum.status}, less than {gain:.0e} deviance units to gain"
     else:
         yield f"Warning: the fit did not converge: {fit.optimum.message}"
-    if fit.optimum.noise:
-        yield f"Iterative core: the criterion is known to within a standard error of {fit.optimum.noise:.2g}"
+    if fit.model.core.name == "iterative":
+        yield (
+            f"Iterative core: the criterion is known to within a standard error of {fit.optimum.noise:.2g}, "
+            f"theta to within {fit.optimum.theta_noise:.1g} of its standard errors"
+        )
     if fit.is_singular:
         yield f"Note: {singular_message(fit)}"
 

@@ -63,6 +63,21 @@ def test_the_deviance_is_within_three_times_its_reported_noise(formula, method):
     assert exact.optimum.noise == 0
 
 
+def test_theta_errs_as_much_as_its_noise_says(monkeypatch):
+    exact, _ = both(SLOPES)
+    se = exact.delta(lambda p: p.theta)["se"].to_numpy()
+    monkeypatch.setattr(large, "PROBES", (8,))
+    errors, said = [], []
+    for seed in range(10):
+        monkeypatch.setattr(large, "SEED", seed)
+        found = interlace.fit(SLOPES, frame(), weights="w", core="iterative")
+        errors.append((found.theta - exact.theta) / se)
+        said.append(found.optimum.theta_noise)
+    ratio = np.sqrt(np.mean(np.square(errors)) / np.mean(np.square(said)))
+    assert 0.6 < ratio < 1.4  # 40 errors know their size to 11%
+    assert exact.optimum.theta_noise == 0
+
+
 @every_fit
 def test_fixed_effects_are_those_of_the_dense_core(formula, method):
     exact, found = both(formula, method)
