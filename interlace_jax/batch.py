@@ -122,10 +122,14 @@ def _take(tree, index):
     return jax.tree.map(lambda a: a[index], tree)
 
 
-def _gathered(tree, index, smallest):
-    """The lanes of an index, padded to the next power of two with copies of the first."""
-    size = max(smallest, power_of_two(len(index)))
+def _gathered(tree, index, size):
+    """The lanes of an index, padded to a size with copies of the first."""
     return _take(tree, np.concatenate([index, np.full(size - len(index), index[0])]))
+
+
+def _size_for(count, there, smallest):
+    """Lanes to gather so many into, of those there are: the next power of two."""
+    return min(max(smallest, power_of_two(count)), there)
 
 
 def _first(tree, count):
@@ -165,7 +169,8 @@ def _in_rounds(lanes, reml, t, rounds):
         left = np.flatnonzero(Ended.read(packed).status == optimize.RUNNING)
         waiting, trips = waiting[left], rounds.later
         if len(left):
-            states, each = _gathered((states, lanes.each), left, rounds.smallest)
+            size = _size_for(len(left), len(states.x), rounds.smallest)
+            states, each = _gathered((states, lanes.each), left, size)
             lanes = lanes._replace(each=each)
     return Ended.read(whole)
 
@@ -185,12 +190,12 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> est
         waiting = waiting[near | exhausted[waiting]]
         if not len(waiting):
             break
-        each, at = _gathered((lanes.each, t), waiting, rounds.smallest)
+        each, at = _gathered((lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest))
         settled = _first(_settle(Lanes(lanes.shared, each), reml, at), len(waiting))
         t[waiting] = settled.t
         waiting = waiting[settled.restart | exhausted[waiting]]
         if len(waiting):
-            each, at = _gathered((lanes.each, t), waiting, rounds.smallest)
+            each, at = _gathered((lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest))
             again = _first(_search(Lanes(lanes.shared, each), reml, at, rounds, dtype), len(waiting))
             _put(found, waiting, again)
             t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
@@ -199,6 +204,6 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> est
 
 def deviances(lanes: Lanes, which: np.ndarray, reml, t: np.ndarray) -> np.ndarray:
     """Deviances (w,) of some of the lanes at parameters t (w, d) of theirs."""
-    each = _gathered(lanes.each, which, ROUNDS.smallest)
-    at = _gathered(t, np.arange(len(which)), ROUNDS.smallest)
+    size = _size_for(len(which), lanes.count, ROUNDS.smallest)
+    each, at = _gathered(lanes.each, which, size), _gathered(t, np.arange(len(which)), size)
     return _first(_deviances(Lanes(lanes.shared, each), reml, at), len(which))

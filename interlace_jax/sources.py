@@ -30,6 +30,8 @@ from .saturation import is_confounded, weighted_size
 MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
 WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
 HASHED = 1024  # responses that are read at a time to tell a run from others
+BYTES = 4 * 8  # of a number, of which there are about four copies at a time
+FEWEST_COLUMNS = 32  # of responses to take at a time: from a file by rows, one is read as slowly as many
 SLICE = 32  # lanes with missing values whose rows are held at a time
 
 
@@ -374,8 +376,9 @@ def chunk_size(layout: structure.Layout, p: int, rows: int = 0) -> int:
     most, room, for_rows = MOST_LANES, WORKING_SET, ROWS
     if memory is not None:
         most, room, for_rows = MOST_LANES_ACCELERATOR, memory // 8, memory // 8
-    fitting = min(room / floats, for_rows / max(rows, 1)) / (4 * 8)  # about four copies at a time
-    return max(32, min(most, 1 << int(np.log2(fitting + 1))))
+    fitting = room / (BYTES * floats)
+    held = max(FEWEST_COLUMNS, for_rows / (BYTES * max(rows, 1)))
+    return max(2, min(most, 1 << int(np.log2(min(fitting, held) + 1))))
 
 
 # Compiled pieces -----------------------------------------------------------------------------------------------------

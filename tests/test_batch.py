@@ -92,6 +92,15 @@ def test_the_length_of_rounds_does_not_matter():
     assert_array_equal(found.steps, _found("slope").steps)
 
 
+def test_no_round_has_more_lanes_than_there_are(monkeypatch):
+    lanes, sizes, advance = _lanes("slope"), [], batch._advance
+    monkeypatch.setattr(batch, "_advance", lambda *args: (sizes.append(args[0].count), advance(*args))[1])
+    with compute.session():
+        fit_lanes(lanes, True, rounds=Rounds(first=1, later=3, smallest=2 * LANES))
+    assert len(sizes) > 1
+    assert set(sizes) == {LANES}
+
+
 def test_a_lane_of_nonsense_ends_and_leaves_the_others_alone():
     lanes = _lanes("slope")
     each = jax.tree.map(np.array, lanes.each)

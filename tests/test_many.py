@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_series_equal
 
 import interlace_jax as interlace
+from interlace_jax import sources, structure
 
 DESIGNS = {
     "slopes, weights and offset": ("x + (1 + x | g)", dict(weights="w", offset="o")),
@@ -236,6 +237,16 @@ def test_variances_are_those_of_the_fit():
     for factor, terms in fit.variance_components.items():
         for term, value in terms.items() if isinstance(terms, dict) else [("(Intercept)", terms)]:
             assert_allclose(ours[(factor, "" if factor == "residual" else term)], value, rtol=1e-4)
+
+
+def test_the_larger_the_core_the_fewer_models_are_fitted_at_a_time():
+    def size(levels, rows=0):
+        codes = np.random.default_rng(0).integers(0, levels, (2, 20 * levels))
+        return sources.chunk_size(structure.plan(codes, [(1,)] * 2, [levels] * 2).layout, 2, rows)
+
+    assert size(10) == sources.MOST_LANES
+    assert 32 > size(300) > size(1000) == 2
+    assert size(10, rows=10**8) == sources.FEWEST_COLUMNS
 
 
 def test_the_size_of_chunks_does_not_matter(monkeypatch):

@@ -124,6 +124,12 @@ def test_the_core_is_kept_dense_when_that_is_cheaper(monkeypatch):
     assert len(arrays.plan(problem).layout.entries) == 1
 
 
+def test_a_core_that_no_memory_holds_is_refused():
+    codes = np.random.default_rng(0).integers(0, 50_000, (2, 60_000))
+    with pytest.raises(ValueError, match='a dense core of 50,000 columns, which takes 120 GB.*core="iterative"'):
+        structure.plan(codes, [(1,)] * 2, [50_000] * 2)
+
+
 def test_buckets_hold_their_size_and_are_at_most_an_eighth_larger():
     sizes = np.arange(1, 5000)
     buckets = np.array([structure.bucket(int(s)) for s in sizes])
