@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.linalg import solve_triangular
 
 UNROLL = 3  # unrolled code at k = 8 takes seconds to compile and runs slower than a loop over columns
 LEAF = 160  # below this size LAPACK inverts about as fast as matrix products do, and compiles in a fifth of the time
@@ -239,7 +239,8 @@ def logdet_inverse(M):
 @in_turn
 def _logdet_inverse_lapack(M):
     L = _cholesky(M)
-    return _logdet_of(L), cho_solve((L, True), jnp.eye(M.shape[0], dtype=M.dtype))
+    U = solve_triangular(L, jnp.eye(M.shape[0], dtype=M.dtype), lower=True, trans=1)
+    return _logdet_of(L), U @ U.T
 
 
 def _logdet_of(L):
