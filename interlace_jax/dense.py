@@ -103,7 +103,6 @@ _mode_covariances = light(jax.jit(modes.mode_covariances))
 _light_if_small = partial(light, where=_is_small)
 _settle = _light_if_small(jax.jit(settle))
 _curvature = _light_if_small(jax.jit(inference.curvature))
-_hessian = _light_if_small(jax.jit(jax.hessian(objective)))
 
 
 @_light_if_small
@@ -111,6 +110,12 @@ _hessian = _light_if_small(jax.jit(jax.hessian(objective)))
 def _search(m, reml, t):
     found = search(m, reml, begin(t, m))
     return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+
+
+@_light_if_small
+@jax.jit
+def _hessian(t, m, reml):
+    return inference.jacobian(lambda t: jax.grad(objective)(t, m, reml), t)[1]
 
 
 @brief

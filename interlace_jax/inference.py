@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .covariance import factors, log_prior, natural, to_user
 from .crossproducts import Moments
@@ -20,6 +21,12 @@ from .linalg import eigh, inverse, inverse_upper
 from .structure import Block
 
 FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry no information
+
+
+def jacobian(f, x):
+    """f(x), and its derivatives by x (d,) on a last axis: one entry of x after another, which takes little memory."""
+    value, along = jax.linearize(f, x)
+    return value, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), lax.map(along, jnp.eye(len(x), dtype=x.dtype)))
 
 
 def parameter_covariance(H):
@@ -57,11 +64,7 @@ def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
         lack = profiled.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
         return profiled.logdet + lack - 2.0 * log_prior(t, m), (lack, inverse(reduced.XX))
 
-    def gradient_and_pieces(t):
-        g, (lack, C) = jax.grad(pieces, has_aux=True)(t)
-        return (g, lack, C), (lack, C)
-
-    (H, dlack, dC), (lack, C) = jax.jacfwd(gradient_and_pieces, has_aux=True)(t)
+    (_, (lack, C)), (H, (dlack, dC)) = jacobian(jax.grad(pieces, has_aux=True), t)
     cross = -2.0 * dlack[:, None]
     return Derivatives(jnp.block([[H, cross], [cross.T, 4.0 * lack[None, None]]]), C, jnp.moveaxis(dC, -1, 0))
 

@@ -16,6 +16,7 @@ from .design import Design, new_data
 from .errors import check_level, listed, one_of, texts
 from .grouping import Factor, is_nested
 from .hypotheses import t_quantile
+from .inference import jacobian
 from .likelihood import coefficients, reduce
 from .modes import modes
 from .sensitivity import prediction_variances
@@ -226,7 +227,7 @@ def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarra
 
 @jax.jit
 def _estimates_by_t(t, m):
-    return jax.jacfwd(lambda t: (coefficients(reduce(t, m), m), modes(t, m)))(t)
+    return jacobian(lambda t: (coefficients(reduce(t, m), m), modes(t, m)), t)[1]
 
 
 def estimates_by_t(fit: Fit) -> tuple[np.ndarray, list[np.ndarray]]:

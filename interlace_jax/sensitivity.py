@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from .covariance import conditioned_factors, to_conditioned, to_user
 from .crossproducts import assemble, condition, moments, respond
+from .inference import jacobian
 from .likelihood import reduce, reduce_factors
 from .linalg import inverse, inverse_upper, logdet_quadratic
 from .structure import Layout, Plan
@@ -51,8 +51,7 @@ def prediction_variances(t, layout: Layout, A, plan: Plan, X, Z, w, K):
         theta = to_user(t, layout, A)
         return jax.grad(lambda more: _log_henderson(theta, plan, X, Z, jnp.concatenate([w, more]), K))(none)
 
-    slopes = lax.map(lambda e: jax.jvp(variances, (t,), (e,))[1], jnp.eye(len(t), dtype=t.dtype))  # one at a time
-    return variances(t), slopes.T
+    return jacobian(variances, t)
 
 
 class Leverages(NamedTuple):
