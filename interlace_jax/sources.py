@@ -310,7 +310,8 @@ def plan_of(design: Design, rounded: Callable[[int], int] = int) -> structure.Pl
     """Layout and codes of a design, levels rounded up."""
     used = design.factors
     levels, covariances = [len(f.levels) for f in used], [(f.within, f.across) for f in used]
-    return structure.plan([f.codes for f in used], [f.sizes for f in used], levels, rounded, covariances)
+    codes, sizes = ([getattr(f, name) for f in used] for name in ("codes", "sizes"))
+    return structure.plan(codes, sizes, levels, rounded, covariances, compute.memory())
 
 
 def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from .compute import memory
 from .families import Kernel, Known, Structure
 from .pairs import Pairs, all_pairs
 
@@ -126,14 +125,15 @@ def power_of_two(size: int) -> int:
     return 1 << max(size - 1, 1).bit_length()
 
 
-def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, covariances=None) -> Plan:
+def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, covariances=None, memory=None) -> Plan:
     """Lay out a model from the integer level codes of its factors.
 
     codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
     `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number of levels (default: largest code + 1).
     pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that similar data share an
     executable; padded levels change nothing. covariances: per factor what `Block` calls (within, across). A factor
-    whose levels covary is never eliminated level by level, and its levels are not padded.
+    whose levels covary is never eliminated level by level, and its levels are not padded. memory: bytes there are for
+    the core; one that takes more is refused.
     """
     covariances = [(None, None)] * len(codes) if covariances is None else list(covariances)
     codes = [np.asarray(c, np.int32) for c in codes]
@@ -154,18 +154,18 @@ def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, co
     )
     order = tuple(places.index(g) for g in range(len(places)))
     dense = Layout(blocks, order, len(chain), parents, ())
-    _require_memory(dense.q)
+    _require_room(dense.q, memory)
     entries, rows = _sparse_core(dense, codes, rounded) if core else ((), ())
     return Plan(Layout(blocks, order, len(chain), parents, entries), codes, rows)
 
 
-def _require_memory(q):
+def _require_room(q, memory):
     """Refuse a core that cannot be held: trying would end the process."""
-    needed, there = 8 * MATRICES * q**2, memory()
-    if q > MOST_COLUMNS or needed > (there or needed):
+    needed = 8 * MATRICES * q**2
+    if q > MOST_COLUMNS or needed > (memory or needed):
         raise ValueError(
             f"these random effects make a dense core of {q:,} columns, which takes {needed / 1e9:,.0f} GB of memory"
-            + (f", and there are {there / 1e9:,.0f}" if there else "")
+            + (f", and there are {memory / 1e9:,.0f}" if memory else "")
             + '; fit models of crossed factors one by one with core="iterative", which needs no matrix'
         )
 

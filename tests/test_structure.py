@@ -128,6 +128,9 @@ def test_a_core_that_no_memory_holds_is_refused():
     codes = np.random.default_rng(0).integers(0, 50_000, (2, 60_000))
     with pytest.raises(ValueError, match='a dense core of 50,000 columns, which takes 120 GB.*core="iterative"'):
         structure.plan(codes, [(1,)] * 2, [50_000] * 2)
+    with pytest.raises(ValueError, match="120 GB of memory, and there are 25"):
+        structure.plan(codes, [(1,)] * 2, [50_000] * 2, memory=25 * 10**9)
+    assert structure.plan(codes % 100, [(1,)] * 2, [100] * 2, memory=25 * 10**9).layout.q == 100
 
 
 def test_buckets_hold_their_size_and_are_at_most_an_eighth_larger():
