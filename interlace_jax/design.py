@@ -97,6 +97,8 @@ class NewDesign:
 
     X: np.ndarray = field(repr=False)
     "(n, p)"
+    left_out: np.ndarray = field(repr=False)
+    "(n, d) columns of the fixed part that the fit has dropped."
     Z: tuple[np.ndarray, ...] = field(repr=False)
     "(n, k) per factor asked for; 0 in rows with missing values."
     codes: tuple[np.ndarray, ...] = field(repr=False)
@@ -230,10 +232,11 @@ def new_data(
     def codes(factor: Factor) -> np.ndarray:
         return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
 
-    X = _spread(matrices["X"][0][:, design.kept], rows, missing, np.nan)
+    X = _spread(matrices["X"][0], rows, missing, np.nan)
     Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
     return NewDesign(
-        X=X,
+        X=X[:, design.kept],
+        left_out=np.delete(X, design.kept, axis=1),
         Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
         codes=tuple(_spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors),
         offset=None if shift is None else np.where(missing, np.nan, shift),

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes 0.6 s to import: left to its first use
 
-from .design import Design, new_data
+from .design import Design, NewDesign, new_data
 from .errors import check_fit, check_level, check_mapping, listed, numbers, texts
 from .hypotheses import Coefficients, t_quantile
 from .terms import variables
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .result import Fit
 
 METHODS = ("pairwise", "trt.vs.ctrl")
+ESTIMABLE = 1e-6  # part of a row of X that its kept columns may miss for rounding
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
 
 
@@ -45,6 +46,7 @@ def emmeans(
     of their combinations. at: values to use for variables, as `{"x": [0, 1]}`. Every other categorical variable has all
     of its levels, with equal weights; every other number is held at its mean over the rows used (where it has two
     values, R's emmeans takes those). An offset counts with its mean.
+    What the data cannot tell, as the mean over cells of which one is empty, is NaN (R: nonEst).
     ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
     """
     check_fit("emmeans", fit)
@@ -59,10 +61,10 @@ def emmeans(
     values |= _at(at or {}, values)
     if unknown := [name for name in specs + by if name not in values]:
         raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
-    grid, L = _averaged(fit.model.design, frame, values, by + specs)
+    grid, L, unknown = _averaged(fit.model.design, frame, values, by + specs)
     shift = 0.0 if fit.model.design.offset is None else float(fit.model.design.offset.mean())
     response = fit.model.design.response
-    return MarginalMeans(grid, L, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift, response)
+    return MarginalMeans(grid, L, unknown, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift, response)
 
 
 def _numbers_as_categories(design: Design) -> set[str]:
@@ -95,18 +97,34 @@ def _levels(name, wanted, known):
     return [known[known.index(level)] for level in wanted]
 
 
-def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.ndarray]:
-    """The combinations of the variables shown, and their rows of X averaged over the other variables."""
+def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """The combinations of the variables shown, and averages over the others: rows of X, and of `_unknown_part`."""
     grid = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
     grid = grid.astype({name: c.dtype for name, c in frame.items() if isinstance(c.dtype, pd.CategoricalDtype)})
-    X = new_data(design, grid, np.zeros(len(grid)), random=False).X
+    X = new_data(design, grid, np.zeros(len(grid)), random=False)
+    X = np.hstack([X.X, _unknown_part(design, frame, X)])
     cells = pd.DataFrame(list(itertools.product(*(values[name] for name in shown))), columns=shown)
     place = np.zeros(len(grid), int)
     if shown:
         place = pd.MultiIndex.from_frame(cells).get_indexer(pd.MultiIndex.from_frame(grid[shown].astype(object)))
     L = np.zeros((max(len(cells), 1), X.shape[1]))
     np.add.at(L, place, X)
-    return cells, L / np.bincount(place)[:, None]
+    L /= np.bincount(place)[:, None]
+    return cells, *np.split(L, [len(design.columns)], axis=1)
+
+
+def _unknown_part(design: Design, frame: pd.DataFrame, rows: NewDesign) -> np.ndarray:
+    """(n, d) what the dropped columns have beyond what follows from the kept ones in the data, in units of its size.
+
+    A function of the full coefficients is estimable if it is one of the rows of the data: if this part of it is 0.
+    """
+    if not design.dropped_columns:
+        return rows.left_out
+    data = new_data(design, frame, np.zeros(len(frame)), random=False)
+    sizes = np.linalg.norm(data.X, axis=0)
+    C = np.linalg.lstsq(data.X / sizes, data.left_out, rcond=None)[0] / sizes[:, None]
+    size = np.abs(rows.left_out).max(0) + (np.abs(rows.X) @ np.abs(C)).max(0)
+    return (rows.left_out - rows.X @ C) / np.where(size > 0.0, size, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +135,8 @@ class MarginalMeans:
     "(r, v) the combinations."
     L: np.ndarray = field(repr=False)
     "(r, p) every mean is L beta."
+    unknown: np.ndarray = field(repr=False)
+    "(r, d) for every column dropped from the fit, 0 if the mean does not depend on it."
     coefficients: Coefficients = field(repr=False)
     specs: tuple[str, ...]
     by: tuple[str, ...]
@@ -127,9 +147,15 @@ class MarginalMeans:
     @functools.cached_property
     def frame(self) -> pd.DataFrame:
         """The variables, then `emmean se df lower upper`."""
-        table = self.coefficients.t_table(self.L, 0.0, self.level, self.shift)
+        table = self._table(np.eye(len(self.L)), slice(None), self.shift)
         table = table.rename(columns={"estimate": "emmean"})[["emmean", "se", "df", "lower", "upper"]]
         return pd.concat([self.grid, table], axis=1)
+
+    def _table(self, C: np.ndarray, rows, shift: float = 0.0) -> pd.DataFrame:
+        """`t_table` of combinations C of some of the means, NaN where they are not estimable."""
+        table = self.coefficients.t_table(C @ self.L[rows], level=self.level, shift=shift)
+        table.loc[(np.abs(C @ self.unknown[rows]) > ESTIMABLE).any(axis=1)] = np.nan
+        return table
 
     def pairs(self, adjust: str = "tukey") -> pd.DataFrame:
         """All pairwise differences within each combination of `by`."""
@@ -155,7 +181,7 @@ class MarginalMeans:
         tables = []
         for key, rows in families.items():
             names, C = _weights(method, [labels[i] for i in rows], ref)
-            table = self.coefficients.t_table(C @ self.L[rows], level=self.level)
+            table = self._table(C, rows)
             table = _adjusted(table, adjust, len(rows), self.level)
             table.insert(0, "contrast", names)
             for name, value in reversed(list(zip(self.by, np.atleast_1d(np.array(key, object)), strict=False))):

@@ -10,6 +10,7 @@ from typing import Any
 import formulaic
 import numpy as np
 import pandas as pd
+import scipy  # scipy.linalg is loaded on first use
 from formulaic.materializers.types import ScopedTerm
 from formulaic.model_spec import ModelSpec
 from formulaic.parser.types import Term
@@ -18,6 +19,8 @@ from .design import Design, independent_columns
 from .frames import as_frame, take_rows
 from .matrices import parts_of, used_columns
 from .scanning import refuse_scanned
+
+ROUNDING = 1e-8  # singular values below this part of the largest are 0
 
 
 def variables(design: Design, data: Any) -> pd.DataFrame:
@@ -99,8 +102,31 @@ class Terms:
         coding = self._treatment
         if not self._containing(name):
             return np.eye(len(coding.owners))[coding.columns(name)]
+        if self.design.dropped_columns:
+            return self._estimable(name) @ np.linalg.inv(coding.to_coding)
         effects = self._deviations.to_coding[self._deviations.columns(name)]
         return effects @ np.linalg.inv(coding.to_coding)
+
+    def _estimable(self, name: str) -> np.ndarray:
+        """Type III with empty cells (SAS): functions of the effects of a term and of those that contain it, orthogonal
+        to the functions of the latter alone, among all that are estimable. Effects have an indicator a level.
+        """
+        blocks = {str(s.term): self._indicators(s.term) for s in self.spec.structure}
+        owners = np.repeat(list(blocks), [block.shape[1] for block in blocks.values()])
+        X = np.hstack(list(blocks.values()))
+        estimable = scipy.linalg.orth(X.T, ROUNDING).T
+        others = ~np.isin(owners, [name, *self._containing(name)])
+        mine = _vanishing(estimable[:, others]) @ estimable
+        above = _vanishing(mine[:, owners == name]) @ mine
+        return _vanishing(mine @ above.T) @ mine @ np.linalg.pinv(X, ROUNDING) @ self.design.X
+
+    def _indicators(self, term: Term) -> np.ndarray:
+        """The columns of a term with an indicator for each level of its factors, numbers up to 1."""
+        product = np.ones((len(self.frame), 1))
+        for factor in () if str(term) == "1" else term.factors:
+            values = self._encoded(factor.expr)
+            product = (product[:, :, None] * (values / np.abs(values).max())[:, None, :]).reshape(len(product), -1)
+        return product
 
     def _containing(self, name: str) -> list[str]:
         return [other for other in self.columns if self._contained(name, other)]
@@ -161,6 +187,12 @@ class _Coding:
 
     def columns(self, name: str) -> list[int]:
         return [j for j, owner in enumerate(self.owners) if owner == name]
+
+
+def _vanishing(A: np.ndarray) -> np.ndarray:
+    """Orthonormal combinations of the rows of A (r, c), which are no longer than 1, that are 0."""
+    U, sizes, _ = np.linalg.svd(A)
+    return U[:, np.count_nonzero(sizes > ROUNDING) :].T
 
 
 def _unit_upper(X: np.ndarray) -> np.ndarray:

@@ -235,3 +235,24 @@ def test_f_tests_of_polynomials_bear_predictors_of_any_size(type):
     plain = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame).anova(type)
     large = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame.assign(x=1e6 * frame.x)).anova(type)
     assert_allclose(large.to_numpy(float), plain.to_numpy(float), rtol=1e-6)
+
+
+def an_empty_cell(levels="abcd"):
+    """Two crossed factors, of whose cells (b, q) has no rows."""
+    i = np.arange(84)
+    e, h, g, x = np.array(list("abcd"))[i % 4], np.array(list("pq"))[i // 4 % 2], i % 7, i * 37 % 23 / 10
+    y = np.sin(1.3 * i) + 0.6 * (e == "c") + 0.4 * (h == "q") * (e == "a") + np.cos(2 * g) + 0.2 * x
+    frame = pd.DataFrame(dict(e=pd.Categorical(e, list(levels)), h=h, g=g, x=x, y=y))
+    return frame[(e != "b") | (h != "q")]
+
+
+@pytest.mark.parametrize("levels", ["abcd", "bacd", "dcba"])
+def test_type_three_with_an_empty_cell_does_not_depend_on_the_order_of_levels(levels):
+    """anova(f, type = 3) of lmerTest 3.1.3, which follows SAS; an F value is one of the data, not of the coding."""
+    data = an_empty_cell(levels)
+    found = quiet_fit("y ~ e * h + (1 | g)", data).anova()
+    assert_allclose(found["F value"], [2.88504, 0.22697, 0.24309], atol=6e-6)
+    assert_allclose(found["DenDF"], [61.02882, 61.27005, 61.49437], rtol=1e-4)
+    found = quiet_fit("y ~ e * h * x + (1 | g)", data.assign(x=1e6 * data.x)).anova()
+    assert_allclose(found["F value"], [2.26197, 0.14194, 6.43252, 0.37508, 0.68501, 0.91059, 0.32266], atol=6e-6)
+    assert found["NumDF"].tolist() == [3, 1, 1, 2, 3, 1, 2]

@@ -11,7 +11,7 @@ from cases import lmm_cases, load_case
 from fits import fitted, quiet_fit
 from numpy.testing import assert_allclose
 from scipy import stats
-from test_anova import UNBALANCED, unbalanced
+from test_anova import UNBALANCED, an_empty_cell, unbalanced
 
 import interlace_jax as interlace
 from interlace_jax import emmeans
@@ -180,3 +180,32 @@ def test_the_table_is_what_a_notebook_shows():
 def test_importing_the_package_leaves_scipy_stats_alone():
     code = "import interlace_jax, sys; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("levels", ["abcd", "bacd"])
+def test_means_over_an_empty_cell_are_not_known(levels):
+    """As nonEst of emmeans 1.8.4; which column is dropped, and so what beta would make of them, is arbitrary."""
+    fit = quiet_fit("y ~ e * h + (1 | g)", an_empty_cell(levels))
+    means = emmeans(fit, "e").frame.set_index("e")
+    assert means.loc["b"].isna().all()
+    assert_allclose(means.loc[["a", "c", "d"], "emmean"], [0.4454336, 1.0045068, 0.3690081], rtol=2e-7)
+    assert emmeans(fit, "h").frame.emmean.isna().tolist() == [False, True]
+    cells = emmeans(fit, ["e", "h"]).frame
+    assert cells[cells.emmean.isna()][["e", "h"]].to_numpy().tolist() == [["b", "q"]]
+
+
+def test_contrasts_with_an_empty_cell_are_those_of_emmeans():
+    """pairs(emmeans(f, ~ e), adjust = "holm"), emmeans 1.8.4: those not estimable count among the six."""
+    pairs = emmeans(quiet_fit("y ~ e * h + (1 | g)", an_empty_cell()), "e").pairs("holm").set_index("contrast")
+    assert pairs[pairs.p.isna()].index.tolist() == ["a - b", "b - c", "b - d"]
+    assert_allclose(pairs.estimate.dropna(), [-0.5590732, 0.0764255, 0.6354987], rtol=1e-6)
+    assert_allclose(pairs.p.dropna(), [0.1326, 1.0, 0.0729], atol=1e-4)
+
+
+def test_a_contrast_may_be_known_where_its_means_are_not():
+    """z follows from x in the data but not at x = 0: what both means owe to it is unknown, and cancels."""
+    data = an_empty_cell().assign(z=lambda d: 2.0 * d.x - 1.0)
+    means = emmeans(quiet_fit("y ~ x + z + h + (1 | g)", data), "h", at={"x": 0.0})
+    assert means.frame.emmean.isna().all()
+    apart = emmeans(quiet_fit("y ~ x + h + (1 | g)", data), "h").pairs()
+    assert_allclose(means.pairs()[["estimate", "se", "p"]], apart[["estimate", "se", "p"]], rtol=1e-6)
