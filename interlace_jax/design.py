@@ -63,6 +63,8 @@ class Design:
     "Rows left out for missing values; rows of zero weight do not count."
     kept: np.ndarray = field(repr=False)
     "(p,) positions of the kept columns among all fixed columns."
+    dependence: np.ndarray = field(repr=False)
+    "(p, d) the dropped columns as sums of the kept ones, in the rows used."
     offset_column: str | None = field(repr=False)
     "Where new data have the offset; None when it was given as an array, or not at all."
     specs: ModelSpecs | None = field(repr=False)
@@ -97,8 +99,8 @@ class NewDesign:
 
     X: np.ndarray = field(repr=False)
     "(n, p)"
-    left_out: np.ndarray = field(repr=False)
-    "(n, d) columns of the fixed part that the fit has dropped."
+    unknown: np.ndarray = field(repr=False)
+    "(n, d) what dropped columns have beyond their `dependence`, in units of their size; 0 where X beta is estimable."
     Z: tuple[np.ndarray, ...] = field(repr=False)
     "(n, k) per factor asked for; 0 in rows with missing values."
     codes: tuple[np.ndarray, ...] = field(repr=False)
@@ -163,10 +165,13 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
     """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
     y, name = response_of(e.matrices["y"], parts_of(formula)["y"]) if "y" in e.matrices else (None, formula.response)
     X, names = e.matrices["X"]
-    kept = independent_columns(X if e.weights is None else X * np.sqrt(e.weights)[:, None])
+    weighted = X if e.weights is None else X * np.sqrt(e.weights)[:, None]
+    kept = independent_columns(weighted)
     dropped = tuple(name for j, name in enumerate(names) if j not in kept)
+    dependence = np.zeros((len(kept), len(dropped)))
     if dropped:
         warnings.warn(_alias_message(dropped), RankWarning, stacklevel=2)
+        dependence = _dependence(weighted, kept)
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(X) <= len(names):
         raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
@@ -188,6 +193,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         rows=e.rows,
         n_dropped=e.n_dropped,
         kept=np.array(kept, dtype=int),
+        dependence=dependence,
         offset_column=offset if isinstance(offset, str) else None,
         specs=e.specs,
     )
@@ -236,7 +242,7 @@ def new_data(
     Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
     return NewDesign(
         X=X[:, design.kept],
-        left_out=np.delete(X, design.kept, axis=1),
+        unknown=_unknown(X, design),
         Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
         codes=tuple(_spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors),
         offset=None if shift is None else np.where(missing, np.nan, shift),
@@ -292,6 +298,10 @@ _ALIASED = 1e-7
 "R's tolerance (dqrdc2): a column is aliased when its residual on the columns before it is below this part of its norm."
 
 
+ESTIMABLE = 1e-6
+"What rounding, and the tolerance of aliasing, leave of `NewDesign.unknown` where it is 0."
+
+
 _CLEARLY_INDEPENDENT = 1e-10
 """No residual is below the root of the least eigenvalue of the columns' correlations, which is good to some 1e-13. (The
 pivots of a factorisation tell less: behind a small one, the next may be all rounding.)"""
@@ -322,6 +332,19 @@ def independent_columns(X: np.ndarray) -> list[int]:
             basis[len(kept)] = residual / size
             kept.append(int(j))
     return kept
+
+
+def _dependence(X: np.ndarray, kept: Sequence[int]) -> np.ndarray:
+    """The other columns as sums of those kept."""
+    Q, R = np.linalg.qr(X[:, kept])
+    return np.linalg.solve(R, Q.T @ np.delete(X, kept, axis=1))
+
+
+def _unknown(X: np.ndarray, design: Design) -> np.ndarray:
+    """A function of the full coefficients is estimable if it is a sum of rows of the fit: if this is 0."""
+    kept, dropped = X[:, design.kept], np.delete(X, design.kept, axis=1)
+    sizes = np.abs(dropped) + np.abs(kept) @ np.abs(design.dependence)
+    return (dropped - kept @ design.dependence) / np.fmax.reduce(sizes, initial=np.finfo(float).tiny)
 
 
 def _undetermined(f: Factor) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy  # scipy.stats takes 0.6 s to import: left to its first use
 
-from .design import Design, NewDesign, new_data
+from .design import ESTIMABLE, Design, new_data
 from .errors import check_fit, check_level, check_mapping, listed, numbers, texts
 from .hypotheses import Coefficients, t_quantile
 from .terms import variables
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .result import Fit
 
 METHODS = ("pairwise", "trt.vs.ctrl")
-ESTIMABLE = 1e-6  # part of a row of X that its kept columns may miss for rounding
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
 
 
@@ -59,8 +58,8 @@ def emmeans(
     coded = _numbers_as_categories(fit.model.design)
     values = {name: _values(frame[name], name in coded) for name in frame}
     values |= _at(at or {}, values)
-    if unknown := [name for name in specs + by if name not in values]:
-        raise ValueError(f"{unknown[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
+    if strange := [name for name in specs + by if name not in values]:
+        raise ValueError(f"{strange[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
     grid, L, unknown = _averaged(fit.model.design, frame, values, by + specs)
     shift = 0.0 if fit.model.design.offset is None else float(fit.model.design.offset.mean())
     response = fit.model.design.response
@@ -98,11 +97,11 @@ def _levels(name, wanted, known):
 
 
 def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """The combinations of the variables shown, and averages over the others: rows of X, and of `_unknown_part`."""
+    """The combinations of the variables shown, and averages over the others: of rows of X and their unknown part."""
     grid = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
     grid = grid.astype({name: c.dtype for name, c in frame.items() if isinstance(c.dtype, pd.CategoricalDtype)})
-    X = new_data(design, grid, np.zeros(len(grid)), random=False)
-    X = np.hstack([X.X, _unknown_part(design, frame, X)])
+    new = new_data(design, grid, np.zeros(len(grid)), random=False)
+    X = np.hstack([new.X, new.unknown])
     cells = pd.DataFrame(list(itertools.product(*(values[name] for name in shown))), columns=shown)
     place = np.zeros(len(grid), int)
     if shown:
@@ -111,20 +110,6 @@ def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.nd
     np.add.at(L, place, X)
     L /= np.bincount(place)[:, None]
     return cells, *np.split(L, [len(design.columns)], axis=1)
-
-
-def _unknown_part(design: Design, frame: pd.DataFrame, rows: NewDesign) -> np.ndarray:
-    """(n, d) what the dropped columns have beyond what follows from the kept ones in the data, in units of its size.
-
-    A function of the full coefficients is estimable if it is one of the rows of the data: if this part of it is 0.
-    """
-    if not design.dropped_columns:
-        return rows.left_out
-    data = new_data(design, frame, np.zeros(len(frame)), random=False)
-    sizes = np.linalg.norm(data.X, axis=0)
-    C = np.linalg.lstsq(data.X / sizes, data.left_out, rcond=None)[0] / sizes[:, None]
-    size = np.abs(rows.left_out).max(0) + (np.abs(rows.X) @ np.abs(C)).max(0)
-    return (rows.left_out - rows.X @ C) / np.where(size > 0.0, size, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

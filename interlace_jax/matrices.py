@@ -24,6 +24,7 @@ from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import Variable, get_required_variables
 from interface_meta import override
 
+from .dialect import FUNCTIONS, hint, translated
 from .errors import listed
 from .formula import Formula, Term
 from .frames import get_column
@@ -78,12 +79,13 @@ def _part(text: str, label: str) -> Part:
     if "`1`" in text:
         raise ValueError(f"the {label} has a column '1', which formulas take for the intercept; rename it")
     try:
-        formula = formulaic.Formula(text)
+        formula = formulaic.Formula(translated(text))
         if not isinstance(formula, formulaic.SimpleFormula):
             raise ValueError(f"the {label} has several parts; one is expected")
         variables = [pair for term in formula for factor in term.factors for pair in _variables(factor)]
     except (FormulaicError, SyntaxError) as err:
-        raise ValueError(f"the {label} cannot be read: {_reason(err)}") from err
+        reason = _reason(err).split(". ")[0].rstrip(".")
+        raise ValueError(f"the {label} cannot be read: {reason}{hint(text)}") from err
     return Part(label, formula, tuple(dict.fromkeys(variables)), _products(formula))
 
 
@@ -237,8 +239,9 @@ def _materialize(
         except _LevelError:
             raise
         except Exception as err:
-            where = _culprit(parts, frame, context)
-            raise ValueError(f"{where} cannot be evaluated: {_reason(err)}") from err
+            where, reason = _culprit(parts, frame, context), _reason(err)
+            advice = hint(where) if "NameError" in reason else ""
+            raise ValueError(f"{where} cannot be evaluated: {reason}{advice}") from err
 
 
 def _culprit(parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[str, Any] | None) -> str:
@@ -300,7 +303,7 @@ class _Materializer(PandasMaterializer):
 
 
 def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States) -> _Materializer:
-    materializer = _Materializer(frame, context=context)
+    materializer = _Materializer(frame, context={**FUNCTIONS, **(context or {})})
     materializer.states = states
     return materializer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ import pandas as pd
 
 from . import structure
 from .compute import run
-from .design import Design, new_data
-from .errors import check_level, listed, one_of, texts
+from .design import ESTIMABLE, Design, NewDesign, new_data
+from .errors import RankWarning, check_level, listed, one_of, texts
 from .grouping import Factor, is_nested
 from .hypotheses import t_quantile
 from .inference import jacobian
@@ -119,6 +120,7 @@ def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new
     else:
         random = [f.name for f in design.factors if new_response or f.name in included]
         new = new_data(design, data, offset, random=random, unknown=excluded)
+        _warn_of_unknown(design, new)
         rows = Rows(new.X, (), (), new.offset, new.index)
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
     n = len(rows.X)
@@ -126,6 +128,16 @@ def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new
     Z = [found[f.name][0] if f.name in found else np.zeros((n, len(f.columns))) for f in design.factors]
     codes = [found[f.name][1] if f.name in included else none for f in design.factors]
     return replace(rows, Z=Z, codes=codes)
+
+
+def _warn_of_unknown(design: Design, new: NewDesign) -> None:
+    if count := np.count_nonzero((np.abs(new.unknown) > ESTIMABLE).any(axis=1)):
+        warnings.warn(
+            f"{count} rows of newdata ask for what the data of the fit cannot tell: their predictions take the "
+            f"coefficient of {listed(design.dropped_columns)}, which was left out, as 0",
+            RankWarning,
+            stacklevel=4,
+        )
 
 
 def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> None:

@@ -8,9 +8,10 @@ from cases import lmm_cases, load_case
 from fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 from scipy import linalg, stats
+from test_anova import an_empty_cell
 from test_residuals import reference
 
-from interlace_jax import prediction
+from interlace_jax import RankWarning, prediction
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,17 @@ def test_population_predictions_need_no_grouping_column(fit):
 def test_a_dropped_column_is_left_out_of_predictions():
     fit, case = fitted("rankdef_REML"), load_case("rankdef_REML")
     assert_allclose(fit.predict(case.frame[:4]), fit.fittedvalues[:4], rtol=1e-11)
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_predictions_in_cells_without_data_are_warned_of(in_a_file, tmp_path):
+    data = an_empty_cell()
+    data.to_parquet(tmp_path / "rows.parquet")
+    fit = quiet_fit("y ~ e * h + (1 | g)", tmp_path / "rows.parquet" if in_a_file else data)
+    fit.predict(data)
+    new = pd.DataFrame({"e": ["a", "b", "b", None], "h": ["q", "q", "p", "q"], "g": 0})
+    with pytest.warns(RankWarning, match=r"1 rows .* 'e\[T.b\]:h\[T.q\]', which was left out, as 0"):
+        fit.predict(new)
 
 
 def test_nested_levels_are_matched_by_both_variables():
