@@ -429,8 +429,8 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     groups = {"color": colour, "group": colour} if colour else {"group": 1}
     return (
         p9.ggplot(table, p9.aes(x, "emmean", **groups))
-        + ([p9.geom_line(size=0.8, **look)] if numeric else [])
-        + p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, **look)
+        + ([p9.geom_line(size=0.8, na_rm=True, **look)] if numeric else [])
+        + p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look)
         + ([p9.scale_color_manual(COLOURS)] if colour else [])
         + ([p9.facet_wrap(panels)] if panels else [])
         + p9.labs(

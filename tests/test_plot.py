@@ -13,6 +13,7 @@ import pytest
 from fits import fitted, quiet_fit, sleepstudy
 from scipy import stats
 from statsmodels.nonparametric.smoothers_lowess import lowess
+from test_anova import an_empty_cell
 
 import interlace_jax as interlace
 from interlace_jax import plot, plot_data
@@ -283,6 +284,15 @@ def test_emmeans_shows_means_and_the_unit():
     drawn = plot.emmeans(means("kind"))
     np.testing.assert_array_equal(drawn.data["emmean"], means("kind").frame["emmean"])
     assert drawn.labels.y == "mean y, with 95% interval"
+
+
+def test_a_mean_that_is_not_known_has_its_place_and_no_point():
+    fit = quiet_fit("y ~ e * h + (1 | g)", an_empty_cell())
+    figure = plot.emmeans(interlace.emmeans(fit, "e")).draw()  # what plotnine warns of is an error here
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list("abcd")
+    assert len(axes.collections[-1].get_offsets()) == 3
+    plt.close(figure)
 
 
 def test_volcano_and_heat_map_show_estimates_and_discoveries():
