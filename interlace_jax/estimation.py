@@ -25,6 +25,7 @@ from .crossproducts import Moments
 from .likelihood import Reduced, coefficients, objective, profile, reduce
 from .linalg import eigh, inverse, inverse_general, inverse_upper, symmetric
 
+LEAST_SHARE = 0.005  # of the variance that a column starts with: from less, zero variances take longer
 NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
 FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
 PROBE = 1e-3  # step of the differences that measure the curvature of a zero column
@@ -83,7 +84,7 @@ def moment_start(m: Moments):
     shares = []
     for G, s in zip(*_diagonals(m), strict=True):
         spread = jnp.maximum(jnp.sum(G**2, 1) - m.n, 1e-6 * m.n)
-        shares.append(jnp.clip((jnp.sum(s**2, 1) - m.n) / spread, 0.02, 0.9))
+        shares.append(jnp.clip((jnp.sum(s**2, 1) - m.n) / spread, LEAST_SHARE, 0.9))
     residual = jnp.maximum(1.0 - sum(jnp.sum(u) for u in shares), 0.1)
     return jnp.concatenate([_start(jnp.sqrt(u / residual), b) for u, b in zip(shares, m.layout.blocks, strict=True)])
 
