@@ -24,7 +24,7 @@ from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import Variable, get_required_variables
 from interface_meta import override
 
-from .dialect import FUNCTIONS, hint, translated
+from .dialect import CONSTANTS, FUNCTIONS, hint, translated
 from .errors import listed
 from .formula import Formula, Term
 from .frames import get_column
@@ -139,7 +139,7 @@ def _name(variable: Variable, plain: bool, known: Sequence[str], context: Mappin
         return str(variable)
     if not plain and root in known:
         return str(root)
-    if variable in context or (not plain and (root in context or root in TRANSFORMS)):
+    if variable in context or (not plain and any(root in names for names in (context, TRANSFORMS, CONSTANTS))):
         return None
     return str(root if Variable.Role.CALLABLE in variable.roles else variable)
 
@@ -240,7 +240,7 @@ def _materialize(
             raise
         except Exception as err:
             where, reason = _culprit(parts, frame, context), _reason(err)
-            advice = hint(where) if "NameError" in reason else ""
+            advice = hint(where, frame.columns) if "NameError" in reason else ""
             raise ValueError(f"{where} cannot be evaluated: {reason}{advice}") from err
 
 
@@ -303,7 +303,7 @@ class _Materializer(PandasMaterializer):
 
 
 def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States) -> _Materializer:
-    materializer = _Materializer(frame, context={**FUNCTIONS, **(context or {})})
+    materializer = _Materializer(frame, context={**FUNCTIONS, **CONSTANTS, **(context or {})})
     materializer.states = states
     return materializer
 
