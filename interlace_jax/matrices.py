@@ -244,6 +244,11 @@ def _materialize(
             raise ValueError(f"{where} cannot be evaluated: {reason}{advice}") from err
 
 
+def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulaic.ModelMatrix:
+    """The matrix of a part's formula, or of a term of it, on its own."""
+    return _materializer(frame, None, {}).get_model_matrix(formula)
+
+
 def _culprit(parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[str, Any] | None) -> str:
     """The part that fails on its own."""
     for part in parts.values():
