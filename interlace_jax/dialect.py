@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import numpy as np
 from formulaic.parser.algos.tokenize import tokenize
@@ -40,9 +39,6 @@ def translated(text: str) -> str:
     return text
 
 
-def hint(text: str, columns: Iterable[str] = ()) -> str:
-    """What to write instead of R's words in a text that could not be read or evaluated; columns: that it may name."""
-    for name in columns:
-        if "." in name and re.search(rf"(?<![\w.`]){re.escape(name)}(?![\w.`])", text):
-            return f"; in calls a name with dots is written in backticks: `{name}`"
+def hint(text: str) -> str:
+    """What to write instead of R's words in a text that could not be read or evaluated."""
     return next((f"; {words}" for pattern, words in _HINTS.items() if re.search(pattern, text)), "")

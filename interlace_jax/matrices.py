@@ -6,6 +6,7 @@ plain numeric columns have no such state and are assembled here, to the same nam
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -240,8 +241,16 @@ def _materialize(
             raise
         except Exception as err:
             where, reason = _culprit(parts, frame, context), _reason(err)
-            advice = hint(where, frame.columns) if "NameError" in reason else ""
-            raise ValueError(f"{where} cannot be evaluated: {reason}{advice}") from err
+            raise ValueError(f"{where} cannot be evaluated: {reason}{_advice(where, reason, frame)}") from err
+
+
+def _advice(where: str, reason: str, frame: pd.DataFrame) -> str:
+    """What to write instead of a name that Python does not know: of `a.b` in a call it takes `a` for a variable."""
+    unknown = re.search(r"NameError: name '(\w+)'", reason)
+    if unknown is None:
+        return ""
+    dotted = next((name for name in frame.columns if name.startswith(f"{unknown[1]}.")), None)
+    return f"; in calls a name with dots is written in backticks: `{dotted}`" if dotted else hint(where)
 
 
 def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulaic.ModelMatrix:

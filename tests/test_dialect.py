@@ -101,6 +101,8 @@ def test_errors_say_how_names_with_dots_are_written_in_calls(call):
     with pytest.raises(ValueError, match="in backticks: `Da.ys`"):
         quiet_fit(f"Reaction ~ {call} + (1 | Subject)", data)
     quiet_fit(f"Reaction ~ {call.replace('Da.ys', '`Da.ys`')} + (1 | Subject)", data)
+    with pytest.raises(ValueError, match="column of the data first"):  # another name is the unknown one
+        quiet_fit("Reaction ~ Da.ys + pmax(Reaction, 0) + (1 | Subject)", data)
 
 
 @pytest.mark.parametrize("text", ["x + z", "df.x", "0.5", "x:z - 1"])
