@@ -10,10 +10,12 @@ from formulaic.parser.algos.tokenize import tokenize
 FUNCTIONS = {name: getattr(np, name) for name in ("sqrt", "log1p", "expm1", "sin", "cos", "tan")}
 "R's functions of numbers that formulaic does not name."
 
-_QUOTED = r"""("[^"]*"|'[^']*'|`[^`]*`)"""
-_WORDS = {"^": "**", "TRUE": "True", "FALSE": "False", "NULL": "None"}
-_WORD = re.compile(rf"{_QUOTED}|\^|\b(?:TRUE|FALSE|NULL)\b")
-_FACTOR = re.compile(r"(as\.)?factor\(")
+CONSTANTS = {"pi": np.pi, "T": True, "F": False}
+"R's names of values. As in R, a column of that name comes first."
+
+_QUOTED = r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)"""
+_WORDS = {"^": "**", "TRUE": "True", "FALSE": "False", "NULL": "None", "factor(": "C(", "as.factor(": "C("}
+_WORD = re.compile(rf"{_QUOTED}|\^|\b(?:TRUE|FALSE|NULL)\b|(?<![\w.])(?:as\.)?factor\(")
 
 _HINTS = {
     r"(?<![\w.(])\.(?![\w(])": "name the columns that '.' stands for, as in a + b",
@@ -33,8 +35,7 @@ def translated(text: str) -> str:
     for token in reversed(list(tokenize(text))):
         start, end = token.source_start, token.source_end + 1
         if token.kind.value == "python" and text[start] != "{":
-            call = _FACTOR.sub("C(", text[start:end]) if _FACTOR.match(text[start:end]) else text[start:end]
-            text = text[:start] + _WORD.sub(lambda m: _WORDS.get(m[0], m[0]), call) + text[end:]
+            text = text[:start] + _WORD.sub(lambda m: _WORDS.get(m[0], m[0]), text[start:end]) + text[end:]
     return text
 
 

@@ -6,6 +6,7 @@ plain numeric columns have no such state and are assembled here, to the same nam
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import Variable, get_required_variables
 from interface_meta import override
 
-from .dialect import FUNCTIONS, hint, translated
+from .dialect import CONSTANTS, FUNCTIONS, hint, translated
 from .errors import listed
 from .formula import Formula, Term
 from .frames import get_column
@@ -139,7 +140,7 @@ def _name(variable: Variable, plain: bool, known: Sequence[str], context: Mappin
         return str(variable)
     if not plain and root in known:
         return str(root)
-    if variable in context or (not plain and (root in context or root in TRANSFORMS)):
+    if variable in context or (not plain and any(root in names for names in (context, TRANSFORMS, CONSTANTS))):
         return None
     return str(root if Variable.Role.CALLABLE in variable.roles else variable)
 
@@ -240,8 +241,21 @@ def _materialize(
             raise
         except Exception as err:
             where, reason = _culprit(parts, frame, context), _reason(err)
-            advice = hint(where) if "NameError" in reason else ""
-            raise ValueError(f"{where} cannot be evaluated: {reason}{advice}") from err
+            raise ValueError(f"{where} cannot be evaluated: {reason}{_advice(where, reason, frame)}") from err
+
+
+def _advice(where: str, reason: str, frame: pd.DataFrame) -> str:
+    """What to write instead of a name that Python does not know: of `a.b` in a call it takes `a` for a variable."""
+    unknown = re.search(r"NameError: name '(\w+)'", reason)
+    if unknown is None:
+        return ""
+    dotted = next((name for name in frame.columns if name.startswith(f"{unknown[1]}.")), None)
+    return f"; in calls a name with dots is written in backticks: `{dotted}`" if dotted else hint(where)
+
+
+def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulaic.ModelMatrix:
+    """The matrix of a part's formula, or of a term of it, on its own."""
+    return _materializer(frame, None, {}).get_model_matrix(formula)
 
 
 def _culprit(parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[str, Any] | None) -> str:
@@ -303,7 +317,7 @@ class _Materializer(PandasMaterializer):
 
 
 def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States) -> _Materializer:
-    materializer = _Materializer(frame, context={**FUNCTIONS, **(context or {})})
+    materializer = _Materializer(frame, context={**FUNCTIONS, **CONSTANTS, **(context or {})})
     materializer.states = states
     return materializer
 

@@ -308,7 +308,8 @@ class Model:
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`.
+        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`. On the
+        right it is a summand: a product or power of it is refused.
         arguments: `weights offset na_action cov core`.
         """
         core = arguments.pop("core", self.core_choice)
@@ -317,6 +318,7 @@ class Model:
         old = self.design.formula
         left, right = old.response or "", str(old).partition("~")[2].strip()
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
+        _check_dots(new_right)
         text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
         return compile(text, self.data if data is None else data, **self.arguments | arguments, core=core)
 
@@ -327,6 +329,20 @@ class Model:
         return theta
 
 
+_DOT = re.compile(r"(?<![\w.)\]])\.(?![\w.(])")
+"A `.` that is a term of its own."
+
+
+def _check_dots(right: str) -> None:
+    """Refuse dots that are no summands: the terms that they stand for would be torn apart, as in z * x + f."""
+    for dot in _DOT.finditer(right):
+        before, after = right[: dot.start()].rstrip(), right[dot.end() :].lstrip()
+        if not (before.endswith("+") or not before) or not (after.startswith(("+", "-")) or not after):
+            raise ValueError(
+                f"the '.' in {right.strip()!r} stands for all terms there were, which can have others added or taken "
+                'away, as in "~ . + x"; write the whole formula for anything else'
+            )
+
+
 def _fill_dots(text: str, old: str) -> str:
-    """Replace every `.` that is a term of its own."""
-    return re.sub(r"(?<![\w.)\]])\.(?![\w.(])", old.replace("\\", r"\\"), text)
+    return _DOT.sub(old.replace("\\", r"\\"), text)

@@ -17,7 +17,7 @@ from formulaic.parser.types import Term
 
 from .design import Design, independent_columns
 from .frames import as_frame, take_rows
-from .matrices import parts_of, used_columns
+from .matrices import evaluated, parts_of, used_columns
 from .scanning import refuse_scanned
 
 ROUNDING = 1e-8  # singular values below this part of the largest are 0
@@ -53,7 +53,7 @@ class Terms:
     @functools.cached_property
     def spec(self) -> ModelSpec:
         """How formulaic coded the fixed part: factors, contrasts, columns by term."""
-        return formulaic.model_matrix(self.design.formula.fixed, self.frame).model_spec
+        return evaluated(parts_of(self.design.formula)["X"].formula, self.frame).model_spec
 
     @functools.cached_property
     def columns(self) -> dict[str, list[int]]:
@@ -171,7 +171,7 @@ class Terms:
     def _encoded(self, expr: str) -> np.ndarray:
         """A factor on its own: an indicator per level, or its numeric columns."""
         factor = next(f for s in self.spec.structure for f in s.term.factors if f.expr == expr)
-        return np.asarray(formulaic.model_matrix(formulaic.SimpleFormula([Term([factor])]), self.frame), float)
+        return np.asarray(evaluated(formulaic.SimpleFormula([Term([factor])]), self.frame), float)
 
 
 @dataclass(frozen=True, eq=False)

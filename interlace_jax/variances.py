@@ -77,7 +77,7 @@ def intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wald limits computed on one of SCALES and taken back; NaN where the scale ends."""
     to, slope, back = SCALES[scale]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         centre, half = to(estimate), special.ndtri(0.5 + level / 2.0) * se * slope(estimate)
         lower, upper = back(centre - half), back(centre + half)
     sound = np.isfinite(centre) & np.isfinite(half)

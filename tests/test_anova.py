@@ -220,6 +220,21 @@ def test_a_polynomial_is_one_term():
     assert fit.anova().NumDF.tolist() == [2]
 
 
+@pytest.mark.parametrize("type", [1, 2, 3])
+@pytest.mark.parametrize(
+    "r, python",
+    [
+        ("factor(late) * I(Days^2)", "C(late) * {Days**2}"),  # Days are integers, of which ^ is the exclusive or
+        ("late * poly(Days, 2, raw=TRUE)", "late * poly(Days, 2, raw=True)"),
+        ("late * sqrt(Days)", "late * np.sqrt(Days)"),
+    ],
+)
+def test_formulas_in_the_words_of_r_have_the_same_tests(type, r, python):
+    frame = sleepstudy().assign(late=lambda f: np.where(f.index % 7 > 3, "a", "b"))
+    ours, plain = (quiet_fit(f"Reaction ~ {fixed} + (1 | Subject)", frame).anova(type) for fixed in (r, python))
+    assert_allclose(ours, plain, rtol=1e-9)
+
+
 def test_dropped_columns_leave_their_term_out():
     assert fitted("rankdef_REML").anova().index.tolist() == ["x1", "x3"]
 

@@ -46,6 +46,8 @@ def test_factor_makes_categories_that_new_data_and_marginal_means_know():
         ("{x ^ 2} + `a^b`", "{x ^ 2} + `a^b`"),
         ("C(g, levels=['a^b', \"TRUE\"]) + I(`a^b`^2)", "C(g, levels=['a^b', \"TRUE\"]) + I(`a^b`**2)"),
         ("I(TRUEST) + refactor(x)", "I(TRUEST) + refactor(x)"),
+        ("C(factor(g), contr.sum)", "C(C(g), contr.sum)"),
+        (r"I(g == 'it\'s^2') + I(x^2)", r"I(g == 'it\'s^2') + I(x**2)"),
     ],
 )
 def test_calls_are_translated_and_nothing_else(text, python):
@@ -72,6 +74,35 @@ def test_errors_say_what_to_write_instead_of_the_words_of_r(fixed, advice):
     with pytest.raises(ValueError, match="cannot be (read|evaluated)") as caught:
         quiet_fit(f"Reaction ~ {fixed} + (1 | Subject)", sleepstudy().rename(columns={"Days": "x"}))
     assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call, python",
+    [
+        ("poly(Days, 2, raw=T)", "poly(Days, 2, raw=True)"),
+        ("scale(Days, scale = F)", "scale(Days, scale=False)"),
+        ("sin(2 * pi * Days / 7)", "sin(2 * np.pi * Days / 7)"),
+    ],
+)
+def test_constants_of_r_are_known(call, python):
+    ours, plain = (quiet_fit(f"Reaction ~ {text} + (1 | Subject)", sleepstudy()) for text in (call, python))
+    assert_allclose(ours.fe_params.to_numpy(), plain.fe_params.to_numpy())
+    assert_allclose(ours.predict(sleepstudy()[:10]), ours.fittedvalues[:10])
+
+
+def test_a_column_comes_before_a_constant_of_that_name():
+    data = sleepstudy().assign(pi=lambda d: d.Days)
+    assert_allclose(quiet_fit("Reaction ~ I(pi) + (1 | Subject)", data).fe_params.iloc[1], 10.46729, rtol=1e-6)
+
+
+@pytest.mark.parametrize("call", ["I(Da.ys^2)", "factor(Da.ys)", "log(1 + Da.ys)"])
+def test_errors_say_how_names_with_dots_are_written_in_calls(call):
+    data = sleepstudy().rename(columns={"Days": "Da.ys"})
+    with pytest.raises(ValueError, match="in backticks: `Da.ys`"):
+        quiet_fit(f"Reaction ~ {call} + (1 | Subject)", data)
+    quiet_fit(f"Reaction ~ {call.replace('Da.ys', '`Da.ys`')} + (1 | Subject)", data)
+    with pytest.raises(ValueError, match="column of the data first"):  # another name is the unknown one
+        quiet_fit("Reaction ~ Da.ys + pmax(Reaction, 0) + (1 | Subject)", data)
 
 
 @pytest.mark.parametrize("text", ["x + z", "df.x", "0.5", "x:z - 1"])

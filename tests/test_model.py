@@ -123,3 +123,10 @@ def test_only_dots_that_stand_alone_are_filled(model, text):
     updated = model.update(text)
     assert updated.design.response == "Reaction"
     assert len(updated.design.columns) == 3
+
+
+@pytest.mark.parametrize("right", ["z * .", "z:.", "z - .", ". * z", "(. + z)", ". - ."])
+def test_a_dot_that_is_no_summand_is_refused(model, right):
+    """z * . would be read as z * a + b, where R has z * (a + b)."""
+    with pytest.raises(ValueError, match="write the whole formula"):
+        model.update(f"~ {right}")

@@ -57,6 +57,11 @@ def test_intervals_of_sds_are_on_the_log_scale_and_of_correlations_on_fishers():
     assert_allclose(np.arctanh([cor.lower, cor.upper]), np.arctanh(cor.sdcor) + np.array([-half, half]), rtol=1e-6)
 
 
+def test_a_number_far_smaller_than_its_standard_error_has_an_interval_without_end():
+    """log(1e-4) + 1.96 / 1e-4 overflows; so a correlation next to 0, whose log scale is not used, made a warning."""
+    assert_allclose(variances.intervals(np.array([1e-4]), np.array([1.0]), 0.95, "log"), [[0.0], [np.inf]])
+
+
 def test_a_variance_at_zero_has_no_standard_error():
     table = fitted("dyestuff2_REML").varcorr
     assert table.iloc[0][["vcov_se", "sdcor_se", "lower", "upper"]].isna().all()
