@@ -32,8 +32,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
 
 import interlace_jax as interlace  # noqa: E402
-from interlace_jax import large as core  # noqa: E402
-from interlace_jax.covariance import to_conditioned  # noqa: E402
+from interlace_jax.engines import iterative  # noqa: E402
+from interlace_jax.numerics.likelihood.coordinates import to_conditioned  # noqa: E402
 
 FORMULA = "rating ~ 1 + (1 | user) + (1 | movie)"
 SLOPES = "rating ~ 1 + x + (1 + x | user) + (1 | movie) + (1 | genre)"
@@ -184,7 +184,7 @@ def accuracy(seeds: int) -> dict[str, object]:
     cases = []
     for seed in range(seeds):
         frame = with_slopes(ratings(2000, 800, 60_000, seed), seed)
-        core.SEED = seed  # or all seeds would have the same probes, and much of their noise in common
+        iterative.SEED = seed  # or all seeds would have the same probes, and much of their noise in common
         jax.clear_caches()  # every seed has programs of its own, and the system lends memory in so many pieces
         method = ("REML", "ML")[seed % 2]  # whose noise is the same: one is enough
         for name, formula in MODELS.items():

@@ -5,66 +5,51 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from . import hypotheses, inference, optimize, tables, variances
-from .anova import f_table
-from .checks import scaled_residuals
-from .confint import confint, profile
-from .cross_validation import CrossValidation, cross_validate
-from .design import Design, Factor
-from .errors import ConvergenceWarning, SingularFitWarning, check_level
-from .estimation import Estimate
-from .grouping import level_roots, natural_names, natural_values, relative_factors
-from .influence import Jackknife, augment, influence, jackknife
-from .prediction import fitted_values, predict
-from .resampling import Bootstrap, bootstrap, simulate
-from .residuals import leverage, residuals
-from .saturation import residual_doubt
+from .design.design import Design
+from .design.grouping import Factor
+from .diagnostics.augment import augment
+from .diagnostics.influence import influence
+from .diagnostics.jackknife import Jackknife, jackknife
+from .diagnostics.residuals import leverage, residuals, scaled_residuals
+from .inference import variances
+from .inference.coefficients import Coefficients, coefficients, t_pvalue, t_quantile, wald_test
+from .inference.contrasts import Hypothesis
+from .inference.intervals import confint, profile
+from .inference.prediction import predict
+from .inference.terms import f_table
+from .inference.variances import Uncertainty, delta, icc, r2, structure
+from .models.identifiability import residual_doubt
+from .models.linear_predictor import fitted_values
+from .models.optimum import Optimum, principal_components
+from .models.parameters import (
+    component_names,
+    level_roots,
+    natural_names,
+    natural_values,
+    relative_factors,
+    varcorr,
+    varcov,
+)
+from .models.simulation import simulate
+from .models.singularity import singular_message
+from .numerics.estimation.bfgs import STATUS
+from .numerics.estimation.estimate import Estimate
+from .numerics.uncertainty.curvature import Curvature
+from .numerics.uncertainty.delta import Parameters
+from .resampling.bootstrap import Bootstrap, bootstrap
+from .resampling.cross_validation import CrossValidation, cross_validate
+from .summary import Summary
+from .support.arguments import check_level
+from .support.warnings import ConvergenceWarning, SingularFitWarning
 
 if TYPE_CHECKING:
-    from .model import Model
-
-
-@dataclass(frozen=True, eq=False)
-class Optimum:
-    """How the search for theta ended."""
-
-    theta: np.ndarray
-    "(d,)"
-    gradient: np.ndarray
-    "(d,) absolute derivatives of the deviance in conditioned parameters: standard deviations of unit-RMS columns."
-    predicted_decrease: float
-    "Deviance units still to gain by the optimiser's quadratic model; free of scale."
-    steps: int
-    "Evaluations of deviance and gradient."
-    noise: float
-    "Standard error of the deviance, which the iterative core estimates from random probes; 0 for the dense core."
-    theta_noise: float
-    "Error that random probes make in theta, in its standard errors (root mean square); 0 for the dense core."
-    status: str
-    message: str
-    boundary: tuple[str, ...]
-    "Random-effects columns whose variance is 0, or whose correlations are +-1, as `x|g`."
-    re_pca: dict[str, pd.DataFrame] = field(repr=False)
-    "By factor the principal components of the random effects: `sd` relative to sigma, `proportion` of the variance."
-    hessian: Any = field(repr=False)
-    "Call it for the Hessian (d, d) of the profiled deviance (less priors) in conditioned parameters."
-
-    @functools.cached_property
-    def hessian_eigenvalues(self) -> np.ndarray:
-        """Eigenvalues (d,) of the Hessian, increasing; positive at a minimum inside the parameter space."""
-        return np.linalg.eigvalsh(self.hessian())
-
-    @property
-    def smallest_eigenvalue(self) -> float:
-        """The smallest of `hessian_eigenvalues`: not below 0 at a minimum."""
-        return float(self.hessian_eigenvalues[0])
+    from .fitting import Model
 
 
 class Fit:
@@ -150,14 +135,11 @@ class Fit:
     def optimum(self) -> Optimum:
         """Certificate of the optimiser."""
         e = self.estimate
-        status = optimize.STATUS[int(e.status)]
+        status = STATUS[int(e.status)]
         message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
         hessian = functools.partial(self.model.core.hessian, e, self.method == "REML")
         boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
-        pca = {
-            f.name: variances.principal_components(Lam)
-            for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)
-        }
+        pca = {f.name: principal_components(Lam) for f, Lam in zip(self._design.factors, self.Lambdas, strict=True)}
         decrease, steps = float(e.predicted_decrease), int(e.steps)
         noise = e.noise, e.theta_noise
         return Optimum(e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian)
@@ -196,12 +178,12 @@ class Fit:
     @property
     def fe_pvalues(self) -> pd.Series:
         """Two-sided p-values of the coefficients."""
-        return self._by_coefficient(hypotheses.t_pvalue(self.fe_tvalues, self.fe_df))
+        return self._by_coefficient(t_pvalue(self.fe_tvalues, self.fe_df))
 
     @property
     def fe_conf_int(self) -> pd.DataFrame:
         """95% intervals of the coefficients: columns `lower` and `upper`."""
-        half = hypotheses.t_quantile(0.975, self.fe_df) * self.fe_bse
+        half = t_quantile(0.975, self.fe_df) * self.fe_bse
         return pd.DataFrame({"lower": self.fe_params - half, "upper": self.fe_params + half})
 
     # Random effects
@@ -276,7 +258,7 @@ class Fit:
 
         The 95% Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
         """
-        return variances.structure(self.uncertainty)
+        return structure(self.uncertainty)
 
     @property
     def covariances(self) -> dict[str, pd.DataFrame]:
@@ -298,7 +280,7 @@ class Fit:
     @property
     def varcov(self) -> pd.DataFrame:
         """Covariance matrix of the random effects; for several factors block diagonal over (factor, term)."""
-        return tables.varcov(self.covariances)
+        return varcov(self.covariances)
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -308,7 +290,7 @@ class Fit:
         the log scale for SDs and on Fisher's z for correlations; NaN for what is at the boundary.
         """
         found = variances.components(self.uncertainty).rename(columns={"se": "sdcor_se"})
-        table = tables.varcorr(self._design.factors, self.covariances, self.scale)
+        table = varcorr(self._design.factors, self.covariances, self.scale)
         return table.assign(**{name: found[name].to_numpy() for name in ("vcov_se", "sdcor_se", "lower", "upper")})
 
     @functools.cached_property
@@ -497,9 +479,9 @@ class Fit:
         With covariance structures also theirs, such as `rho|g`.
         """
         factors = self._design.factors
-        components = tables.varcorr(factors, self.covariances, self.scale)["sdcor"].to_numpy()
+        components = varcorr(factors, self.covariances, self.scale)["sdcor"].to_numpy()
         values = np.concatenate([components, natural_values(factors, self.theta)])
-        names = [*variances.component_names(factors), *(name for f in factors for name in natural_names(f))]
+        names = [*component_names(factors), *(name for f in factors for name in natural_names(f))]
         return pd.concat([self.fe_params, pd.Series(values, index=names)])
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
@@ -511,30 +493,30 @@ class Fit:
     # Inference
 
     @functools.cached_property
-    def curvature(self) -> inference.Curvature:
+    def curvature(self) -> Curvature:
         """Covariance of beta and of the variance parameters, from the Hessian of the joint deviance."""
         return self.model.core.curvature(self.estimate, self.method == "REML")
 
     @functools.cached_property
-    def _by_rule(self) -> dict[str, hypotheses.Coefficients]:
+    def _by_rule(self) -> dict[str, Coefficients]:
         return {}
 
-    def coefficients(self, ddf: str | None = None) -> hypotheses.Coefficients:
+    def coefficients(self, ddf: str | None = None) -> Coefficients:
         """Fixed effects as arrays with a rule for degrees of freedom, by default `df_method`."""
         rule = ddf or self.df_method
         if rule not in self._by_rule:
             arguments = self._design.columns, self.estimate, self.model.core, self.method == "REML", rule
-            self._by_rule[rule] = hypotheses.coefficients(*arguments, lambda: self.curvature)
+            self._by_rule[rule] = coefficients(*arguments, lambda: self.curvature)
         return self._by_rule[rule]
 
     @property
-    def uncertainty(self) -> variances.Uncertainty:
+    def uncertainty(self) -> Uncertainty:
         """What functions of all parameters need: estimates and their covariance."""
         arguments = self._design, self.model.core.products, self.estimate
-        return variances.Uncertainty(*arguments, self.coefficients().vcov, self.curvature.W)
+        return Uncertainty(*arguments, self.coefficients().vcov, self.curvature.W)
 
     def delta(
-        self, fn: Callable[[inference.Parameters], Any], level: float = 0.95, scale: str = "identity"
+        self, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity"
     ) -> pd.Series | pd.DataFrame:
         """Estimate, SE and Wald interval of any function of the parameters, by the delta method with JAX's derivatives.
 
@@ -545,7 +527,7 @@ class Fit:
 
         >>> fit.delta(lambda p: p["Days"] / p.sigma)
         """
-        return variances.delta(self.uncertainty, fn, level, scale)
+        return delta(self.uncertainty, fn, level, scale)
 
     def icc(self, level: float = 0.95) -> pd.DataFrame:
         """Intraclass correlation, `adjusted` for the fixed effects and `unadjusted`, with intervals (logit scale).
@@ -553,23 +535,23 @@ class Fit:
         Share of the random effects' mean variance (over the rows, so that slopes count; Johnson 2014, Methods Ecol.
         Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al. 2017).
         """
-        return variances.icc(self.uncertainty, level)
+        return icc(self.uncertainty, level)
 
     def r2(self, level: float = 0.95) -> pd.DataFrame:
         """Nakagawa & Schielzeth's R squared, `marginal` and `conditional`, with intervals (logit scale).
 
         Shares of the fixed part, and of fixed and random parts, in the total variance; random slopes as Johnson (2014).
         """
-        return variances.r2(self.uncertainty, level)
+        return r2(self.uncertainty, level)
 
-    def test(self, hypothesis: hypotheses.Hypothesis, joint: bool = True, ddf: str | None = None) -> pd.DataFrame:
+    def test(self, hypothesis: Hypothesis, joint: bool = True, ddf: str | None = None) -> pd.DataFrame:
         """Test linear hypotheses about the coefficients.
 
         hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas or in a list; a
         mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with an interval; several the joint
         F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal".
         """
-        return hypotheses.wald_test(self.coefficients(ddf), hypothesis, joint)
+        return wald_test(self.coefficients(ddf), hypothesis, joint)
 
     def anova(self, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
         """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as lmerTest's.
@@ -621,9 +603,9 @@ class Fit:
 
     # For the eye
 
-    def summary(self) -> tables.Summary:
+    def summary(self) -> Summary:
         """The fit as a table; `str()` of it is text, a notebook shows it as HTML."""
-        return tables.Summary(self)
+        return Summary(self)
 
     def __repr__(self) -> str:
         return f"<Fit of {self._design.formula} by {self.method}, {self.nobs} rows>"
@@ -641,4 +623,4 @@ def report(fit: Fit) -> None:
             stacklevel=4,
         )
     if fit.is_singular:
-        warnings.warn(tables.singular_message(fit), SingularFitWarning, stacklevel=4)
+        warnings.warn(singular_message(fit), SingularFitWarning, stacklevel=4)

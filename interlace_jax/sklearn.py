@@ -12,10 +12,11 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from .design import Design, build, new_data
-from .formula import SPELLINGS, Term, parse
-from .frames import as_frame, get_column
-from .model import fit as fit_formula
+from .design.design import Design, build
+from .design.formula import SPELLINGS, Term, parse
+from .design.frames import as_frame, get_column
+from .design.new_data import new_data
+from .fitting import fit as fit_formula
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -30,6 +31,7 @@ except ImportError as err:
     raise ImportError(
         "interlace_jax.sklearn needs scikit-learn 1.6 or newer: python -m pip install 'interlace_jax[sklearn]'"
     ) from err
+
 
 GROUPS = "groups"  # the column that holds the groups given to fit
 NOWHERE = "(a group that the fit has not seen)"

@@ -4,7 +4,7 @@ import jax
 import pytest
 from threadpoolctl import threadpool_limits
 
-from interlace_jax import compute
+from interlace_jax.runtime import calls
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -24,7 +24,7 @@ def programs_of_one_file():
     """
     yield
     jax.clear_caches()
-    compute._compiled.clear()
+    calls._compiled.clear()
 
 
 @pytest.fixture

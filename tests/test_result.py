@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from cases import load_case
-from fits import fitted, quiet_fit, sleepstudy
+from helpers.cases import load_case
+from helpers.fits import fitted, quiet_fit, sleepstudy
 from joblib import Parallel, delayed
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal, assert_index_equal, assert_series_equal

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from fits import fitted, quiet_fit, sleepstudy
+from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose, assert_array_equal
 
 import interlace_jax as interlace

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from fits import fitted, quiet_fit, sleepstudy
+from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 
 import interlace_jax as interlace

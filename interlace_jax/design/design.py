@@ -1,0 +1,249 @@
+"""Formula + data frame -> Design: the response, the fixed columns, and per grouping factor its codes and slope columns.
+
+Host NumPy. Every input that does not determine a model is refused here, in a sentence that names the column or term.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from formulaic.model_spec import ModelSpecs
+
+from ..support.arguments import listed
+from ..support.warnings import RankWarning
+from .covariances import structured, tied_factors
+from .determinacy import _dependence, independent_columns
+from .formula import Formula
+from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
+from .grouping import Factor, factorized, grouping_factors
+from .model_matrices import (
+    Matrices,
+    Part,
+    absent_factors,
+    check_types,
+    find_gaps,
+    model_matrices,
+    parts_of,
+    refuse_gaps,
+    refuse_infinite,
+    response_of,
+    used_columns,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The arrays of a mixed model for the n rows used, p fixed columns kept; see `build`."""
+
+    formula: Formula
+    response: str | None
+    y: np.ndarray | None = field(repr=False)
+    "(n,)"
+    X: np.ndarray = field(repr=False)
+    "(n, p)"
+    columns: tuple[str, ...]
+    "p names, formulaic's."
+    dropped_columns: tuple[str, ...]
+    "Aliased columns, left out of X."
+    weights: np.ndarray | None = field(repr=False)
+    "(n,) positive."
+    offset: np.ndarray | None = field(repr=False)
+    "(n,)"
+    factors: tuple[Factor, ...]
+    "lme4's order: most levels first, ties as written."
+    index: pd.Index = field(repr=False)
+    "(n,) labels of the rows used in the user's frame."
+    rows: np.ndarray = field(repr=False)
+    "(n,) their positions there."
+    n_dropped: int
+    "Rows left out for missing values; rows of zero weight do not count."
+    kept: np.ndarray = field(repr=False)
+    "(p,) positions of the kept columns among all fixed columns."
+    dependence: np.ndarray = field(repr=False)
+    "(p, d) the dropped columns as sums of the kept ones, in the rows used."
+    offset_column: str | None = field(repr=False)
+    "Where new data have the offset; None when it was given as an array, or not at all."
+    specs: ModelSpecs | None = field(repr=False)
+    "formulaic's state for new data; None when all columns are plain numbers."
+
+    @property
+    def groups(self) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
+        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them.
+
+        Without covariance structures: give `cov` in place of the sizes there.
+        """
+        return [(f.codes, f.Z, f.sizes) for f in self.factors]
+
+
+class Evaluated(NamedTuple):
+    """What a formula makes of the rows used."""
+
+    matrices: Matrices
+    specs: ModelSpecs | None
+    coded: Mapping[str, tuple[np.ndarray, pd.Index]]
+    "By grouping variable: code (n,) of every row, and the sorted levels."
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    index: pd.Index
+    rows: np.ndarray
+    n_dropped: int
+
+
+def build(
+    formula: Formula,
+    data: Any,
+    *,
+    weights: str | Iterable[float] | None = None,
+    offset: str | Iterable[float] | None = None,
+    na_action: str = "drop",
+    response: bool = True,
+    context: Mapping[str, Any] | None = None,
+    cov: Mapping[str, Any] | None = None,
+) -> Design:
+    """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never modified).
+
+    weights, offset: a column name, or one number per row of `data` (by position). Rows of zero weight are left out.
+    na_action: "drop" leaves out rows with a missing value in any column used; "raise" refuses them.
+    response: False leaves the left side alone (y is None).
+    context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the formula may use.
+    cov: covariance structures by the name of the grouping factor.
+
+    Fixed columns that depend linearly on those before them are left out with a warning, as R does.
+    Raises ValueError or TypeError, naming the column or term, when the data do not determine the model.
+    """
+    if na_action not in ("drop", "raise"):
+        raise ValueError(f"na_action must be 'drop' or 'raise', not {na_action!r}")
+    if response and formula.response is None:
+        raise ValueError(f"the formula '{formula}' has no response; write one before '~', as in 'y ~ x + (1 | g)'")
+    frame = as_frame(data)
+    if len(frame) == 0:
+        raise ValueError("the data have no rows")
+    parts = parts_of(formula)
+    if not response:
+        parts = {key: part for key, part in parts.items() if key != "y"}
+    columns = used_columns(frame, parts, formula.terms, context)
+    w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
+    if w is not None:
+        check_weights(w)
+
+    used = np.ones(len(frame), bool) if w is None else w != 0
+    missing = missing_values(columns, weights=w, offset=shift)
+    rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
+    right = [(part, matrices[key][1]) for key, part in parts.items() if key != "y"]
+    if absent := dict.fromkeys(name for part, names in right for name in absent_factors(part, columns, names)):
+        warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
+    w, shift = (v if v is None else v[rows] for v in (w, shift))
+    index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
+    index = index if len(rows) == len(index) else index[rows]
+    coded = factorized(columns, formula.terms)
+    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped), offset, cov)
+
+
+def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] | None = None) -> Design:
+    """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
+    y, name = response_of(e.matrices["y"], parts_of(formula)["y"]) if "y" in e.matrices else (None, formula.response)
+    X, names = e.matrices["X"]
+    weighted = X if e.weights is None else X * np.sqrt(e.weights)[:, None]
+    kept = independent_columns(weighted)
+    dropped = tuple(name for j, name in enumerate(names) if j not in kept)
+    dependence = np.zeros((len(kept), len(dropped)))
+    if dropped:
+        warnings.warn(_alias_message(dropped), RankWarning, stacklevel=2)
+        dependence = _dependence(weighted, kept)
+        X, names = X[:, kept], tuple(names[j] for j in kept)
+    if len(X) <= len(names):
+        raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
+    factors = structured(grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov)), cov)
+    for f in factors:
+        if twins := _undetermined(f):
+            warnings.warn(_twin_message(f, twins), RankWarning, stacklevel=2)
+    return Design(
+        formula=formula,
+        response=name,
+        y=y,
+        X=X,
+        columns=names,
+        dropped_columns=dropped,
+        weights=e.weights,
+        offset=e.offset,
+        factors=factors,
+        index=e.index,
+        rows=e.rows,
+        n_dropped=e.n_dropped,
+        kept=np.array(kept, dtype=int),
+        dependence=dependence,
+        offset_column=offset if isinstance(offset, str) else None,
+        specs=e.specs,
+    )
+
+
+def _evaluate(
+    parts: Mapping[str, Part],
+    columns: Mapping[str, pd.Series],
+    missing: Mapping[str, np.ndarray],
+    used: np.ndarray,
+    na_action: str,
+    context: Mapping[str, Any] | None,
+) -> tuple[np.ndarray, int, dict[str, pd.Series], Matrices, ModelSpecs | None]:
+    """The rows with nothing missing, how many are not, and everything evaluated on exactly those rows.
+
+    The formula itself may make gaps (log of a negative number): then it is evaluated again without those rows, so that
+    poly(), scale() and the like never see a row that is not used.
+    """
+    rows, n_dropped = complete_rows(missing, used, na_action)
+    columns = take_rows(columns, rows, len(used))
+    check_types(parts, columns, len(rows))
+    matrices, specs = model_matrices(parts, columns, len(rows), context)
+    if gaps := find_gaps(matrices):
+        kept, more = complete_rows(gaps, np.ones(len(rows), bool), na_action)
+        rows, n_dropped, columns = rows[kept], n_dropped + more, take_rows(columns, kept, len(rows))
+        matrices, specs = model_matrices(parts, columns, len(rows), context)
+        refuse_gaps(find_gaps(matrices))
+    for matrix, names in matrices.values():
+        refuse_infinite(matrix, names)
+    return rows, n_dropped, columns, matrices, specs
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, missing: np.ndarray, fill: float) -> np.ndarray:
+    """The evaluated rows put back among all rows, `fill` elsewhere."""
+    out = np.full((len(missing), values.shape[1]), fill)
+    out[rows] = values
+    out[missing] = fill
+    return out
+
+
+def _undetermined(f: Factor) -> list[str]:
+    """Columns that vary as others of their term do together, or as one of another term: Z Sigma Z' has both in sum."""
+    if f.columns == ("(Intercept)",) or not f.block.is_pattern or len(independent_columns(f.Z)) == len(f.columns):
+        return []
+    ends = np.cumsum(f.sizes)
+    terms = [np.arange(end - size, end) for size, end in zip(f.sizes, ends, strict=True)]
+    kept = [term[independent_columns(f.Z[:, term])] for term in terms]
+    pairs = ((i, j) for a, b in itertools.combinations(kept, 2) for i in a for j in b)
+    lost = {j for i, j in pairs if len(independent_columns(f.Z[:, [i, j]])) < 2}
+    lost |= set(range(len(f.columns))).difference(*kept)
+    return [f.columns[j] for j in sorted(lost)]
+
+
+def _twin_message(f: Factor, columns: Sequence[str]) -> str:
+    return (
+        f"the random effects {listed(columns)} of {f.name!r} depend linearly on the columns before them: their "
+        "variances are not determined by data, only sums with those of the others; leave them out"
+    )
+
+
+def _alias_message(dropped: Sequence[str]) -> str:
+    return (
+        f"the fixed part is rank deficient: {listed(dropped)} depends linearly on the columns before it and is left "
+        "out; it has no coefficient"
+    )
+
+
+def _absent_message(names: Iterable[str]) -> str:
+    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient of its own"

@@ -1,0 +1,240 @@
+"""Formula text -> Formula(response, fixed, terms): lme4's bars, split off and spelled out. Strings only.
+
+formulaic reads the fixed part and the slopes; it knows no bars, so they are taken out here first. All scanning is done
+on a *mask* of the text, in which every name, number and function call is replaced by the letters `n`, `v`, `f`:
+bars and parentheses inside calls, quotes and backticks can then not be mistaken for lme4's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from formulaic.errors import FormulaicError
+from formulaic.parser.algos.tokenize import tokenize
+
+from ..support.arguments import texts
+
+SPELLINGS = 'groups="g", random="(1 + x | g)", or (1 + x | g) inside the formula'
+
+
+@dataclass(frozen=True)
+class Term:
+    """One random-effects term on one grouping factor; (1 | a/b) makes two of them."""
+
+    columns: str
+    "The slopes as formulaic text; an intercept is implied, as in the fixed part."
+    group: tuple[str, ...]
+    "The variables whose combinations are the levels, in the order of lme4's label."
+    independent: bool
+    "Written with ||: no correlations between the columns."
+    text: str
+    "As the user wrote it, for messages and printing."
+
+    @property
+    def factor(self) -> str:
+        """lme4's name of the grouping factor: `Subject`, `cask:batch`."""
+        return ":".join(self.group)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A mixed-model formula. `str()` gives it in lme4's spelling, `groups=` and `random=` included."""
+
+    response: str | None
+    fixed: str
+    terms: tuple[Term, ...]
+
+    def __str__(self) -> str:
+        right = " + ".join([self.fixed, *dict.fromkeys(term.text for term in self.terms)])
+        return f"{self.response} ~ {right}" if self.response else f"~ {right}"
+
+
+def parse(
+    formula: str, groups: str | Iterable[str] | None = None, random: str | Iterable[str] | None = None
+) -> Formula:
+    """Read a mixed-model formula in lme4's grammar.
+
+    Random effects come from `groups` (random intercepts: "g", "a:b", "a/b", or several), from `random`
+    ("(1 + x | g)", or several) and from bars inside `formula`; the three may be mixed, and are kept in the order
+    formula, groups, random. Without a left side ("~ x") the response is None.
+
+    Raises ValueError, quoting the piece and a right spelling, for malformed text or when no random effects are given;
+    TypeError when an argument is no text.
+    """
+    if not isinstance(formula, str):
+        raise TypeError(f'formula must be text such as "y ~ x + (1 | g)", not {type(formula).__name__}')
+    return _parse(formula, texts("groups", groups, "g"), texts("random", random, "(1 + x | g)"))
+
+
+@lru_cache(maxsize=1024)
+def _parse(formula: str, groups: tuple[str, ...], random: tuple[str, ...]) -> Formula:
+    response, right = _sides(formula)
+    fixed, bars = _split_right(right)
+    terms = [term for bar in bars for term in _terms(bar)]
+    terms += [term for text in groups for term in _intercepts(text)]
+    terms += [term for text in random for bar in _only_bars(text) for term in _terms(bar)]
+    if not terms:
+        raise ValueError(f"the formula {formula!r} has no random effects; write {SPELLINGS}")
+    return Formula(response, fixed, tuple(terms))
+
+
+# Masks ---------------------------------------------------------------------------------------------------------------
+
+_LETTERS = {"name": "n", "value": "v", "python": "f"}
+
+
+def _mask(text: str) -> str:
+    """`text`, of the same length, with its operands blanked out; parentheses are checked to be balanced."""
+    mask = list(text)
+    try:
+        for token in tokenize(text):
+            if letter := _LETTERS.get(token.kind.value):
+                # A backtick or brace that closes the operand is not counted in by the tokenizer.
+                end = token.source_end + 1 + (text[token.source_start] in "`{")
+                mask[token.source_start : end] = letter * (end - token.source_start)
+    except FormulaicError as err:
+        raise ValueError(f"{text!r} cannot be read ({_first_line(err)}); write y ~ x + (1 | g)") from err
+    _check_balance(text, "".join(mask))
+    return "".join(mask)
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().split("\n")[0].rstrip(".")
+
+
+def _check_balance(text: str, mask: str) -> None:
+    depths = _depths(mask)
+    if any(depth < 0 for depth in depths) or (depths and depths[-1] != 0):
+        raise ValueError(f"the parentheses in {text!r} do not match; a random-effects term is written (1 + x | g)")
+
+
+def _depths(mask: str) -> list[int]:
+    """How many parentheses are open at each character; an opening one counts itself, a closing one no more."""
+    depths, depth = [], 0
+    for char in mask:
+        depth += (char in "([") - (char in ")]")
+        depths.append(depth)
+    return depths
+
+
+def _cut(text: str, operators: str) -> list[tuple[str, str]]:
+    """Split at the operators outside parentheses: [(operator before the piece, piece), ...], the first with ''."""
+    mask = _mask(text)
+    at = [i for i, depth in enumerate(_depths(mask)) if depth == 0 and mask[i] in operators]
+    starts, ends = [0, *(i + 1 for i in at)], [*at, len(text)]
+    return [(text[a - 1] if a else "", text[a:b].strip()) for a, b in zip(starts, ends, strict=True)]
+
+
+# The formula ---------------------------------------------------------------------------------------------------------
+
+
+def _sides(formula: str) -> tuple[str | None, str]:
+    pieces = [piece for _, piece in _cut(formula, "~")]
+    if len(pieces) != 2:
+        raise ValueError(f'the formula {formula!r} needs exactly one "~", as in "y ~ x + (1 | g)" or "~ x + (1 | g)"')
+    if not re.fullmatch("(n+|f+)?", _mask(pieces[0])):  # formulaic would read a - b as "a, without the term b"
+        raise ValueError(f"the response {pieces[0]!r} must be a column or a call; write I(...) ~ ... for arithmetic")
+    if not pieces[1]:
+        raise ValueError(f'the formula {formula!r} has nothing after "~"; write "y ~ 1 + (1 | g)" for an intercept')
+    return pieces[0] or None, pieces[1]
+
+
+def _split_right(right: str) -> tuple[str, list[str]]:
+    """The fixed part, and the random terms in parentheses."""
+    pieces = _cut(right, "+-")
+    bars = [piece for sign, piece in pieces if _is_bar(sign, piece)]
+    fixed = _joined([(sign, piece) for sign, piece in pieces if piece not in bars])
+    _check_operands(fixed)
+    return fixed, bars
+
+
+def _joined(pieces: Sequence[tuple[str, str]]) -> str:
+    text = " ".join(f"{sign} {piece}" if sign else piece for sign, piece in pieces).strip()
+    return text.removeprefix("+").strip() or "1"
+
+
+def _is_bar(sign: str, piece: str) -> bool:
+    """Whether the summand is a random term; one with bars that is not of that form is an error."""
+    mask = _mask(piece)
+    if "|" not in mask:
+        return False
+    depths = _depths(mask)
+    enclosed = mask[0] == "(" and depths.index(0) == len(mask) - 1
+    if not enclosed or sign == "-" or any(c == "|" and d != 1 for c, d in zip(mask, depths, strict=True)):
+        shown = f"- {piece}" if sign == "-" else piece
+        raise ValueError(f"the term {shown!r} cannot be read; a random-effects term is a summand (1 + x | g)")
+    return True
+
+
+def _check_operands(text: str) -> None:
+    """Name what formulaic would only call a syntax error: a missing operator (a forgotten bar), a missing operand."""
+    mask = _mask(text)
+    for what, pattern in _MISSING.items():
+        if re.search(pattern, mask):
+            raise ValueError(f"{text!r} lacks an {what}; a random-effects term is written (1 + x | g)")
+
+
+_MISSING = {
+    "operator between two names": r"[nvf)]\s+[nvf(]",
+    "operand": r"[-+*/:^]\s*(\)|$)|\(\s*\)",
+}
+
+
+# Random effects ------------------------------------------------------------------------------------------------------
+
+
+def _terms(bar: str) -> list[Term]:
+    """`(1 + x | a/b)` -> its terms."""
+    pieces = _cut(bar[1:-1], "|")
+    independent = len(pieces) == 3 and pieces[1][1] == ""
+    columns, group = pieces[0][1], pieces[-1][1]
+    if len(pieces) != 2 and not independent or not columns or not group:
+        raise ValueError(f"the term {bar!r} cannot be read; write (slopes | factor), as in (1 + x | g) or (1 | g)")
+    _check_operands(columns)
+    return [Term(columns, variables, independent, bar) for variables in _nested(group, bar)]
+
+
+def _nested(group: str, where: str) -> list[tuple[str, ...]]:
+    """`a/b/c` -> (c, b, a), (b, a), (a,); `a:b` -> (a, b)."""
+    mask = _mask(group)
+    if not re.fullmatch(r"n+(\s*[:/]\s*n+)*", mask):
+        raise ValueError(
+            f"the grouping factor {group!r} of {where!r} must be a column name, or names joined by ':' or '/', "
+            "as in (1 | g), (1 | a:b) or (1 | a/b); quote other names with backticks"
+        )
+    chain = [tuple(_unquoted(name) for _, name in _cut(segment, ":")) for _, segment in _cut(group, "/")]
+    chain = [tuple(name for segment in reversed(chain[:k]) for name in segment) for k in range(len(chain), 0, -1)]
+    return [tuple(dict.fromkeys(variables)) for variables in chain]
+
+
+def _unquoted(name: str) -> str:
+    return name.strip("`")
+
+
+def _intercepts(group: str) -> list[Term]:
+    """The terms of `groups=`: names as in a formula, or any one column name taken as it is."""
+    group = group.strip()
+    if not group or "|" in group:
+        raise ValueError(f'groups={group!r} must be a column name such as "g"; write random="(1 | g)" for terms')
+    if not re.search("[:/`]", group) and not re.fullmatch("n+", _try_mask(group)):
+        group = f"`{group}`"
+    bar = f"(1 | {group})"
+    return _terms(bar)
+
+
+def _try_mask(text: str) -> str:
+    try:
+        return _mask(text)
+    except ValueError:
+        return ""
+
+
+def _only_bars(text: str) -> list[str]:
+    """The terms of `random=`, which may be joined by +."""
+    pieces = _cut(text, "+-~")
+    if not all(_is_bar(sign, piece) and sign != "~" for sign, piece in pieces):
+        raise ValueError(f'random={text!r} cannot be read; write random="(1 + x | g)", or a list of such terms')
+    return [piece for _, piece in pieces]

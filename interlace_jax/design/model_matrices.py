@@ -1,0 +1,353 @@
+"""The parts of a formula evaluated: response, fixed columns and slopes as model matrices.
+
+formulaic evaluates the terms and keeps in its ModelSpecs what new data need (contrasts, knots, centring). Formulas of
+plain numeric columns have no such state and are assembled here, to the same names and numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import formulaic
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from formulaic.errors import DataMismatchWarning, FormulaicError
+from formulaic.materializers import PandasMaterializer
+from formulaic.model_spec import ModelSpecs
+from formulaic.parser.types import Factor as Expression
+from formulaic.transforms import TRANSFORMS
+from formulaic.utils.variables import Variable, get_required_variables
+from interface_meta import override
+
+from ..support.arguments import listed
+from .dialect import CONSTANTS, FUNCTIONS, hint, translated
+from .formula import Formula, Term
+from .frames import get_column
+
+if TYPE_CHECKING:
+    from .design import Design
+
+
+TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
+
+_Matrix = tuple[np.ndarray, tuple[str, ...]]
+"A model matrix and the names of its columns."
+
+Matrices = Mapping[str, _Matrix]
+"By key of the part of the formula: `y`, `X`, and `(slopes)` for each distinct text of slopes."
+
+
+# The parts of a formula ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The response, the fixed part, or the slopes of a random term."""
+
+    label: str
+    "For messages."
+    formula: formulaic.SimpleFormula
+    variables: tuple[tuple[Variable, bool], ...]
+    "What it needs from the data; False: found by reading Python code, so that it may be a name from elsewhere."
+    products: tuple[tuple[str, ...], ...] | None
+    "The columns as products of plain variables, () the intercept; None when there is anything else."
+
+
+@lru_cache(maxsize=1024)
+def parts_of(formula: Formula) -> dict[str, Part]:
+    """`y`, `X`, and the slopes of each term under their own text."""
+    parts = {}
+    if formula.response is not None:
+        parts["y"] = _part("0 + " + formula.response, f"response {formula.response!r}")
+    parts["X"] = _part(formula.fixed, f"fixed part {formula.fixed!r}")
+    for term in formula.terms:
+        parts.setdefault(key_of(term), _part(term.columns, f"term {term.text!r}"))
+    return parts
+
+
+def key_of(term: Term) -> str:
+    """Key of a term's slopes among the parts: equal slopes are evaluated once."""
+    return f"({term.columns})"
+
+
+def _part(text: str, label: str) -> Part:
+    if "`1`" in text:
+        raise ValueError(f"the {label} has a column '1', which formulas take for the intercept; rename it")
+    try:
+        formula = formulaic.Formula(translated(text))
+        if not isinstance(formula, formulaic.SimpleFormula):
+            raise ValueError(f"the {label} has several parts; one is expected")
+        variables = [pair for term in formula for factor in term.factors for pair in _variables(factor)]
+    except (FormulaicError, SyntaxError) as err:
+        reason = _reason(err).split(". ")[0].rstrip(".")
+        raise ValueError(f"the {label} cannot be read: {reason}{hint(text)}") from err
+    return Part(label, formula, tuple(dict.fromkeys(variables)), _products(formula))
+
+
+def _variables(factor: Expression) -> list[tuple[Variable, bool]]:
+    method = factor.eval_method.value
+    if method == "lookup":
+        return [(Variable(factor.expr), True)]
+    found = get_required_variables(factor.expr) if method == "python" else ()
+    # A call names a function, unless it is the method of a variable: x.clip(0).
+    return [(v, False) for v in sorted(found) if Variable.Role.VALUE in v.roles or "." in v]
+
+
+def _products(formula: formulaic.SimpleFormula) -> tuple[tuple[str, ...], ...] | None:
+    products = []
+    for term in formula:
+        lookups = tuple(factor.expr for factor in term.factors if factor.eval_method.value == "lookup")
+        if len(lookups) < len(term.factors) and str(term) != "1":
+            return None
+        products.append(lookups)
+    return tuple(products)
+
+
+def used_columns(
+    frame: pd.DataFrame | nw.DataFrame,
+    parts: Mapping[str, Part],
+    terms: Sequence[Term],
+    context: Mapping[str, Any] | None,
+) -> dict[str, pd.Series]:
+    """The columns of the frame that the parts and the grouping factors need, by name."""
+    columns: dict[str, pd.Series] = {}
+    if clash := next((term.factor for term in terms if term.factor.lower() == "residual"), None):
+        raise ValueError(f"the grouping factor {clash!r} has the name of the residual in all tables; rename it")
+    for key, part in parts.items():
+        for variable, plain in part.variables:
+            if plain and variable in TAKEN and key != "y":
+                raise ValueError(f"column {str(variable)!r} (in the {part.label}) has a parameter's name; rename it")
+            name = _name(variable, plain, frame.columns, context or {})
+            if name is not None and name not in columns:
+                columns[name] = get_column(frame, name, part.label)
+    for term in terms:
+        for name in term.group:
+            if name not in columns:
+                columns[name] = get_column(frame, name, f"term {term.text!r}")
+    return columns
+
+
+def _name(variable: Variable, plain: bool, known: Sequence[str], context: Mapping[str, Any]) -> str | None:
+    """The column that a variable of the formula refers to; None when it comes from elsewhere (np.pi, a function)."""
+    root = variable.root
+    if variable in known:
+        return str(variable)
+    if not plain and root in known:
+        return str(root)
+    if variable in context or (not plain and any(root in names for names in (context, TRANSFORMS, CONSTANTS))):
+        return None
+    return str(root if Variable.Role.CALLABLE in variable.roles else variable)
+
+
+def check_types(parts: Mapping[str, Part], columns: Mapping[str, pd.Series], n: int) -> None:
+    """Refuse a response that is no number, and identifiers used as categories."""
+    for key, part in parts.items():
+        for name in (str(v) for v, plain in part.variables if plain and v in columns):
+            dtype = columns[name].dtype
+            if key == "y" and dtype.kind not in "if":
+                raise ValueError(
+                    f"the response {name!r} is not numeric but {dtype}; make it numbers, as by astype(float)"
+                )
+            if dtype.kind in "mMc":
+                raise ValueError(f"column {name!r} (in the {part.label}) holds {dtype}; make it numbers or text")
+            if dtype.kind not in "ifb" and columns[name].nunique() >= n > 1:
+                raise ValueError(
+                    f"column {name!r} (in the {part.label}) is {dtype} with another value in each of {n} rows; "
+                    "make it numbers, or leave it out"
+                )
+
+
+def absent_factors(part: Part, columns: Mapping[str, pd.Series], names: Sequence[str]) -> list[str]:
+    """Categorical variables that have one level, and therefore no column."""
+    coded = [str(v) for v, plain in part.variables if plain and v in columns and columns[v].dtype.kind not in "if"]
+    return [variable for variable in coded if not any(f"{variable}[" in name for name in names)]
+
+
+def find_gaps(matrices: Matrices) -> dict[str, np.ndarray]:
+    """Missing values that the formula made (log of a negative number), by name of the design column."""
+    return {
+        name: np.isnan(matrix[:, j])
+        for matrix, names in matrices.values()
+        if not np.isfinite(matrix).all()
+        for j, name in enumerate(names)
+        if np.isnan(matrix[:, j]).any()
+    }
+
+
+def refuse_gaps(gaps: Mapping[str, np.ndarray]) -> None:
+    """After rows were left out there must be no new gaps: lag() makes some whatever the rows, and would skip rows."""
+    if gaps:
+        raise ValueError(
+            f"{listed(gaps)} has missing values again when rows with missing values are left out; "
+            "compute it as a column of the data first"
+        )
+
+
+def refuse_infinite(matrix: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse a model matrix with infinite values, naming its columns."""
+    if not np.isfinite(matrix).all():
+        counts = np.isinf(matrix).sum(axis=0)
+        found = ", ".join(f"{name!r} ({count} rows)" for name, count in zip(names, counts, strict=True) if count)
+        raise ValueError(f"infinite values in {found}; make them missing or leave those rows out")
+
+
+# Model matrices ------------------------------------------------------------------------------------------------------
+
+
+def model_matrices(
+    parts: Mapping[str, Part],
+    columns: Mapping[str, pd.Series],
+    n: int,
+    context: Mapping[str, Any] | None,
+    trained: Design | None = None,
+) -> tuple[Matrices, ModelSpecs | None]:
+    """All parts over the same n rows, and formulaic's state where there is any; `trained` holds the fit's."""
+    if (trained is None or trained.specs is None) and all(_is_plain(part, columns) for part in parts.values()):
+        wanted = {key: part.products or () for key, part in parts.items()}
+        made = {products: _plain_matrix(products, columns, n) for products in set(wanted.values())}
+        return {key: made[products] for key, products in wanted.items()}, None
+    if trained is None:
+        spec, states = formulaic.Formula(**{key: part.formula for key, part in parts.items()}), {}
+    elif trained.specs is None:
+        raise ValueError(_type_message(parts, columns))
+    else:
+        spec = ModelSpecs(**{key: trained.specs[key] for key in parts})
+        states = {name: state for key in parts for name, state in trained.specs[key].encoder_state.items()}
+        _check_kinds(columns, states)
+    # Arrays instead of Series: labels of the user's rows may repeat.
+    frame = pd.DataFrame({name: c.array for name, c in columns.items()}, index=pd.RangeIndex(n), copy=False)
+    found = _materialize(parts, spec, frame, context, states)
+    matrices = {
+        key: (np.asarray(found[key], dtype=np.float64), tuple(found[key].model_spec.column_names)) for key in parts
+    }
+    return matrices, found.model_spec
+
+
+def _materialize(
+    parts: Mapping[str, Part], spec: Any, frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States
+) -> Any:
+    """Model matrices by formulaic, with errors that name the part."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("error", DataMismatchWarning)
+        try:
+            return _materializer(frame, context, states).get_model_matrix(spec, output="numpy", na_action="ignore")
+        except _LevelError:
+            raise
+        except Exception as err:
+            where, reason = _culprit(parts, frame, context), _reason(err)
+            raise ValueError(f"{where} cannot be evaluated: {reason}{_advice(where, reason, frame)}") from err
+
+
+def _advice(where: str, reason: str, frame: pd.DataFrame) -> str:
+    """What to write instead of a name that Python does not know: of `a.b` in a call it takes `a` for a variable."""
+    unknown = re.search(r"NameError: name '(\w+)'", reason)
+    if unknown is None:
+        return ""
+    dotted = next((name for name in frame.columns if name.startswith(f"{unknown[1]}.")), None)
+    return f"; in calls a name with dots is written in backticks: `{dotted}`" if dotted else hint(where)
+
+
+def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulaic.ModelMatrix:
+    """The matrix of a part's formula, or of a term of it, on its own."""
+    return _materializer(frame, None, {}).get_model_matrix(formula)
+
+
+def _culprit(parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[str, Any] | None) -> str:
+    """The part that fails on its own."""
+    for part in parts.values():
+        try:
+            _materializer(frame, context, {}).get_model_matrix(part.formula, output="numpy", na_action="ignore")
+        except Exception:
+            return f"the {part.label}"
+    return "the formula"
+
+
+def _reason(err: Exception) -> str:
+    if isinstance(err, DataMismatchWarning):
+        return "the levels that it names leave out some of the data"
+    return str(err).strip().split("\n")[0]
+
+
+def _is_plain(part: Part, columns: Mapping[str, pd.Series]) -> bool:
+    return part.products is not None and all(
+        name in columns and columns[name].dtype.kind in "if" for product in part.products for name in product
+    )
+
+
+def _plain_matrix(products: tuple[tuple[str, ...], ...], columns: Mapping[str, pd.Series], n: int) -> _Matrix:
+    matrix = np.ones((n, len(products)))
+    for j, product in enumerate(products):
+        for name in product:
+            matrix[:, j] *= columns[name].to_numpy()
+    return matrix, tuple(":".join(product) or "Intercept" for product in products)
+
+
+_States = Mapping[str, tuple[Expression.Kind, Mapping[str, Any]]]
+
+
+class _LevelError(ValueError):
+    """New data do not have the types or levels of the fit."""
+
+
+class _Materializer(PandasMaterializer):
+    """formulaic's, with bool columns as categories, and with new data checked against the fit."""
+
+    states: _States = {}
+    "The fit's, by factor; empty in the fit itself."
+
+    @override
+    def _lookup(self, name: str) -> Any:
+        values, variables = super()._lookup(name)
+        if isinstance(values, pd.Series) and values.dtype == bool:
+            values = values.astype("category")
+        return values, variables
+
+    @override
+    def _evaluate_factor(self, factor: Expression, spec: Any, drop_rows: set[int]) -> Any:
+        evaluated = super()._evaluate_factor(factor, spec, drop_rows)
+        if factor.expr in self.states:
+            _check_against_fit(factor.expr, evaluated, *self.states[factor.expr])
+        return evaluated
+
+
+def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States) -> _Materializer:
+    materializer = _Materializer(frame, context={**FUNCTIONS, **CONSTANTS, **(context or {})})
+    materializer.states = states
+    return materializer
+
+
+def _check_kinds(columns: Mapping[str, pd.Series], states: _States) -> None:
+    """Before anything is evaluated: text where the fit had numbers would fail first in some transform."""
+    for name, (kind, _) in states.items():
+        if kind is Expression.Kind.NUMERICAL and name in columns and columns[name].dtype.kind not in "if":
+            raise _LevelError(f"{name!r} is numerical in the fit, but {columns[name].dtype} in the new data")
+
+
+def _check_against_fit(name: str, evaluated: Any, kind: Expression.Kind, state: Mapping[str, Any]) -> None:
+    if evaluated.metadata.kind is not kind:
+        found = evaluated.metadata.kind.value
+        raise _LevelError(f"{name!r} is {kind.value} in the fit, but {found} in the new data; give it the same type")
+    if "categories" in state:
+        known = list(state["categories"])
+        values = pd.Series(evaluated.values.__wrapped__).dropna().unique()
+        if unseen := [value for value in values if value not in known]:
+            raise _LevelError(f"{name!r} has the level {listed(unseen)} in the new data; the fit has {listed(known)}")
+
+
+def _type_message(parts: Mapping[str, Part], columns: Mapping[str, pd.Series]) -> str:
+    names = {n for part in parts.values() for n, _ in part.variables if columns[n].dtype.kind not in "if"}
+    return f"{listed(sorted(names))} is numerical in the fit, but not in the new data"
+
+
+def response_of(matrix: _Matrix, part: Part) -> tuple[np.ndarray, str]:
+    """The response as one column (n,), and its name."""
+    values, names = matrix
+    if len(names) != 1:
+        raise ValueError(f"the {part.label} must be one column of numbers, not {listed(names) or 'nothing'}")
+    return values[:, 0], names[0]

@@ -1,0 +1,124 @@
+"""The page of checks: what the residuals, random effects, predictors and groups of a fit say, in words."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..support.arguments import check_fit
+from ..support.text import LINE
+from .findings import (
+    Finding,
+    _as_a_whole,
+    _boundary,
+    _collinear,
+    _curvature,
+    _effects_shape,
+    _groups,
+    _optimum,
+    _outliers,
+    _residual_shape,
+    _spread,
+    _spread_by_group,
+    collinearity,
+    group_sizes,
+)
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+UNBROKEN = "\N{NO-BREAK SPACE}"
+
+
+def check(fit: Fit, nsim: int = 250, seed: Any = 0) -> Check:
+    """Look a fit over: its optimum, variances, groups, predictors, residuals and random effects.
+
+    Returns a page in words; `print` it, or let a notebook show it. A check is `fine` if its p-value is 0.01 or more, or
+    if the deviation is detected but small; a `look` is worth some minutes, `trouble` should be dealt with.
+
+    nsim, seed: of the data simulated to compare with.
+    """
+    check_fit("check", fit)
+    findings = [
+        _optimum(fit),
+        _boundary(fit),
+        *_groups(fit),
+        *_collinear(fit),
+        _residual_shape(fit),
+        _outliers(fit),
+        *_spread(fit),
+        *_spread_by_group(fit),
+        *_curvature(fit),
+        *_effects_shape(fit),
+        _as_a_whole(fit, nsim, seed),
+    ]
+    return Check(_heading(fit), tuple(findings), collinearity(fit), group_sizes(fit))
+
+
+def _heading(fit: Fit) -> str:
+    groups = ", ".join(f"{m} levels of {name}" for name, m in fit.ngroups.items())
+    return f"Check of {fit.model.design.formula}\n{fit.nobs} rows, {groups}, fitted by {fit.method}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check` found: `str()` is a page."""
+
+    heading: str
+    findings: Sequence[Finding] = field(repr=False)
+    collinearity: pd.DataFrame = field(repr=False)
+    "Variance inflation by term: `df gvif vif`."
+    groups: pd.DataFrame = field(repr=False)
+    "Sizes by grouping factor."
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a check: `check verdict found statistic p advice`."""
+        return pd.DataFrame([asdict(finding) for finding in self.findings])
+
+    @property
+    def result(self) -> str:
+        """The page in a sentence."""
+        wanting = [f for f in self.findings if f.verdict != "fine"]
+        if not wanting:
+            return f"All {len(self.findings)} checks are fine."
+        names = "; ".join(f.check for f in wanting)
+        return f"Worth attention, {len(wanting)} of {len(self.findings)} checks: {names}."
+
+    def __str__(self) -> str:
+        lines = [*self.heading.split("\n"), *_wrapped(self.result, "", ""), ""]
+        for f in self.findings:
+            lines += _wrapped(f"{f.check}: {_said(f)}", f"{f.verdict:9}", " " * 9)
+            lines += _wrapped(f.advice, " " * 9 + "-> ", " " * 12) if f.advice else []
+        return "\n".join(lines).replace(UNBROKEN, " ")
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        colours = {"fine": "#009E73", "look": "#E69F00", "trouble": "#D55E00"}
+        rows = "".join(
+            f'<tr><td style="text-align:left;color:{colours[f.verdict]};font-weight:bold">{f.verdict}</td>'
+            f'<td style="text-align:left">{escape(f.check)}</td><td style="text-align:left">{escape(_said(f))}'
+            f"{f'<br/><i>{escape(f.advice)}</i>' if f.advice else ''}</td></tr>"
+            for f in self.findings
+        )
+        heading = escape(self.heading).replace("\n", "<br/>")
+        return f"<div><p><b>{heading}</b></p><p>{escape(self.result)}</p><table><tbody>{rows}</tbody></table></div>"
+
+
+def _said(f: Finding) -> str:
+    if np.isnan(f.p):
+        return f.found
+    p = "p < 0.0001" if f.p < 0.0001 else f"p = {f.p:.2g}"
+    return f"{f.found}, {p.replace(' ', UNBROKEN)}"
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(text, LINE, initial_indent=first, subsequent_indent=rest, break_long_words=False)

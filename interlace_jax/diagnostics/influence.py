@@ -1,0 +1,170 @@
+"""What rows and whole groups do to a fit: deletions, exact and to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ..design.design import Design
+from ..design.grouping import Factor
+from ..engines.packing import padded_model
+from ..inference.prediction import estimates_by_t
+from ..models.parameters import component_pairs, relative_factors
+from ..numerics.crossproducts.layout import bucket
+from ..numerics.estimation.bfgs import STATUS
+from ..numerics.likelihood.coordinates import to_user
+from ..numerics.uncertainty.sensitivity import case_pull, deletion_gradients
+from ..resampling.refits import refit_without
+from ..resampling.regrouping import _check_independent, factor_named
+from ..runtime.calls import run
+from ..support.arguments import one_of
+from .residuals import leverage_arrays
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+METHODS = ("exact", "onestep")
+LOST = 1e-9  # share of a direction of X that must be left for it to be estimated
+
+_deletion_gradients, _case_pull = jax.jit(deletion_gradients), jax.jit(case_pull)
+
+
+class Deleted(NamedTuple):
+    """Estimates without each of r sets of rows, on the user's scale."""
+
+    beta: np.ndarray
+    "(r, p)"
+    vcov: np.ndarray
+    "(r, p, p)"
+    theta: np.ndarray
+    "(r, d)"
+    sigma: np.ndarray
+    "(r,)"
+
+
+def influence(fit: Fit, level: str | None = None, method: str = "exact") -> pd.DataFrame:
+    """See `Fit.influence`."""
+    one_of("method", method, METHODS)
+    fit.model.core.require_matrix("influence()")
+    design = fit.model.design
+    by = None if level is None else factor_named(design, level)
+    index = design.index if by is None else by.levels.rename(by.name)
+    table = _measures(fit, *(_exact(fit, by) if method == "exact" else _one_step(fit, by)))
+    table.attrs["failed"] = int(table["cooksd"].isna().sum())
+    return table.set_index(index)
+
+
+def _sum_by(group: np.ndarray, count: int, values: np.ndarray) -> np.ndarray:
+    """Sums (count, ...) of the rows of values (n, ...) that share a code."""
+    found = np.zeros((count, *values.shape[1:]))
+    np.add.at(found, group, values)
+    return found
+
+
+def _exact(fit: Fit, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
+    """Refits, missing where they cannot be made; how they ended, and whether they are singular."""
+    design, n = fit.model.design, fit.nobs
+    order, counts = (np.arange(n), np.ones(n, int)) if by is None else (np.argsort(by.codes), np.bincount(by.codes))
+    refits = refit_without(design, np.split(order, np.cumsum(counts)[:-1]), fit.method)
+    e, places = refits.estimate, refits.places
+    status = np.full(len(counts), "", object)
+    status[places] = np.where(e.converged, "converged", np.array(STATUS)[e.status])
+    for place, reason in refits.failures:
+        status[place] = reason
+    singular = np.zeros(len(counts), bool)
+    singular[places] = refits.singular
+    found = Deleted(*(_put(len(counts), places, a) for a in (e.beta, e.vcov, e.theta, e.sigma)))
+    return found, dict(singular=singular, status=status)
+
+
+def _put(count: int, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values at their places, NaN elsewhere."""
+    found = np.full((count, *values.shape[1:]), np.nan)
+    found[places] = values
+    return found
+
+
+def _by_row(fit: Fit, compiled: Callable[..., Any]) -> Any:
+    """`deletion_gradients` or `case_pull` of the rows used."""
+    plan, y, X, Z, w, offset, K = padded_model(fit.model.design, bucket)
+    found = run(compiled, _x(fit), plan, y - offset, X, Z, w, K, fit.method == "REML")
+    return jax.tree.map(lambda a: a[: fit.nobs], found)
+
+
+def _x(fit: Fit) -> np.ndarray:
+    return np.append(fit.estimate.t, np.log(fit.sigma))
+
+
+def _one_step(fit: Fit, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
+    """Exact deletion with theta and sigma held, then a step of these; missing where a coefficient is lost."""
+    gradient, dbeta, covariances = _without_rows(fit) if by is None else _without_groups(fit, by)
+    dx = -0.5 * gradient @ fit.curvature.W  # a Newton step: W is twice the inverse Hessian
+    x, beta = _x(fit) + dx, fit.estimate.beta + dbeta + dx[:, :-1] @ estimates_by_t(fit)[0].T
+    covariances = covariances + np.einsum("rx,xpq->rpq", dx, fit.curvature.dvcov)
+    theta = run(_user_thetas, x[:, :-1], fit.model.moments)
+    lost = np.isnan(beta).any(1)
+    status = np.where(lost, "the fixed effects are rank deficient in the rows that are left", "one step")
+    return Deleted(beta, covariances, theta, np.where(lost, np.nan, np.exp(x[:, -1]))), dict(status=status)
+
+
+def _without_rows(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradient of the deviance (n, d + 1), change of beta (n, p) and its covariance (n, p, p), x held: rank one."""
+    weights, hats = fit.model.design.weights, leverage_arrays(fit)
+    w, left = np.ones(fit.nobs) if weights is None else weights, 1.0 - hats.overall
+    left = np.where(1.0 - hats.fixed > LOST, left, np.nan)
+    dbeta = -hats.VXC * (fit.resid.to_numpy() / left)[:, None]
+    spread = fit.scale * hats.VXC / (w * left)[:, None]
+    covariances = fit.estimate.vcov + spread[:, :, None] * hats.VXC[:, None, :]
+    return _by_row(fit, _deletion_gradients), dbeta, covariances
+
+
+def _without_groups(fit: Fit, by: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same without groups, the gradient to first order: minus its derivative by how often the group counts."""
+    _check_independent(fit.model.design, by, "method='onestep'")
+    pull, X, VXC = _by_row(fit, _case_pull), fit.model.design.X, leverage_arrays(fit).VXC
+    rows = -pull.gradient, -pull.beta, X[:, :, None] * VXC[:, None, :]
+    gradient, dbeta, shares = (_sum_by(by.codes, len(by.levels), a) for a in rows)
+    kept = np.eye(X.shape[1]) - shares  # of X'V^-1 X, times its inverse
+    kept[np.linalg.eigvals(kept).real.min(1, initial=1.0) < LOST] = np.nan
+    dbeta = np.linalg.solve(kept.mT, dbeta[:, :, None])[:, :, 0]
+    return gradient, dbeta, fit.estimate.vcov @ np.linalg.inv(kept)
+
+
+@jax.jit
+def _user_thetas(t, m):
+    return jax.vmap(lambda t: to_user(t, m.layout, m.A))(t)
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # deletions that leave no model are NaN
+def _measures(fit: Fit, deleted: Deleted, outcome: dict[str, np.ndarray]) -> pd.DataFrame:
+    design, e = fit.model.design, fit.estimate
+    se, without = np.sqrt(np.diag(e.vcov)), np.sqrt(np.einsum("rpp->rp", deleted.vcov))
+    change = (e.beta - deleted.beta) / se
+    R, R_deleted = e.vcov / np.outer(se, se), deleted.vcov / np.outer(se, se)
+    ratio, p = np.linalg.solve(R, R_deleted), max(len(se), 1)
+    table = dict(
+        cooksd=np.einsum("rp,rp->r", change, np.linalg.solve(R, change.T).T) / p,
+        mdffits=np.einsum("rp,rp->r", change, np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]) / p,
+        covtrace=np.abs(np.trace(ratio, axis1=1, axis2=2) - len(se)),
+        covratio=np.linalg.det(ratio),
+    )
+    table |= {f"dfbetas.{name}": change[:, j] * se[j] / without[:, j] for j, name in enumerate(design.columns)}
+    before, after = (_components(design, *at) for at in ((e.theta[None], np.array([fit.sigma])), deleted[2:]))
+    table |= {f"rvc.{name}": after[name] / before[name] - 1.0 for name in before}
+    return pd.DataFrame(table | outcome)
+
+
+def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[str, np.ndarray]:
+    """Variances and covariances (r,) by name, of theta (r, d) and sigma (r,)."""
+    found = {}
+    for f, Lam in zip(design.factors, relative_factors(design.factors, theta), strict=True):
+        S = sigma[:, None, None] ** 2 * Lam @ Lam.mT
+        for i, j in component_pairs(f.sizes):
+            name = f"var_{f.columns[i]}|{f.name}" if i == j else f"cov_{f.columns[j]}.{f.columns[i]}|{f.name}"
+            found[name] = S[:, i, j]
+    return found | {"sigma2": sigma**2}

@@ -1,0 +1,51 @@
+"""The infinitesimal jackknife: robust standard errors of all parameters, over independent groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..inference.prediction import estimates_by_t
+from ..models.parameters import component_names
+from ..resampling.regrouping import _check_independent, factor_named, independent_groups
+from .influence import _by_row, _case_pull, _sum_by
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+@dataclass(frozen=True, eq=False)
+class Jackknife:
+    """Derivatives of all estimates by the weights of independent groups; made by `Fit.jackknife`."""
+
+    by: str
+    effects: pd.DataFrame = field(repr=False)
+    "Groups x parameters: derivatives of the estimates by how many times the group counts."
+
+    @property
+    def cov(self) -> pd.DataFrame:
+        """Covariance matrix of the estimates, sum_g effect_g effect_g': robust to misspecified covariances."""
+        return self.effects.T @ self.effects
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors: roots of the diagonal of `cov`."""
+        return np.sqrt((self.effects**2).sum())
+
+
+def jackknife(fit: Fit, by: str | None = None) -> Jackknife:
+    """See `Fit.jackknife`."""
+    fit.model.core.require_matrix("jackknife()")
+    design = fit.model.design
+    factor = independent_groups(design, "the jackknife") if by is None else factor_named(design, by)
+    _check_independent(design, factor, "the jackknife")
+    pull = _by_row(fit, _case_pull)
+    gradient, beta = (_sum_by(factor.codes, len(factor.levels), a) for a in (pull.gradient, pull.beta))
+    dx = -0.5 * gradient @ fit.curvature.W
+    beta = beta + dx[:, :-1] @ estimates_by_t(fit)[0].T
+    effects = np.hstack([beta, dx @ fit.uncertainty.slopes_of_components().T])
+    names = [*design.columns, *component_names(design.factors)]
+    return Jackknife(factor.name, pd.DataFrame(effects, factor.levels, names))

@@ -1,0 +1,122 @@
+"""Residuals of every kind, and leverages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pandas as pd
+import scipy
+
+from ..design.design import Design
+from ..engines.packing import padded_model
+from ..models.simulation import simulate
+from ..numerics.crossproducts.layout import bucket
+from ..numerics.uncertainty.sensitivity import Leverages, leverages
+from ..runtime.calls import run
+from ..support.arguments import one_of
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+KINDS = ("conditional", "marginal", "pearson", "standardized", "normalized")
+LARGEST = 5000  # rows that share random effects, directly or through others, whose covariance matrix is still formed
+WORKING_SET = 2**24  # numbers in the covariance matrices that are factored at a time
+
+_leverages = jax.jit(leverages)
+
+NUMBERS = 1 << 22  # simulated numbers held at a time
+
+
+def residuals(fit: Fit, kind: str) -> pd.Series:
+    """See `Fit.residuals`."""
+    one_of("kind", kind, KINDS)
+    design, conditional = fit.model.design, fit.resid
+    if kind == "conditional":
+        return conditional
+    if kind in ("marginal", "normalized"):
+        marginal = design.y - fit.predict(include_re=False)
+        return marginal if kind == "marginal" else _normalized(fit, marginal)
+    pearson = conditional if design.weights is None else conditional * np.sqrt(design.weights)
+    return pearson if kind == "pearson" else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
+
+
+def leverage(fit: Fit) -> pd.DataFrame:
+    """See `Fit.leverage`."""
+    found = leverage_arrays(fit)
+    columns = dict(fixed=found.fixed, random=found.overall - found.fixed, overall=found.overall)
+    return pd.DataFrame(columns, index=fit.model.design.index)
+
+
+def leverage_arrays(fit: Fit) -> Leverages:
+    """Leverages of the rows used, as arrays."""
+    fit.model.core.require_matrix("a leverage")
+    plan, _, X, Z, w, _, K = padded_model(fit.model.design, bucket)
+    found = run(_leverages, fit.theta, plan, X, Z, w, K)
+    return Leverages(*(a[: fit.nobs] for a in found))
+
+
+def _normalized(fit: Fit, marginal: pd.Series) -> pd.Series:
+    """L^-1 (y - X beta) / sigma with V = L L', rows that share no random effect apart."""
+    found, r = np.empty(fit.nobs), marginal.to_numpy() / fit.sigma
+    for rows in _blocks(fit.model.design):
+        L = np.linalg.cholesky(_covariance(fit, rows))
+        found[rows] = np.linalg.solve(L, r[rows][..., None])[..., 0]
+    return pd.Series(found, index=marginal.index)
+
+
+def _blocks(design: Design) -> Iterator[np.ndarray]:
+    """Rows (blocks, size) of the independent blocks of V, those of one size together, each in the order of the data."""
+    n, starts = len(design.y), np.cumsum([len(design.y), *(len(f.levels) for f in design.factors)])
+    nodes = [f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors]
+    edges = np.concatenate([start + codes for start, codes in zip(starts, nodes, strict=False)])
+    rows = np.tile(np.arange(n), len(design.factors))
+    graph = scipy.sparse.csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
+    label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][:n]
+    sizes, order = np.bincount(label), np.argsort(label, kind="stable")
+    if sizes.max() > LARGEST:
+        raise ValueError(
+            f"normalized residuals need the Cholesky factor of the covariance matrix of {sizes.max()} rows that are "
+            f"connected by shared random effects, and at most {LARGEST} are done; kind='pearson' has no such limit, "
+            "nor has 'standardized' with the dense core"
+        )
+    by_block = np.split(order, np.cumsum(sizes)[:-1])
+    for size in np.unique(sizes[sizes > 0]):
+        alike = np.stack([by_block[i] for i in np.flatnonzero(sizes == size)])
+        most = max(1, WORKING_SET // int(size) ** 2)
+        yield from (alike[a : a + most] for a in range(0, len(alike), most))
+
+
+def _covariance(fit: Fit, rows: np.ndarray) -> np.ndarray:
+    """V (blocks, size, size) of the blocks with these rows (blocks, size), over sigma^2."""
+    design = fit.model.design
+    V = np.zeros((*rows.shape, rows.shape[1]))
+    V[:, range(rows.shape[1]), range(rows.shape[1])] = 1.0 if design.weights is None else 1.0 / design.weights[rows]
+    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+        U, a, b = (f.Z @ Lam)[rows], f.codes[rows][:, :, None], f.codes[rows][:, None, :]
+        V += (U @ U.mT) * ((a == b) if L is None else (L @ L.T)[a, b])
+    return V
+
+
+def scaled_residuals(fit: Fit, nsim: int = 250, seed: Any = None) -> pd.Series:
+    """See `Fit.scaled_residuals`."""
+    if nsim < 1:
+        raise ValueError(f"nsim must be at least 1, not {nsim}")
+    design, rng = fit.model.design, np.random.default_rng(seed)
+    y = design.y[:, None]
+    below, equal = np.zeros(len(y), int), np.zeros(len(y), int)
+    for Y in _simulations(fit, nsim, rng):
+        below += (Y < y).sum(1)
+        equal += (Y == y).sum(1)
+    return pd.Series((below + rng.random(len(y)) * (equal + 1)) / (nsim + 1), index=design.index)
+
+
+def _simulations(fit: Fit, nsim: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Responses (n, some), with new random effects, until there are nsim."""
+    design, e = fit.model.design, fit.estimate
+    at_once = max(1, NUMBERS // len(design.y))
+    for start in range(0, nsim, at_once):
+        yield simulate(design, e.beta, fit.Lambdas, fit.level_roots, fit.sigma, min(at_once, nsim - start), rng)

@@ -1,0 +1,36 @@
+"""Which engine fits a model: the dense core or the iterative one."""
+
+from __future__ import annotations
+
+from ..design.design import Design
+from ..numerics.covariance.parameters import has_prior
+from ..numerics.crossproducts.layout import FLOPS_PER_PAIR, MATRICES, eliminated_and_core
+
+DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
+SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
+SECONDS_PER_FLOP = 2.5e-11
+
+
+def wants_iterative(design: Design, choice: str) -> bool:
+    """Whether a model is fitted by the iterative core; choice: "auto", "dense" or "iterative"."""
+    reason = _why_not(design)
+    if choice == "iterative" and reason:
+        raise ValueError(f'core="iterative" {reason}; use core="auto"')
+    if choice != "auto" or reason:
+        return choice == "iterative"
+    codes, sizes, levels = zip(*((f.codes, f.sizes, len(f.levels)) for f in design.factors), strict=True)
+    columns, q = eliminated_and_core(codes, sizes, levels)
+    rows = len(design.y) * sum(map(sum, sizes))
+    pairs = 0.5 * rows * min(q, rows / columns)  # of core columns that meet at a level that is eliminated
+    flops = 2.0 * min(columns * q**2, FLOPS_PER_PAIR * pairs)
+    size = 8.0 * (MATRICES * q**2 + min(4.0 * columns * q, 6.0 * pairs))
+    return SECONDS_PER_CUBE * q**3 + SECONDS_PER_FLOP * flops > DENSE_SECONDS or size > DENSE_BYTES
+
+
+def _why_not(design):
+    """Why the iterative core does not apply; empty where it does."""
+    if len(design.factors) == 1:
+        return f"is for crossed factors, and {design.factors[0].name!r} is alone"
+    if across := [f.name for f in design.factors if f.across is not None]:
+        return f"is for levels that do not covary, and those of {across[0]!r} do"
+    return "does not know priors" if has_prior([f.block for f in design.factors]) else ""

@@ -1,0 +1,141 @@
+"""The core as one dense matrix, or none at all: exact numbers, for cores of up to a few thousand columns."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+
+from ..design.design import Design
+from ..numerics.crossproducts.layout import bucket
+from ..numerics.crossproducts.moments import Moments, moments
+from ..numerics.estimation.boundary import near_zero, settle
+from ..numerics.estimation.estimate import Estimate, attempts, finish, is_exhausted, search
+from ..numerics.estimation.start import begin, moment_start
+from ..numerics.likelihood.coordinates import to_conditioned, to_user
+from ..numerics.likelihood.gaussian import deviance, objective
+from ..numerics.likelihood.random_effects import mode_covariances, modes
+from ..numerics.uncertainty.curvature import Curvature, curvature, jacobian
+from ..runtime.calls import run
+from ..runtime.compilation import brief, light
+from ..runtime.island import island
+from .chunked_moments import LARGE, moments_by_chunks
+from .packing import padded_model, plan_of
+
+SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
+
+
+class Dense:
+    """A model by its `Moments`: everything that needs theta and the data."""
+
+    name = "dense"
+
+    def __init__(self, design: Design):
+        self.design = design
+
+    @functools.cached_property
+    def products(self) -> Moments:
+        """Conditioned cross-products of the data, as NumPy arrays."""
+        d = self.design
+        if len(d.y) < LARGE:
+            return run(_moments, *padded_model(d, bucket))
+        Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
+        return moments_by_chunks(plan_of(d, bucket), d.y, d.X, Z, d.weights, d.offset, K)
+
+    @property
+    def moments(self) -> Moments:
+        """The same, for what only this core has."""
+        return self.products
+
+    def require_matrix(self, what: str) -> None:
+        """Refuse `what` where there is no matrix; here there is."""
+
+    def start(self) -> np.ndarray:
+        """Moment estimates of lme4's theta (d,)."""
+        return run(_start, self.products)
+
+    def deviance(self, theta, reml: bool):
+        """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array."""
+        if isinstance(theta, jax.Array):
+            return island(lambda theta: _deviance(theta, self.products, reml))(theta)
+        return float(run(_deviance, theta, self.products, reml))
+
+    def estimate(self, reml: bool, theta0: np.ndarray | None) -> Estimate:
+        """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
+        m, steps = self.products, 0
+        t = None if theta0 is None else run(_conditioned, theta0, m)
+        for _ in range(attempts(m.layout.blocks)):
+            made = run(_search, m, reml, t)
+            steps += int(made.steps)
+            t, restart = made.t, is_exhausted(made.status, made.deviance)
+            if near_zero(t, m.layout.blocks).any():
+                t, is_saddle = run(_settle, t, m, reml)
+                made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
+                restart |= is_saddle
+            if not restart:
+                break
+        return replace(made, steps=steps)
+
+    def modes(self, e: Estimate) -> list[np.ndarray]:
+        """Conditional modes (m, k) by factor; m may be padded."""
+        return run(_modes, e.t, self.products)
+
+    def mode_covariances(self, e: Estimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of variances: none."""
+        found = run(_mode_covariances, e.t, self.products)
+        return found, [np.zeros(S.shape[:2]) for S in found]
+
+    def curvature(self, e: Estimate, reml: bool) -> Curvature:
+        """Second-order facts at an estimate."""
+        return run(_curvature, e.t, np.log(e.sigma), self.products, reml)
+
+    def hessian(self, e: Estimate, reml: bool) -> np.ndarray:
+        """Hessian (d, d) of the profiled deviance in conditioned parameters."""
+        return run(_hessian, e.t, self.products, reml)
+
+
+def _is_small(*args) -> bool:
+    """Whether what a light program runs longer is nothing to what its compilation saves."""
+    return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
+
+
+_moments = light(jax.jit(moments))
+_finish = light(jax.jit(finish))
+_modes = light(jax.jit(modes))
+_mode_covariances = light(jax.jit(mode_covariances))
+_light_if_small = partial(light, where=_is_small)
+_settle = _light_if_small(jax.jit(settle))
+_curvature = _light_if_small(jax.jit(curvature))
+
+
+@_light_if_small
+@jax.jit
+def _search(m, reml, t):
+    found = search(m, reml, begin(t, m))
+    return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+
+
+@_light_if_small
+@jax.jit
+def _hessian(t, m, reml):
+    return jacobian(lambda t: jax.grad(objective)(t, m, reml), t)[1]
+
+
+@brief
+@jax.jit
+def _start(m):
+    return to_user(moment_start(m), m.layout, m.A)
+
+
+@brief
+@jax.jit
+def _conditioned(theta, m):
+    return to_conditioned(theta, m.layout, m.A)
+
+
+@jax.jit
+def _deviance(theta, m, reml):
+    return deviance(to_conditioned(theta, m.layout, m.A), m, reml)

@@ -1,0 +1,34 @@
+"""A design as padded arrays, so that similar data share an executable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..design.design import Design
+from ..numerics.crossproducts import layout
+from ..numerics.crossproducts.layout import Plan, pad_rows
+from ..runtime.devices import memory
+
+
+def plan_of(design: Design, rounded: Callable[[int], int] = int) -> Plan:
+    """Layout and codes of a design, levels rounded up."""
+    used = design.factors
+    levels, covariances = [len(f.levels) for f in used], [(f.within, f.across) for f in used]
+    codes, sizes = ([getattr(f, name) for f in used] for name in ("codes", "sizes"))
+    return layout.plan(codes, sizes, levels, rounded, covariances, memory())
+
+
+def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
+    """Arguments of `moments`, rows and levels rounded up.
+
+    Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
+    """
+    plan, n = plan_of(design, rounded), len(design.y)
+    weights = np.ones(n) if design.weights is None else design.weights
+    offset = np.zeros(n) if design.offset is None else design.offset
+    by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset
+    codes, entries, *arrays = pad_rows(by_row, rounded(n) - n)
+    return replace(plan, codes=codes, rows=entries), *arrays, [f.K for f in design.factors]

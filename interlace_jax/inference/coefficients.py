@@ -1,0 +1,196 @@
+"""Fixed effects with a rule for degrees of freedom: t and F tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..numerics.estimation.estimate import Estimate
+from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
+from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
+from ..runtime.calls import run
+from .contrasts import Hypothesis, contrast_matrix
+
+if TYPE_CHECKING:
+    from ..engines.dense import Dense
+    from ..engines.iterative import Iterative
+
+
+RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
+RULES = ("satterthwaite", "kenward-roger", "normal")
+SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
+
+_kenward_roger = jax.jit(kenward_roger)
+
+
+class FTest(NamedTuple):
+    """Outcome of a joint test; Kenward and Roger multiply Wald's F by `scale`."""
+
+    F: float
+    num_df: int
+    den_df: float
+    p: float
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Fixed effects with their covariance, and the rule for degrees of freedom as subclasses define it."""
+
+    names: tuple[str, ...]
+    beta: np.ndarray
+    "(p,)"
+    vcov: np.ndarray
+    "(p, p)"
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Degrees of freedom (r,) of the t statistics of L beta; L (r, p)."""
+        return np.full(len(L), np.inf)
+
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """Factor of the Wald F statistic of L beta = 0, and its denominator df; L (q, p) of full row rank."""
+        return 1.0, np.inf
+
+    def t_table(self, L: np.ndarray, rhs: Any = 0.0, level: float = 0.95, shift: float = 0.0) -> pd.DataFrame:
+        """Estimate, SE, df, interval, t and p of every row of L beta - rhs = 0 (shift: added to the estimates)."""
+        estimate, se, df = L @ self.beta + shift, np.sqrt(np.einsum("rp,pq,rq->r", L, self.vcov, L)), self.df(L)
+        half, t = t_quantile(0.5 + level / 2.0, df) * se, _ratio(estimate - rhs, se)
+        limits = dict(lower=estimate - half, upper=estimate + half)
+        return pd.DataFrame(dict(estimate=estimate, se=se, df=df, **limits, t=t, p=t_pvalue(t, df)))
+
+    def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
+        """Joint test of L beta = rhs; redundant rows do not count."""
+        variances, combinations = _independent(L @ self.vcov @ L.T)
+        q = len(variances)
+        if q == 0:
+            return FTest(np.nan, 0, np.nan, np.nan, 1.0)
+        difference = combinations @ (L @ self.beta - rhs)
+        scale, df = self.scale_and_df(combinations @ L)
+        F = scale * float(np.sum(difference**2 / variances)) / q
+        return FTest(F, q, df, f_pvalue(F, q, df), scale)
+
+
+def _independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances (q,) and rows (q, r) of independent combinations of r statistics of covariance S, largest last.
+
+    They are principal components of S, as lmerTest has them, or of the correlations where the statistics differ so much
+    in size that the small ones would pass for redundant.
+    """
+    sd = np.sqrt(np.diag(S))
+    sd = np.where(sd > 0.0, sd, 1.0)
+    plain, scaled = _components(S), _components(S / np.outer(sd, sd))
+    return (scaled[0], scaled[1] / sd) if len(scaled[0]) > len(plain[0]) else plain
+
+
+def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (q,) of S that are not 0, and their eigenvectors (q, r)."""
+    values, vectors = np.linalg.eigh(S)
+    used = values > RANK * max(values[-1], 0.0)
+    return values[used], vectors[:, used].T
+
+
+@dataclass(frozen=True, eq=False)
+class SatterthwaiteCoefficients(Coefficients):
+    """Satterthwaite's rule (lmerTest's)."""
+
+    curvature: Curvature
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Giesbrecht & Burns (1985)."""
+        return degrees_of_freedom(L, self.curvature)
+
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t statistics."""
+        nu = self.df(L)
+        if np.ptp(nu) < SAME:
+            return 1.0, float(nu.mean())
+        if (nu <= 2.0).any():
+            return 1.0, 2.0
+        E = np.sum(nu / (nu - 2.0))
+        return 1.0, float(2.0 * E / (E - len(nu)))
+
+
+@dataclass(frozen=True, eq=False)
+class KenwardRogerCoefficients(Coefficients):
+    """Kenward and Roger's rule; `vcov` is the adjusted covariance."""
+
+    adjusted: Adjusted
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Those of F tests with one numerator degree of freedom."""
+        return np.array([f_approximation(row[None], self.adjusted)[0] for row in L])
+
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """Kenward & Roger (1997)."""
+        df, scale = f_approximation(L, self.adjusted)
+        return float(scale), float(df)
+
+
+def _ratio(a, b):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return a / b
+
+
+def t_quantile(probability: float, df: Any) -> np.ndarray:
+    """Quantile of Student's t; normal where df is infinite."""
+    infinite = np.isinf(df)
+    return np.where(infinite, special.ndtri(probability), special.stdtrit(np.where(infinite, 1.0, df), probability))
+
+
+def t_pvalue(t: Any, df: Any) -> np.ndarray:
+    """Two-sided p-value of t statistics; normal where df is infinite."""
+    t, infinite = -np.abs(t), np.isinf(df)
+    return 2.0 * np.where(infinite, special.ndtr(t), special.stdtr(np.where(infinite, 1.0, df), t))
+
+
+def f_pvalue(F: float, q: int, df: float) -> float:
+    """Upper tail of F(q, df); of chi-square(q) / q where df is infinite."""
+    return float(special.chdtrc(q, q * F) if np.isinf(df) else special.fdtrc(q, df, F))
+
+
+def wald_test(
+    coefficients: Coefficients, hypothesis: Hypothesis, joint: bool = True, level: float = 0.95
+) -> pd.DataFrame:
+    """See `Fit.test`."""
+    L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
+    if not len(L):
+        raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
+    if joint and len(L) > 1:
+        outcome = coefficients.f_test(L, rhs)._asdict()
+        del outcome["scale"]
+        return pd.DataFrame(outcome, index=[", ".join(labels)])
+    return coefficients.t_table(L, rhs, level).set_axis(pd.Index(labels), axis=0)
+
+
+def coefficients(
+    names: Sequence[str],
+    e: Estimate,
+    core: Dense | Iterative,
+    reml: bool,
+    rule: str,
+    curvature: Callable[[], Curvature],
+) -> Coefficients:
+    """The fixed effects of an estimate under the rule "satterthwaite", "kenward-roger" or "normal".
+
+    curvature: called for the `Curvature` of the estimate when the rule needs it.
+    """
+    if rule not in RULES:
+        raise ValueError(f"ddf must be {' or '.join(map(repr, RULES))}, not {rule!r}")
+    names = tuple(names)
+    if rule == "kenward-roger" and not reml:
+        raise ValueError('Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"')
+    if rule == "kenward-roger" and (reason := why_not(core.products.layout.blocks)):
+        raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
+    if rule == "normal" or not names:
+        return Coefficients(names, e.beta, e.vcov)
+    if rule == "satterthwaite":
+        return SatterthwaiteCoefficients(names, e.beta, e.vcov, curvature())
+    core.require_matrix("Kenward-Roger")
+    adjusted = run(_kenward_roger, e.t, np.log(e.sigma), core.moments)
+    return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -1,0 +1,68 @@
+"""Hypotheses about the fixed effects, written as text, weights or arrays, as contrast matrices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from formulaic.errors import FormulaicError
+from formulaic.utils.constraints import LinearConstraints
+
+Hypothesis = str | Mapping[str, float] | Sequence[Any] | np.ndarray
+
+
+def contrast_matrix(hypothesis: Hypothesis, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """L (r, p), the right-hand sides (r,) and a label for every row.
+
+    hypothesis: text such as "x = 0", "a = b" or "2 * a - b = 1" (several joined by commas, or in a list); the name of a
+    coefficient; a mapping name -> weight; or an array of weights, (p,) or (r, p).
+    """
+    if isinstance(hypothesis, str):
+        return _parsed(hypothesis, names)
+    if isinstance(hypothesis, Mapping):
+        _check_names(hypothesis, names)
+        row = np.array([float(hypothesis.get(name, 0.0)) for name in names])
+        return row[None], np.zeros(1), [" + ".join(f"{w:g}*{name}" for name, w in hypothesis.items())]
+    if isinstance(hypothesis, list | tuple) and any(isinstance(h, str | Mapping) for h in hypothesis):
+        parts = [contrast_matrix(h, names) for h in hypothesis]
+        return np.vstack([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), [x for p in parts for x in p[2]]
+    return _matrix(hypothesis, names)
+
+
+def _matrix(values, names):
+    try:
+        L = np.atleast_2d(np.asarray(values, float))
+    except (TypeError, ValueError):
+        raise TypeError(f'a hypothesis is text such as "x = 0", a mapping or weights, not {values!r}') from None
+    if L.ndim != 2 or L.shape[1] != len(names) or not np.isfinite(L).all():
+        raise ValueError(
+            f"a contrast has one finite weight for each of the {len(names)} coefficients "
+            f"{', '.join(map(repr, names))}; this one has shape {np.shape(values)}"
+        )
+    return L, np.zeros(len(L)), [f"L{i + 1}" for i in range(len(L))]
+
+
+def _check_names(used: Iterable[str], names: Sequence[str]) -> None:
+    for name in used:
+        if name not in names:
+            raise ValueError(f"there is no coefficient {name!r}; there are {', '.join(map(repr, names))}")
+
+
+def _parsed(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Equations are read by formulaic, once every coefficient is written as a plain name."""
+    plain = [f"coefficient_{i}" for i in range(len(names))]
+    by_length = sorted(names, key=len, reverse=True)
+    alternatives = "|".join(rf"`{re.escape(n)}`|(?<![\w.]){re.escape(n)}(?![\w.\[:])" for n in by_length)
+    replaced = re.sub(alternatives, lambda found: plain[names.index(found[0].strip("`"))], text) if names else text
+    try:
+        constraints = LinearConstraints.from_spec(replaced, variable_names=plain)
+    except (FormulaicError, ValueError, KeyError, RuntimeError) as err:
+        raise ValueError(
+            f"the hypothesis {text!r} cannot be read; write equations in {', '.join(map(repr, names))}, as in "
+            f'"{names[-1]} = 0"'
+        ) from err
+    L = np.atleast_2d(np.asarray(constraints.constraint_matrix, float))
+    labels = [part.strip() for part in text.split(",")] if text.count(",") == len(L) - 1 else [text] * len(L)
+    return L, np.atleast_1d(np.asarray(constraints.constraint_values, float)), labels

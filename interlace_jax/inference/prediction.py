@@ -1,0 +1,211 @@
+"""Predictions with intervals: how far the truth may be from them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ..design.design import Design
+from ..design.determinacy import ESTIMABLE
+from ..design.grouping import Factor, is_nested
+from ..design.new_data import NewDesign, new_data
+from ..models.linear_predictor import Rows, _of_fit, expected
+from ..numerics.crossproducts import layout
+from ..numerics.crossproducts.layout import bucket, pad_rows, power_of_two
+from ..numerics.likelihood.elimination import reduce
+from ..numerics.likelihood.gaussian import coefficients
+from ..numerics.likelihood.random_effects import modes
+from ..numerics.uncertainty.curvature import jacobian
+from ..numerics.uncertainty.sensitivity import prediction_variances
+from ..runtime.calls import run
+from ..support.arguments import check_level, listed, one_of, texts
+from ..support.warnings import RankWarning
+from .coefficients import t_quantile
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+INTERVALS = ("confidence", "prediction")
+CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk
+
+_variances = jax.jit(prediction_variances)
+
+
+def predict(
+    fit: Fit,
+    data: Any = None,
+    include_re: bool | Iterable[str] = True,
+    allow_new_levels: bool = True,
+    offset: str | Iterable[float] | None = None,
+    interval: str | None = None,
+    level: float = 0.95,
+    theta_uncertainty: bool = False,
+) -> pd.Series | pd.DataFrame:
+    """See `Fit.predict`."""
+    if interval is not None:
+        one_of("interval", interval, INTERVALS)
+        check_level(level)
+    design = fit.model.design
+    included = included_factors(design, include_re)
+    rows = _rows(design, data, included, offset, interval == "prediction")
+    if not allow_new_levels:
+        _refuse_unseen(design, rows, included)
+    fitted = expected(rows, fit.estimate.beta, fit.mode_arrays)
+    if interval is None:
+        return pd.Series(fitted, index=rows.index)
+    se, df = _standard_errors(fit, rows, included, interval, theta_uncertainty)
+    half = t_quantile(0.5 + level / 2.0, df) * se
+    return pd.DataFrame(dict(fit=fitted, lower=fitted - half, upper=fitted + half, se=se), index=rows.index)
+
+
+def included_factors(design: Design, include_re: bool | Iterable[str]) -> tuple[str, ...]:
+    """Names of the factors whose random effects are to be predicted."""
+    names = [f.name for f in design.factors]
+    if isinstance(include_re, bool | np.bool_):
+        return tuple(names) if include_re else ()
+    wanted = texts("include_re", include_re, names[0])
+    if unknown := [name for name in wanted if name not in names]:
+        raise ValueError(f"include_re has {listed(unknown)}; the grouping factors are {listed(names)}")
+    return tuple(name for name in names if name in wanted)
+
+
+def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new_response: bool) -> Rows:
+    """Rows of the fit or of new data. Factors not included are unseen levels of a new response, else left out."""
+    excluded = [f.name for f in design.factors if f.name not in included]
+    if data is None:
+        if offset is not None:
+            raise ValueError("offset= belongs to newdata; the rows of the fit have the offset of the fit")
+        rows = _of_fit(design)
+        found = {f.name: (f.Z, f.codes) for f in design.factors if new_response or f.name in included}
+    else:
+        random = [f.name for f in design.factors if new_response or f.name in included]
+        new = new_data(design, data, offset, random=random, unknown=excluded)
+        _warn_of_unknown(design, new)
+        rows = Rows(new.X, (), (), new.offset, new.index)
+        found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
+    n = len(rows.X)
+    none = np.full(n, -1, np.int32)
+    Z = [found[f.name][0] if f.name in found else np.zeros((n, len(f.columns))) for f in design.factors]
+    codes = [found[f.name][1] if f.name in included else none for f in design.factors]
+    return replace(rows, Z=Z, codes=codes)
+
+
+def _warn_of_unknown(design: Design, new: NewDesign) -> None:
+    if count := np.count_nonzero((np.abs(new.unknown) > ESTIMABLE).any(axis=1)):
+        warnings.warn(
+            f"{count} rows of newdata ask for what the data of the fit cannot tell: their predictions take the "
+            f"coefficient of {listed(design.dropped_columns)}, which was left out, as 0",
+            RankWarning,
+            stacklevel=4,
+        )
+
+
+def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> None:
+    for factor, codes in zip(design.factors, rows.codes, strict=True):
+        unseen = np.count_nonzero((codes < 0) & ~rows.missing)
+        if unseen and factor.name in included:
+            raise ValueError(
+                f"{unseen} rows of newdata have levels of {factor.name!r} that the fit has not seen; "
+                "allow_new_levels=True predicts the population value for them"
+            )
+
+
+def _standard_errors(
+    fit: Fit, rows: Rows, included: tuple[str, ...], interval: str, theta_uncertainty: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """SE (n,) of the prediction errors, and degrees of freedom of its square."""
+    known = ~rows.missing
+    se, df = np.full((2, len(rows.X)), np.nan)
+    if interval == "confidence" and not included and not theta_uncertainty:
+        by_rule, X = fit.coefficients(), rows.X[known]
+        se[known], df[known] = np.sqrt(np.einsum("np,pq,nq->n", X, by_rule.vcov, X)), by_rule.df(X)
+        return se, df
+    fit.model.core.require_matrix('an interval of predictions (but "confidence" with include_re=False)')
+    variance, slopes = _conditional_variances(fit, rows.take(known))
+    if interval == "prediction":
+        weights = np.ones(known.sum()) if rows.weights is None else rows.weights[known]
+        variance = variance + fit.scale / weights
+    by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
+    W = fit.curvature.W
+    with np.errstate(divide="ignore"):
+        df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
+    if fit.df_method == "normal":
+        df[known] = np.inf
+    if theta_uncertainty:
+        by_t = expected(rows.take(known), *estimates_by_t(fit))
+        variance = variance + np.einsum("nx,xy,ny->n", by_t, W[:-1, :-1], by_t)
+    se[known] = np.sqrt(variance)
+    return se, df
+
+
+def _conditional_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its derivatives by t (n, d)."""
+    size = max(CHUNK, power_of_two(len(fit.model.design.y)))
+    chunks = [_chunk_variances(fit, rows.take(slice(a, a + size))) for a in range(0, max(len(rows.X), 1), size)]
+    variance, slopes = map(np.concatenate, zip(*chunks, strict=True))
+    return fit.scale * variance, fit.scale * slopes
+
+
+def _chunk_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The same over sigma^2: the rows are appended to those of the fit, with weight zero."""
+    design, m = fit.model.design, fit.model.moments
+    n = len(design.y)
+    codes, levels = _codes_of_all(design.factors, rows)
+    K = [f.K for f in design.factors]
+    sizes, covariances = [f.sizes for f in design.factors], [(f.within, f.across) for f in design.factors]
+    plan = layout.plan(codes, sizes, levels, bucket, covariances)
+    weights = np.ones(n) if design.weights is None else design.weights
+    X = np.concatenate([design.X, rows.X])
+    Z = [np.concatenate([f.Z, z]) for f, z in zip(design.factors, rows.Z, strict=True)]
+    codes, entries, X, Z = jax.tree.map(lambda a: _padded(a, n), (plan.codes, plan.rows, X, Z))
+    weights = pad_rows(weights, bucket(n) - n)
+    plan = replace(plan, codes=codes, rows=entries)
+    return tuple(a[: len(rows.X)] for a in run(_variances, fit.estimate.t, m.layout, m.A, plan, X, Z, weights, K))
+
+
+def _padded(a: np.ndarray, n: int) -> np.ndarray:
+    """The first n rows and the others, each with rows of zeros after them, so that similar data share a program."""
+    parts = a[:n], a[n:]
+    return np.concatenate([pad_rows(part, bucket(len(part)) - len(part)) for part in parts])
+
+
+def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarray], list[int]]:
+    """Codes of the rows of the fit and of the new ones, and numbers of levels, unseen levels counted.
+
+    No data row informs an unseen level, so that those of many rows may be one. It is one within each level of the
+    factors around it, so that a factor nested in another stays nested. Where levels covary there are no others.
+    """
+    codes, levels = [], []
+    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+        around = [c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)]
+        unseen = code < 0
+        _, group = np.unique(np.stack([code, *around])[:, unseen], axis=1, return_inverse=True)
+        code = code.copy()
+        code[unseen] = len(f.levels) + group.ravel()
+        if f.across is not None:
+            if z[unseen].any():
+                raise ValueError(
+                    f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
+                    "levels of the fit, and include_re with this factor"
+                )
+            code[unseen] = 0
+        codes.append(np.concatenate([f.codes, code]))
+        levels.append(max(len(f.levels), int(codes[-1].max()) + 1))
+    return codes, levels
+
+
+@jax.jit
+def _estimates_by_t(t, m):
+    return jacobian(lambda t: (coefficients(reduce(t, m), m), modes(t, m)), t)[1]
+
+
+def estimates_by_t(fit: Fit) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Derivatives of beta (p, d) and of the modes, per factor (m, k, d), by t."""
+    return run(_estimates_by_t, fit.estimate.t, fit.model.moments)

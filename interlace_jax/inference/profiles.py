@@ -1,0 +1,225 @@
+"""Profile likelihoods of every parameter, by name, and the limits read off them."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+
+from ..design.design import Design
+from ..models.parameters import component_name, component_pairs, natural_names
+from ..numerics.covariance.parameters import has_prior
+from ..numerics.uncertainty.profile_limits import Limit, Question, limits
+from ..runtime.calls import run
+from ..support.arguments import listed
+from .variances import components
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+CRITERIA = ("ML", "REML")
+LANES_NUMBERS = 1 << 24  # float64 numbers that the lanes run at once may keep
+TYPICAL = 0.4  # first step for a correlation without standard error, in radians
+_limits = functools.partial(jax.jit, static_argnums=2)(limits)
+
+
+class Place(NamedTuple):
+    """What a parameter is, and where."""
+
+    kind: str  # "sd", "cor", "structure", "sigma" or "beta"
+    factor: int = 0
+    i: int = 0  # row of Lambda; the coefficient of "beta"
+    j: int = 0  # row that a correlation is with; i of an "sd"
+
+
+def places(design: Design) -> dict[str, Place]:
+    """Every parameter by its name, as lme4 orders them: SDs and correlations as in theta, sigma, coefficients."""
+    found = {}
+    for g, f in enumerate(design.factors):
+        for j, i in sorted(component_pairs(f.sizes)):
+            found[component_name(f, j, i)] = Place("sd" if i == j else "cor", g, i, j)
+        found |= {name: Place("structure", g) for name in natural_names(f)}
+    return found | {"sigma": Place("sigma")} | {name: Place("beta", i=i) for i, name in enumerate(design.columns)}
+
+
+def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place]) -> None:
+    """Refuse profiles that are not defined, or not of one coordinate."""
+    others = 'use method="wald" or "boot"'
+    if has_prior([f.block for f in design.factors]):
+        raise ValueError(f"a profile is of the likelihood alone, but these estimates have a prior too: {others}")
+    tied = {g for g, f in enumerate(design.factors) if not f.block.is_pattern}
+    of_factors = [(name, known[name]) for name in names if known[name].kind in ("sd", "cor", "structure")]
+    if refused := [name for name, place in of_factors if place.kind == "structure" or place.factor in tied]:
+        raise ValueError(
+            f"there are no profiles of the parameters of covariance structures: {listed(refused)}; {others}, "
+            "or choose others by parm"
+        )
+
+
+def _ends(place: Place) -> list[Place]:
+    """The SDs of the two effects of a correlation."""
+    return [Place("sd", place.factor, i, i) for i in (place.i, place.j)]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where the profiles of some parameters reach one target: arrays, one entry a parameter."""
+
+    value: np.ndarray
+    zeta: np.ndarray
+    at_bound: np.ndarray
+
+
+class Profiles:
+    """The profiles of the named parameters of a fit. The last points found on each side are the next starts."""
+
+    def __init__(self, fit: Fit, names: list[str], criterion: str):
+        if criterion not in CRITERIA:
+            raise ValueError(f"criterion must be 'ML' or 'REML', not {criterion!r}")
+        fit.model.core.require_matrix("a profile")
+        known = places(fit.model.design)
+        _check_profiles(fit.model.design, names, known)
+        self.m, self.wanted = fit.model.moments, len(names)
+        sds = {place: name for name, place in known.items() if place.kind == "sd"}
+        ends = [sds[end] for name in names if known[name].kind == "cor" for end in _ends(known[name])]
+        self.names = list(dict.fromkeys([*names, *ends]))
+        self.places = [known[name] for name in self.names]
+        criteria = {name: "ML" if known[name].kind == "beta" else criterion for name in self.names}
+        centres = {method: _Centre(fit.by(method)) for method in set(criteria.values())}
+        self.criteria = {name: criteria[name] for name in names}
+        self.questions = [centres[criteria[name]].question(name, known[name]) for name in self.names]
+        self.last: dict[float, tuple[float, Limit]] = {}
+
+    @property
+    def estimates(self) -> np.ndarray:
+        """Where the profiles are lowest."""
+        return self._values([question.centre for question, _ in self.questions])[: self.wanted]
+
+    def reach(self, z: float) -> list[Reached]:
+        """The points at which the signed roots are -z and z."""
+        count, sides = len(self.places), (-1.0, 1.0)
+        asked = [self._aimed(i, side * z) for side in sides for i in range(count)]
+        found = run(_limits, jax.tree.map(lambda *leaves: np.stack(leaves), *asked), self.m, self._lanes(len(asked)))
+        parts = [Limit(*(a[start : start + count] for a in found)) for start in (0, count)]
+        for side, part in zip(sides, parts, strict=True):
+            self._warn(part)
+            self.last[side] = z, part
+        free = np.array([self._free(place, parts[0]) for place in self.places])
+        return [self._reached(side, part, free) for side, part in zip(sides, parts, strict=True)]
+
+    def _free(self, place: Place, lower: Limit) -> float:
+        """|zeta| at which a correlation may be anything, as one of its SDs is 0; infinite if that is out of reach."""
+        ends = [self.places.index(end) for end in _ends(place)] if place.kind == "cor" else []
+        return min((abs(lower.zeta[end]) for end in ends if lower.at_bound[end]), default=np.inf)
+
+    def _reached(self, side: float, part: Limit, free: np.ndarray) -> Reached:
+        none = part.at_bound & np.array([place.kind == "sd" for place in self.places])
+        beyond = np.abs(part.zeta) > free
+        value = np.where(beyond, side, np.where(none, 0.0, self._values(part.c)))
+        found = value, np.where(beyond, side * free, part.zeta), part.at_bound | beyond
+        return Reached(*(a[: self.wanted] for a in found))
+
+    def _aimed(self, i: int, z: float) -> Question:
+        question, bounds = self.questions[i]
+        question = question._replace(z=np.float64(z), bound=np.float64(bounds[int(z > 0)]), first=np.float64(abs(z)))
+        if np.sign(z) not in self.last:
+            return question
+        before, found = self.last[np.sign(z)]
+        return question._replace(first=np.abs(found.y[i, -1] * z) / before, y=found.y[i])
+
+    def _lanes(self, asked: int) -> int:
+        m = self.m
+        numbers = sum(a.size for a in jax.tree.leaves((m.G, m.B, m.E, m.ZX, m.XX)))
+        return int(np.clip(LANES_NUMBERS // (4 * numbers), 1, asked))
+
+    def _warn(self, part: Limit) -> None:
+        if not part.found.all():
+            names = ", ".join(name for name, found in zip(self.names, part.found, strict=True) if not found)
+            warnings.warn(f"the profile of {names} did not reach its target; the limit is approximate", stacklevel=5)
+
+    def _values(self, c: Iterable[float]) -> np.ndarray:
+        return np.array([self._value(place, v) for place, v in zip(self.places, c, strict=True)])
+
+    def _value(self, place: Place, c: float) -> float:
+        """The parameter itself, from the coordinate that `Question` gives it."""
+        if place.kind == "beta":
+            return self.m.beta0[place.i] + self.m.scale * c
+        return {"sd": float, "cor": np.sin, "sigma": np.exp}[place.kind](c)
+
+
+class _Centre:
+    """Questions about one optimum, with the target still open."""
+
+    def __init__(self, fit: Fit):
+        self.fit, self.m, e = fit, fit.model.moments, fit.estimate
+        self.table = components(fit.uncertainty)
+        self.y = np.concatenate([e.t, [np.log(e.sigma), 0.0]])
+        self.H = np.zeros((len(self.y),) * 2)
+        self.H[:-1, :-1] = 0.5 * fit.curvature.W
+        diagonal = np.diag(self.H)[:-1]
+        at_boundary = np.flatnonzero(diagonal == 0.0)
+        self.H[at_boundary, at_boundary] = np.median(diagonal[diagonal > 0.0])
+
+    def question(self, name: str, place: Place) -> tuple[Question, tuple[float, float]]:
+        """The question, and how far its coordinate may go down and up, in its units."""
+        centre, unit, bounds = getattr(self, f"_{place.kind}")(name, place)
+        i, j = ([np.zeros(b.k) for b in self.m.layout.blocks] for _ in range(2))
+        if place.kind in ("sd", "cor"):
+            block = self.m.layout.order[place.factor]
+            j[block][place.i] = 1.0
+            i[block][place.j] = float(place.kind == "cor")
+        question = Question(
+            i=tuple(i),
+            j=tuple(j),
+            lengths=self._lengths(place) if place.kind == "cor" else np.ones(2),
+            is_correlation=np.bool_(place.kind == "cor"),
+            is_sigma=np.bool_(place.kind == "sigma"),
+            a=np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i]) if place.kind == "beta" else np.zeros(self.m.p),
+            reml=np.bool_(self.fit.method == "REML"),
+            centre=np.float64(centre),
+            unit=np.float64(unit),
+            minimum=np.float64(self.fit.deviance),
+            bound=np.float64(np.inf),
+            z=np.float64(0.0),
+            first=np.float64(1.0),
+            y=self.y,
+            H=self.H,
+        )
+        return question, (bounds[0] / unit, bounds[1] / unit)
+
+    def _beta(self, _, place):
+        e, scale = self.fit.estimate, self.m.scale
+        centre = (e.beta[place.i] - self.m.beta0[place.i]) / scale
+        return centre, np.sqrt(e.vcov[place.i, place.i]) / scale, (np.inf, np.inf)
+
+    def _sigma(self, name, _):
+        estimate, se = self.table.loc[name, ["estimate", "se"]]
+        return np.log(estimate), se / estimate, (np.inf, np.inf)
+
+    def _sd(self, name, place):
+        estimate, se = self.table.loc[name, ["estimate", "se"]]
+        if not np.isfinite(se):
+            se = self.fit.sigma * self._small(place.factor)[place.i]
+        return estimate, se, (estimate, np.inf)
+
+    def _small(self, factor):
+        """SDs (k,) over sigma of which each adds a hundredth of sigma^2 to the variance of a typical row."""
+        A = self.m.A[self.m.layout.order[factor]]
+        return 0.1 / np.linalg.norm(A, axis=0)
+
+    def _lengths(self, place):
+        """Those of the rows of Lambda that a correlation is about."""
+        lengths = np.maximum(np.linalg.norm(self.fit.Lambdas[place.factor], axis=1), self._small(place.factor))
+        return lengths[[place.j, place.i]]
+
+    def _cor(self, name, _):
+        estimate, se = self.table.loc[name, ["estimate", "se"]]
+        angle = np.arcsin(np.clip(np.nan_to_num(estimate), -1.0, 1.0))  # undetermined beside a variance of 0
+        unit = min(se / np.cos(angle), TYPICAL) if np.isfinite(se) else TYPICAL
+        return angle, unit, (angle + np.pi / 2, np.pi / 2 - angle)

@@ -1,0 +1,224 @@
+"""The fixed part by term: its variables, columns, and the hypotheses of type I, II and III tests. Host NumPy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import formulaic
+import numpy as np
+import pandas as pd
+import scipy
+from formulaic.materializers.types import ScopedTerm
+from formulaic.model_spec import ModelSpec
+from formulaic.parser.types import Term
+
+from ..design.design import Design
+from ..design.determinacy import independent_columns
+from ..design.files import refuse_scanned
+from ..design.frames import as_frame, take_rows
+from ..design.model_matrices import evaluated, parts_of, used_columns
+from .coefficients import Coefficients
+
+ROUNDING = 1e-8  # singular values below this part of the largest are 0
+
+F_COLUMNS = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
+
+
+def variables(design: Design, data: Any) -> pd.DataFrame:
+    """The variables of the fixed part in the n rows used, as the model sees them."""
+    refuse_scanned(data, "this needs the variables of the fixed part (test() of coefficients does not)")
+    frame = as_frame(data)
+    columns = used_columns(frame, {"X": parts_of(design.formula)["X"]}, (), None)
+    taken = take_rows(columns, design.rows, len(frame))
+    seen = {name: (c.astype("category") if c.dtype == bool else c).array for name, c in taken.items()}
+    return pd.DataFrame(seen, index=pd.RangeIndex(len(design.rows)))
+
+
+def term_columns(design: Design) -> dict[str, list[int]]:
+    """Positions among the columns kept, by term but the intercept; terms that lost all of theirs are absent."""
+    kept = {name: j for j, name in enumerate(design.columns)}
+    if design.specs is None:  # plain numbers: a column each
+        return {name: [j] for name, j in kept.items() if name != "Intercept"}
+    found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in design.specs["X"].structure}
+    return {name: at for name, at in found.items() if at and name != "1"}
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """The terms of a design's fixed part, the intercept left out."""
+
+    design: Design
+    frame: pd.DataFrame = field(repr=False)
+    "(n, v) the variables."
+
+    @functools.cached_property
+    def spec(self) -> ModelSpec:
+        """How formulaic coded the fixed part: factors, contrasts, columns by term."""
+        return evaluated(parts_of(self.design.formula)["X"].formula, self.frame).model_spec
+
+    @functools.cached_property
+    def columns(self) -> dict[str, list[int]]:
+        """As `term_columns` has them."""
+        return term_columns(self.design)
+
+    def _factors(self, name: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Categorical and numeric factors of a term."""
+        term = next(s.term for s in self.spec.structure if str(s.term) == name)
+        exprs = frozenset(f.expr for f in term.factors)
+        coded = {expr for expr, (kind, _) in self.spec.encoder_state.items() if kind.value == "categorical"}
+        return exprs & coded, exprs - coded
+
+    def _contained(self, name: str, other: str) -> bool:
+        """Whether `other` is `name` crossed with further categorical factors (SAS's sense)."""
+        (mine, numeric), (theirs, others) = self._factors(name), self._factors(other)
+        return numeric == others and mine < theirs
+
+    def hypothesis(self, name: str, type: int) -> np.ndarray:
+        """L (q, p) of the type I, II or III test of a term.
+
+        The rows are lmerTest's, whose Satterthwaite df of several rows depend a little on the choice of rows: they are
+        chosen in treatment coding, so that the coding of the factors in the model does not matter.
+        """
+        rows = {1: self._sequential, 2: self._marginal, 3: self._balanced}[type](name)
+        return rows @ self._treatment.to_coding
+
+    def _sequential(self, name):
+        """Its contribution after the columns before it: rows of the unit upper factor of X'X."""
+        return _unit_upper(self._treatment.X)[self._treatment.columns(name)]
+
+    def _marginal(self, name):
+        """Its contribution after all terms that do not contain it."""
+        coding, above = self._treatment, self._containing(name)
+        mine = coding.columns(name)
+        if not above:
+            return np.eye(len(coding.owners))[mine]
+        last = [j for other in above for j in coding.columns(other)]
+        order = [j for j in range(len(coding.owners)) if j not in mine and j not in last] + mine + last
+        rows = np.zeros((len(mine), len(order)))
+        rows[:, order] = _unit_upper(coding.X[:, order])[[order.index(j) for j in mine]]
+        return rows
+
+    def _balanced(self, name):
+        """Differences from the first level, averaged over the cells of the other factors, which count alike."""
+        coding = self._treatment
+        if not self._containing(name):
+            return np.eye(len(coding.owners))[coding.columns(name)]
+        if self.design.dropped_columns:
+            return self._estimable(name) @ np.linalg.inv(coding.to_coding)
+        effects = self._deviations.to_coding[self._deviations.columns(name)]
+        return effects @ np.linalg.inv(coding.to_coding)
+
+    def _estimable(self, name: str) -> np.ndarray:
+        """Type III with empty cells (SAS): functions of the effects of a term and of those that contain it, orthogonal
+        to the functions of the latter alone, among all that are estimable. Effects have an indicator a level.
+        """
+        blocks = {str(s.term): self._indicators(s.term) for s in self.spec.structure}
+        owners = np.repeat(list(blocks), [block.shape[1] for block in blocks.values()])
+        X = np.hstack(list(blocks.values()))
+        estimable = scipy.linalg.orth(X.T, ROUNDING).T
+        others = ~np.isin(owners, [name, *self._containing(name)])
+        mine = _vanishing(estimable[:, others]) @ estimable
+        above = _vanishing(mine[:, owners == name]) @ mine
+        return _vanishing(mine @ above.T) @ mine @ np.linalg.pinv(X, ROUNDING) @ self.design.X
+
+    def _indicators(self, term: Term) -> np.ndarray:
+        """The columns of a term with an indicator for each level of its factors, numbers up to 1."""
+        product = np.ones((len(self.frame), 1))
+        for factor in () if str(term) == "1" else term.factors:
+            values = self._encoded(factor.expr)
+            product = (product[:, :, None] * (values / np.abs(values).max())[:, None, :]).reshape(len(product), -1)
+        return product
+
+    def _containing(self, name: str) -> list[str]:
+        return [other for other in self.columns if self._contained(name, other)]
+
+    @functools.cached_property
+    def _treatment(self) -> _Coding:
+        return self._coded(lambda indicators: indicators[:, 1:])
+
+    @functools.cached_property
+    def _deviations(self) -> _Coding:
+        """Differences from the first level between effects that sum to zero: differences of means over cells."""
+
+        def code(indicators):
+            deviations = indicators[:, 1:] - indicators[:, :1]
+            return deviations @ np.linalg.inv(np.eye(deviations.shape[1]) + 1.0)
+
+        return self._coded(code)
+
+    def _coded(self, code: Callable[[np.ndarray], np.ndarray]) -> _Coding:
+        """X with the factors of reduced rank coded from their indicators by `code`."""
+        blocks, owners = [], []
+        for structure in self.spec.structure:
+            for scoped in structure.scoped_terms:
+                blocks.append(self._scoped(scoped, code))
+                owners += [str(structure.term)] * blocks[-1].shape[1]
+        X = np.hstack(blocks)
+        mine, theirs = _sizes(self.design.X), _sizes(X)  # the rank is that of columns of one size
+        M = np.linalg.lstsq(self.design.X / mine, X / theirs, rcond=None)[0]
+        kept = independent_columns(M)
+        to_coding = np.linalg.inv(M[:, kept]) * mine / theirs[kept, None]
+        return _Coding(X[:, kept], to_coding, [owners[j] for j in kept])
+
+    def _scoped(self, scoped: ScopedTerm, code: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Columns of one product of factors."""
+        product = np.ones((len(self.frame), 1))
+        for part in scoped.factors:
+            values = self._encoded(part.factor.expr)
+            values = code(values) if part.reduced else values
+            product = (product[:, :, None] * values[:, None, :]).reshape(len(values), -1)
+        return product
+
+    def _encoded(self, expr: str) -> np.ndarray:
+        """A factor on its own: an indicator per level, or its numeric columns."""
+        factor = next(f for s in self.spec.structure for f in s.term.factors if f.expr == expr)
+        return np.asarray(evaluated(formulaic.SimpleFormula([Term([factor])]), self.frame), float)
+
+
+@dataclass(frozen=True, eq=False)
+class _Coding:
+    """The fixed part in another coding of its factors."""
+
+    X: np.ndarray
+    "(n, p)"
+    to_coding: np.ndarray
+    "(p, p) the model's coefficients to those of this coding."
+    owners: list[str]
+    "Term of every column."
+
+    def columns(self, name: str) -> list[int]:
+        return [j for j, owner in enumerate(self.owners) if owner == name]
+
+
+def _vanishing(A: np.ndarray) -> np.ndarray:
+    """Orthonormal combinations of the rows of A (r, c), which are no longer than 1, that are 0."""
+    U, sizes, _ = np.linalg.svd(A)
+    return U[:, np.count_nonzero(sizes > ROUNDING) :].T
+
+
+def _unit_upper(X: np.ndarray) -> np.ndarray:
+    """U with ones on its diagonal in X'X = U'DU."""
+    R = np.linalg.qr(X, mode="r")
+    return R / np.diag(R)[:, None]
+
+
+def _sizes(X: np.ndarray) -> np.ndarray:
+    """Norms of columns (n, p), 1 of those that are 0."""
+    norms = np.linalg.norm(X, axis=0)
+    return np.where(norms > 0.0, norms, 1.0)
+
+
+def f_table(design: Design, data: Any, c: Coefficients, sigma: float, type: int) -> pd.DataFrame:
+    """See `Fit.anova`."""
+    if type not in (1, 2, 3):
+        raise ValueError(f"type must be 1, 2 or 3, not {type!r}")
+    terms = Terms(design, variables(design, data))
+    rows = []
+    for name in terms.columns:
+        t = c.f_test(terms.hypothesis(name, type))
+        mean_square = sigma**2 * t.F / t.scale
+        rows.append((mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
+    return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))

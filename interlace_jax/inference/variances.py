@@ -1,0 +1,216 @@
+"""Uncertainty of variance parameters and of whatever is made of them: SDs, correlations, ICC, R squared, any function.
+
+Intervals are Wald intervals on a scale without bounds: log for standard deviations, Fisher's z for correlations, logit
+for shares. Where a variance is estimated at 0 the likelihood has no quadratic there: SE and limits are NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..design.design import Design
+from ..models.parameters import component_names, component_pairs, level_roots, natural_names, natural_values
+from ..numerics.covariance.block import Block
+from ..numerics.covariance.parameters import natural, shape_places
+from ..numerics.crossproducts.moments import Moments
+from ..numerics.estimation.estimate import Estimate
+from ..numerics.likelihood.coordinates import user_blocks
+from ..numerics.uncertainty.delta import Parameters, propagate, slopes
+from ..runtime.calls import run
+from ..support.arguments import check_level
+
+_propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
+_slopes = functools.partial(jax.jit, static_argnums=0)(slopes)
+
+ROUNDING = 1e-12  # standard error of a correlation that is 1 or -1
+
+SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
+    "identity": (lambda v: v, np.ones_like, lambda z: z),
+    "log": (np.log, lambda v: 1.0 / v, np.exp),
+    "logit": (special.logit, lambda v: 1.0 / (v * (1.0 - v)), special.expit),
+    "fisher": (np.arctanh, lambda v: 1.0 / (1.0 - v**2), np.tanh),
+}
+"By name: the scale of the interval, its derivative, and the way back."
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Estimates and their covariance: what functions of all parameters need."""
+
+    design: Design
+    moments: Moments
+    estimate: Estimate
+    vcov: np.ndarray
+    "(p, p) of beta"
+    W: np.ndarray
+    "(d + 1, d + 1) of (t, log sigma)"
+
+    @property
+    def parameters(self) -> Parameters:
+        """The estimates, with the names that a function may ask for."""
+        e, names = self.estimate, tuple(f.name for f in self.design.factors)
+        return Parameters(e.beta, e.theta, e.sigma, self.design.columns, names, user_blocks(self.moments.layout))
+
+    def propagate(self, fn: Callable, *data: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Values (r,) of fn(parameters, *data) and their covariance (r, r)."""
+        m = self.moments
+        return run(_propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data)
+
+    def slopes_of_components(self) -> np.ndarray:
+        """Derivatives (r, d + 1) of all SDs, correlations and sigma by (t, log sigma); 0 at the boundary."""
+        m = self.moments
+        components = _Components(user_blocks(m.layout))
+        by_x = run(_slopes, components, self.parameters, self.estimate.t, m.layout, m.A)[2]
+        return by_x[len(by_x) // 2 :]
+
+
+def intervals(
+    estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "identity"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wald limits computed on one of SCALES and taken back; NaN where the scale ends."""
+    to, slope, back = SCALES[scale]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        centre, half = to(estimate), special.ndtri(0.5 + level / 2.0) * se * slope(estimate)
+        lower, upper = back(centre - half), back(centre + half)
+    sound = np.isfinite(centre) & np.isfinite(half)
+    return np.where(sound, lower, np.nan), np.where(sound, upper, np.nan)
+
+
+def delta(
+    fit: Uncertainty, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity"
+) -> pd.Series | pd.DataFrame:
+    """See `Fit.delta`."""
+    check_level(level)
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}, not {scale!r}")
+    if not callable(fn):
+        raise TypeError(f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}")
+    try:
+        values, cov = fit.propagate(fn)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        raise TypeError("delta differentiates its function: write it with jax.numpy in place of numpy") from None
+    table = _table(values, cov, level, scale)
+    return table.iloc[0].rename(None) if len(table) == 1 else table
+
+
+def _table(values, cov, level, scale, index=None):
+    se = np.sqrt(np.diag(cov))
+    lower, upper = intervals(values, se, level, scale)
+    return pd.DataFrame(dict(estimate=values, se=se, lower=lower, upper=upper), index=index)
+
+
+@dataclass(frozen=True)
+class _Components:
+    """Function of the parameters: every row of `varcorr`, first as (co)variance, then as SD or correlation."""
+
+    blocks: tuple[Block, ...]
+
+    def __call__(self, p: Parameters):
+        vcov, sdcor = [], []
+        for S, block in zip(p.covariances, self.blocks, strict=True):
+            S = p.sigma**2 * S
+            for i, j in component_pairs(block.sizes):
+                vcov.append(S[i, j])
+                product = S[i, i] * S[j, j]
+                inside = product > 0.0
+                root = jnp.sqrt(jnp.where(inside, product, 1.0))
+                ratio, otherwise = (jnp.sqrt(root), 0.0) if i == j else (S[i, j] / root, jnp.nan)
+                sdcor.append(jnp.where(inside, ratio, otherwise))
+        return jnp.stack([*vcov, p.sigma**2, *sdcor, p.sigma])
+
+
+def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """`estimate se lower upper` of every SD and correlation, and `vcov_se` of its (co)variance; see `Fit.varcorr`."""
+    check_level(level)
+    values, cov = fit.propagate(_Components(user_blocks(fit.moments.layout)))
+    r = len(values) // 2
+    with np.errstate(invalid="ignore"):
+        se = np.sqrt(np.diag(cov))
+    se = np.where(se > 0.0, se, np.nan)  # a parameter at the boundary has no derivative
+    correlation = np.array([*(i != j for f in fit.design.factors for i, j in component_pairs(f.sizes)), False])
+    se[r:][correlation & (se[r:] < ROUNDING)] = np.nan  # nor has a correlation of 1, whose rounding may have one
+    log, fisher = (intervals(values[r:], se[r:], level, scale) for scale in ("log", "fisher"))
+    lower, upper = (np.where(correlation, b, a) for a, b in zip(log, fisher, strict=True))
+    columns = dict(estimate=values[r:], se=se[r:], lower=lower, upper=upper, vcov_se=se[:r])
+    return pd.DataFrame(columns, index=component_names(fit.design.factors))
+
+
+def structure(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """`estimate se lower upper` of the parameters of covariance structures; see `Fit.structure`."""
+    check_level(level)
+    factors, blocks = fit.design.factors, user_blocks(fit.moments.layout)
+    names = [name for f in factors for name in natural_names(f)]
+    values, cov = fit.propagate(_Structure(blocks))
+    r = len(names)
+    se, half = np.sqrt(np.diag(cov)[:r]), special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:])
+    known = half > 0.0  # a parameter that has no meaning beside a variance of 0 has no variance either
+    limits = []
+    for step in (-half, half):
+        moved = fit.estimate.theta.copy()
+        moved[_places(blocks)] += step
+        limits.append(np.where(known, natural_values(factors, moved), np.nan))
+    columns = dict(estimate=values[:r], se=np.where(known, se, np.nan), lower=limits[0], upper=limits[1])
+    return pd.DataFrame(columns, index=names, dtype=float)
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """Function of the parameters: those of the structures as they are reported, then as they are searched."""
+
+    blocks: tuple[Block, ...]
+
+    def __call__(self, p: Parameters):
+        return jnp.concatenate([*natural(p.theta, self.blocks), p.theta[_places(self.blocks)]])
+
+
+def _places(blocks: tuple[Block, ...]) -> np.ndarray:
+    """Where theta has the free parameters of structures."""
+    starts = np.cumsum([0, *(b.size for b in blocks[:-1])])
+    return np.concatenate([start + places for start, places in zip(starts, shape_places(blocks), strict=True)])
+
+
+def _shares(p: Parameters, X_cov, ZZ):
+    """Variance of the fixed part, mean variance of the random part (Johnson 2014) and residual variance."""
+    fixed = p.beta @ X_cov @ p.beta
+    random = p.sigma**2 * sum(jnp.sum(S * zz) for S, zz in zip(p.covariances, ZZ, strict=True))
+    return fixed, random, p.sigma**2
+
+
+def _icc(p, X_cov, ZZ):
+    fixed, random, residual = _shares(p, X_cov, ZZ)
+    return jnp.stack([random / (random + residual), random / (fixed + random + residual)])
+
+
+def _r2(p, X_cov, ZZ):
+    fixed, random, residual = _shares(p, X_cov, ZZ)
+    return jnp.stack([fixed, fixed + random]) / (fixed + random + residual)
+
+
+def _second_moments(fit):
+    """Covariance of X, and Z'Z / n of every factor, each row times the K_ii of its level."""
+    design, ZZ = fit.design, []
+    for f, L in zip(design.factors, level_roots(design.factors, fit.estimate.theta), strict=True):
+        Z = f.Z if L is None else f.Z * np.sqrt(np.sum(L**2, 1))[f.codes, None]
+        ZZ.append(Z.T @ Z / len(Z))
+    return np.atleast_2d(np.cov(design.X, rowvar=False)), ZZ
+
+
+def icc(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """See `Fit.icc`."""
+    check_level(level)
+    return _table(*fit.propagate(_icc, *_second_moments(fit)), level, "logit", ["adjusted", "unadjusted"])
+
+
+def r2(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """See `Fit.r2`."""
+    check_level(level)
+    return _table(*fit.propagate(_r2, *_second_moments(fit)), level, "logit", ["marginal", "conditional"])

@@ -1,0 +1,84 @@
+"""Chunks of models: how many at a time, and what became of those that cannot be fitted."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ..design.design import Design
+from ..design.determinacy import independent_columns
+from ..models.parameters import theta_names
+from ..numerics.crossproducts.layout import Layout
+from ..runtime.devices import accelerator_memory
+from ..support.arguments import listed
+from .lanes import Lanes
+
+MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
+WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
+
+BYTES = 4 * 8  # of a number, of which there are about four copies at a time
+FEWEST_COLUMNS = 32  # of responses to take at a time: from a file by rows, one is read as slowly as many
+
+
+class Chunk(NamedTuple):
+    """Models that are fitted together: their places among all, a design with their columns, and their lanes."""
+
+    places: np.ndarray
+    design: Design
+    lanes: Lanes
+    size: np.ndarray
+    "(r,) of each response, in the unit of its residual variance."
+    used: np.ndarray | None = None
+    "(r, n) rows that each model has of those of the design; None: all."
+
+
+class Failure(NamedTuple):
+    """A model that cannot be fitted."""
+
+    place: int
+    reason: str
+
+
+def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
+    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z, f.K) for f in d.factors)) for d in designs]
+    found = hashlib.sha256()
+    for f in (f for d in designs for f in d.factors if f.is_structured):
+        found.update(" ".join([type(f.within).__name__, type(f.across).__name__, *theta_names(f)]).encode())
+    for a in itertools.chain(jax.tree.leaves(arrays), more):
+        found.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
+    return found.hexdigest()[:16]
+
+
+def filled(index: np.ndarray, size: int) -> np.ndarray:
+    """The index, repeated from its first entry up to a size, so that all chunks have one shape."""
+    return np.concatenate([index, np.full(size - len(index), index[0])])
+
+
+def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:
+    """Why some of the rows of a design do not determine the model; which: words for the rows used (n,)."""
+    columns, n = design.columns, int(used.sum())
+    if lost := set(range(len(columns))) - set(independent_columns(design.X[used])):
+        return f"the fixed effects are rank deficient in the rows {which}: {listed(columns[j] for j in sorted(lost))}"
+    for f in design.factors:
+        levels = len(np.unique(f.codes[used]))
+        if levels < 2 or (levels * max(f.sizes) >= n and not f.is_structured):
+            return f"{f.name} has {levels} level{'s' * (levels != 1)} for {n} rows {which}"
+    return None
+
+
+def chunk_size(layout: Layout, p: int, rows: int = 0) -> int:
+    """Lanes whose working set fits, and their rows, where those are held."""
+    q = layout.q
+    floats = sum(b.levels * b.k * (b.k + p + 1 + q) for b in layout.blocks[: layout.chain]) + (q + p + 1) ** 2
+    memory = accelerator_memory()
+    most, room, for_rows = MOST_LANES, WORKING_SET, ROWS
+    if memory is not None:
+        most, room, for_rows = MOST_LANES_ACCELERATOR, memory // 8, memory // 8
+    fitting = room / (BYTES * floats)
+    held = max(FEWEST_COLUMNS, for_rows / (BYTES * max(rows, 1)))
+    return max(2, min(most, 1 << int(np.log2(min(fitting, held) + 1))))

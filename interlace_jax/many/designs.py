@@ -1,0 +1,126 @@
+"""Models with a design each: the groups of one long frame."""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from typing import Any
+
+import jax
+import narwhals.stable.v1 as nw
+import numpy as np
+import pandas as pd
+
+from ..design.design import Design, build
+from ..design.determinacy import largest, why_unusable
+from ..design.formula import Formula
+from ..design.frames import as_frame
+from ..engines.packing import padded_model, plan_of
+from ..models.identifiability import is_confounded, weighted_size
+from ..numerics.crossproducts.layout import power_of_two
+from ..numerics.crossproducts.moments import moments
+from ..runtime.compilation import light
+from ..support.warnings import RankWarning
+from .chunks import Chunk, Failure, _hash, chunk_size, filled
+from .lanes import ROUNDS, Lanes
+
+
+class Designs(abc.ABC):
+    """Models with a design each; those of similar size and structure share their programs."""
+
+    start = None  # every model has its own moment estimates
+    size = None  # chunks depend on the designs alone
+    rounds = ROUNDS
+
+    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"):
+        self.formula, self.labels, self.arguments, self.dtype = formula, labels, arguments, dtype
+        alike: dict[Any, list[int]] = {}
+        self.designs: list[Design | None] = []
+        self.failures: list[Failure] = []
+        for place in range(len(labels)):
+            try:
+                design = self.make(place)
+                alike.setdefault(_shape(design), []).append(place)
+            except ValueError as err:
+                design = None
+                self.failures.append(Failure(place, str(err)))
+            self.designs.append(design)
+        self.parts = []
+        for places in alike.values():
+            first = self.designs[places[0]]
+            size = chunk_size(plan_of(first, power_of_two).layout, first.X.shape[1])
+            self.parts += [places[a : a + size] for a in range(0, len(places), size)]
+        sound = [d for d in self.designs if d is not None]
+        if not sound:
+            raise ValueError(f"none of the {len(labels)} models can be fitted; the first: {self.failures[0].reason}")
+        self.design = max(sound, key=lambda d: len(d.columns))
+
+    @abc.abstractmethod
+    def make(self, place: int) -> Design:
+        """The design of one model, or a ValueError that says why there is none."""
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
+        """The models of one chunk; with the first, all that cannot be fitted."""
+        places = np.array(self.parts[i])
+        designs = [self.designs[p] for p in self.parts[i]]
+        models = [padded_model(d, power_of_two) for d in designs]
+        alike = [models[j] for j in filled(np.arange(len(models)), power_of_two(len(models)))]
+        lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
+        sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
+        return [Chunk(places, designs[0], Lanes(None, lanes), sizes)], self.failures if i == 0 else []
+
+    def are_confounded(self, chunk: Chunk) -> np.ndarray:
+        """Whether the residual variance of each model is a part of those of its random effects."""
+        return np.concatenate([is_confounded(self.designs[place]) for place in chunk.places])
+
+    def fingerprint(self) -> str:
+        """A hash of all designs and responses."""
+        sound = [d for d in self.designs if d is not None]
+        return _hash(sound, [d.y for d in sound])
+
+
+class Groups(Designs):
+    """One model per group of rows."""
+
+    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
+        self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
+        if not pd.api.types.is_hashable(by) or by not in self.data.columns:
+            raise ValueError(
+                f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
+            )
+        for name in ("weights", "offset"):
+            if not (arguments[name] is None or isinstance(arguments[name], str)):
+                raise ValueError(f"with by=, {name} must be the name of a column")
+        self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
+        if not self.rows:
+            raise ValueError(f"by={by!r} has no value in any row of the data")
+        labels = pd.Index([label for label, _ in self.rows], name=by, tupleize_cols=False)
+        super().__init__(formula, labels, arguments, dtype)
+
+    def make(self, place: int) -> Design:
+        """The design of one group."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
+            design = build(self.formula, self._part(place), **self.arguments)
+        if reason := why_unusable(design.y if design.offset is None else design.y - design.offset):
+            raise ValueError(reason)
+        return design
+
+    def _part(self, place: int) -> pd.DataFrame:
+        return self.data.iloc[self.rows[place][1]]
+
+    def problem(self, place: int) -> tuple[str, Any]:
+        """Formula and data of one of the models, for `fit`."""
+        return str(self.formula), self._part(place)
+
+
+def _shape(design: Design):
+    """What models must have in common to be lanes of one batch."""
+    leaves, tree = jax.tree.flatten(padded_model(design, power_of_two))
+    return tree, tuple(a.shape for a in leaves)
+
+
+_group_moments = light(jax.jit(jax.vmap(moments)))

@@ -1,0 +1,40 @@
+"""New responses from a fitted model: random effects and residuals drawn anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..design.design import Design
+from ..design.grouping import Factor
+from ..support.arguments import whole_number
+
+
+def simulate(
+    design: Design,
+    beta: np.ndarray,
+    Lambdas: list[np.ndarray],
+    roots: list[np.ndarray | None],
+    sigma: float,
+    nsim: int,
+    seed: Any,
+) -> np.ndarray:
+    """Responses (n, nsim) for the rows used, with new random effects and new residuals."""
+    whole_number("nsim", nsim, 0)
+    rng = np.random.default_rng(seed)
+    mean = design.X @ beta + (0.0 if design.offset is None else design.offset)
+    Y = np.repeat(mean[:, None], nsim, axis=1)
+    for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
+        b = sigma * new_effects(f, Lam, L, (nsim,), rng)
+        Y += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
+    spread = sigma if design.weights is None else (sigma / np.sqrt(design.weights))[:, None]
+    return Y + spread * rng.standard_normal(Y.shape)
+
+
+def new_effects(
+    f: Factor, Lam: np.ndarray, L: np.ndarray | None, size: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """Random effects (m, *size, k) of a factor, relative to sigma: draws with covariance L L' (x) Lam Lam'."""
+    u = rng.standard_normal((len(f.levels), *size, len(f.columns)))
+    return (u if L is None else np.tensordot(L, u, 1)) @ Lam.T

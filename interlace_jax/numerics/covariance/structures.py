@@ -1,0 +1,168 @@
+"""How the columns of one level covary: structures of Lambda with few parameters, and priors."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..linalg.matrices import cholesky
+
+Prior = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Covariance of the k random-effect columns of one level: Lambda = s L(x), a scale s and free numbers x.
+
+    A structure of your own is a frozen dataclass with `names` and `matrix` (or `factor`, where that is known):
+
+    >>> @dataclass(frozen=True)
+    ... class Banded(Structure):
+    ...     def names(self, k):
+    ...         return ("rho",)
+    ...     def natural(self, x, k):
+    ...         return 0.5 * jnp.tanh(x)
+    ...     def matrix(self, x, k):
+    ...         return jnp.eye(k) + self.natural(x, k) * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
+
+    The scale is there without saying. prior: function of Lambda (k, k), on the user's scale and relative to sigma, to
+    the log-density that is added to the log-likelihood; see `BoundaryAvoiding`.
+    """
+
+    prior: Prior | None = field(default=None, kw_only=True)
+
+    pattern: ClassVar[bool] = False  # every entry of Lambda that is not zero is a parameter, term by term
+    independent: ClassVar[bool] = False  # the columns do not correlate
+
+    def names(self, k: int) -> tuple[str, ...]:
+        """Names of the numbers x."""
+        return ()
+
+    def start(self, k: int) -> tuple[float, ...]:
+        """Where the search for x starts; also what x is when s is 0."""
+        return (0.0,) * len(self.names(k))
+
+    def natural(self, x, k: int):
+        """The numbers as they are reported, each an increasing function of its own entry of x."""
+        return x
+
+    def matrix(self, x, k: int):
+        """Positive definite matrix (k, k), the covariance up to s^2."""
+        raise NotImplementedError(f"{type(self).__name__} must define matrix(x, k), or factor(x, k)")
+
+    def factor(self, x, k: int):
+        """L (k, k), lower triangular, with L L' = `matrix`."""
+        return cholesky(self.matrix(x, k))
+
+    def basis(self, k: int):
+        """Matrices (r, k, k) whose combinations are the covariances, or None where these are no linear space."""
+        return None
+
+
+@dataclass(frozen=True)
+class Unstructured(Structure):
+    """Any covariance matrix: what a term `(1 + x | g)` has by default."""
+
+    pattern: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Diagonal(Structure):
+    """A variance for each column and no correlations: what `(1 + x || g)` has."""
+
+    pattern: ClassVar[bool] = True
+    independent: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class HomogeneousDiagonal(Structure):
+    """One variance for all columns and no correlations (nlme's pdIdent)."""
+
+    independent: ClassVar[bool] = True
+
+    def factor(self, x, k: int):
+        """The identity."""
+        return jnp.eye(k, dtype=x.dtype)
+
+    def basis(self, k: int):
+        """The identity."""
+        return np.eye(k)[None]
+
+
+@dataclass(frozen=True)
+class _Correlated(Structure):
+    """Correlations by one number rho; one variance for all columns, or with `heterogeneous` one each."""
+
+    heterogeneous: bool = False
+
+    def names(self, k: int) -> tuple[str, ...]:
+        """SDs of the later columns over that of the first, and rho."""
+        ratios = tuple(f"ratio{j}" for j in range(2, k + 1)) if self.heterogeneous else ()
+        return (*ratios, "rho") if k > 1 else ()
+
+    def natural(self, x, k: int):
+        """Ratios and rho."""
+        return jnp.append(jnp.exp(x[:-1]), self._rho(x[-1], k)) if k > 1 else x
+
+    def factor(self, x, k: int):
+        """The rows of the correlations' factor times the ratios."""
+        if k == 1:
+            return jnp.ones((1, 1), x.dtype)
+        L = self._correlation_factor(x[-1], k)
+        return jnp.append(1.0, jnp.exp(x[:-1]))[:, None] * L if self.heterogeneous else L
+
+
+@dataclass(frozen=True)
+class CompoundSymmetry(_Correlated):
+    """One correlation rho between all columns, -1/(k-1) < rho < 1 (nlme's pdCompSymm, glmmTMB's homcs; heterogeneous:
+    glmmTMB's cs).
+    """
+
+    def _rho(self, x, k):
+        """X is the log of the ratio of the two eigenvalues, (1 + (k - 1) rho) / (1 - rho)."""
+        return 1.0 - k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x)
+
+    def _correlation_factor(self, x, k):
+        # With a = 1 - rho, what is left after j columns is a I + rho_j J, rho_j = rho a / (a + j rho).
+        a, rho = k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x), self._rho(x, k)
+        left = rho * a / (a + jnp.arange(k) * rho)
+        pivots = jnp.sqrt(a + left)
+        return jnp.diag(pivots) + jnp.tril(jnp.broadcast_to((left / pivots)[None], (k, k)), -1)
+
+    def basis(self, k: int):
+        """Variance and covariance; none with variances that differ."""
+        return None if self.heterogeneous else np.stack([np.eye(k), np.ones((k, k)) - np.eye(k)])[: min(k, 2)]
+
+
+@dataclass(frozen=True)
+class AR1(_Correlated):
+    """Correlation rho^|i - j| between columns i and j, -1 < rho < 1: equally spaced times, as `(0 + C(time) | g)`."""
+
+    def _rho(self, x, k):
+        return jnp.tanh(x)
+
+    def _correlation_factor(self, x, k):
+        powers = jnp.append(1.0, jnp.cumprod(jnp.full(k - 1, jnp.tanh(x))))
+        lag = np.subtract.outer(np.arange(k), np.arange(k))
+        size = jnp.append(1.0, jnp.full(k - 1, 1.0 / jnp.cosh(x)))  # sqrt(1 - rho^2)
+        return jnp.where(lag >= 0, powers[np.maximum(lag, 0)], 0.0) * size[None]
+
+
+@dataclass(frozen=True)
+class BoundaryAvoiding:
+    """A prior that keeps estimates off the boundary and is otherwise nearly flat: (shape - 1) log|Lambda|.
+
+    For one column it is the gamma density of the standard deviation relative to sigma, with this shape and a rate that
+    goes to 0: shape 2 is Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013, Psychometrika 78, 685-709), 2.5 is blme's
+    default. For k columns it is a Wishart density of the relative covariance with k + shape degrees of freedom and an
+    infinite scale (Chung et al. 2015, J. Educ. Behav. Stat. 40, 136-157). It does not depend on units.
+    """
+
+    shape: float = 2.0
+
+    def __call__(self, Lam):
+        """Log-density up to a constant."""
+        return (self.shape - 1.0) * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(Lam))))

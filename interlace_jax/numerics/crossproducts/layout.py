@@ -1,0 +1,214 @@
+"""The integer side of a model: which levels meet which, and in what order the factors are eliminated.
+
+Everything here is host NumPy on level codes; the result, a `Plan`, is a pytree whose shapes are static and whose index
+lists are leaves, so that models of one shape share an executable.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from ..covariance.block import Block
+from .pair_products import Pairs, all_pairs
+
+STATIC = dict(static=True)
+# A dense update of the core costs 2 k m q^2 flops, one pair by pair as much as 2 * 50 a pair and column of the level.
+FLOPS_PER_PAIR = 50
+MATRICES = 6  # of the core's size that are held at a time
+MOST_COLUMNS = 46_340  # of the core, whose places are 32-bit integers
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Entries:
+    """Where the levels of one eliminated factor meet columns of the core, for a core too sparse to be stored dense."""
+
+    level: np.ndarray  # (e,) level of the eliminated factor
+    column: np.ndarray  # (e,) column of the core
+    up: tuple[np.ndarray, ...]  # per later factor of the chain (e,): the entry this one passes its fill on to
+    pairs: Pairs
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Layout:
+    """Elimination order and index lists of a model, without its rows.
+
+    The first `chain` blocks are eliminated level by level (each is nested in the next); the levels of the others form
+    one symmetric *core* with q columns, ordered by factor, level, column.
+    """
+
+    blocks: tuple[Block, ...] = field(metadata=STATIC)  # in elimination order
+    order: tuple[int, ...] = field(
+        metadata=STATIC
+    )  # order[i]: place in `blocks` of the i-th factor as the user sees it
+    chain: int = field(metadata=STATIC)
+    parents: tuple[tuple[np.ndarray, ...], ...]  # parents[j][h]: level of block j + 1 + h for each level of block j
+    entries: tuple[Entries, ...]  # per chain block; empty where the core is absent or kept dense
+
+    @property
+    def core(self) -> tuple[Block, ...]:
+        """Blocks that are not eliminated level by level."""
+        return self.blocks[self.chain :]
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """First core column of every core block, and q at the end."""
+        return tuple(int(c) for c in np.cumsum([0, *(b.levels * b.k for b in self.core)]))
+
+    @property
+    def q(self) -> int:
+        """Columns of the core."""
+        return self.offsets[-1]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Plan:
+    """A layout, and where every row of the data goes in it."""
+
+    layout: Layout
+    codes: tuple[np.ndarray, ...]  # per block (n,): level of every row
+    rows: tuple[tuple[np.ndarray, ...], ...]  # sparse core: rows[j][h] (n,), first entry of chain block j a row adds to
+
+
+def bucket(size: int) -> int:
+    """The next size that shares an executable: at most an eighth larger."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // step) * step
+
+
+def power_of_two(size: int) -> int:
+    """The next power of two, at least 2: the coarsest sharing."""
+    return 1 << max(size - 1, 1).bit_length()
+
+
+def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, covariances=None, memory=None) -> Plan:
+    """Lay out a model from the integer level codes of its factors.
+
+    codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
+    `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number of levels (default: largest code + 1).
+    pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that similar data share an
+    executable; padded levels change nothing. covariances: per factor what `Block` calls (within, across). A factor
+    whose levels covary is never eliminated level by level, and its levels are not padded. memory: bytes there are for
+    the core; one that takes more is refused.
+    """
+    covariances = [(None, None)] * len(codes) if covariances is None else list(covariances)
+    codes = [np.asarray(c, np.int32) for c in codes]
+    levels = [int(c.max()) + 1 for c in codes] if levels is None else list(levels)
+    dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
+    chain, core = _elimination_order(codes, levels, dims, [across is None for _, across in covariances])
+    places = chain + core
+    codes = tuple(codes[g] for g in places)
+    levels = [levels[g] for g in places]
+    rounded = pad if callable(pad) else bucket if pad else int
+    blocks = tuple(
+        Block(rounded(m) if covariances[g][1] is None else m, tuple(sizes[g]), *covariances[g])
+        for m, g in zip(levels, places, strict=True)
+    )
+    parents = tuple(
+        tuple(_parents(codes[j], codes[h], blocks[j].levels) for h in range(j + 1, len(chain)))
+        for j in range(len(chain))
+    )
+    order = tuple(places.index(g) for g in range(len(places)))
+    dense = Layout(blocks, order, len(chain), parents, ())
+    _require_room(dense.q, memory)
+    entries, rows = _sparse_core(dense, codes, rounded) if core else ((), ())
+    return Plan(Layout(blocks, order, len(chain), parents, entries), codes, rows)
+
+
+def _require_room(q, memory):
+    """Refuse a core that cannot be held: trying would end the process."""
+    needed = 8 * MATRICES * q**2
+    if q > MOST_COLUMNS or needed > (memory or needed):
+        raise ValueError(
+            f"these random effects make a dense core of {q:,} columns, which takes {needed / 1e9:,.0f} GB of memory"
+            + (f", and there are {memory / 1e9:,.0f}" if memory else "")
+            + '; fit models of crossed factors one by one with core="iterative", which needs no matrix'
+        )
+
+
+def _parents(child, parent, levels):
+    """Parent level of every child level (0 for padding)."""
+    found = np.zeros(levels, np.int32)
+    found[child] = parent
+    return found
+
+
+def _nested(child, parent, levels):
+    return np.array_equal(_parents(child, parent, levels)[child], parent)
+
+
+def _elimination_order(codes, levels, dims, separable):
+    """The nested chain of separable factors that leaves the smallest core, and the core's factors (largest first)."""
+    by_size = sorted(range(len(codes)), key=lambda g: -dims[g])
+    links = [g for g in by_size if separable[g]]
+    nested = {
+        (g, h)
+        for g in links
+        for h in links
+        if g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])
+    }
+
+    def chain_from(leaf):
+        chain = [leaf]
+        for h in sorted(by_size, key=lambda g: -levels[g]):
+            if h not in chain and all((g, h) in nested for g in chain):
+                chain.append(h)
+        return chain
+
+    chain = max((chain_from(g) for g in links), key=lambda c: (sum(dims[g] for g in c), -len(c)), default=[])
+    return chain, [g for g in by_size if g not in chain]
+
+
+def eliminated_and_core(codes, sizes, levels) -> tuple[int, int]:
+    """How many random effects `plan` eliminates level by level, and how many it leaves to the core."""
+    dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
+    chain, core = _elimination_order(codes, levels, dims, [True] * len(dims))
+    return sum(dims[g] for g in chain), sum(dims[g] for g in core)
+
+
+def _sparse_core(layout, codes, rounded):
+    """Entry lists and the entries of every row; two empty tuples where dense columns are cheaper."""
+    chain, blocks, q = layout.chain, layout.blocks, layout.q
+    met = [_meetings(codes[j], codes[chain:], layout) for j in range(chain)]
+    counts = [np.bincount(level, minlength=b.levels) for (level, _, _), b in zip(met, blocks, strict=False)]
+    pairs = sum(b.k * (int(c @ (c + 1)) // 2) for c, b in zip(counts, blocks, strict=False))
+    dense_flops = sum(b.levels * b.k for b in blocks[:chain]) * q**2
+    if pairs * FLOPS_PER_PAIR > dense_flops:
+        return (), ()
+    entries = []
+    for j, (level, column, _) in enumerate(met):
+        e = rounded(len(level) + 1)  # at least one empty entry, for padding
+        wanted = [parent[level] * np.int64(q) + column for parent in layout.parents[j]]
+        up = [np.searchsorted(met[h][0] * q + met[h][1], key) for h, key in enumerate(wanted, j + 1)]
+        pairs = all_pairs(level, column, q, rounded)
+        entries.append(Entries(_padded(level, e, 0), _padded(column, e, 0), tuple(_padded(u, e, 0) for u in up), pairs))
+    return tuple(entries), tuple(rows for _, _, rows in met)
+
+
+def _padded(a, size, fill):
+    return np.concatenate([a, np.full(size - len(a), fill, a.dtype)]).astype(np.int32)
+
+
+def _meetings(codes, core_codes, layout):
+    """Every (level, core column) that rows share, in order, and for each core factor the first entry of every row."""
+    keys, rows, start = [], [], 0
+    for other, block, offset in zip(core_codes, layout.core, layout.offsets, strict=False):
+        met, where = np.unique(codes.astype(np.int64) * block.levels + other, return_inverse=True)
+        level, at = np.divmod(met, block.levels)
+        keys.append(((level * layout.q + offset + at * block.k)[:, None] + np.arange(block.k)).ravel())
+        rows.append(start + where.ravel() * block.k)
+        start += len(keys[-1])
+    keys = np.concatenate(keys)
+    order = np.argsort(keys, kind="stable")  # quick with runs that are ordered
+    entry = np.empty(start, np.int32)
+    entry[order] = np.arange(start)
+    return *np.divmod(keys[order], layout.q), tuple(entry[r] for r in rows)
+
+
+def pad_rows(arrays, rows: int):
+    """Arrays (n, ...) of any pytree with so many rows of zeros after them: zero weights, so they change nothing."""
+    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), arrays)

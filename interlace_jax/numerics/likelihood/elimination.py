@@ -1,0 +1,201 @@
+"""THE MODEL: from theta to the profiled deviance.
+
+    y = X beta + sum_g Z_g b_g + eps,   b_g ~ N(0, sigma^2 (I (x) Lambda_g Lambda_g')),   eps ~ N(0, sigma^2 W^-1)
+
+where the levels of a factor covary K_g = L_g L_g' in place of I, and L_g (x) Lambda_g in place of Lambda below;
+
+    M(theta) = I + Lambda' Z'WZ Lambda                                                    (never formed whole)
+    d(theta) = log|M| + [REML] log|R_X'R_X| + nu (1 + log(2 pi r2 / nu)) - sum(log w),    nu = n or n - p
+
+(Bates, Maechler, Bolker & Walker 2015, JSS 67(1), eqs. 34 and 41; blocked: Bates, Alday & Kokandakar 2025,
+arXiv 2505.11674). R_X'R_X = X'V^-1 X sigma^2 and r2, the penalised residual sum of squares, are what is left of the
+cross-products of X and y after every random effect has been eliminated: with W_i = Lambda (Lambda' G_i Lambda + I)^-1
+Lambda' for level i, eliminating it subtracts C_i' W_i C_i from the cross-products C_i touches, linear in W_i.
+
+All functions take conditioned parameters t (see `covariance`) and `Moments`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..covariance.parameters import conditioned_factors
+from ..crossproducts.moments import Moments
+from ..crossproducts.pair_products import subtract_products
+from ..linalg.levels import absorb, whiten
+from ..linalg.matrices import logdet_quadratic, symmetric
+from .coordinates import roots
+
+
+class Reduced(NamedTuple):
+    """What remains after eliminating the random effects, in conditioned units."""
+
+    logdet: jax.Array  # () log|M|
+    XX: jax.Array  # (p, p) X~'V^-1 X~ sigma^2
+    Xy: jax.Array  # (p,)
+    yy: jax.Array  # ()
+
+
+def _gram(U, V):
+    return jnp.einsum("kam,kbm->ab", U, V)
+
+
+def _pass_up(U, V, parent, like):
+    """Sum U'V of every level into its parent's: (k_h, c, m_h)."""
+    return jnp.zeros_like(like).at[:, :, parent].add(jnp.einsum("qam,qcm->acm", U, V))
+
+
+def reduce(t, m: Moments) -> Reduced:
+    """Eliminate the random effects: the chain level by level, then the core."""
+    return reduce_factors(conditioned_factors(t, m.layout.blocks, m.A), roots(t, m), m)
+
+
+def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
+    """The same from the relative factors Lambda~ (k, k) of the blocks, and of the core's the roots of K, or None."""
+    return _reduce(_FACTOR_FORM, Lams, Ls, m)
+
+
+def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
+    """The same from the relative covariances Lambda~ Lambda~' (k, k) of the blocks, and of the core's K, or None.
+
+    Slower, but linear in the covariances where it matters: smooth at and across the boundary.
+    """
+    return _reduce(_COVARIANCE_FORM, Sigmas, Ks, m)
+
+
+class _Form(NamedTuple):
+    """How a factor is eliminated: C'WC = left'right for every pair of blocks."""
+
+    level: Callable  # (G, Lambda or Sigma, blocks) -> log-determinant, left and right of every block
+    core: Callable  # (Lambdas or Sigmas of the core, Ls or Ks, layout, `Cross`) -> log-determinant, explained (c, c)
+
+
+class Cross(NamedTuple):
+    """Cross-products of [Z_core X y], part by part."""
+
+    core: jax.Array  # (q, q), of which the symmetric part counts
+    beside: jax.Array  # (q, c)
+    rest: jax.Array  # (c, c)
+
+
+def parts(S, q: int) -> Cross:
+    """The parts of a whole matrix whose first q columns are the core's."""
+    return Cross(S[:q, :q], S[:q, q:], S[q:, q:])
+
+
+def _cross_products(m) -> Cross:
+    q = m.layout.q
+    XX, Xy = m.XX, m.Xy[:, None]
+    rest = jnp.block([[XX[q:, q:], Xy[q:]], [Xy[q:].T, m.yy[None, None]]])
+    return Cross(XX[:q, :q], jnp.concatenate([XX[:q, q:], Xy[:q]], 1), rest)
+
+
+def _reduce(form, given, across, m):
+    layout, q = m.layout, m.layout.q
+    C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
+    logdet, S = _eliminate_chain(form, given, m, C, _cross_products(m))
+    core_logdet, explained = form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
+    logdet, S = logdet + core_logdet, S.rest - explained
+    return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
+
+
+def _eliminate_chain(form, given, m, C, S):
+    layout = m.layout
+    G, B, E = list(m.G), [list(b) for b in m.B], list(m.E)
+    logdet = 0.0
+    for j in range(layout.chain):
+        blocks = [C[j], *B[j]]
+        if E:
+            k, levels = G[j].shape[1:]
+            blocks.append(jnp.broadcast_to(jnp.eye(k, dtype=G[j].dtype)[:, :, None], (k, k, levels)))
+        added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], blocks)
+        logdet = logdet + added
+        if E:
+            entries = layout.entries[j]
+            UE, VE = (jnp.einsum("abe,be->ae", T.pop()[:, :, entries.level], E[j]) for T in (UB, VB))
+            S = _sparse_update(S, UE, VE, UC, VC, entries)
+        else:
+            S = Cross(*map(jnp.subtract, S, parts(_gram(UC, VC), layout.q)))
+        for h, parent in enumerate(layout.parents[j], j + 1):
+            U = UB[h - j - 1]
+            G[h] = G[h] - _pass_up(U, VB[h - j - 1], parent, G[h])
+            C[h] = C[h] - _pass_up(U, VC, parent, C[h])
+            for i in range(h + 1, layout.chain):
+                B[h][i - h - 1] = B[h][i - h - 1] - _pass_up(U, VB[i - j - 1], parent, B[h][i - h - 1])
+            if E:
+                fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], VE)
+                E[h] = E[h].at[:, entries.up[h - j - 1]].add(-fill)
+    return logdet, S
+
+
+def _sparse_update(S, UE, VE, UC, VC, entries):
+    """What eliminating one factor leaves of the cross-products, pair by pair of the columns that a level meets."""
+    met = jnp.einsum("ke,kce->ec", UE, VC[:, :, entries.level])
+    core = subtract_products(S.core, UE, VE, entries.column, entries.pairs)
+    return Cross(core, S.beside.at[entries.column].add(-met), S.rest - _gram(UC, VC))
+
+
+def _scale_rows(Lams, Ls, layout, S):
+    """(L (x) Lambda)' S for the block diagonal Lambda of the core."""
+    if _is_diagonal(Ls, layout):
+        return _diagonal(Lams, layout)[:, None] * S
+    parts = []
+    for Lam, L, block, start, end in zip(Lams, Ls, layout.core, layout.offsets, layout.offsets[1:], strict=False):
+        rows = S[start:end].reshape(block.levels, block.k, S.shape[1])
+        scaled = jnp.einsum("mkc,kj->mjc", rows, Lam)
+        if L is not None:
+            scaled = jnp.einsum("ml,mjc->ljc", L, scaled)
+        parts.append(scaled.reshape(end - start, S.shape[1]))
+    return jnp.concatenate(parts)
+
+
+def _scale_both(Lams, Ls, layout, S):
+    """(L (x) Lambda)' S (L (x) Lambda), or its transpose."""
+    if _is_diagonal(Ls, layout):
+        scale = _diagonal(Lams, layout)
+        return scale[:, None] * S * scale[None]
+    return _scale_rows(Lams, Ls, layout, _scale_rows(Lams, Ls, layout, S).T)
+
+
+def _is_diagonal(Ls, layout):
+    return all(block.k == 1 for block in layout.core) and all(L is None for L in Ls)
+
+
+def _diagonal(Lams, layout):
+    return jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])
+
+
+def _whitened_level(G, Lam, blocks):
+    logdet, U = whiten(G, Lam, blocks)
+    return logdet, U, list(U)
+
+
+def whitened_core(Lams, Ls, layout, S):
+    """Log-determinant of the core, and what it explains (c, c) of the rest."""
+    M = _with_identity(_scale_both(Lams, Ls, layout, S.core))
+    return logdet_quadratic(M, _scale_rows(Lams, Ls, layout, S.beside))
+
+
+def _with_identity(M):
+    """M + I, without an array of I's size that a search would keep and read again at every trial."""
+    diagonal = np.arange(len(M))
+    return M.at[diagonal, diagonal].add(1.0)
+
+
+def _absorbed_level(G, Sigma, blocks):
+    logdet, V = absorb(G, Sigma, blocks)
+    return logdet, list(blocks), V
+
+
+def _absorbed_core(Sigmas, Ks, layout, S):
+    core = _scale_rows(Sigmas, Ks, layout, symmetric(S.core))
+    M = _with_identity(core)
+    scaled = _scale_rows(Sigmas, Ks, layout, S.beside)
+    return jnp.linalg.slogdet(M)[1], S.beside.T @ jnp.linalg.solve(M, scaled)
+
+
+_FACTOR_FORM = _Form(_whitened_level, whitened_core)
+_COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)

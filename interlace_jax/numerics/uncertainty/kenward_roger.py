@@ -1,0 +1,128 @@
+"""Kenward & Roger's covariance and degrees of freedom of the fixed effects, REML fits only.
+
+    V(phi) = sum_i phi_i V_i,   phi = (coordinates of every sigma^2 Lambda Lambda' in a basis, sigma^2)
+    P_i = -X'V^-1 V_i V^-1 X            = d X'V^-1X / d phi_i
+    Q_ij + Q_ji,  Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X,  = d^2 X'V^-1X / d phi_i d phi_j
+    tr(V^-1 V_i V^-1 V_j)               = -d^2 log|V| / d phi_i d phi_j
+    I_ij = 1/2 tr(V^-1 V_i V^-1 V_j) - tr(Phi Q_ij) + 1/2 tr(Phi P_i Phi P_j),   W = I^-1,   Phi = (X'V^-1X)^-1
+    Phi_A = Phi + 2 Phi [ sum_ij W_ij (Q_ij - P_i Phi P_j) ] Phi
+
+(Kenward & Roger 1997, Biometrics 53, 983-997; V is linear in phi, so their R_ij vanishes.) The derivatives are taken on
+the cross-products, never on an n x n matrix. The information is the expected one: it is defined at the boundary too.
+The basis of a pattern are its free entries; a structure has one if its covariances are a linear space. With prior
+weights V_i of sigma^2 is W^-1; pbkrtest takes the identity.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..covariance.parameters import conditioned_factors, has_prior
+from ..crossproducts.moments import Moments
+from ..likelihood.coordinates import roots
+from ..likelihood.elimination import reduce_covariances
+from ..linalg.matrices import inverse_upper
+from .curvature import parameter_covariance
+
+
+class Adjusted(NamedTuple):
+    """What tests of beta need, on the user's scale."""
+
+    vcov: jax.Array  # (p, p) Phi
+    adjusted: jax.Array  # (p, p) Phi_A
+    dvcov: jax.Array  # (f, p, p) derivatives of Phi by phi, -Phi P_i Phi
+    W: jax.Array  # (f, f) covariance of phi
+
+
+def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
+    """Adjusted covariance of beta at a REML estimate. t (d,) conditioned parameters."""
+    blocks = m.layout.blocks
+    sigma2 = jnp.exp(2.0 * log_sigma) / m.scale**2
+    bases = [_basis(block, A) for block, A in zip(blocks, m.A, strict=True)]
+    ends = np.cumsum([len(basis) for basis in bases])
+    d = int(ends[-1])
+    Ks = [None if L is None else L @ L.T for L in roots(t, m)]
+
+    def criteria(phi):
+        """X~'V^-1X~ and log|V| up to its constant."""
+        mine = jnp.split(phi[:d], ends[:-1])
+        Sigmas = [jnp.einsum("i,ijk->jk", part, basis) / phi[d] for part, basis in zip(mine, bases, strict=True)]
+        reduced = reduce_covariances(Sigmas, Ks, m)
+        return reduced.XX / phi[d], reduced.logdet + m.n * jnp.log(phi[d])
+
+    Lams = conditioned_factors(t, blocks, m.A)
+    coordinates = [_coordinates(Lam @ Lam.T, basis) for Lam, basis in zip(Lams, bases, strict=True)]
+    phi = jnp.append(sigma2 * jnp.concatenate(coordinates), sigma2)
+    units = jnp.eye(d + 1, dtype=t.dtype) * sigma2
+    rows, columns = np.tril_indices(d + 1)
+
+    def along(pair):
+        """Value, first derivative along one direction, second along both: ((XX, log|V|), ...)."""
+        (value, slope), (_, bend) = jax.jvp(lambda x: jax.jvp(criteria, (x,), (pair[0],)), (phi,), (pair[1],))
+        return value[0], slope[0], bend
+
+    # Pair by pair: a wide batch of core-sized matrices would cost memory, not save time.
+    XX, slopes, (bends, logdet_bends) = lax.map(along, (units[rows], units[columns]))
+    Phi, P = jnp.linalg.inv(XX[0]), slopes[np.flatnonzero(rows == columns)]
+    square = np.zeros((d + 1, d + 1), int)
+    square[rows, columns] = square[columns, rows] = np.arange(len(rows))
+    twice_Q, trace = bends[square], -logdet_bends[square]
+    PP = jnp.einsum("iab,bc,jcd->ijad", P, Phi, P)
+    information = 0.5 * (trace - jnp.einsum("ab,ijba->ij", Phi, twice_Q) + jnp.einsum("ab,ijba->ij", Phi, PP))
+    W = 0.5 * parameter_covariance(information)
+    bias = jnp.einsum("ij,ijab->ab", W, 0.5 * twice_Q - PP)
+    adjusted = Phi + Phi @ (bias + bias.T) @ Phi
+
+    back = inverse_upper(m.R)
+
+    def to_user(S):
+        """R^-1 S R^-T in units of the response."""
+        return m.scale**2 * back @ S @ back.T
+
+    return Adjusted(to_user(Phi), to_user(adjusted), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
+
+
+def why_not(blocks) -> str | None:
+    """What keeps V from being linear in its parameters, or the fit from being REML; None if nothing does."""
+    if has_prior(blocks):
+        return "with a prior the estimates are not those of REML"
+    within = [b.within for b in blocks if not b.is_pattern and b.within.basis(b.k) is None]
+    across = [b.across for b in blocks if b.across is not None and not b.across.linear]
+    if within or across:
+        return f"the covariance is not linear in the parameters of {type((within + across)[0]).__name__}"
+    return None
+
+
+def _basis(block, A):
+    """Symmetric matrices (f, k, k) that span the conditioned covariances of a block."""
+    if not block.is_pattern:
+        basis = block.within.basis(block.k)
+        return jnp.einsum("ia,fab,jb->fij", A, basis, A) / jnp.sum(A**2)
+    f, (rows, columns) = np.arange(len(block.parameters)), np.array(block.parameters).T
+    basis = np.zeros((len(f), block.k, block.k))
+    basis[f, rows, columns] = basis[f, columns, rows] = 1.0
+    return basis
+
+
+def _coordinates(S, basis):
+    """Those of S (k, k) in a basis (f, k, k)."""
+    return jnp.linalg.solve(jnp.einsum("fij,gij->fg", basis, basis), jnp.einsum("fij,ij->f", basis, S))
+
+
+def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
+    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank."""
+    q = len(L)
+    M = L.T @ np.linalg.solve(L @ a.vcov @ L.T, L)
+    T = M @ a.dvcov
+    t = np.einsum("iaa->i", T)
+    A1, A2 = t @ a.W @ t, np.einsum("ij,iab,jba->", a.W, T, T)
+    B = (A1 + 6.0 * A2) / (2.0 * q)
+    g = ((q + 1.0) * A1 - (q + 4.0) * A2) / ((q + 2.0) * A2)
+    d = 3.0 * q + 2.0 * (1.0 - g)
+    c1, c2, c3 = g / d, (q - g) / d, (q + 2.0 - g) / d
+    E, V = 1.0 / (1.0 - A2 / q), 2.0 / q * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
+    df = 4.0 + (q + 2.0) / (q * V / (2.0 * E**2) - 1.0)
+    return df, df / (E * (df - 2.0))

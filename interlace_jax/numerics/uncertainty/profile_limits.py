@@ -1,0 +1,150 @@
+"""Profile likelihood: the value of one quantity at which the deviance, all else re-optimised, has risen by z^2.
+
+A *question* asks for one limit of one quantity c = centre + unit u. The constraint is built into the parametrisation
+y = (t, log sigma, u), so that every other coordinate stays free:
+
+    SD of column j      row j of Lambda is replaced by c / sigma times its direction
+    correlation (i, j)  row j by its length times (sin c v + cos c w), v the direction of row i, w that of what row j
+                        has at a right angle to v; the lengths of both rows are the squares of what is free, so that
+                        nothing has a kink where one of them is 0, which is where many such minima are
+    sigma               log sigma is c
+    coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
+
+Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|, found by Newton
+steps inside a bracket; dd/dc is the partial derivative, as all others vanish at the inner optimum.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..covariance.parameters import columns, conditioned_factors
+from ..crossproducts.moments import Moments
+from ..estimation.bfgs import minimise, resume
+from ..likelihood.coordinates import roots
+from ..likelihood.elimination import reduce_factors
+from ..linalg.matrices import inverse_lower, logdet_quadratic
+
+AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
+PRECISE = 1e-8  # of |z|
+MAX_ROOT_STEPS = 50
+
+
+class Question(NamedTuple):
+    """One limit of one quantity; with a leading axis, many. Every unused mask is zero."""
+
+    i: tuple[jax.Array, ...]  # per block (k,) one at the row of Lambda a correlation is with
+    j: tuple[jax.Array, ...]  # per block (k,) one at the row that c describes
+    lengths: jax.Array  # (2,) typical ones of these two rows
+    is_correlation: jax.Array
+    is_sigma: jax.Array
+    a: jax.Array  # (p,) coefficient as a contrast of the conditioned ones
+    reml: jax.Array
+    centre: jax.Array  # c at the optimum
+    unit: jax.Array  # about a standard error
+    minimum: jax.Array  # deviance at the optimum
+    bound: jax.Array  # the largest |u| that makes sense on this side
+    z: jax.Array  # signed target
+    first: jax.Array  # |u| to try first
+    y: jax.Array  # (d + 2,) where to start
+    H: jax.Array  # (d + 2, d + 2) inverse Hessian to start with; its last row and column are zero
+
+
+class Limit(NamedTuple):
+    """Answer to a question."""
+
+    c: jax.Array
+    zeta: jax.Array  # signed root of the rise of the deviance
+    at_bound: jax.Array  # the deviance does not rise by z^2 before the bound
+    found: jax.Array
+    y: jax.Array  # (d + 2,)
+
+
+def _direction(v):
+    """A vector over its length; zero where it is."""
+    square = jnp.sum(v**2)
+    return v / jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
+
+
+def _constrained(Lam, c, sigma, i, j, lengths, is_correlation):
+    """Lam (k, k) on the user's scale with its row j, and i for a correlation, moved to where c wants it."""
+    other, row = i @ Lam, j @ Lam
+    v = _direction(other)
+    w = _direction(row - (row @ v) * v)
+    first, second = jnp.sum(other**2) / lengths[0], jnp.sum(row**2) / lengths[1]
+    new = jnp.where(is_correlation, second * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * _direction(row))
+    return Lam + jnp.outer(i, first * v - other) + jnp.outer(j, new - row)
+
+
+def deviance_at(y, q: Question, m: Moments):
+    """Joint deviance under the constraint of a question: a scalar. y (d + 2,)."""
+    c, blocks = q.centre + q.unit * y[-1], m.layout.blocks
+    log_sigma = jnp.where(q.is_sigma, c, y[-2])
+    sigma = jnp.exp(log_sigma)
+    Lams = []
+    for Lam, A, i, j in zip(conditioned_factors(y[:-2], blocks, m.A), m.A, q.i, q.j, strict=True):
+        Lams.append(A @ _constrained(inverse_lower(A) @ Lam, c, sigma, i, j, q.lengths, q.is_correlation))
+    reduced = reduce_factors(Lams, roots(y[:-2], m), m)
+    logdet_x, explained = logdet_quadratic(reduced.XX, jnp.stack([reduced.Xy, q.a], 1))
+    is_coefficient = explained[1, 1] > 0.0
+    gap = (c - explained[0, 1]) ** 2 / jnp.where(is_coefficient, explained[1, 1], 1.0)
+    r2 = m.scale**2 * (reduced.yy - explained[0, 0] + jnp.where(is_coefficient, gap, 0.0))
+    logdet_r = 2.0 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(m.R))))
+    logdet = reduced.logdet + jnp.where(q.reml, logdet_x + logdet_r, 0.0)
+    nu = m.n - jnp.where(q.reml, m.p, 0)
+    return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + r2 / sigma**2 - m.log_weights
+
+
+def _off_saddles(y, blocks):
+    for c in columns(blocks):
+        y = y.at[c[0]].set(jnp.where(jnp.abs(y[c[0]]) < AWAY, AWAY, y[c[0]]))
+    return y
+
+
+class _Root(NamedTuple):
+    s: jax.Array  # |u| to try
+    inside: jax.Array  # largest |u| known to be too small
+    outside: jax.Array  # smallest known to be too large; infinite if none is
+    zeta: jax.Array  # at the last |u| tried
+    tried: jax.Array
+    y: jax.Array
+    H: jax.Array
+    steps: jax.Array
+    done: jax.Array
+
+
+def limit(q: Question, m: Moments) -> Limit:
+    """Answer one question."""
+    side, z = jnp.sign(q.z), jnp.abs(q.z)
+    value_and_grad = jax.value_and_grad(lambda y: deviance_at(y, q, m))
+
+    def body(r):
+        y = _off_saddles(r.y, m.layout.blocks).at[-1].set(side * r.s)
+        found = minimise(value_and_grad, resume(y, r.H))
+        zeta = jnp.sqrt(jnp.maximum(found.f - q.minimum, 0.0))
+        slope = side * found.g[-1] / (2.0 * jnp.where(zeta > 0.0, zeta, 1.0))
+        short = zeta < z
+        inside, outside = jnp.where(short, r.s, r.inside), jnp.where(short, r.outside, r.s)
+        newton = r.s + (z - zeta) / jnp.where(slope > 0.0, slope, 1.0)
+        grown = jnp.where(slope > 0.0, jnp.clip(newton, r.s, 4.0 * r.s), 2.0 * r.s)
+        within = (slope > 0.0) & (newton > inside) & (newton < outside)
+        closer = jnp.where(within, newton, 0.5 * (inside + jnp.where(jnp.isinf(outside), inside, outside)))
+        s = jnp.minimum(jnp.where(jnp.isinf(outside), grown, closer), q.bound)
+        exact = jnp.abs(zeta - z) <= PRECISE * z
+        closed = jnp.isfinite(outside) & (outside - inside <= 1e-12 * outside)
+        done = exact | (short & (r.s >= q.bound)) | closed
+        return _Root(s, inside, outside, zeta, r.s, found.x, found.H, r.steps + 1, done)
+
+    zero = jnp.zeros_like(q.first)
+    first, never = jnp.minimum(q.first, q.bound), jnp.bool(False)
+    start = _Root(first, zero, zero + jnp.inf, zero, zero, q.y, q.H, jnp.int32(0), never)
+    r = lax.while_loop(lambda r: ~r.done & (r.steps < MAX_ROOT_STEPS), body, start)
+    at_bound = (r.zeta < z * (1.0 - PRECISE)) & (r.tried >= q.bound)
+    return Limit(q.centre + q.unit * side * r.tried, side * r.zeta, at_bound, r.done, r.y)
+
+
+def limits(questions: Question, m: Moments, lanes: int) -> Limit:
+    """Answer many questions, so many `lanes` at a time."""
+    return lax.map(lambda q: limit(q, m), questions, batch_size=lanes)

@@ -1,0 +1,143 @@
+"""Plots of residuals, quantiles and influence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotnine as p9
+
+from ..result import Fit
+from ..support.arguments import check_level, listed
+from .data import quantiles, smooth
+from .style import BLUE, DRAWN, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
+
+
+def residuals(fit: Fit) -> p9.ggplot:
+    """Residuals against fitted values, with a local average: without a bend if the model has the mean right.
+
+    A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of very many rows a
+    random sample is drawn as points; the average is that of all.
+    """
+    _check(fit, Fit)
+    design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), fit.residuals("pearson").to_numpy()
+    line, points = smooth(x, y), pd.DataFrame({"x": x, "y": y})
+    points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
+    n, weighted = len(points), "" if design.weights is None else " x sqrt(weight)"
+    return (
+        p9.ggplot(points, p9.aes("x", "y"))
+        + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
+        + p9.geom_point(color=INK, size=1.5 if n <= 1000 else 0.9, alpha=min(0.6, max(0.15, 1000 / n)), stroke=0)
+        + p9.geom_line(data=line, color=ORANGE, size=1.0)
+        + p9.labs(
+            x=f"fitted {design.response}",
+            y=f"residual of {design.response}{weighted}",
+            title=f"Residuals against fitted values, {f'{n:,} of ' * (n < len(x))}{len(x):,} rows",
+            subtitle="Orange: local average",
+        )
+        + _theme(6.0, 4.0)
+    )
+
+
+def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
+    """Quantiles of residuals and random effects against normal ones, a panel each, with pointwise bands.
+
+    Residuals are in units of their own SD, random effects in units of what their predictions vary by under the model.
+    """
+    _check(fit, Fit)
+    check_level(level)
+    table = quantiles(fit, level)
+    panels = table["panel"].nunique()
+    size = np.where(table.groupby("panel", observed=True)["x"].transform("size") <= 1000, 1.4, 0.5)
+    return (
+        p9.ggplot(table.assign(size=size), p9.aes("x", "y"))
+        + p9.geom_ribbon(p9.aes(ymin="lower", ymax="upper"), fill=GREY, alpha=0.3)
+        + p9.geom_abline(slope=1, intercept=0, color=GREY, size=0.5)
+        + p9.geom_point(p9.aes(size="size"), color=BLUE, stroke=0)
+        + p9.scale_size_identity()
+        + p9.facet_wrap("panel", scales="free", ncol=3)
+        + p9.labs(
+            x="normal quantile",
+            y="observed quantile (standardised)",
+            title="Are residuals and random effects normal?",
+            subtitle=f"Grey: where {level:.0%} of normal values would lie, point by point",
+        )
+        + _theme(1.0 + 2.8 * max(min(panels, 3), 1.5), 0.8 + 2.8 * np.ceil(panels / 3))
+    )
+
+
+def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -> p9.ggplot:
+    """One measure of influence, a row each, with the largest named.
+
+    table: `fit.influence(...)`. measure: a column, by default the first. label: how many names to write. Orange values
+    lie more than three interquartile ranges outside the quartiles.
+    """
+    _check(table, pd.DataFrame)
+    measures = list(table.select_dtypes("number"))
+    measure = measures[0] if measure is None else measure
+    if measure not in measures:
+        raise ValueError(f"measure must be one of {listed(measures, 20)}, not {measure!r}")
+    values = table[measure].dropna()
+    low, centre, high = values.quantile([0.25, 0.5, 0.75])
+    outside = (values > high + 3 * (high - low)) | (values < low - 3 * (high - low))
+    points = pd.DataFrame(
+        {
+            "value": values.to_numpy(),
+            "name": values.index.map(str),
+            "outside": np.where(outside, "yes", "no"),
+            "rank": (values - centre).abs().rank(ascending=False, method="first").to_numpy(),
+        }
+    )
+    what = table.index.name or "observation"
+    base = 1.0 if measure == "covratio" else 0.0  # what a row without influence has
+    draw = _named_influence if len(points) <= NAMED else _indexed_influence
+    return (
+        draw(points, base, measure, what, label)
+        + p9.scale_color_manual({"yes": ORANGE, "no": BLUE}, guide=None)
+        + p9.labs(
+            title=f"Influence of each {what}: {measure}",
+            subtitle="Orange: more than three interquartile ranges beyond the quartiles",
+        )
+    )
+
+
+def _named_influence(points: pd.DataFrame, base: float, measure: str, what: str, _: int) -> p9.ggplot:
+    points = points.sort_values("value", ignore_index=True)
+    keys = points.index.map(str) + "\t" + points["name"]  # names may repeat
+    points["key"] = pd.Categorical(keys, keys)
+    return (
+        p9.ggplot(points, p9.aes("value", "key", color="outside"))
+        + p9.geom_vline(xintercept=base, color=GREY, size=0.5)
+        + p9.geom_segment(p9.aes(x=base, xend="value", yend="key"), size=0.5)
+        + p9.geom_point(size=2)
+        + p9.labs(x=measure, y=what)
+        + _theme(6.0, _height(len(points)))
+        + _level_names(len(points))
+    )
+
+
+def _indexed_influence(points: pd.DataFrame, base: float, measure: str, what: str, label: int) -> p9.ggplot:
+    points = points.assign(at=np.arange(1, len(points) + 1))
+    named = _apart(points[points["rank"] <= label].sort_values("rank"), points, "at", "value")
+    step = 0.03 * np.ptp(points["value"])
+    named = named.assign(y=named["value"] + np.where(named["value"] >= base, step, -step))
+    return (
+        p9.ggplot(points, p9.aes("at", "value", color="outside"))
+        + p9.geom_hline(yintercept=base, color=GREY, size=0.5)
+        + p9.geom_segment(p9.aes(xend="at", y=base, yend="value"), size=0.3, alpha=0.5)
+        + p9.geom_point(size=1.0, stroke=0)
+        + p9.geom_text(p9.aes(y="y", label="name"), named, size=7, color=INK)
+        + p9.scale_x_continuous(expand=(0.04, 0))
+        + p9.scale_y_continuous(expand=(0.06, 0))
+        + p9.labs(x=f"{what}, in order", y=measure)
+        + _theme(7.0, 4.0)
+    )
+
+
+def _apart(named: pd.DataFrame, points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Those of the named points, the first of them first, whose names do not run into each other."""
+    place = np.column_stack([named[x] / max(np.ptp(points[x]), 1e-300), named[y] / max(np.ptp(points[y]), 1e-300)])
+    kept: list[int] = []
+    for i, at in enumerate(place):
+        if not any(abs(at[0] - place[j, 0]) < 0.12 and abs(at[1] - place[j, 1]) < 0.04 for j in kept):
+            kept.append(i)
+    return named.iloc[kept]

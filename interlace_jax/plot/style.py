@@ -1,0 +1,69 @@
+"""What all plots share: theme, colours, axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotnine as p9
+
+from ..inference.marginal_means import MarginalMeans
+from ..many.many import Many
+from ..result import Fit
+
+NAMED = 60  # levels up to which their names are shown
+DRAWN = 10_000  # points that a picture can show
+BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"  # Okabe & Ito's, apart for all kinds of eyes
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+
+TAKEN = {
+    Fit: "a fit, as interlace_jax.fit(...) gives it",
+    Many: "many fits, as interlace_jax.fit_many(...) gives them",
+    MarginalMeans: "marginal means, as interlace_jax.emmeans(fit, ...) gives them",
+    pd.DataFrame: "a table of influence, as fit.influence(...) gives it",
+}
+
+
+def _check(given: Any, kind: type) -> None:
+    """Refuse what is not of the kind that a plot takes."""
+    if not isinstance(given, kind):
+        raise TypeError(f"this plot takes {TAKEN[kind]}, not {type(given).__name__}")
+
+
+def _theme(width: float, height: float) -> p9.theme:
+    """The look of every plot; size in inches."""
+    return p9.theme_bw(base_size=10) + p9.theme(
+        figure_size=(width, height),
+        panel_grid_minor=p9.element_blank(),
+        panel_grid_major=p9.element_line(color="#EBEBEB", size=0.5),
+        panel_border=p9.element_rect(color="#B0B0B0"),
+        strip_background=p9.element_rect(fill="#F2F2F2", color="#B0B0B0"),
+        plot_title=p9.element_text(size=12, ha="left"),
+        plot_subtitle=p9.element_text(size=9, ha="left", color="#555555"),
+        legend_key=p9.element_blank(),
+    )
+
+
+def _level_axis(name: str, m: int) -> str:
+    return name if m <= NAMED else f"{m:,} levels of {name}"
+
+
+def _level_names(m: int) -> Any:
+    """The names of levels beside an axis, as long as they can be read."""
+    names: Callable = lambda keys: [str(key).rpartition("\t")[2] for key in keys]  # noqa: E731
+    if m <= NAMED:
+        return [p9.scale_y_discrete(labels=names), p9.theme(axis_text_y=p9.element_text(size=7 if m > 25 else 8))]
+    hidden = p9.theme(axis_text_y=p9.element_blank(), axis_ticks_major_y=p9.element_blank())
+    return [hidden, p9.theme(panel_grid_major_y=p9.element_blank())]
+
+
+def _height(m: int) -> float:
+    """Inches for a row a level."""
+    return 1.3 + 0.16 * max(m, 8) if m <= NAMED else 6.0
+
+
+def _panels(count: int) -> p9.theme:
+    size = p9.theme(strip_text=p9.element_text(size=8))
+    return _theme(1.0 + 2.5 * min(count, 3), 1.2 + 2.0 * np.ceil(count / 3)) + size

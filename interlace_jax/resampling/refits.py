@@ -1,0 +1,155 @@
+"""A design refitted without some of its rows, for many sets of rows as one batch.
+
+Rows left out have weight zero. All refits then share the layout of the design, whole levels may go, and a level without
+rows keeps the random effects that nothing is known about: mean zero, and their own covariance.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..design.design import Design
+from ..design.determinacy import is_constant
+from ..engines.packing import padded_model
+from ..many.chunks import WORKING_SET, Failure, chunk_size, filled, unfit_rows
+from ..many.lanes import ROUNDS, Lanes, fit_lanes
+from ..many.run import are_singular
+from ..models.identifiability import NO_RESIDUAL, is_confounded, is_perfect, weighted_size
+from ..numerics.crossproducts.layout import Layout, Plan, bucket, power_of_two
+from ..numerics.crossproducts.moments import moments
+from ..numerics.estimation.estimate import Estimate
+from ..runtime import devices
+from ..runtime.calls import float64
+from ..runtime.devices import workers
+from ..support.progress import progress_bar
+
+CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
+
+
+class Rows(NamedTuple):
+    """Arguments of `moments` for the lanes of a chunk; only the weights have a lane axis."""
+
+    plan: Plan
+    y: np.ndarray
+    X: np.ndarray
+    Z: list[np.ndarray]
+    weights: np.ndarray  # (lanes, n)
+    offset: np.ndarray
+    K: list[Any]
+
+
+class Refits(NamedTuple):
+    """Refits of a design; all arrays have a leading axis over `places`."""
+
+    places: np.ndarray
+    "Which of the sets of rows could be left out."
+    estimate: Estimate
+    more: Any
+    "What `each` made of them."
+    singular: np.ndarray
+    "Whether each is singular, as `Fit.is_singular` says it."
+    failures: list[Failure]
+
+
+def refit_without(
+    design: Design,
+    left_out: Sequence[np.ndarray],
+    method: str,
+    each: Callable[[np.ndarray, Rows, Estimate], Any] = lambda places, rows, estimate: (),
+    progress: bool | None = None,
+) -> Refits:
+    """Fit a design again without each of several sets of rows.
+
+    left_out: per refit positions among the n rows used. method: "REML" or "ML". each: makes arrays with a leading lane
+    axis of the places, rows and estimates of a chunk, repeated up to its size.
+
+    A refit is what `fit` gives for the rows that are left, to the last digits that its search determines.
+    """
+    model = padded_model(design, bucket)
+    size = _lanes_at_once(design, model[0].layout, len(left_out))
+    one = functools.partial(_chunk, design, model, left_out, size, method == "REML", each)
+    starts = range(0, len(left_out), size)
+    show = len(starts) > 1 if progress is None else progress
+    bar = progress_bar(len(left_out), "refit", "refitting", show)
+    parts = []
+    for part in devices.spread(one, starts):
+        parts.append(part)
+        bar.update(len(part.places) + len(part.failures))
+    bar.close()
+    failures = [failure for part in parts for failure in part.failures]
+    parts = [part for part in parts if len(part.places)]
+    if not parts:
+        raise ValueError(f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}")
+    return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *(part[:4] for part in parts)), failures)
+
+
+def _lanes_at_once(design: Design, layout: Layout, count: int) -> int:
+    """Refits a chunk, a power of two: as many as memory allows, and work for every core."""
+    n, p = design.X.shape
+    columns = p + sum(f.Z.shape[1] for f in design.factors)
+    share = max(ROUNDS.smallest, -(-count // len(workers())))
+    most = min(chunk_size(layout, p), max(1, WORKING_SET // (8 * n * columns)))
+    return min(max(ROUNDS.smallest, power_of_two(min(share, count))), 1 << int(np.log2(most)))
+
+
+def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
+    """The refits of one chunk."""
+    part = left_out[start : start + size]
+    used = np.ones((len(part), len(design.y)), bool)
+    for lane, rows in zip(used, part, strict=True):
+        lane[rows] = False
+    y = design.y if design.offset is None else design.y - design.offset
+    doubtful = _doubtful(design, y, used)
+    reasons = {int(j): reason for j in doubtful if (reason := _unfit(design, y, used[j]))}
+    failures = [Failure(start + j, reason) for j, reason in reasons.items()]
+    sound = np.array([j for j in range(len(part)) if j not in reasons], int)
+    if not len(sound):
+        return Refits(sound, None, None, None, failures)
+    with float64():
+        plan, padded, X, Z, weights, offset, K = model
+        every = filled(sound, size)
+        rows_used = np.pad(used[every], ((0, 0), (0, len(padded) - len(y))))
+        rows = Rows(plan, padded, X, Z, weights * rows_used, offset, K)
+        lanes = Lanes(None, _moments(*rows))
+        found = fit_lanes(lanes, reml)
+        made = found, each(start + every, rows, found), are_singular(lanes, found, reml)
+        results = jax.tree.map(np.asarray, made)
+    scale, sigma = (np.asarray(a)[: len(sound)] for a in (lanes.each.scale, found.sigma))
+    perfect = is_perfect(weighted_size(design, np.where(used[sound], np.abs(y), 0.0).max(1)), scale, sigma)
+    failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]
+    estimates, more, singular = jax.tree.map(lambda a: a[np.flatnonzero(~perfect)], results)
+    sound = sound[~perfect]
+    return Refits(start + sound, estimates, more, singular | is_confounded(design, used[sound]), failures)
+
+
+def _doubtful(design: Design, y: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Lanes of used (lanes, n) that may not determine the model, found for all of them at once."""
+    (lanes, _), count = used.shape, used.sum(1)
+    Q = np.linalg.qr(design.X)[0]
+    gone = np.stack([Q[~lane].T @ Q[~lane] for lane in used])
+    doubt = np.linalg.eigvalsh(np.eye(Q.shape[1]) - gone).min(-1, initial=1.0) < CLEAR
+    spread = np.where(used, y, -np.inf).max(1) - np.where(used, y, np.inf).min(1)
+    doubt |= (count <= Q.shape[1]) | (spread <= CLEAR * np.abs(y).max())
+    lane, row = np.nonzero(used)
+    for f in design.factors:
+        m = len(f.levels)
+        levels = np.count_nonzero(np.bincount(lane * m + f.codes[row], minlength=lanes * m).reshape(lanes, m), axis=1)
+        doubt |= (levels < 2) | (levels * max(f.sizes) >= count) & (not f.is_structured)
+    return np.flatnonzero(doubt)
+
+
+def _unfit(design: Design, y: np.ndarray, used: np.ndarray) -> str | None:
+    """Why the rows used (n,) do not determine the model."""
+    if used.sum() <= design.X.shape[1]:
+        return f"{used.sum()} rows that are left are too few"
+    if is_constant(y[used]):
+        return "the response is constant"
+    return unfit_rows(design, used, "that are left")
+
+
+_moments = jax.jit(jax.vmap(moments, in_axes=(None, None, None, None, 0, None, None)))

@@ -1,0 +1,93 @@
+"""Scores of predictions: RMSE, MAE, CRPS, log score, and scorers of scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from ..support.arguments import one_of
+
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+"Of observed values, predicted means and predictive standard deviations."
+
+
+def rmse(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
+    """Root of the mean squared error."""
+    return float(np.sqrt(np.mean((y - mean) ** 2)))
+
+
+def mae(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
+    """Mean absolute error."""
+    return float(np.mean(np.abs(y - mean)))
+
+
+def crps(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
+    """Mean continuous ranked probability score of normal predictions (Gneiting & Raftery 2007, JASA 102, sec. 4.2)."""
+    z = (y - mean) / sd
+    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+    return float(np.mean(sd * (z * (2.0 * special.ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi))))
+
+
+def log_score(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
+    """Mean of -log density of normal predictions."""
+    return float(np.mean(0.5 * ((y - mean) / sd) ** 2 + np.log(sd) + 0.5 * np.log(2.0 * np.pi)))
+
+
+SCORES: dict[str, Score] = {"rmse": rmse, "mae": mae, "crps": crps, "log_score": log_score}
+
+
+def _scores(scoring: Any) -> dict[str, Score]:
+    """Scores by name."""
+    if scoring is None:
+        return SCORES
+    if isinstance(scoring, Mapping):
+        return {name: _one_score(score) for name, score in scoring.items()}
+    each = [scoring] if isinstance(scoring, str) or not isinstance(scoring, Iterable) else list(scoring)
+    return {_name(score): _one_score(score) for score in each}
+
+
+def _name(score: Any) -> str:
+    return score if isinstance(score, str) else getattr(score, "__name__", "score")
+
+
+def _one_score(score: Any) -> Score:
+    if isinstance(score, str):
+        one_of("scoring", score, SCORES)
+        return SCORES[score]
+    if not callable(score):
+        raise TypeError(
+            f"scoring must be among {', '.join(map(repr, SCORES))} or a function of (y, y_pred), not {score!r}"
+        )
+    if _is_scorer(score):
+        return lambda y, mean, sd: float(score(_Known(mean), np.zeros((len(y), 1)), y))
+    return lambda y, mean, sd: float(score(y, mean))
+
+
+def _is_scorer(score: Callable) -> bool:
+    """Whether it is called with (estimator, X, y), as scikit-learn's scorers are, in place of (y, y_pred)."""
+    needed = [p for p in inspect.signature(score).parameters.values() if p.default is p.empty]
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed) == 3
+
+
+class _Known:
+    """A regressor, as far as scikit-learn's scorers ask, whose predictions are known."""
+
+    def __init__(self, mean: np.ndarray):
+        self.mean = mean
+
+    def predict(self, X: Any) -> np.ndarray:
+        return self.mean
+
+    def __sklearn_tags__(self) -> Any:
+        return SimpleNamespace(estimator_type="regressor")
+
+
+def _score(scores: dict[str, Score], values: np.ndarray) -> dict[str, float]:
+    """Scores of values (3, n), observed, predicted, sd; missing where nothing is predicted."""
+    known = values[:, ~np.isnan(values[1])]
+    return {name: score(*known) if known.size else np.nan for name, score in scores.items()}

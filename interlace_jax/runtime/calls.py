@@ -1,0 +1,114 @@
+"""Where host code calls compiled code: float64, one BLAS thread, and compilations remembered between processes.
+
+Nothing of it outlives a call: JAX's configuration and the BLAS threads are as the user left them.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+
+import jax
+import numpy as np
+import platformdirs
+from jax.core import eval_context
+from jax.experimental.compilation_cache import compilation_cache
+from threadpoolctl import ThreadpoolController
+
+_SWITCHES = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,  # the default stores no compilation under a second
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+_CHECK_EVERY = 8  # programs; each takes some 200 memory maps
+_MAPS = "/proc/self/maps"
+_lock = threading.RLock()
+_compiled: set = set()
+
+
+def run(function, *args):
+    """Call a jitted function in float64 and return its result as NumPy arrays.
+
+    A float64 JAX array that left the 64-bit context would silently become float32 at its next operation. Called while
+    JAX traces a user's program, it is evaluated at once: its arguments are never traced.
+    """
+    with eval_context(), float64(), _one_blas_thread():
+        leaves, tree = jax.tree.flatten(args)
+        key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
+        if key in _compiled:
+            return jax.tree.map(np.asarray, function(*args))
+        if len(_compiled) % _CHECK_EVERY == 0 and _is_crowded():
+            _forget_programs()
+        with _compile_cache():
+            result = jax.tree.map(np.asarray, function(*args))
+        _compiled.add(key)
+        return result
+
+
+def _is_crowded() -> bool:
+    """Whether compiled programs, in some hundred models, have used half of the memory maps that Linux allows."""
+    if not os.path.exists(_MAPS):
+        return False
+    with open(_MAPS, "rb") as maps, open("/proc/sys/vm/max_map_count") as limit:
+        return sum(1 for _ in maps) > int(limit.read()) // 2
+
+
+def _forget_programs():
+    """Drop all compiled programs: at the limit of memory maps the next one would end the process.
+
+    Only JAX's caches as a whole let go of them. What is needed again comes back from the compilation cache.
+    """
+    jax.clear_caches()
+    _compiled.clear()
+
+
+def float64():
+    """JAX's 64-bit context; a thread of its own must enter it for itself."""
+    return jax.enable_x64(True)
+
+
+def float32():
+    """The context in which no constant widens what is in single precision."""
+    return jax.enable_x64(False)
+
+
+@contextlib.contextmanager
+def session():
+    """What `run` sets up, for work that keeps arrays in JAX over many calls."""
+    with eval_context(), float64(), _one_blas_thread(), _compile_cache():
+        yield
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_blas_thread():
+    """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes 60 times as long."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@contextlib.contextmanager
+def _compile_cache():
+    """Keep compilations in the user's cache folder, unless they have a folder of their own or INTERLACE_JAX_CACHE=0.
+
+    The switch is process-wide; resetting the cache on both sides keeps the user's own compilations out of our folder.
+    """
+    if jax.config.jax_compilation_cache_dir or os.environ.get("INTERLACE_JAX_CACHE") == "0":
+        yield
+        return
+    with _lock:
+        before = {name: getattr(jax.config, name) for name in _SWITCHES}
+        try:
+            _switch(platformdirs.user_cache_dir("interlace_jax"), _SWITCHES)
+            yield
+        finally:
+            _switch(None, before)
+
+
+def _switch(folder, settings):
+    jax.config.update("jax_compilation_cache_dir", folder)
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

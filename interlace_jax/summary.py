@@ -1,0 +1,173 @@
+"""The printed page of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .models.parameters import _blocks, _correlations, natural_names
+from .models.singularity import singular_message
+from .numerics.covariance.parameters import has_prior
+from .support.text import LEGEND, LINE, _decimals, _fixed, _html, _p_value, _significant, _stars, _Table, _text
+
+if TYPE_CHECKING:
+    from .result import Fit
+
+
+GAIN = 1e-9  # deviance units below which nobody needs to know more
+LIMITS = ["estimate", "lower", "upper"]
+CORRELATIONS = 12  # fixed effects up to which their correlations are shown
+
+METHODS = {"REML": "REML", "ML": "maximum likelihood"}
+DF_METHODS = {
+    "satterthwaite": "Satterthwaite df",
+    "kenward-roger": "Kenward-Roger df",
+    "normal": "normal approximation",
+}
+
+
+class Summary:
+    """A fit as text (`str`, `print`) and, in a notebook, as HTML."""
+
+    def __init__(self, fit: Fit):
+        self._parts: list[str | _Table] = [
+            _heading(fit),
+            _criteria(fit),
+            _scaled_residuals(fit),
+            _random_effects(fit),
+            *_structures(fit),
+            _observations(fit),
+            *_fixed_effects(fit),
+            *_correlations_of_fixed(fit),
+            *_notes(fit),
+        ]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(_text, self._parts))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<div>{''.join(map(_html, self._parts))}</div>"
+
+
+def _heading(fit: Fit) -> str:
+    lines = [f"Linear mixed model fit by {METHODS[fit.method]} ({DF_METHODS[fit.df_method]})"]
+    lines.append(f"Formula: {fit.model.design.formula}")
+    given = {name: fit.model.arguments[name] for name in ("weights", "offset")}
+    lines += [f"{k.title()}: {v if isinstance(v, str) else 'an array'}" for k, v in given.items() if v is not None]
+    return "\n".join(lines)
+
+
+def _criteria(fit: Fit) -> _Table:
+    last = "REML criterion" if fit.method == "REML" else "deviance"
+    values = _fixed([fit.aic, fit.bic, fit.llf, fit.deviance], 3)
+    return _Table("", ("AIC", "BIC", "logLik", last), [values], "rrrr")
+
+
+def _scaled_residuals(fit: Fit) -> _Table:
+    weights = fit.model.design.weights
+    resid = fit.resid.to_numpy() * (1.0 if weights is None else np.sqrt(weights))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.quantile(resid / fit.sigma, [0.0, 0.25, 0.5, 0.75, 1.0])
+    return _Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
+
+
+def _random_effects(fit: Fit) -> _Table:
+    factors = fit.model.design.factors
+    blocks = list(_blocks(factors, fit.covariances))
+    variances = np.concatenate([*(np.diag(b.covariance) for b in blocks), [fit.scale]])
+    numbers = zip(_significant(variances), _significant(np.sqrt(variances)), strict=True)
+    width = max(len(b.columns) for b in blocks) - 1
+    rows: list[Sequence[str]] = []
+    for previous, block in zip([None, *blocks], blocks, strict=False):
+        label = "" if previous and previous.factor == block.factor else block.factor
+        for i, (name, R) in enumerate(zip(block.columns, block.correlations, strict=True)):
+            rows.append(["" if i else label, name, *next(numbers), *_fixed(R[:i], 2), *[""] * (width - i)])
+    rows.append(["Residual", "", *next(numbers), *[""] * width])
+    header = ("Groups", "Name", "Variance", "Std.Dev.", *("Corr", *[""] * width)[:width])
+    return _Table("Random effects:", header, rows, "llrr" + "r" * width)
+
+
+def _structures(fit: Fit) -> Iterator[_Table]:
+    """Covariance structures other than the default, with the parameters that they have."""
+    factors = [f for f in fit.model.design.factors if f.within is not None or f.across is not None]
+    numbers = fit.structure if any(map(natural_names, factors)) else pd.DataFrame()
+    rows: list[Sequence[str]] = []
+    for f in factors:
+        parts = [type(part).__name__ for part in (f.within, f.across) if part is not None]
+        label = [f.name, " and ".join([*parts, *["a prior"] * has_prior([f.block])])]
+        names = natural_names(f)
+        shown = [[name.removesuffix(f"|{f.name}"), *_significant(numbers.loc[name, LIMITS])] for name in names]
+        rows += [[*label, *cells] if i == 0 else ["", "", *cells] for i, cells in enumerate(shown or [[""] * 4])]
+    if rows:
+        yield _Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
+
+
+def _observations(fit: Fit) -> str:
+    groups = "; ".join(f"{name}, {m}" for name, m in fit.ngroups.items())
+    lines = [f"Number of obs: {fit.nobs}, groups: {groups}"]
+    if fit.n_dropped:
+        rows = "1 row" if fit.n_dropped == 1 else f"{fit.n_dropped} rows"
+        lines.append(f"{rows} with missing values left out")
+    return "\n".join(lines)
+
+
+def _fixed_effects(fit: Fit) -> Iterator[str | _Table]:
+    if len(fit.fe_params):
+        yield _coefficients(fit)
+        if any(map(_stars, fit.fe_pvalues)):
+            yield LEGEND
+    else:
+        yield "No fixed effects"
+    if fit.dropped_columns:
+        yield f"Left out, as they depend linearly on the columns before them: {', '.join(fit.dropped_columns)}"
+
+
+def _coefficients(fit: Fit) -> _Table:
+    letter = "z" if fit.df_method == "normal" else "t"
+    decimals = _decimals(fit.fe_bse)  # an estimate is worth as many as its standard error
+    columns = {
+        "": list(map(str, fit.fe_params.index)),
+        "Estimate": _fixed(fit.fe_params, decimals),
+        "Std. Error": _fixed(fit.fe_bse, decimals),
+        "df": _significant(fit.fe_df),
+        f"{letter} value": _fixed(fit.fe_tvalues, 3),
+        f"Pr(>|{letter}|)": list(map(_p_value, fit.fe_pvalues)),
+        " ": list(map(_stars, fit.fe_pvalues)),
+    }
+    if fit.df_method == "normal":
+        del columns["df"]
+    align = "l" + "r" * (len(columns) - 2) + "l"
+    return _Table("Fixed effects:", tuple(columns), list(zip(*columns.values(), strict=True)), align)
+
+
+def _correlations_of_fixed(fit: Fit) -> Iterator[_Table]:
+    names = list(map(str, fit.fe_params.index))
+    if 2 <= len(names) <= CORRELATIONS:
+        R = _correlations(fit.fe_cov.to_numpy())
+        heads = names
+        if sum(map(len, names)) > LINE:  # the names are too long to stand side by side
+            heads = [f"({i})" for i in range(1, len(names) + 1)]
+            names = list(map(" ".join, zip(heads, names, strict=True)))
+        rows = [[name, *_fixed(R[i, :i], 3), *[""] * (len(R) - i - 1)] for i, name in enumerate(names)]
+        shown = rows if heads is not names else rows[1:]
+        yield _Table("Correlation of fixed effects:", ("", *heads[:-1]), shown, "l" + "r" * (len(R) - 1))
+
+
+def _notes(fit: Fit) -> Iterator[str]:
+    if fit.converged:
+        gain = max(GAIN, fit.optimum.predicted_decrease)
+        yield f"Optimum: {fit.optimum.status}, less than {gain:.0e} deviance units to gain"
+    else:
+        yield f"Warning: the fit did not converge: {fit.optimum.message}"
+    if fit.model.core.name == "iterative":
+        yield (
+            f"Iterative core: the criterion is known to within a standard error of {fit.optimum.noise:.2g}, "
+            f"theta to within {fit.optimum.theta_noise:.1g} of its standard errors"
+        )
+    if fit.is_singular:
+        yield f"Note: {singular_message(fit)}"

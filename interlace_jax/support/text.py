@@ -1,0 +1,100 @@
+"""Numbers, p-values and tables as text and HTML."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+LINE = 80  # characters to which text is wrapped
+NUMBER = 14  # characters; a column with longer numbers turns to scientific notation
+DIGITS = 4  # significant digits of the smallest number of a column
+
+STARS = {0.001: "***", 0.01: "**", 0.05: "*", 0.1: "."}
+LEGEND = "Signif. codes: 0 '***' 0.001 '**' 0.01 '*' 0.05 '.' 0.1 ' ' 1"
+
+
+def _decimals(values: Iterable[float]) -> int:
+    """How many the smallest number (but 0) needs to show its significant digits."""
+    sizes = np.abs(np.asarray(values, float))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    return max(0, DIGITS - 1 - int(np.floor(np.log10(sizes.min())))) if len(sizes) else DIGITS - 1
+
+
+def _fixed(values: Iterable[float], decimals: int) -> list[str]:
+    """The numbers of one column with the same decimals, or in scientific notation when one gets too long."""
+    values = [float(v) for v in values]
+    shown = [_number(v, f"z.{decimals}f") for v in values]
+    return shown if all(len(s) <= NUMBER for s in shown) else [_number(v, f".{DIGITS}e") for v in values]
+
+
+def _significant(values: Iterable[float]) -> list[str]:
+    return _fixed(values, _decimals(values))
+
+
+def _number(value: float, form: str) -> str:
+    if np.isfinite(value):
+        return format(value, form)
+    return "NaN" if np.isnan(value) else "Inf" if value > 0 else "-Inf"
+
+
+def _p_value(p: float) -> str:
+    if p < 2e-16:
+        return "<2e-16"
+    return _number(p, ".2e" if p < 0.001 else ".4f")
+
+
+def _stars(p: float) -> str:
+    return next((stars for bound, stars in STARS.items() if p < bound), "")
+
+
+@dataclass(frozen=True)
+class _Table:
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str
+    "`l` or `r` by column."
+
+
+def _text(part: str | _Table) -> str:
+    if isinstance(part, str):
+        wrap: Callable[[str], str] = textwrap.TextWrapper(
+            LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        ).fill
+        return "\n".join(map(wrap, part.split("\n")))
+    cells = [part.header, *part.rows]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = [" ".join(map(_padded, row, widths, part.align)).rstrip() for row in cells]
+    return "\n".join([part.title, *lines] if part.title else lines)
+
+
+def _padded(cell: str, width: int, align: str) -> str:
+    space = " " * (width - _width(cell))
+    return cell + space if align == "l" else space + cell
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that the text takes: none for accents, two for East Asian letters."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+
+
+def _html(part: str | _Table) -> str:
+    if isinstance(part, str):
+        return f"<p>{escape(part).replace(chr(10), '<br/>')}</p>"
+    sides = {"l": "left", "r": "right"}
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        pairs = zip(cells, part.align, strict=True)
+        return "".join(
+            f'<{tag} style="text-align:{sides[side]};padding:0.1em 0.6em">{escape(cell)}</{tag}>'
+            for cell, side in pairs
+        )
+
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in part.rows)
+    title = f"<b>{escape(part.title)}</b>" if part.title else ""
+    return f"{title}<table><thead><tr>{row(part.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"

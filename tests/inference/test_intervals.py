@@ -1,0 +1,145 @@
+"""Profiles and intervals against limits found by root finding in R, and against the dense likelihood."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import oracle
+from helpers.cases import lmm_cases, load_case
+from helpers.fits import fitted, quiet_fit
+from numpy.testing import assert_allclose
+from scipy import optimize
+
+SLOPE = "sleepstudy_slope_REML"
+PROFILED = [p for p in lmm_cases(method="ML") if "limits_exact" in (p.values[0].get("ci_profile") or {})]
+SDS = ["sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sd_Days|Subject", "sigma"]
+
+
+@pytest.mark.parametrize("case", PROFILED)
+def test_profile_limits_are_the_exact_ones(case):
+    reference = case["ci_profile"]["limits_exact"]
+    coefficients = dict(zip(case["coef_names"], case["coef_names_formulaic"], strict=True))
+    table = fitted(case.name).confint("profile")
+    variances = [name for name in table.index if name not in coefficients.values()]
+    names = variances + [coefficients[name] for name in list(reference)[len(variances) :]]
+    limits = np.array(list(reference.values()), float)
+    width = np.ptp(limits, axis=1)[:, None]
+    assert_allclose(table.loc[names] / width, limits / width, atol=1e-7)
+    at_bound = {
+        (n, side)
+        for n, row in zip(names, limits, strict=True)
+        for side, v in zip(("lower", "upper"), row, strict=True)
+        if v in (0, 1, -1)
+    }
+    assert set(table.attrs["at_boundary"]) == at_bound
+
+
+def test_names_and_order_are_those_of_lme4():
+    assert list(fitted(SLOPE).confint("profile").index) == [*SDS, "Intercept", "Days"]
+    assert list(fitted(SLOPE).confint().index) == [*SDS, "Intercept", "Days"]
+
+
+def test_reml_fits_have_ml_profiles_unless_asked_otherwise():
+    ml, reml = fitted("sleepstudy_slope_ML").confint("profile"), fitted(SLOPE).confint("profile")
+    assert_allclose(ml, reml, rtol=1e-7)
+    assert set(reml.attrs["criterion"].values()) == {"ML"}
+
+
+@pytest.mark.parametrize("name", SDS)
+@pytest.mark.parametrize("criterion", ["ML", "REML"])
+def test_the_dense_deviance_rises_by_the_square_of_zeta(name, criterion):
+    """At each end of an interval the constrained minimum of the dense deviance is 3.84 above the free one."""
+    problem, reml = load_case(SLOPE).problem, criterion == "REML"
+    fit = fitted(f"sleepstudy_slope_{criterion}")
+    for limit in fit.confint("profile", parm=name, criterion=criterion).to_numpy().ravel():
+        assert_allclose(constrained_minimum(problem, name, limit, reml) - fit.deviance, 1.959964**2, atol=2e-4)
+
+
+def constrained_minimum(problem, name, value, reml):
+    """Minimum over (sd_1, sd_2, cor, sigma) in the order of VarCorr with one of them fixed."""
+    at = SDS.index(name)
+
+    def f(free):
+        sd1, cor, sd2, sigma = np.insert(free, at, value) if at else np.append(value, free)
+        if abs(cor) >= 1 or min(sd1, sd2, sigma) <= 0:
+            return 1e6
+        theta = np.array([sd1, sd2 * cor, sd2 * np.sqrt(1 - cor**2)]) / sigma
+        return oracle.joint_deviance(problem, theta, sigma, reml)
+
+    start = np.delete([24.0, 0.05, 5.8, 25.6], at)
+    best = optimize.minimize(f, start, method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000))
+    return best.fun
+
+
+def test_reml_profiles_of_coefficients_stay_ml_and_say_so():
+    table = fitted(SLOPE).confint("profile", parm=["Days", "sigma"], criterion="REML")
+    assert table.attrs["criterion"] == {"Days": "ML", "sigma": "REML"}
+    assert_allclose(table.loc["Days"], fitted(SLOPE).confint("profile", parm="Days").loc["Days"])
+
+
+def test_without_grouping_differences_the_profile_of_a_mean_is_that_of_least_squares():
+    """Where the variance stays 0, zeta^2 = n log(1 + t^2 / n), with t the distance in ML standard errors."""
+    fit = fitted("dyestuff2_ML")
+    se = np.sqrt(fit.estimate.vcov[0, 0])
+    table = fit.profile("Intercept", zmax=1.0, points=2)
+    t = (table.value - fit.fe_params["Intercept"]) / se
+    assert_allclose(table.zeta, np.sign(t) * np.sqrt(30 * np.log1p(t**2 / 30)), atol=1e-6)
+
+
+def test_profiles_rise_through_zero_at_the_estimate():
+    table = fitted("sleepstudy_slope_ML").profile(["sd_Days|Subject", "Days"], points=4)
+    assert list(table.columns) == ["parameter", "value", "zeta"]
+    for name, curve in table.groupby("parameter"):
+        assert_allclose(curve.zeta, np.arange(-4, 5) * 0.75, atol=1e-6)
+        assert (np.diff(curve.value) > 0).all()
+        estimate = fitted("sleepstudy_slope_ML").confint(parm=name)
+        assert estimate.lower.iloc[0] < curve.value.iloc[4] < estimate.upper.iloc[0]
+
+
+def test_a_profile_ends_where_the_parameter_does():
+    table = fitted("dyestuff2_ML").profile("sd_(Intercept)|Batch", points=3)
+    assert table.value.min() == 0.0 and (table.zeta >= -1e-9).all()
+
+
+@pytest.mark.parametrize("seed", [3, 21])  # the lowest deviance at a far correlation is at, or jumps to, an SD of 0
+def test_a_correlation_may_be_anything_where_an_sd_may_be_zero(seed):
+    rng, g, x = np.random.default_rng(seed), np.repeat(np.arange(8), 5), np.tile(np.linspace(-1, 1, 5), 8)
+    y = rng.normal(size=8)[g] + 0.35 * x * rng.normal(size=8)[g] + 0.7 * rng.normal(size=40)
+    data = pd.DataFrame(dict(y=y, x=x, g=g))
+    fit, without = (quiet_fit(f"y ~ x + {term}", data, method="ML") for term in ("(1 + x | g)", "(1 | g)"))
+    cap = np.sqrt(without.deviance - fit.deviance)
+    assert cap < 1.959964
+    table = fit.confint("profile", parm="theta_")
+    assert table.loc["cor_x.(Intercept)|g"].tolist() == [-1.0, 1.0]
+    assert table.loc["sd_x|g", "lower"] == 0.0
+    curve = fit.profile("cor_x.(Intercept)|g")
+    assert set(curve["parameter"]) == {"cor_x.(Intercept)|g"}
+    assert_allclose(curve["zeta"].abs().max(), cap, rtol=1e-5)
+
+
+def test_levels_nest():
+    narrow, wide = (fitted(SLOPE).confint("profile", level=level) for level in (0.5, 0.99))
+    assert (wide.lower < narrow.lower).all() and (narrow.upper < wide.upper).all()
+
+
+def test_rescaling_a_predictor_rescales_its_limits():
+    case = load_case(SLOPE)
+    fit = quiet_fit(case.formula, case.frame.assign(Days=lambda f: f.Days * 1e4))
+    assert_allclose(
+        fit.confint("profile").loc["sd_Days|Subject"] * 1e4,
+        fitted(SLOPE).confint("profile").loc["sd_Days|Subject"],
+        rtol=1e-6,
+    )
+
+
+def test_wald_limits_of_coefficients_use_their_df():
+    fit = fitted(SLOPE)
+    assert_allclose(fit.confint(parm="beta_"), fit.fe_conf_int)
+    assert_allclose(fit.confint(parm="theta_"), fit.varcorr.loc[[0, 2, 1, 3], ["lower", "upper"]])
+
+
+@pytest.mark.parametrize(
+    "arguments", [dict(method="exact"), dict(parm="Dayz"), dict(level=0), dict(method="profile", criterion="AIC")]
+)
+def test_wrong_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match="profile|Days|level|REML"):
+        fitted(SLOPE).confint(**arguments)

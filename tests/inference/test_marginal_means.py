@@ -1,0 +1,211 @@
+"""Marginal means and contrasts against R's emmeans, and against predictions."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from helpers.cases import lmm_cases, load_case
+from helpers.fits import fitted, quiet_fit
+from numpy.testing import assert_allclose
+from scipy import stats
+from test_anova import UNBALANCED, an_empty_cell, unbalanced
+
+import interlace_jax as interlace
+from interlace_jax import emmeans
+
+DDF = {"asymptotic": "normal", "kenward_roger": "kenward-roger", "satterthwaite": "satterthwaite"}
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    return quiet_fit(UNBALANCED, unbalanced())
+
+
+@pytest.mark.parametrize("case", [p for p in lmm_cases() if p.values[0].get("emmeans")])
+def test_means_and_pairs_are_those_of_emmeans(case):
+    for variable, references in case["emmeans"].items():
+        for ddf, reference in references.items():
+            means = emmeans(fitted(case.name), variable, ddf=DDF[ddf])
+            values = {k: v for k, v in reference["means"]["values"].items() if k != variable}
+            assert means.frame[variable].tolist() == reference["means"]["values"][variable]
+            compare(means.frame[["emmean", "se", "df", "lower", "upper"]], values)
+            for adjust, key in (("none", "pairs_unadjusted"), ("tukey", "pairs_tukey")):
+                values = dict(reference[key]["values"])
+                pairs = means.pairs(adjust)
+                assert pairs.contrast.tolist() == values.pop("contrast")
+                p = values.pop("p.value")
+                compare(pairs[["estimate", "se", "df", "t"]], values)
+                assert_allclose(pairs.p, p, rtol=1e-3, atol=1e-8)  # R's ptukey has few digits in the tail
+
+
+def compare(table, values):
+    assert_allclose(table, np.array([[float(x) for x in column] for column in values.values()]).T, rtol=1e-5)
+
+
+def test_unbalanced_cells_count_alike(unequal):
+    """By emmeans 1.8.4: row 2 of pairs(emmeans(f, ~ recipe | temp)); df of emmeans(f, ~ recipe, at = list(x = 0))."""
+    row = emmeans(unequal, "recipe", by="temp").pairs().iloc[1]
+    wanted = [
+        2.422806741985,
+        3.031736803094,
+        82.629385080917,
+        -4.812946697174,
+        9.658560181144,
+        0.799148111905,
+        0.704594410286,
+    ]
+    assert_allclose(row[["estimate", "se", "df", "lower", "upper", "t", "p"]].astype(float), wanted, rtol=1e-4)
+    at_zero = emmeans(unequal, "recipe", at={"x": 0}, ddf="kenward-roger").frame
+    assert_allclose(at_zero.df, [74.5164122445, 68.7578813024, 70.9753237535], rtol=1e-5)
+
+
+def test_means_are_averaged_predictions(unequal):
+    frame = unbalanced()
+    grid = frame[["recipe", "temp"]].drop_duplicates().assign(x=frame.x.mean())
+    predicted = grid.assign(value=unequal.predict(grid, include_re=False)).groupby("recipe").value.mean()
+    assert_allclose(emmeans(unequal, "recipe").frame.emmean, predicted)
+
+
+def test_numbers_asked_for_by_name_take_the_values_given(unequal):
+    means = emmeans(unequal, ["recipe", "x"], at={"x": [0, 2]})
+    assert means.frame.x.tolist() == [0, 2] * 3
+    slopes = means.frame.emmean.to_numpy().reshape(3, 2)
+    assert_allclose((slopes[1, 1] - slopes[1, 0]) / 2, unequal.fe_params["x"] + unequal.fe_params["recipe[T.B]:x"])
+
+
+def test_numbers_are_at_their_mean_unless_given():
+    fit = fitted("sleepstudy_slope_REML")
+    row = emmeans(fit, "Days").frame.iloc[0]
+    assert row.Days == 4.5
+    assert_allclose(row.emmean, fit.fe_params @ [1, 4.5])
+
+
+def test_contrasts_stay_within_the_combinations_of_by(unequal):
+    pairs = emmeans(unequal, "recipe", by="temp").pairs("none")
+    assert pairs.columns[:2].tolist() == ["temp", "contrast"] and len(pairs) == 6 * 3
+    assert pairs.contrast[:3].tolist() == ["A - B", "A - C", "B - C"]
+
+
+def test_treatment_contrasts_are_against_the_reference(unequal):
+    table = emmeans(unequal, "recipe").contrasts("trt.vs.ctrl", adjust="none", ref="B")
+    assert table.contrast.tolist() == ["A - B", "C - B"]
+    pairs = emmeans(unequal, "recipe").pairs("none")
+    assert_allclose(table.estimate, [pairs.estimate[0], -pairs.estimate[2]])
+
+
+def test_custom_contrasts_are_weighted_means(unequal):
+    means = emmeans(unequal, "recipe")
+    row = means.contrasts({"A against the rest": [1, -0.5, -0.5]}).iloc[0]
+    assert_allclose(row.estimate, means.frame.emmean @ [1, -0.5, -0.5])
+    assert_allclose(row.p, 2 * stats.t.sf(abs(row.t), row.df))
+
+
+def test_adjustments_are_those_of_their_definitions(unequal):
+    means = emmeans(unequal, "temp")
+    plain, bonferroni, holm = (means.pairs(a) for a in ("none", "bonferroni", "holm"))
+    assert_allclose(bonferroni.p, np.minimum(1, 15 * plain.p))
+    order = np.argsort(plain.p.to_numpy())
+    steps = np.maximum.accumulate(plain.p.to_numpy()[order] * np.arange(15, 0, -1))
+    assert_allclose(holm.p.to_numpy()[order], np.minimum(1, steps))
+    half = stats.t.ppf(1 - 0.05 / 30, plain.df) * plain.se
+    assert_allclose(bonferroni.upper, plain.estimate + half)
+
+
+def test_an_offset_counts_with_its_mean():
+    case = load_case("offset_REML")
+    frame = case.frame.assign(half=np.where(np.arange(200) % 2, "a", "b"))
+    fit = quiet_fit("y ~ x + half + (1 | g)", frame, offset=case["offset"])
+    grid = frame.assign(half="a", x=frame.x.mean())
+    assert_allclose(emmeans(fit, "half").frame.emmean[0], fit.predict(grid, include_re=False).mean())
+
+
+def test_frames_of_other_libraries_and_categories_keep_their_order():
+    frame = unbalanced()
+    order = ["C", "A", "B"]
+    pandas = frame.assign(recipe=frame.recipe.astype("category").cat.reorder_categories(order))
+    enum = pl.DataFrame(frame.to_dict("list")).with_columns(pl.col("recipe").cast(pl.Enum(order)))
+    for data in (pandas, enum):
+        fit = quiet_fit("angle ~ recipe + temp + (1 | g)", data)
+        assert emmeans(fit, "recipe").frame.recipe.tolist() == order
+        assert emmeans(fit, "recipe").pairs().contrast.tolist() == ["C - A", "C - B", "A - B"]
+
+
+def test_numbers_that_are_coded_as_categories_have_levels():
+    frame = interlace.load_dataset("cake")
+    formula = "angle ~ recipe * C(temp) + (1 | replicate)"
+    number = frame["temp"].str[1:].astype(int)
+    coded, text = (
+        emmeans(quiet_fit(formula, data), "temp", by="recipe") for data in (frame.assign(temp=number), frame)
+    )
+    assert coded.frame["temp"].iloc[:6].tolist() == [175, 185, 195, 205, 215, 225]
+    assert_allclose(coded.frame.iloc[:, 2:], text.frame.iloc[:, 2:], rtol=1e-6)
+
+
+def test_levels_of_a_bool_are_asked_for_as_they_are():
+    frame = unbalanced().assign(hot=lambda f: f["temp"] > "T195")
+    fit = quiet_fit("angle ~ hot + recipe + (1 | g)", frame)
+    both = emmeans(fit, "hot")
+    for true in (True, 1):
+        one = emmeans(fit, "hot", at={"hot": true}).frame
+        pd.testing.assert_frame_equal(one, both.frame.iloc[[1]].reset_index(drop=True))
+    pd.testing.assert_frame_equal(*(both.contrasts("trt.vs.ctrl", ref=ref) for ref in (False, "False")))
+    assert both.contrasts("trt.vs.ctrl", ref=True)["contrast"].tolist() == ["False - True"]
+
+
+def test_wrong_arguments_are_refused_with_what_there_is(unequal):
+    means = emmeans(unequal, "recipe")
+    for call, match in (
+        (lambda: emmeans(unequal, "receipt"), "recipe"),
+        (lambda: emmeans(unequal, "recipe", at={"y": 1}), "temp"),
+        (lambda: emmeans(unequal, "recipe", at={"recipe": ["A", "Z"]}), r"\['recipe'\] has 'Z'; .* 'A', 'B', 'C'"),
+        (lambda: means.contrasts("dunnett"), "trt.vs.ctrl"),
+        (lambda: means.contrasts("trt.vs.ctrl", adjust="tukey"), "holm"),
+        (lambda: means.contrasts({"a": [1, -1]}), "A"),
+        (lambda: means.pairs("fdr"), "holm"),
+        (lambda: means.contrasts("trt.vs.ctrl", ref="D"), "A"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_the_table_is_what_a_notebook_shows():
+    means = emmeans(fitted("sleepstudy_slope_REML"), "Days", at={"Days": [0, 9]})
+    assert repr(means) == repr(means.frame) and "<table" in means._repr_html_()
+    assert_allclose(means.frame.emmean[0], fitted("sleepstudy_slope_REML").fe_params["Intercept"])
+
+
+def test_importing_the_package_leaves_scipy_stats_alone():
+    code = "import interlace_jax, sys; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("levels", ["abcd", "bacd"])
+def test_means_over_an_empty_cell_are_not_known(levels):
+    """As nonEst of emmeans 1.8.4; which column is dropped, and so what beta would make of them, is arbitrary."""
+    fit = quiet_fit("y ~ e * h + (1 | g)", an_empty_cell(levels))
+    means = emmeans(fit, "e").frame.set_index("e")
+    assert means.loc["b"].isna().all()
+    assert_allclose(means.loc[["a", "c", "d"], "emmean"], [0.4454336, 1.0045068, 0.3690081], rtol=2e-7)
+    assert emmeans(fit, "h").frame.emmean.isna().tolist() == [False, True]
+    cells = emmeans(fit, ["e", "h"]).frame
+    assert cells[cells.emmean.isna()][["e", "h"]].to_numpy().tolist() == [["b", "q"]]
+
+
+def test_contrasts_with_an_empty_cell_are_those_of_emmeans():
+    """pairs(emmeans(f, ~ e), adjust = "holm"), emmeans 1.8.4: those not estimable count among the six."""
+    pairs = emmeans(quiet_fit("y ~ e * h + (1 | g)", an_empty_cell()), "e").pairs("holm").set_index("contrast")
+    assert pairs[pairs.p.isna()].index.tolist() == ["a - b", "b - c", "b - d"]
+    assert_allclose(pairs.estimate.dropna(), [-0.5590732, 0.0764255, 0.6354987], rtol=1e-6)
+    assert_allclose(pairs.p.dropna(), [0.1326, 1.0, 0.0729], atol=1e-4)
+
+
+def test_a_contrast_may_be_known_where_its_means_are_not():
+    """z follows from x in the data but not at x = 0: what both means owe to it is unknown, and cancels."""
+    data = an_empty_cell().assign(z=lambda d: 2.0 * d.x - 1.0)
+    means = emmeans(quiet_fit("y ~ x + z + h + (1 | g)", data), "h", at={"x": 0.0})
+    assert means.frame.emmean.isna().all()
+    apart = emmeans(quiet_fit("y ~ x + h + (1 | g)", data), "h").pairs()
+    assert_allclose(means.pairs()[["estimate", "se", "p"]], apart[["estimate", "se", "p"]], rtol=1e-6)

@@ -1,0 +1,212 @@
+"""The array-level door: values against the labelled API, derivatives of the fit against refits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import oracle
+from helpers.arrays import quick_jit
+from numpy.testing import assert_allclose, assert_array_equal
+
+import interlace_jax as interlace
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+KINDS = ["slope", "nested", "crossed", "weights", "singular"]
+STEP = 4e-3
+
+
+def arrays(problem):
+    """(y, X, Z, weights, offset): everything a fit can be differentiated by."""
+    return problem.y, problem.X, [f.Z for f in problem.factors], problem.w, problem.shift
+
+
+def groups(problem, Z):
+    return [(f.codes, z, tuple(len(t) for t in f.terms)) for f, z in zip(problem.factors, Z, strict=True)]
+
+
+def fitting(problem):
+    """Everything a fit gives, as a function of the arrays."""
+
+    def fit(y, X, Z, w, offset):
+        m = interlace.moments(y, X, groups(problem, Z), w, offset)
+        e = interlace.estimate(m)
+        rows = interlace.predict(e, m, X, groups(problem, Z))
+        return e.theta, e.sigma, e.beta, e.deviance, interlace.random_effects(e, m), rows
+
+    return fit
+
+
+def strong(kind):
+    """A design of the oracle with a response of large random effects, so that the optimum is inside."""
+    if kind == "singular":
+        return without_slopes(strong("slope"))
+    problem = oracle.random_design(3, kind)
+    theta = np.where(problem.theta0 > 0, 1.5, 0.3)
+    rng = np.random.default_rng(5)
+    y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(1)
+    return oracle.Problem(y, problem.X, problem.factors, problem.weights, problem.offset)
+
+
+def without_slopes(problem):
+    """The same with slopes that vary less between the levels than chance would have it: a correlation of 1 or -1."""
+    [f] = problem.factors
+    slopes = np.array([np.polyfit(f.Z[f.codes == i, 1], problem.y[f.codes == i], 1)[0] for i in range(f.m)])
+    y = problem.y - 0.95 * (slopes - slopes.mean())[f.codes] * f.Z[:, 1]
+    return oracle.Problem(y, problem.X, problem.factors)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request):
+    """A problem, a direction in its arrays, the jvp of the fit along it, and the same by differences of refits."""
+    with jax.enable_x64(True):
+        problem = strong(request.param)
+        at = jax.tree.map(jnp.asarray, arrays(problem))
+        rng = np.random.default_rng(0)
+        # Rows that were 1 stay in the model; a weight must stay positive.
+        v = jax.tree.map(lambda a: jnp.asarray(0.1 * rng.standard_normal(a.shape)) * jnp.maximum(jnp.abs(a), 0.1), at)
+        fit = quick_jit(lambda a, v: jax.jvp(fitting(problem), a, v))
+        value, tangent = fit(at, v)
+        moved = [fit(jax.tree.map(lambda a, d, s=s: a + s * STEP * d, at, v), v)[0] for s in (-2, -1, 1, 2)]
+        differences = jax.tree.map(lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *moved)
+        return problem, at, v, (value, tangent), differences
+
+
+def test_derivatives_of_the_fit_are_those_of_refits(case):
+    *_, (_, tangent), differences = case
+    # Refits are off their optimum by up to 1e-8 in theta, which the step of the differences turns into a few 1e-6.
+    for found, expected in zip(jax.tree.leaves(tangent), jax.tree.leaves(differences), strict=True):
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", ["crossed"], indirect=True)
+def test_reverse_mode_is_the_transpose_of_forward_mode(case):
+    problem, at, v, (_, tangent), _ = case
+    gradient = quick_jit(jax.grad(lambda a: fitting(problem)(*a)[2][-1]))(at)
+    products = jax.tree.map(lambda g, d: jnp.vdot(g, d), gradient, v)
+    assert_allclose(sum(jax.tree.leaves(products)), tangent[2][-1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["singular"], indirect=True)
+def test_the_singular_case_is_singular_and_stays_so(case):
+    *_, (value, tangent), differences = case
+    assert value[0][2] == tangent[0][2] == differences[0][2] == 0.0
+    assert value[0][0] > 0.1
+
+
+def test_at_the_boundary_the_variance_stays_zero_and_the_rest_is_that_of_least_squares():
+    frame = interlace.load_dataset("dyestuff2")
+    codes = np.unique(frame.Batch, return_inverse=True)[1]
+    y, X = jnp.asarray(frame.Yield.to_numpy()), jnp.ones((len(frame), 1))
+
+    def fit(y):
+        e = interlace.estimate(interlace.moments(y, X, [(codes, X)]))
+        return e.theta[0], e.beta[0]
+
+    theta, beta = quick_jit(jax.jacrev(fit))(y)
+    assert np.all(np.asarray(theta) == 0.0)
+    assert_allclose(beta, np.full(len(y), 1 / len(y)), rtol=1e-10)
+
+
+def test_the_fit_is_the_labelled_one():
+    frame = interlace.load_dataset("sleepstudy")
+    design = interlace.compile("Reaction ~ Days + (1 + Days | Subject)", frame).design
+    [f] = design.factors
+    labelled = interlace.fit("Reaction ~ Days + (1 + Days | Subject)", frame)
+
+    @quick_jit
+    def everything(y, X, Z, theta):
+        m = interlace.moments(y, X, [(f.codes, Z)])
+        e = interlace.estimate(m)
+        rows = interlace.predict(e, m, X, [(f.codes, Z)])
+        unknown = interlace.predict(e, m, X, [(jnp.where(f.codes == 0, 99, -1), Z)])
+        return e, interlace.random_effects(e, m), interlace.deviance(theta, m), rows, unknown
+
+    found, [blups], at_theta, rows, unknown = everything(design.y, design.X, f.Z, labelled.theta)
+    assert_allclose(found.deviance, labelled.deviance, rtol=1e-12)
+    assert_allclose(found.beta, labelled.fe_params, rtol=1e-9)
+    assert_allclose(blups, labelled.random_effects["Subject"], rtol=1e-5)
+    assert_allclose(at_theta, labelled.deviance, rtol=1e-12)
+    assert_allclose(rows, labelled.fittedvalues, rtol=1e-7)
+    assert_allclose(unknown, labelled.predict(include_re=False), rtol=1e-9)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_deviances_of_every_kind_are_the_oracles(reml):
+    problem = oracle.random_design(1, "crossed")
+    theta, at = oracle.random_theta(problem, 1), jax.tree.map(jnp.asarray, arrays(problem))
+    m = interlace.moments(at[0], at[1], groups(problem, at[2]), *at[3:])
+    assert_allclose(interlace.deviance(theta, m, reml), oracle.deviance(problem, theta, reml), rtol=1e-10)
+    assert_allclose(
+        interlace.deviance(theta, m, reml, sigma=1.3), oracle.joint_deviance(problem, theta, 1.3, reml), rtol=1e-10
+    )
+
+
+def test_the_deviance_of_a_given_beta_is_the_density_of_y():
+    problem = oracle.random_design(1, "slope")
+    theta, beta, sigma = oracle.random_theta(problem, 1), np.full(problem.X.shape[1], 0.7), 1.3
+    at = jax.tree.map(jnp.asarray, arrays(problem))
+    m = interlace.moments(at[0], at[1], groups(problem, at[2]), *at[3:])
+    r, V = problem.y - problem.shift - problem.X @ beta, sigma**2 * problem.V(theta)
+    expected = np.linalg.slogdet(2 * np.pi * V)[1] + r @ np.linalg.solve(V, r)
+    assert_allclose(interlace.deviance(theta, m, False, sigma=sigma, beta=beta), expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="reml=False"):
+        interlace.deviance(theta, m, True, beta=beta)
+
+
+def test_traced_codes_are_refused_by_name():
+    X = jnp.ones((6, 1))
+    with pytest.raises(TypeError, match="codes"):
+        quick_jit(lambda c: interlace.moments(X[:, 0], X, [(c, X)]))(jnp.array([0, 0, 1, 1, 2, 2]))
+
+
+def test_rows_may_be_lists():
+    y, X, codes, w = [1.0, 2.0, 4.0, 9.0], [[1.0], [1.0], [1.0], [1.0]], [0, 0, 1, 1], [1.0, 2.0, 1.0, 2.0]
+    found = interlace.moments(y, X, [(codes, X)], w)
+    expected = interlace.moments(jnp.array(y), jnp.array(X), [(np.array(codes), jnp.array(X))], jnp.array(w))
+    jax.tree.map(assert_array_equal, found, expected)
+
+
+@pytest.fixture(scope="module")
+def six_rows():
+    """Moments, estimate, codes and X of a small model with two coefficients and an intercept by group."""
+    with jax.enable_x64(True):
+        g, X = np.array([0, 0, 1, 1, 2, 2]), jnp.stack([jnp.ones(6), jnp.arange(6.0) ** 2], 1)
+        m = interlace.moments(jnp.array([1.0, 3.0, 2.0, 5.0, 4.0, 9.0]), X, [(g, X[:, :1])])
+        return m, quick_jit(interlace.estimate)(m), g, X
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            "terms .1, 2. have 3 columns, but Z has 2",
+            lambda m, e, g, X: interlace.moments(X[:, 1], X, [(g, X, (1, 2))]),
+        ),
+        (
+            "3 levels, .* array of shape .2, 2.",
+            lambda m, e, g, X: interlace.moments(X[:, 1], X, [(g, X[:, :1], interlace.Known(np.eye(2)))]),
+        ),
+        ("beta has shape .1,.; .* 2 coeff", lambda m, e, g, X: interlace.deviance([1.0], m, False, beta=jnp.ones(1))),
+        ("X has shape .6, 1.", lambda m, e, g, X: interlace.predict(e, m, X[:, :1], [(g, X[:, :1])])),
+        ("groups has 0 entries", lambda m, e, g, X: interlace.predict(e, m, X, [])),
+        ("they must be .6,. and .6, 1.", lambda m, e, g, X: interlace.predict(e, m, X, [(g, X)])),
+        ("they must be .2,. and .2, 1.", lambda m, e, g, X: interlace.predict(e, m, X[:2], [(g, X[:, :1])])),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_by_name(message, call, six_rows):
+    with pytest.raises(ValueError, match=message):
+        call(*six_rows)
+
+
+def test_what_are_no_moments_is_refused():
+    for function in (interlace.estimate, lambda m: interlace.deviance([1.0], m)):
+        with pytest.raises(TypeError, match="interlace_jax.moments"):
+            function(jnp.ones(3))
+
+
+def test_a_known_covariance_in_float32_warns_of_nothing():
+    g, X = np.array([0, 0, 1, 1, 2, 2]), np.ones((6, 1))
+    with jax.enable_x64(False):
+        m = interlace.moments(np.arange(6.0) ** 2, X, [(g, X, interlace.Known(np.eye(3)))])
+        assert interlace.deviance(np.ones(1), m).dtype == np.float32
