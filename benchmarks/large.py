@@ -217,12 +217,12 @@ def compared(frame: pd.DataFrame, formula: str, method: str) -> dict[str, object
 
 def gradient_errors(exact: interlace.Fit, found: interlace.Fit) -> np.ndarray:
     """By parameter of theta, at the estimate of the iterative core: its gradient less the exact one over its noise."""
-    m, e, reml = found.model.core.products, found.estimate, found.method == "REML"
+    m, e, reml = found.model.engine.products, found.estimate, found.method == "REML"
     with jax.enable_x64(True):
         at = jnp.asarray(e.theta)
         J = np.asarray(jax.jacobian(lambda theta: to_conditioned(theta, m.layout, m.A))(at))
         true = np.asarray(jax.grad(lambda theta: exact.model.deviance(theta, reml))(at))
-    evaluation = found.model.core.evaluate(e.t, e, reml)
+    evaluation = found.model.engine.evaluate(e.t, e, reml)
     noise = np.sqrt(np.diag(J.T @ evaluation.gradient_cov @ J))
     free = noise > 1e-6 * noise.max()  # a variance of 0 has derivative 0
     return ((J.T @ evaluation.gradient - true) / np.where(free, noise, 1.0))[free]

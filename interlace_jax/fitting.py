@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
-import numpy as np
 
-from .design.design import Design, build
-from .design.determinacy import is_constant, is_out_of_range, largest
-from .design.files import is_scanned, scan
+from .design.files import is_scanned
 from .design.formula import parse
-from .engines.choice import wants_iterative
-from .engines.dense import Dense
-from .engines.iterative import Iterative
 from .many.designs import Groups
 from .many.many import Many
 from .many.responses import Responses, responses_of
 from .many.run import run_all
-from .models.identifiability import confounded_message, is_perfect, is_rounding, weighted_size
-from .models.traced import TracedModel
-from .numerics.covariance.block import parameter_count
-from .numerics.crossproducts.moments import Moments
-from .numerics.estimation.estimate import Estimate
-from .numerics.uncertainty.kenward_roger import why_not
-from .result import Fit, report
-from .support.arguments import numbers, one_of
+from .models.compiled import CompiledModel
+from .models.fitted import METHODS
+from .models.identifiability import confounded_message
+from .result import Fit
+from .support.arguments import one_of
 from .support.warnings import SingularFitWarning
-
-METHODS = ("REML", "ML")
-CORES = ("auto", "dense", "iterative")
-DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
 
 
 def fit(
@@ -195,13 +180,11 @@ def compile(
     core: str = "auto",
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
-    one_of("core", core, CORES)
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    parsed, scanned = parse(formula, groups, random), is_scanned(data)
-    return Model((scan if scanned else build)(parsed, data, **arguments), data, arguments, core)
+    return Model.of(formula, data, groups, random, core, **arguments)
 
 
-class Model:
+class Model(CompiledModel):
     """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
 
     Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
@@ -210,145 +193,8 @@ class Model:
     JAX's setting, and return the dtype that they are given.
     """
 
-    def __init__(self, design: Design, data: Any, arguments: dict[str, Any], core: str = "auto"):
-        self.design, self.data, self.arguments, self.core_choice = design, data, arguments, core
-        if is_constant(y := design.y if design.offset is None else design.y - design.offset):
-            raise ValueError(
-                f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
-            )
-        if is_out_of_range(largest(y)):
-            raise ValueError(
-                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
-                "floating-point range: give it in another unit"
-            )
-
-    @functools.cached_property
-    def core(self) -> Dense | Iterative:
-        """What computes with the data: see `core=` of `fit`."""
-        return (Iterative if wants_iterative(self.design, self.core_choice) else Dense)(self.design)
-
-    @property
-    def moments(self) -> Moments:
-        """Conditioned cross-products of the data, as NumPy arrays; those of the iterative core are `core.products`."""
-        return self.core.moments
-
-    @property
-    def theta0(self) -> np.ndarray:
-        """Moment estimates (d,): where the search for theta starts."""
-        return self.core.start()
-
-    def deviance(self, theta, reml: bool = True):
-        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
-        return self.core.deviance(theta if isinstance(theta, jax.Array) else self._theta(theta), reml)
-
-    def loglik(self, theta, reml: bool = True):
-        """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
-        return -0.5 * self.deviance(theta, reml)
-
     def fit(
         self, method: str = "REML", *, df_method: str = "satterthwaite", theta0: Iterable[float] | None = None
     ) -> Fit:
         """Estimate the model. Arguments as in `fit`."""
-        one_of("method", method, METHODS)
-        one_of("df_method", df_method, DF_METHODS)
-        if df_method == "kenward-roger" and method == "ML":
-            raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
-        if df_method == "kenward-roger" and (reason := why_not([f.block for f in self.design.factors])):
-            raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
-        if df_method == "kenward-roger":
-            self.core.require_matrix("Kenward-Roger")
-        start = None if theta0 is None else self._theta(theta0)
-        found = Fit(self, self.core.estimate(method == "REML", start), method, df_method)
-        self._check_residual(found.estimate)
-        report(found)
-        return found
-
-    def _check_residual(self, found: Estimate) -> None:
-        """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
-        size, scale = weighted_size(self.design, largest(self.design.y)), self.core.products.scale
-        by = "the fixed effects" if is_rounding(size, scale) else "the fixed and random effects"
-        if is_perfect(size, scale, found.sigma):
-            raise ValueError(
-                f"{by} fit the response {self.design.response!r} perfectly, to rounding: there is no residual "
-                "variance to estimate. Is the response computed from the predictors, or constant "
-                "within the levels of a factor?"
-            )
-
-    def estimate(self, reml: bool = True) -> Estimate:
-        """The fitted model as arrays, without names, tables or warnings."""
-        return self.core.estimate(reml, None)
-
-    def with_response(self, y, *, weights=None, offset=None) -> Model | TracedModel:
-        """The same model of another response y (n,), and of other weights or offset (n,): one number per row used.
-
-        Inside `jax.jit`, `grad` or `vmap` any of them may be traced; the model is then a `TracedModel`, with `moments`,
-        `deviance`, `loglik` and `estimate`. So the fit of a formula has derivatives by its rows::
-
-            jax.grad(lambda y: model.with_response(y).estimate().beta[1])(y)
-        """
-        given = {"y": y, "weights": weights, "offset": offset}
-        given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
-        if any(isinstance(values, jax.core.Tracer) for values in given.values()):
-            self.core.require_matrix("a fit of traced rows")
-            return TracedModel(self.design, given)
-        return Model(replace(self.design, **given), self.data, self.arguments, self.core_choice)
-
-    def _row_vector(self, name, values):
-        """One number for each row used, checked where it is known."""
-        n = len(self.design.y)
-        if np.shape(values) != (n,):
-            raise ValueError(
-                f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"
-            )
-        if isinstance(values, jax.core.Tracer):
-            return values
-        values = numbers(name, values)
-        if bad := np.count_nonzero(~np.isfinite(values)):
-            raise ValueError(
-                f"{name} has {bad} missing or infinite values: give one number for each of the {n} rows used"
-            )
-        if name == "weights" and values.min() <= 0:
-            raise ValueError("weights must be positive here: leave rows out where the model is compiled")
-        return values
-
-    def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Model:
-        """The model of a changed formula or other data.
-
-        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`. On the
-        right it is a summand: a product or power of it is refused.
-        arguments: `weights offset na_action cov core`.
-        """
-        core = arguments.pop("core", self.core_choice)
-        if unknown := set(arguments) - set(self.arguments):
-            raise TypeError(f"update() takes {', '.join(self.arguments)}, core, not {', '.join(sorted(unknown))}")
-        old = self.design.formula
-        left, right = old.response or "", str(old).partition("~")[2].strip()
-        new_left, tilde, new_right = (formula or ". ~ .").partition("~")
-        _check_dots(new_right)
-        text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
-        return compile(text, self.data if data is None else data, **self.arguments | arguments, core=core)
-
-    def _theta(self, theta) -> np.ndarray:
-        theta, d = numbers("theta", theta), parameter_count([f.block for f in self.design.factors])
-        if theta.shape != (d,) or not np.isfinite(theta).all():
-            raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
-        return theta
-
-
-_DOT = re.compile(r"(?<![\w.)\]])\.(?![\w.(])")
-"A `.` that is a term of its own."
-
-
-def _check_dots(right: str) -> None:
-    """Refuse dots that are no summands: the terms that they stand for would be torn apart, as in z * x + f."""
-    for dot in _DOT.finditer(right):
-        before, after = right[: dot.start()].rstrip(), right[dot.end() :].lstrip()
-        if not (before.endswith("+") or not before) or not (after.startswith(("+", "-")) or not after):
-            raise ValueError(
-                f"the '.' in {right.strip()!r} stands for all terms there were, which can have others added or taken "
-                'away, as in "~ . + x"; write the whole formula for anything else'
-            )
-
-
-def _fill_dots(text: str, old: str) -> str:
-    return _DOT.sub(old.replace("\\", r"\\"), text)
+        return Fit.of(self, method, df_method, theta0)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from .inference.coefficients import coefficients
+from .inference.variances import structure
+from .models.fitted import FittedModel
 from .models.parameters import _blocks, _correlations, natural_names
-from .models.singularity import singular_message
 from .numerics.covariance.parameters import has_prior
 from .support.text import LEGEND, LINE, _decimals, _fixed, _html, _p_value, _significant, _stars, _Table, _text
-
-if TYPE_CHECKING:
-    from .result import Fit
-
 
 GAIN = 1e-9  # deviance units below which nobody needs to know more
 LIMITS = ["estimate", "lower", "upper"]
@@ -32,7 +29,7 @@ DF_METHODS = {
 class Summary:
     """A fit as text (`str`, `print`) and, in a notebook, as HTML."""
 
-    def __init__(self, fit: Fit):
+    def __init__(self, fit: FittedModel):
         self._parts: list[str | _Table] = [
             _heading(fit),
             _criteria(fit),
@@ -54,30 +51,29 @@ class Summary:
         return f"<div>{''.join(map(_html, self._parts))}</div>"
 
 
-def _heading(fit: Fit) -> str:
+def _heading(fit: FittedModel) -> str:
     lines = [f"Linear mixed model fit by {METHODS[fit.method]} ({DF_METHODS[fit.df_method]})"]
-    lines.append(f"Formula: {fit.model.design.formula}")
+    lines.append(f"Formula: {fit.design.formula}")
     given = {name: fit.model.arguments[name] for name in ("weights", "offset")}
     lines += [f"{k.title()}: {v if isinstance(v, str) else 'an array'}" for k, v in given.items() if v is not None]
     return "\n".join(lines)
 
 
-def _criteria(fit: Fit) -> _Table:
+def _criteria(fit: FittedModel) -> _Table:
     last = "REML criterion" if fit.method == "REML" else "deviance"
     values = _fixed([fit.aic, fit.bic, fit.llf, fit.deviance], 3)
     return _Table("", ("AIC", "BIC", "logLik", last), [values], "rrrr")
 
 
-def _scaled_residuals(fit: Fit) -> _Table:
-    weights = fit.model.design.weights
-    resid = fit.resid.to_numpy() * (1.0 if weights is None else np.sqrt(weights))
+def _scaled_residuals(fit: FittedModel) -> _Table:
+    resid = fit.resid.to_numpy() * np.sqrt(fit.design.w)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.quantile(resid / fit.sigma, [0.0, 0.25, 0.5, 0.75, 1.0])
     return _Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
 
 
-def _random_effects(fit: Fit) -> _Table:
-    factors = fit.model.design.factors
+def _random_effects(fit: FittedModel) -> _Table:
+    factors = fit.design.factors
     blocks = list(_blocks(factors, fit.covariances))
     variances = np.concatenate([*(np.diag(b.covariance) for b in blocks), [fit.scale]])
     numbers = zip(_significant(variances), _significant(np.sqrt(variances)), strict=True)
@@ -92,10 +88,10 @@ def _random_effects(fit: Fit) -> _Table:
     return _Table("Random effects:", header, rows, "llrr" + "r" * width)
 
 
-def _structures(fit: Fit) -> Iterator[_Table]:
+def _structures(fit: FittedModel) -> Iterator[_Table]:
     """Covariance structures other than the default, with the parameters that they have."""
-    factors = [f for f in fit.model.design.factors if f.within is not None or f.across is not None]
-    numbers = fit.structure if any(map(natural_names, factors)) else pd.DataFrame()
+    factors = [f for f in fit.design.factors if f.within is not None or f.across is not None]
+    numbers = structure(fit) if any(map(natural_names, factors)) else pd.DataFrame()
     rows: list[Sequence[str]] = []
     for f in factors:
         parts = [type(part).__name__ for part in (f.within, f.across) if part is not None]
@@ -107,7 +103,7 @@ def _structures(fit: Fit) -> Iterator[_Table]:
         yield _Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
 
 
-def _observations(fit: Fit) -> str:
+def _observations(fit: FittedModel) -> str:
     groups = "; ".join(f"{name}, {m}" for name, m in fit.ngroups.items())
     lines = [f"Number of obs: {fit.nobs}, groups: {groups}"]
     if fit.n_dropped:
@@ -116,10 +112,11 @@ def _observations(fit: Fit) -> str:
     return "\n".join(lines)
 
 
-def _fixed_effects(fit: Fit) -> Iterator[str | _Table]:
+def _fixed_effects(fit: FittedModel) -> Iterator[str | _Table]:
     if len(fit.fe_params):
-        yield _coefficients(fit)
-        if any(map(_stars, fit.fe_pvalues)):
+        table = coefficients(fit).t_table(np.eye(len(fit.fe_params)))
+        yield _coefficients(fit, table)
+        if any(map(_stars, table["p"])):
             yield LEGEND
     else:
         yield "No fixed effects"
@@ -127,17 +124,17 @@ def _fixed_effects(fit: Fit) -> Iterator[str | _Table]:
         yield f"Left out, as they depend linearly on the columns before them: {', '.join(fit.dropped_columns)}"
 
 
-def _coefficients(fit: Fit) -> _Table:
+def _coefficients(fit: FittedModel, table: pd.DataFrame) -> _Table:
     letter = "z" if fit.df_method == "normal" else "t"
-    decimals = _decimals(fit.fe_bse)  # an estimate is worth as many as its standard error
+    decimals = _decimals(table["se"])  # an estimate is worth as many as its standard error
     columns = {
         "": list(map(str, fit.fe_params.index)),
         "Estimate": _fixed(fit.fe_params, decimals),
-        "Std. Error": _fixed(fit.fe_bse, decimals),
-        "df": _significant(fit.fe_df),
-        f"{letter} value": _fixed(fit.fe_tvalues, 3),
-        f"Pr(>|{letter}|)": list(map(_p_value, fit.fe_pvalues)),
-        " ": list(map(_stars, fit.fe_pvalues)),
+        "Std. Error": _fixed(table["se"], decimals),
+        "df": _significant(table["df"]),
+        f"{letter} value": _fixed(table["t"], 3),
+        f"Pr(>|{letter}|)": list(map(_p_value, table["p"])),
+        " ": list(map(_stars, table["p"])),
     }
     if fit.df_method == "normal":
         del columns["df"]
@@ -145,10 +142,10 @@ def _coefficients(fit: Fit) -> _Table:
     return _Table("Fixed effects:", tuple(columns), list(zip(*columns.values(), strict=True)), align)
 
 
-def _correlations_of_fixed(fit: Fit) -> Iterator[_Table]:
+def _correlations_of_fixed(fit: FittedModel) -> Iterator[_Table]:
     names = list(map(str, fit.fe_params.index))
     if 2 <= len(names) <= CORRELATIONS:
-        R = _correlations(fit.fe_cov.to_numpy())
+        R = _correlations(coefficients(fit).vcov)
         heads = names
         if sum(map(len, names)) > LINE:  # the names are too long to stand side by side
             heads = [f"({i})" for i in range(1, len(names) + 1)]
@@ -158,16 +155,12 @@ def _correlations_of_fixed(fit: Fit) -> Iterator[_Table]:
         yield _Table("Correlation of fixed effects:", ("", *heads[:-1]), shown, "l" + "r" * (len(R) - 1))
 
 
-def _notes(fit: Fit) -> Iterator[str]:
+def _notes(fit: FittedModel) -> Iterator[str]:
     if fit.converged:
         gain = max(GAIN, fit.optimum.predicted_decrease)
         yield f"Optimum: {fit.optimum.status}, less than {gain:.0e} deviance units to gain"
     else:
         yield f"Warning: the fit did not converge: {fit.optimum.message}"
-    if fit.model.core.name == "iterative":
-        yield (
-            f"Iterative core: the criterion is known to within a standard error of {fit.optimum.noise:.2g}, "
-            f"theta to within {fit.optimum.theta_noise:.1g} of its standard errors"
-        )
+    yield from fit.model.engine.remarks(fit.estimate)
     if fit.is_singular:
-        yield f"Note: {singular_message(fit)}"
+        yield f"Note: {fit.singularity}"

@@ -163,7 +163,7 @@ def same(a, b):
 def test_pickles_and_copies_are_the_same_fit(fit):
     for twin in (pickle.loads(pickle.dumps(fit)), copy.deepcopy(fit)):
         same(fit, twin)
-        assert_allclose(twin.refit(fit._design.y).theta, fit.theta, rtol=1e-10)
+        assert_allclose(twin.refit(fit.design.y).theta, fit.theta, rtol=1e-10)
         assert_allclose(twin.predict(sleepstudy()), fit.fittedvalues)
 
 
@@ -229,7 +229,7 @@ def test_update_may_change_the_random_part(fit):
 @pytest.mark.parametrize("name, given", [("weighted_REML", "weights"), ("offset_REML", "offset")])
 def test_weights_and_offset_outlive_refit_and_update(name, given):
     fit, case = fitted(name), load_case(name)
-    assert_allclose(fit.refit(fit._design.y).deviance, case["objective"], rtol=0, atol=1e-6)
+    assert_allclose(fit.refit(fit.design.y).deviance, case["objective"], rtol=0, atol=1e-6)
     assert_allclose(fit.update(". ~ .").deviance, case["objective"], rtol=0, atol=1e-6)
     ml = load_case(name.replace("REML", "ML"))
     assert_allclose(fit.update(method="ML").deviance, ml["objective"], rtol=0, atol=1e-6)

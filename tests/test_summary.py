@@ -1,5 +1,6 @@
 """What people read: the summary, the warnings of singular fits, and the variance tables."""
 
+import copy
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,9 +9,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import special
 
 import interlace_jax as interlace
-from interlace_jax.models import parameters, singularity
+from interlace_jax.inference.coefficients import Coefficients
+from interlace_jax.models import parameters
 from interlace_jax.result import Fit
 
 
@@ -42,6 +45,13 @@ def with_estimate(model, estimate):
     return Fit(
         model, replace(estimate, vanishing=[np.diag(Lam) == 0.0 for Lam in fit.Lambdas]), "REML", "satterthwaite"
     )
+
+
+def tested_by(fit, coefficients):
+    """The fit with tests of these coefficients in place of its own."""
+    twin = copy.copy(fit)
+    twin._remembered = {("coefficients", "satterthwaite"): coefficients}
+    return twin
 
 
 def section(text, title):
@@ -156,8 +166,7 @@ def test_columns_of_mixed_sizes_turn_to_scientific_notation(slope):
 
 
 def test_what_could_not_be_computed_is_shown_as_nan(slope):
-    fit = at(slope, vcov=np.full((2, 2), np.nan))
-    vars(fit)["fe_df"] = slope.fe_df * np.nan
+    fit = tested_by(slope, Coefficients(slope.design.columns, slope.estimate.beta, np.full((2, 2), np.nan)))
     text = str(fit.summary())
     assert section(text, "Fixed effects:")[1] == ["Intercept", "251.405", "NaN", "NaN", "NaN", "NaN"]
     assert "Signif. codes" not in text
@@ -175,11 +184,8 @@ def test_what_could_not_be_computed_is_shown_as_nan(slope):
     ],
 )
 def test_p_values_and_stars(slope, p, shown):
-    class Given(Fit):
-        fe_pvalues = pd.Series([p, p], ["Intercept", "Days"])
-
-    fit = Given(slope.model, slope.estimate, "REML", "satterthwaite")
-    vars(fit)["fe_df"] = slope.fe_df
+    z = -special.ndtri(p / 2)
+    fit = tested_by(slope, Coefficients(slope.design.columns, np.full(2, z), np.eye(2)))
     assert section(str(fit.summary()), "Fixed effects:")[1][5:] == shown.split()
 
 
@@ -196,9 +202,10 @@ def test_many_fixed_effects_have_no_table_of_correlations(slope):
     names = [f"x{i}" for i in range(13)]
 
     class Given(Fit):
-        fe_params = fe_bse = fe_df = fe_pvalues = fe_tvalues = pd.Series(0.5, names)
+        fe_params = pd.Series(0.5, names)
 
-    text = str(Given(slope.model, slope.estimate, "REML", "satterthwaite").summary())
+    given = Given(slope.model, slope.estimate, "REML", "satterthwaite")
+    text = str(tested_by(given, Coefficients(tuple(names), np.full(13, 0.5), np.eye(13))).summary())
     assert len(section(text, "Fixed effects:")) == 14
     assert "Correlation of fixed effects" not in text
 
@@ -241,7 +248,7 @@ def test_a_factor_without_variance_is_named_and_what_to_do():
     with pytest.warns(interlace.SingularFitWarning) as caught:
         fit = interlace.fit("Yield ~ 1 + (1 | Batch)", interlace.load_dataset("dyestuff2"))
     message = str(caught[0].message)
-    assert message == singularity.singular_message(fit)
+    assert message == fit.singularity
     assert "the standard deviation of '(Intercept)' across 'Batch' is estimated as 0" in message
     assert message.endswith("consider leaving (1 | Batch) out")
     assert message in " ".join(str(fit.summary()).split())
@@ -249,7 +256,7 @@ def test_a_factor_without_variance_is_named_and_what_to_do():
 
 def test_a_nested_factor_without_variance_is_written_as_a_term_of_its_own():
     fit = interlace.fit("strength ~ 1 + (1 | batch/cask)", interlace.load_dataset("pastes"))
-    message = singularity.singular_message(at(fit, theta=np.array([0.0, 1.0])))
+    message = at(fit, theta=np.array([0.0, 1.0])).singularity
     assert "consider leaving (1 | cask:batch) out" in message
     assert message.count("estimated as 0") == 1
 
@@ -267,14 +274,14 @@ def test_a_nested_factor_without_variance_is_written_as_a_term_of_its_own():
 def test_a_singular_correlated_term_is_told_by_what_is_wrong(slope, theta, pieces):
     fit = at(slope, theta=np.array(theta))
     assert fit.is_singular
-    message = singularity.singular_message(fit)
+    message = fit.singularity
     assert all(piece in message for piece in pieces), message
 
 
 def test_an_uncorrelated_slope_without_variance_is_to_be_left_out(sleepstudy, slope):
     model = interlace.compile("Reaction ~ Days + (1 + Days || Subject)", sleepstudy)
     estimate = replace(slope.estimate, theta=np.array([0.9, 0.0]))
-    message = singularity.singular_message(with_estimate(model, estimate))
+    message = with_estimate(model, estimate).singularity
     assert "consider leaving 'Days' out of the random effects of 'Subject'" in message
     assert "||" not in message
 
@@ -282,7 +289,7 @@ def test_an_uncorrelated_slope_without_variance_is_to_be_left_out(sleepstudy, sl
 def test_three_effects_of_rank_two_determine_each_other(slope):
     model = interlace.compile("score ~ 1 + (0 + Machine | Worker)", interlace.load_dataset("machines"))
     estimate = replace(slope.estimate, theta=np.array([1.0, 0.5, 0.4, 1.0, 0.7, 0.0]))
-    message = singularity.singular_message(with_estimate(model, estimate))
+    message = with_estimate(model, estimate).singularity
     assert "'Machine[A]', 'Machine[B]' and 'Machine[C]' of 'Worker' determine each other" in message
     assert "try (0 + Machine || Worker)" in message
 
@@ -310,7 +317,7 @@ def test_varcorr_has_lme4s_rows(crossed):
 def test_varcorr_pairs_columns_of_one_term_only_and_knows_no_correlation_with_a_constant():
     S = pd.DataFrame(np.diag([4.0, 9.0, 0.0]), ["a", "b", "c"], ["a", "b", "c"])
     factor = SimpleNamespace(name="g", columns=("a", "b", "c"), sizes=(1, 2))
-    table = parameters.varcorr([factor], {"g": S}, 1.0)
+    table = parameters.varcorr_table([factor], {"g": S}, 1.0)
     assert table["var2"].dropna().tolist() == ["c"]
     np.testing.assert_array_equal(table["sdcor"], [2.0, 3.0, 0.0, np.nan, 1.0])
 

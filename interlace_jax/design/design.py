@@ -73,6 +73,16 @@ class Design:
     "formulaic's state for new data; None when all columns are plain numbers."
 
     @property
+    def w(self) -> np.ndarray:
+        """Weights (n,) of the rows, 1 where none were given."""
+        return np.ones(len(self.X)) if self.weights is None else self.weights
+
+    @property
+    def shift(self) -> np.ndarray:
+        """Offset (n,) of the rows, 0 where none was given."""
+        return np.zeros(len(self.X)) if self.offset is None else self.offset
+
+    @property
     def groups(self) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
         """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them.
 

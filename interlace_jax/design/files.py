@@ -255,15 +255,9 @@ def _categorical(column: pd.Series, levels: pd.Index | None) -> pd.Series:
     return pd.Series(pd.Categorical(column, categories=levels))
 
 
-class _Trained(NamedTuple):
-    """What `model_matrices` asks of a design."""
-
-    specs: ModelSpecs | None
-
-
 def _evaluate(parts, columns, n, specs) -> tuple[Matrices, ModelSpecs | None]:
     check_types(parts, columns, n + 1)  # a batch does not tell whether text is an identifier
-    matrices, made = model_matrices(parts, columns, n, None, None if specs is None else _Trained(specs))
+    matrices, made = model_matrices(parts, columns, n, None, specs)
     if specs is None and made is not None:
         _refuse_state([made[key] for key in parts], columns)
     refuse_gaps(find_gaps(matrices))
@@ -308,7 +302,7 @@ class _Sample(NamedTuple):
 def _refuse_statistics(parts: Mapping[str, Part], first: _Sample, sample: _Sample, specs: ModelSpecs) -> None:
     """Refuse what is computed from other rows too, x - x.mean(): rows of two batches together must give the same."""
     columns = {name: pd.concat([c, sample.columns[name]], ignore_index=True) for name, c in first.columns.items()}
-    again, _ = model_matrices(parts, columns, first.n + sample.n, None, _Trained(specs))
+    again, _ = model_matrices(parts, columns, first.n + sample.n, None, specs, is_new=True)
     for key, (matrix, names) in again.items():
         before = np.concatenate([first.matrices[key], sample.matrices[key]])
         same = np.isclose(matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)).all(0)

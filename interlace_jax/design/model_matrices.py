@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import formulaic
 import narwhals as nw
@@ -29,10 +29,6 @@ from ..support.arguments import listed
 from .dialect import CONSTANTS, FUNCTIONS, hint, translated
 from .formula import Formula, Term
 from .frames import get_column
-
-if TYPE_CHECKING:
-    from .design import Design
-
 
 TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
 
@@ -205,20 +201,24 @@ def model_matrices(
     columns: Mapping[str, pd.Series],
     n: int,
     context: Mapping[str, Any] | None,
-    trained: Design | None = None,
+    specs: ModelSpecs | None = None,
+    is_new: bool = False,
 ) -> tuple[Matrices, ModelSpecs | None]:
-    """All parts over the same n rows, and formulaic's state where there is any; `trained` holds the fit's."""
-    if (trained is None or trained.specs is None) and all(_is_plain(part, columns) for part in parts.values()):
+    """All parts over the same n rows, and formulaic's state where there is any.
+
+    specs: the state of the fit, for new rows (is_new) or more of its own; None where its columns are plain numbers.
+    """
+    if specs is None and all(_is_plain(part, columns) for part in parts.values()):
         wanted = {key: part.products or () for key, part in parts.items()}
         made = {products: _plain_matrix(products, columns, n) for products in set(wanted.values())}
         return {key: made[products] for key, products in wanted.items()}, None
-    if trained is None:
+    if specs is None and not is_new:
         spec, states = formulaic.Formula(**{key: part.formula for key, part in parts.items()}), {}
-    elif trained.specs is None:
+    elif specs is None:
         raise ValueError(_type_message(parts, columns))
     else:
-        spec = ModelSpecs(**{key: trained.specs[key] for key in parts})
-        states = {name: state for key in parts for name, state in trained.specs[key].encoder_state.items()}
+        spec = ModelSpecs(**{key: specs[key] for key in parts})
+        states = {name: state for key in parts for name, state in specs[key].encoder_state.items()}
         _check_kinds(columns, states)
     # Arrays instead of Series: labels of the user's rows may repeat.
     frame = pd.DataFrame({name: c.array for name, c in columns.items()}, index=pd.RangeIndex(n), copy=False)

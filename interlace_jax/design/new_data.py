@@ -65,7 +65,7 @@ def new_data(
         missing |= mask
     rows = np.flatnonzero(~missing)
     columns = take_rows(columns, rows, len(frame))
-    matrices, _ = model_matrices(parts, columns, len(rows), context, design)
+    matrices, _ = model_matrices(parts, columns, len(rows), context, design.specs, is_new=True)
     for mask in find_gaps(matrices).values():
         missing[rows[mask]] = True
 

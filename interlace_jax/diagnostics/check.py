@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..support.arguments import check_fit
+from ..models.fitted import FittedModel, check_fit
 from ..support.text import LINE
 from .findings import (
     Finding,
@@ -30,14 +30,10 @@ from .findings import (
     group_sizes,
 )
 
-if TYPE_CHECKING:
-    from ..result import Fit
-
-
 UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
-def check(fit: Fit, nsim: int = 250, seed: Any = 0) -> Check:
+def check(fit: FittedModel, nsim: int = 250, seed: Any = 0) -> Check:
     """Look a fit over: its optimum, variances, groups, predictors, residuals and random effects.
 
     Returns a page in words; `print` it, or let a notebook show it. A check is `fine` if its p-value is 0.01 or more, or
@@ -62,9 +58,9 @@ def check(fit: Fit, nsim: int = 250, seed: Any = 0) -> Check:
     return Check(_heading(fit), tuple(findings), collinearity(fit), group_sizes(fit))
 
 
-def _heading(fit: Fit) -> str:
+def _heading(fit: FittedModel) -> str:
     groups = ", ".join(f"{m} levels of {name}" for name, m in fit.ngroups.items())
-    return f"Check of {fit.model.design.formula}\n{fit.nobs} rows, {groups}, fitted by {fit.method}"
+    return f"Check of {fit.design.formula}\n{fit.nobs} rows, {groups}, fitted by {fit.method}"
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy
 from scipy import special
 
+from ..design.design import Design
 from ..design.determinacy import is_constant
-from ..inference.coefficients import t_pvalue
+from ..inference.coefficients import coefficients, t_pvalue
 from ..inference.terms import term_columns
-from ..models.singularity import singular_message
+from ..models.fitted import FittedModel
 from ..support.arguments import listed
-from .residuals import _simulations
-
-if TYPE_CHECKING:
-    from ..design.design import Design
-    from ..result import Fit
-
+from .residuals import _simulations, residuals
 
 ALPHA = 0.01  # p-value below which a check wants a look
 CLEAR = 1e-4  # p-value below which it reports trouble
@@ -36,13 +32,13 @@ SMALL_CORRELATION = 0.1
 SMALL_SHARE = 0.005  # of the residual variance
 
 
-def standardised_effects(fit: Fit) -> dict[str, np.ndarray]:
+def standardised_effects(fit: FittedModel) -> dict[str, np.ndarray]:
     """Modes (m,) over the SD that they have under the model, by "factor: column".
 
     None of variance 0, and none of levels that covary, which are no sample of independent values.
     """
     found = {}
-    for f, b, given in zip(fit.model.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True):
+    for f, b, given in zip(fit.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True):
         for j, column in enumerate(f.columns if f.across is None else ()):
             prior = fit.covariances[f.name].iloc[j, j]
             explained = prior - given[:, j, j]  # Var(b) = E Var(b | y) + Var E(b | y)
@@ -51,24 +47,24 @@ def standardised_effects(fit: Fit) -> dict[str, np.ndarray]:
     return found
 
 
-def _marginal_sd(fit: Fit) -> np.ndarray:
+def _marginal_sd(fit: FittedModel) -> np.ndarray:
     """Standard deviation (n,) of the response in each row, over groups and residuals."""
-    design = fit.model.design
+    design = fit.design
     variance = np.ones(len(design.y)) if design.weights is None else 1.0 / design.weights
     for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
         variance = variance + ((f.Z @ Lam) ** 2).sum(1) * (1.0 if L is None else (L**2).sum(1)[f.codes])
     return fit.sigma * np.sqrt(variance)
 
 
-def collinearity(fit: Fit) -> pd.DataFrame:
+def collinearity(fit: FittedModel) -> pd.DataFrame:
     """Generalised variance inflation `df gvif vif` of every term of the fixed part (Fox & Monette 1992, JASA 87).
 
     How many times larger the squared volume of a term's confidence region is than without correlations to the other
     terms; `vif` is its df-th root, comparable between terms (of one column: the usual variance inflation factor).
     """
-    terms = term_columns(fit.model.design)
+    terms = term_columns(fit.design)
     used = [j for columns in terms.values() for j in columns]
-    V = fit.fe_cov.to_numpy()[np.ix_(used, used)]
+    V = coefficients(fit).vcov[np.ix_(used, used)]
     sd = np.sqrt(np.diag(V))
     R = V / sd[:, None] / sd
     rows, start = {}, 0
@@ -81,14 +77,14 @@ def collinearity(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["df", "gvif", "vif"])
 
 
-def group_sizes(fit: Fit) -> pd.DataFrame:
+def group_sizes(fit: FittedModel) -> pd.DataFrame:
     """By grouping factor the `levels`, their `effects` each, and rows a level: `smallest median largest`.
 
     `thin` is the share of levels with no more rows than effects, which say nothing about the residual; none is where a
     covariance structure ties the effects together.
     """
     rows = {}
-    for f in fit.model.design.factors:
+    for f in fit.design.factors:
         sizes, k = np.bincount(f.codes), len(f.columns)
         thin = 0.0 if f.is_structured else np.mean(sizes <= k)
         rows[f.name] = (len(sizes), k, sizes.min(), np.median(sizes), sizes.max(), thin)
@@ -118,7 +114,7 @@ def _finding(check, p, statistic, matters, fine, found, advice) -> Finding:
     return Finding(check, "look" if p >= CLEAR else "trouble", found, statistic, p, advice)
 
 
-def _optimum(fit: Fit) -> Finding:
+def _optimum(fit: FittedModel) -> Finding:
     left = fit.optimum.predicted_decrease
     if fit.converged:
         return Finding("optimum", "fine", "the search for the estimates converged", left)
@@ -126,14 +122,14 @@ def _optimum(fit: Fit) -> Finding:
     return Finding("optimum", "trouble", f"the search did not converge: {fit.optimum.message}", left, advice=advice)
 
 
-def _boundary(fit: Fit) -> Finding:
+def _boundary(fit: FittedModel) -> Finding:
     if not fit.is_singular:
         return Finding("variances", "fine", "none is estimated at 0, no correlation at 1 or -1")
-    found, _, rest = singular_message(fit).partition(": ")
+    found, _, rest = fit.singularity.partition(": ")
     return Finding("variances", "look", found, advice=rest[0].upper() + rest[1:] + ".")
 
 
-def _groups(fit: Fit) -> Iterator[Finding]:
+def _groups(fit: FittedModel) -> Iterator[Finding]:
     for name, row in group_sizes(fit).iterrows():
         levels, k = int(row["levels"]), int(row["effects"])
         found = f"{levels} levels of {row['smallest']:.0f} to {row['largest']:.0f} rows, median {row['median']:g}"
@@ -153,7 +149,7 @@ def _groups(fit: Fit) -> Iterator[Finding]:
         yield Finding(f"groups of {name}", "look" if advice else "fine", found, levels, advice=advice)
 
 
-def _collinear(fit: Fit) -> Iterator[Finding]:
+def _collinear(fit: FittedModel) -> Iterator[Finding]:
     table = collinearity(fit)
     if len(table) < 2:
         return
@@ -181,8 +177,8 @@ def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
     return float(statistic), float(p), any(large.values()), look
 
 
-def _residual_shape(fit: Fit) -> Finding:
-    statistic, p, matters, look = _shape(fit.residuals("pearson").to_numpy())
+def _residual_shape(fit: FittedModel) -> Finding:
+    statistic, p, matters, look = _shape(residuals(fit, "pearson").to_numpy())
     advice = (
         "See plot.qq. Estimates of effects bear this, predictions and small p-values less. Try log or sqrt of a skewed "
         "response; with heavy tails look for wrong values first, and compare bootstrap intervals."
@@ -190,12 +186,12 @@ def _residual_shape(fit: Fit) -> Finding:
     return _finding("shape of residuals", p, statistic, matters, "normal", look, advice)
 
 
-def _outliers(fit: Fit) -> Finding:
+def _outliers(fit: FittedModel) -> Finding:
     """Residuals too large for the largest of n normal ones: Bonferroni."""
-    r = fit.residuals("pearson").to_numpy()
+    r = residuals(fit, "pearson").to_numpy()
     z = np.abs(r) / r.std()
     each = np.minimum(1.0, 2.0 * len(z) * special.ndtr(-z))
-    rows = fit.model.design.index[np.argsort(-z)[: max(1, (each < ALPHA).sum())]].tolist()
+    rows = fit.design.index[np.argsort(-z)[: max(1, (each < ALPHA).sum())]].tolist()
     found = f"largest residual {z.max():.2g} SD, in row {rows[0]!r}"
     several = "s" * (len(rows) > 1)
     advice = (
@@ -205,21 +201,21 @@ def _outliers(fit: Fit) -> Finding:
     return _finding("outliers", each.min(), z.max(), True, found, found, advice)
 
 
-def _spread(fit: Fit) -> Iterator[Finding]:
+def _spread(fit: FittedModel) -> Iterator[Finding]:
     """Trend of the size of residuals over fitted values: Spearman's rank correlation."""
     if is_constant(fit.fittedvalues.to_numpy()):
         return
-    rho, p = scipy.stats.spearmanr(np.abs(fit.residuals("pearson").to_numpy()), fit.fittedvalues)
+    rho, p = scipy.stats.spearmanr(np.abs(residuals(fit, "pearson").to_numpy()), fit.fittedvalues)
     found = f"{'grows' if rho > 0 else 'shrinks'} with the fitted value (rank correlation {rho:.2g})"
     advice = "Try log or sqrt of the response, or give weights= if the variance of the rows is known up to a factor."
     matters = abs(rho) > SMALL_CORRELATION
     yield _finding("spread of residuals", p, rho, matters, "the same for small and large fitted values", found, advice)
 
 
-def _spread_by_group(fit: Fit) -> Iterator[Finding]:
+def _spread_by_group(fit: FittedModel) -> Iterator[Finding]:
     """Levene's test with medians (Brown & Forsythe 1974, JASA 69), between the levels of a factor."""
-    r = pd.Series(fit.residuals("pearson").to_numpy())
-    for f in fit.model.design.factors:
+    r = pd.Series(residuals(fit, "pearson").to_numpy())
+    for f in fit.design.factors:
         if np.median(np.bincount(f.codes)) < 3:
             continue
         groups = (r - r.groupby(f.codes).transform("median")).abs().groupby(f.codes)
@@ -247,10 +243,12 @@ def _one_way(groups: Any) -> tuple[float, float, float]:
     return float(F), float(scipy.special.fdtrc(m - 1, n - m, F)), float(share)
 
 
-def _curvature(fit: Fit) -> Iterator[Finding]:
+def _curvature(fit: FittedModel) -> Iterator[Finding]:
     """Score test of the square of every numeric column of the fixed part."""
-    design = fit.model.design
-    for name, z, df in ((name, score(fit, design.X[:, j] ** 2), fit.fe_df.iloc[j]) for j, name in _numeric(design)):
+    design = fit.design
+    all_df = coefficients(fit).df(np.eye(len(design.columns)))
+    for j, name in _numeric(design):
+        z, df = score(fit, design.X[:, j] ** 2), all_df[j]
         if np.isnan(z):
             continue
         yield _finding(
@@ -271,20 +269,20 @@ def _numeric(design: Design) -> Iterator[tuple[int, str]]:
             yield j, name
 
 
-def score(fit: Fit, q: np.ndarray) -> float:
+def score(fit: FittedModel, q: np.ndarray) -> float:
     """Score statistic z of one more column q (n,) of the fixed part; NaN if it depends on those there are.
 
     With residuals e = R P y, where R = sigma^2 W^-1 and P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, the score of q's
     coefficient at 0 is q'P y = q'W e(y) / sigma^2 and its variance q'P q = q'W e(q) / sigma^2, both at the theta and
     sigma of the fit.
     """
-    design = fit.model.design
-    w = np.ones(len(q)) if design.weights is None else design.weights
+    design = fit.design
+    w = design.w
     q = q - q.mean()
     if not (size := np.sqrt(np.mean(q**2))) > 0:
         return np.nan
     q = q / size
-    b = fit.model.with_response(q + _offset(design)).core.modes(fit.estimate)
+    b = fit.model.with_response(q + design.shift).engine.modes(fit.estimate)
     random = sum(np.einsum("nk,nk->n", f.Z, bf[f.codes]) for f, bf in zip(design.factors, b, strict=True))
     left = np.sqrt(w) * (q - random)
     basis = np.linalg.qr(np.sqrt(w)[:, None] * design.X)[0]  # given the modes, coefficients are those of least squares
@@ -294,12 +292,8 @@ def score(fit: Fit, q: np.ndarray) -> float:
     return float(np.sum(w * q * fit.resid.to_numpy()) / (fit.sigma * np.sqrt(variance)))
 
 
-def _offset(design: Design) -> np.ndarray | float:
-    return 0.0 if design.offset is None else design.offset
-
-
-def _effects_shape(fit: Fit) -> Iterator[Finding]:
-    factors = {f"{f.name}: {column}": f for f in fit.model.design.factors for column in f.columns}
+def _effects_shape(fit: FittedModel) -> Iterator[Finding]:
+    factors = {f"{f.name}: {column}": f for f in fit.design.factors for column in f.columns}
     for name, z in standardised_effects(fit).items():
         if len(z) < NORMALITY[0]:
             continue
@@ -312,14 +306,14 @@ def _effects_shape(fit: Fit) -> Iterator[Finding]:
         yield _finding(f"random effects, {name}", p, statistic, matters, "normal", found, advice)
 
 
-def _as_a_whole(fit: Fit, nsim: int, seed: Any) -> Finding:
+def _as_a_whole(fit: FittedModel, nsim: int, seed: Any) -> Finding:
     """Kolmogorov and Smirnov's distance of the scaled residuals from their distribution under the model.
 
     Rows of one group are alike, so the p-value comes from simulated responses. Those and the data are put to mean 0 and
     SD 1 first (as Lilliefors did), because the model has been fitted to the data only.
     """
-    design = fit.model.design
-    mean, sd = (design.X @ fit.estimate.beta + _offset(design))[:, None], _marginal_sd(fit)[:, None]
+    design = fit.design
+    mean, sd = (design.X @ fit.estimate.beta + design.shift)[:, None], _marginal_sd(fit)[:, None]
     observed = _distance((design.y[:, None] - mean) / sd)[0]
     rng = np.random.default_rng(seed)
     drawn = np.concatenate([_distance((Y - mean) / sd) for Y in _simulations(fit, nsim, rng)])

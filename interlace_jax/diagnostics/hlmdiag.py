@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
+from ..inference.prediction import predict
+from ..models.fitted import FittedModel
 from ..resampling.regrouping import factor_named
 from ..support.arguments import one_of
 from .augment import rows_used
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from .influence import influence
+from .residuals import residuals
 
 
 def hlm_resid(
-    model: Fit, full_data: bool = True, type: str = "conditional", standardized: bool = False, level: int | str = 1
+    model: FittedModel,
+    full_data: bool = True,
+    type: str = "conditional",
+    standardized: bool = False,
+    level: int | str = 1,
 ) -> pd.DataFrame:
     """Residuals `.resid` and fitted values `.fitted`, or with level="g" the random effects `.ranef.g.term` by level.
 
@@ -24,28 +27,28 @@ def hlm_resid(
     """
     one_of("type", type, ("conditional", "marginal"))
     if level != 1:
-        factor = factor_named(model.model.design, level)
+        factor = factor_named(model.design, level)
         effects = pd.DataFrame(model.random_effects[factor.name])
         return effects.set_axis([f".ranef.{factor.name}.{name}" for name in factor.columns], axis=1)
     conditional = type == "conditional"
     kind = type if not standardized else "standardized" if conditional else "normalized"
-    found = {".resid": model.residuals(kind), ".fitted": model.predict(include_re=conditional)}
+    found = {".resid": residuals(model, kind), ".fitted": predict(model, include_re=conditional)}
     if not full_data:
         return pd.DataFrame(found)
     return rows_used(model).assign(**{name: values.to_numpy() for name, values in found.items()})
 
 
-def hlm_influence(model: Fit, level: int | str = 1, approx: bool = False) -> pd.DataFrame:
+def hlm_influence(model: FittedModel, level: int | str = 1, approx: bool = False) -> pd.DataFrame:
     """`cooksd mdffits covtrace covratio` and `rvc.*` without each row (level=1) or each level of a factor.
 
     approx: `Fit.influence(method="onestep")` in place of refits. HLMdiag's approximation holds the variances and has no
     `rvc`.
     """
-    found = model.influence(None if level == 1 else level, "onestep" if approx else "exact")
+    found = influence(model, None if level == 1 else level, "onestep" if approx else "exact")
     return found[[name for name in found if not name.startswith("dfbetas.")]]
 
 
-def hlm_augment(model: Fit, level: int | str = 1, include_influence: bool = True) -> pd.DataFrame:
+def hlm_augment(model: FittedModel, level: int | str = 1, include_influence: bool = True) -> pd.DataFrame:
     """Residuals, and measures of influence beside them: of the rows (level=1), or of the levels of a factor."""
     found = hlm_resid(model, level=level)
     if not include_influence:

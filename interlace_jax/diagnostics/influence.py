@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from ..design.design import Design
 from ..design.grouping import Factor
 from ..engines.packing import padded_model
 from ..inference.prediction import estimates_by_t
+from ..models.fitted import FittedModel
 from ..models.parameters import component_pairs, relative_factors
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.estimation.bfgs import STATUS
@@ -23,10 +24,6 @@ from ..resampling.regrouping import _check_independent, factor_named
 from ..runtime.calls import run
 from ..support.arguments import one_of
 from .residuals import leverage_arrays
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
 
 METHODS = ("exact", "onestep")
 LOST = 1e-9  # share of a direction of X that must be left for it to be estimated
@@ -47,11 +44,30 @@ class Deleted(NamedTuple):
     "(r,)"
 
 
-def influence(fit: Fit, level: str | None = None, method: str = "exact") -> pd.DataFrame:
-    """See `Fit.influence`."""
+def influence(fit: FittedModel, level: str | None = None, method: str = "exact") -> pd.DataFrame:
+    """What deleting each row, or each level of a grouping factor, does to the fit.
+
+    level: None for the rows used, or the name of a factor.
+    method: "exact" refits without the rows, all deletions as one batch.
+    "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these (for levels, to
+    first order in how much of the group is deleted); levels must not share random effects with each other. Good
+    where single deletions move theta little.
+
+    Columns, with (i) for a fit without the rows and p coefficients (as HLMdiag's):
+
+    - `cooksd`: (beta - beta(i))' Cov(beta)^-1 (beta - beta(i)) / p;
+    - `mdffits`: the same with Cov(beta(i));
+    - `covtrace`: |tr(Cov(beta)^-1 Cov(beta(i))) - p|; `covratio`: det Cov(beta(i)) / det Cov(beta);
+    - `dfbetas.x`: (beta_x - beta_x(i)) / SE(beta_x(i)), as Belsley, Kuh & Welsch (1980); lme4 has the other sign;
+    - `rvc.var_x|g`, `rvc.cov_y.x|g`, `rvc.sigma2`: relative change of (co)variances, component(i) / component - 1;
+    - `singular`: whether that fit is (exact only); `status`: how it ended, or why there is none.
+
+    Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are NaN;
+    `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
+    """
     one_of("method", method, METHODS)
-    fit.model.core.require_matrix("influence()")
-    design = fit.model.design
+    fit.model.engine.require("deletion")
+    design = fit.design
     by = None if level is None else factor_named(design, level)
     index = design.index if by is None else by.levels.rename(by.name)
     table = _measures(fit, *(_exact(fit, by) if method == "exact" else _one_step(fit, by)))
@@ -66,9 +82,9 @@ def _sum_by(group: np.ndarray, count: int, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _exact(fit: Fit, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
+def _exact(fit: FittedModel, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
     """Refits, missing where they cannot be made; how they ended, and whether they are singular."""
-    design, n = fit.model.design, fit.nobs
+    design, n = fit.design, fit.nobs
     order, counts = (np.arange(n), np.ones(n, int)) if by is None else (np.argsort(by.codes), np.bincount(by.codes))
     refits = refit_without(design, np.split(order, np.cumsum(counts)[:-1]), fit.method)
     e, places = refits.estimate, refits.places
@@ -89,18 +105,18 @@ def _put(count: int, places: np.ndarray, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _by_row(fit: Fit, compiled: Callable[..., Any]) -> Any:
+def _by_row(fit: FittedModel, compiled: Callable[..., Any]) -> Any:
     """`deletion_gradients` or `case_pull` of the rows used."""
-    plan, y, X, Z, w, offset, K = padded_model(fit.model.design, bucket)
+    plan, y, X, Z, w, offset, K = padded_model(fit.design, bucket)
     found = run(compiled, _x(fit), plan, y - offset, X, Z, w, K, fit.method == "REML")
     return jax.tree.map(lambda a: a[: fit.nobs], found)
 
 
-def _x(fit: Fit) -> np.ndarray:
+def _x(fit: FittedModel) -> np.ndarray:
     return np.append(fit.estimate.t, np.log(fit.sigma))
 
 
-def _one_step(fit: Fit, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
+def _one_step(fit: FittedModel, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
     """Exact deletion with theta and sigma held, then a step of these; missing where a coefficient is lost."""
     gradient, dbeta, covariances = _without_rows(fit) if by is None else _without_groups(fit, by)
     dx = -0.5 * gradient @ fit.curvature.W  # a Newton step: W is twice the inverse Hessian
@@ -112,10 +128,10 @@ def _one_step(fit: Fit, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarra
     return Deleted(beta, covariances, theta, np.where(lost, np.nan, np.exp(x[:, -1]))), dict(status=status)
 
 
-def _without_rows(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _without_rows(fit: FittedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient of the deviance (n, d + 1), change of beta (n, p) and its covariance (n, p, p), x held: rank one."""
-    weights, hats = fit.model.design.weights, leverage_arrays(fit)
-    w, left = np.ones(fit.nobs) if weights is None else weights, 1.0 - hats.overall
+    w, hats = fit.design.w, leverage_arrays(fit)
+    left = 1.0 - hats.overall
     left = np.where(1.0 - hats.fixed > LOST, left, np.nan)
     dbeta = -hats.VXC * (fit.resid.to_numpy() / left)[:, None]
     spread = fit.scale * hats.VXC / (w * left)[:, None]
@@ -123,10 +139,10 @@ def _without_rows(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return _by_row(fit, _deletion_gradients), dbeta, covariances
 
 
-def _without_groups(fit: Fit, by: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _without_groups(fit: FittedModel, by: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same without groups, the gradient to first order: minus its derivative by how often the group counts."""
-    _check_independent(fit.model.design, by, "method='onestep'")
-    pull, X, VXC = _by_row(fit, _case_pull), fit.model.design.X, leverage_arrays(fit).VXC
+    _check_independent(fit.design, by, "method='onestep'")
+    pull, X, VXC = _by_row(fit, _case_pull), fit.design.X, leverage_arrays(fit).VXC
     rows = -pull.gradient, -pull.beta, X[:, :, None] * VXC[:, None, :]
     gradient, dbeta, shares = (_sum_by(by.codes, len(by.levels), a) for a in rows)
     kept = np.eye(X.shape[1]) - shares  # of X'V^-1 X, times its inverse
@@ -141,8 +157,8 @@ def _user_thetas(t, m):
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # deletions that leave no model are NaN
-def _measures(fit: Fit, deleted: Deleted, outcome: dict[str, np.ndarray]) -> pd.DataFrame:
-    design, e = fit.model.design, fit.estimate
+def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]) -> pd.DataFrame:
+    design, e = fit.design, fit.estimate
     se, without = np.sqrt(np.diag(e.vcov)), np.sqrt(np.einsum("rpp->rp", deleted.vcov))
     change = (e.beta - deleted.beta) / se
     R, R_deleted = e.vcov / np.outer(se, se), deleted.vcov / np.outer(se, se)
@@ -154,7 +170,8 @@ def _measures(fit: Fit, deleted: Deleted, outcome: dict[str, np.ndarray]) -> pd.
         covratio=np.linalg.det(ratio),
     )
     table |= {f"dfbetas.{name}": change[:, j] * se[j] / without[:, j] for j, name in enumerate(design.columns)}
-    before, after = (_components(design, *at) for at in ((e.theta[None], np.array([fit.sigma])), deleted[2:]))
+    before = _components(design, e.theta[None], np.array([fit.sigma]))
+    after = _components(design, deleted.theta, deleted.sigma)
     table |= {f"rvc.{name}": after[name] / before[name] - 1.0 for name in before}
     return pd.DataFrame(table | outcome)
 

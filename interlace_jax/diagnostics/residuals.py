@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,15 +12,13 @@ import scipy
 
 from ..design.design import Design
 from ..engines.packing import padded_model
-from ..models.simulation import simulate
+from ..inference.prediction import predict
+from ..models.fitted import FittedModel
+from ..models.simulation import draw_responses
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.uncertainty.sensitivity import Leverages, leverages
 from ..runtime.calls import run
 from ..support.arguments import one_of
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
 
 KINDS = ("conditional", "marginal", "pearson", "standardized", "normalized")
 LARGEST = 5000  # rows that share random effects, directly or through others, whose covariance matrix is still formed
@@ -31,38 +29,56 @@ _leverages = jax.jit(leverages)
 NUMBERS = 1 << 22  # simulated numbers held at a time
 
 
-def residuals(fit: Fit, kind: str) -> pd.Series:
-    """See `Fit.residuals`."""
+def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
+    """Residuals of the rows used.
+
+    kind:
+
+    - "conditional": y - fitted, the same as `resid`.
+    - "marginal": y - X beta - offset.
+    - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type = "pearson")`.
+    - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the overall leverage h:
+      what is estimated is allowed for, theta is not.
+    - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the covariance matrix over
+      sigma^2: under the model independent standard normal but for the estimation of the parameters. A row's
+      value is the error of predicting it from the rows before it, in SDs. Rows that share no random effect are
+      taken apart; at most 5000 may be connected (a ValueError otherwise).
+    """
     one_of("kind", kind, KINDS)
-    design, conditional = fit.model.design, fit.resid
+    design, conditional = fit.design, fit.resid
     if kind == "conditional":
         return conditional
     if kind in ("marginal", "normalized"):
-        marginal = design.y - fit.predict(include_re=False)
+        marginal = design.y - predict(fit, include_re=False)
         return marginal if kind == "marginal" else _normalized(fit, marginal)
-    pearson = conditional if design.weights is None else conditional * np.sqrt(design.weights)
+    pearson = conditional * np.sqrt(design.w)
     return pearson if kind == "pearson" else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
 
 
-def leverage(fit: Fit) -> pd.DataFrame:
-    """See `Fit.leverage`."""
+def leverage(fit: FittedModel) -> pd.DataFrame:
+    """Leverages `fixed random overall` of the rows used: d fitted / d y of each row itself.
+
+    Diagonals of H1 = X (X'V^-1 X)^-1 X'V^-1, H2 = Z D Z'V^-1 (I - H1) and H1 + H2, theta held (Demidenko & Stukel
+    2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns `fixef ranef overall`. The sum of
+    `overall` is an effective number of parameters.
+    """
     found = leverage_arrays(fit)
     columns = dict(fixed=found.fixed, random=found.overall - found.fixed, overall=found.overall)
-    return pd.DataFrame(columns, index=fit.model.design.index)
+    return pd.DataFrame(columns, index=fit.design.index)
 
 
-def leverage_arrays(fit: Fit) -> Leverages:
+def leverage_arrays(fit: FittedModel) -> Leverages:
     """Leverages of the rows used, as arrays."""
-    fit.model.core.require_matrix("a leverage")
-    plan, _, X, Z, w, _, K = padded_model(fit.model.design, bucket)
+    fit.model.engine.require("leverages")
+    plan, _, X, Z, w, _, K = padded_model(fit.design, bucket)
     found = run(_leverages, fit.theta, plan, X, Z, w, K)
     return Leverages(*(a[: fit.nobs] for a in found))
 
 
-def _normalized(fit: Fit, marginal: pd.Series) -> pd.Series:
+def _normalized(fit: FittedModel, marginal: pd.Series) -> pd.Series:
     """L^-1 (y - X beta) / sigma with V = L L', rows that share no random effect apart."""
     found, r = np.empty(fit.nobs), marginal.to_numpy() / fit.sigma
-    for rows in _blocks(fit.model.design):
+    for rows in _blocks(fit.design):
         L = np.linalg.cholesky(_covariance(fit, rows))
         found[rows] = np.linalg.solve(L, r[rows][..., None])[..., 0]
     return pd.Series(found, index=marginal.index)
@@ -90,22 +106,27 @@ def _blocks(design: Design) -> Iterator[np.ndarray]:
         yield from (alike[a : a + most] for a in range(0, len(alike), most))
 
 
-def _covariance(fit: Fit, rows: np.ndarray) -> np.ndarray:
+def _covariance(fit: FittedModel, rows: np.ndarray) -> np.ndarray:
     """V (blocks, size, size) of the blocks with these rows (blocks, size), over sigma^2."""
-    design = fit.model.design
+    design = fit.design
     V = np.zeros((*rows.shape, rows.shape[1]))
-    V[:, range(rows.shape[1]), range(rows.shape[1])] = 1.0 if design.weights is None else 1.0 / design.weights[rows]
+    V[:, range(rows.shape[1]), range(rows.shape[1])] = 1.0 / design.w[rows]
     for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
         U, a, b = (f.Z @ Lam)[rows], f.codes[rows][:, :, None], f.codes[rows][:, None, :]
         V += (U @ U.mT) * ((a == b) if L is None else (L @ L.T)[a, b])
     return V
 
 
-def scaled_residuals(fit: Fit, nsim: int = 250, seed: Any = None) -> pd.Series:
-    """See `Fit.scaled_residuals`."""
+def scaled_residuals(fit: FittedModel, nsim: int = 250, seed: Any = None) -> pd.Series:
+    """Share of responses simulated from the model, with new random effects, that lie below the observed one.
+
+    Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn & Smyth 1996;
+    Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how many responses; seed: as in
+    `simulate`.
+    """
     if nsim < 1:
         raise ValueError(f"nsim must be at least 1, not {nsim}")
-    design, rng = fit.model.design, np.random.default_rng(seed)
+    design, rng = fit.design, np.random.default_rng(seed)
     y = design.y[:, None]
     below, equal = np.zeros(len(y), int), np.zeros(len(y), int)
     for Y in _simulations(fit, nsim, rng):
@@ -114,9 +135,9 @@ def scaled_residuals(fit: Fit, nsim: int = 250, seed: Any = None) -> pd.Series:
     return pd.Series((below + rng.random(len(y)) * (equal + 1)) / (nsim + 1), index=design.index)
 
 
-def _simulations(fit: Fit, nsim: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _simulations(fit: FittedModel, nsim: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Responses (n, some), with new random effects, until there are nsim."""
-    design, e = fit.model.design, fit.estimate
+    design, e = fit.design, fit.estimate
     at_once = max(1, NUMBERS // len(design.y))
     for start in range(0, nsim, at_once):
-        yield simulate(design, e.beta, fit.Lambdas, fit.level_roots, fit.sigma, min(at_once, nsim - start), rng)
+        yield draw_responses(design, e.beta, fit.Lambdas, fit.level_roots, fit.sigma, min(at_once, nsim - start), rng)

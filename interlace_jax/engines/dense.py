@@ -9,7 +9,6 @@ from functools import partial
 import jax
 import numpy as np
 
-from ..design.design import Design
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.crossproducts.moments import Moments, moments
 from ..numerics.estimation.boundary import near_zero, settle
@@ -23,18 +22,16 @@ from ..runtime.calls import run
 from ..runtime.compilation import brief, light
 from ..runtime.island import island
 from .chunked_moments import LARGE, moments_by_chunks
+from .engine import Engine
 from .packing import padded_model, plan_of
 
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
-class Dense:
-    """A model by its `Moments`: everything that needs theta and the data."""
+class Dense(Engine):
+    """A model by its `Moments`."""
 
     name = "dense"
-
-    def __init__(self, design: Design):
-        self.design = design
 
     @functools.cached_property
     def products(self) -> Moments:
@@ -44,14 +41,6 @@ class Dense:
             return run(_moments, *padded_model(d, bucket))
         Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
         return moments_by_chunks(plan_of(d, bucket), d.y, d.X, Z, d.weights, d.offset, K)
-
-    @property
-    def moments(self) -> Moments:
-        """The same, for what only this core has."""
-        return self.products
-
-    def require_matrix(self, what: str) -> None:
-        """Refuse `what` where there is no matrix; here there is."""
 
     def start(self) -> np.ndarray:
         """Moment estimates of lme4's theta (d,)."""

@@ -34,6 +34,7 @@ from ..runtime.compilation import brief, in_order, light
 from ..runtime.devices import devices, gathered, local_devices
 from ..runtime.island import island
 from .chunked_moments import moments_by_chunks
+from .engine import CAPABILITIES, Engine
 
 ROWS = 1 << 20  # of a chunk
 SEED = 20250711  # of the probes: the same data give the same numbers
@@ -71,13 +72,17 @@ class NoisyEstimate(Estimate):
         return self.status == CONVERGED
 
 
-class Iterative:
-    """A model by its sparse `Products`: everything that needs theta and the data. The interface of `Dense`."""
+NEEDS_MATRIX = (
+    'needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" where its levels '
+    "are few enough"
+)
+
+
+class Iterative(Engine):
+    """A model by its sparse `Products`."""
 
     name = "iterative"
-
-    def __init__(self, design: Design):
-        self.design = design
+    missing = dict.fromkeys(CAPABILITIES, NEEDS_MATRIX)
 
     @functools.cached_property
     def products(self) -> Products:
@@ -102,18 +107,6 @@ class Iterative:
     def __getstate__(self):
         """Without the products: arrays on devices do not travel."""
         return {"design": self.design}
-
-    @property
-    def moments(self):
-        """Refused: there are none."""
-        self.require_matrix("what you ask for")
-
-    def require_matrix(self, what: str) -> None:
-        """Refuse `what`, which needs the dense core."""
-        raise ValueError(
-            f'{what} needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" '
-            "where its levels are few enough"
-        )
 
     def start(self) -> np.ndarray:
         """Moment estimates of lme4's theta (d,)."""
@@ -201,6 +194,24 @@ class Iterative:
         for i, (slope, *_) in self._differences(e, reml, 0.0):
             H[i] = slope
         return 0.5 * (H + H.T)
+
+    def noise_of_difference(self, e: NoisyEstimate, other: Engine, theirs: Estimate) -> float:
+        """From the differences by probe where both fits had the same ones: much of the noise cancels.
+
+        They have, where what iterations work on has the same size.
+        """
+        if not isinstance(other, Iterative):
+            return super().noise_of_difference(e, other, theirs)
+        if not np.array_equal(self.probes(e.probes), other.probes(theirs.probes)):
+            return super().noise_of_difference(e, other, theirs)
+        return float(np.std(e.by_probe - theirs.by_probe, ddof=1) / np.sqrt(e.probes))
+
+    def remarks(self, e: NoisyEstimate) -> list[str]:
+        """How far the random probes leave the criterion and theta uncertain."""
+        return [
+            f"Iterative core: the criterion is known to within a standard error of {e.noise:.2g}, "
+            f"theta to within {e.theta_noise:.1g} of its standard errors"
+        ]
 
     def _free(self, e):
         _, zero = zero_columns(e.t, self.products.layout.blocks)

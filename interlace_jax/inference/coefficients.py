@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..numerics.estimation.estimate import Estimate
+from ..models.fitted import FittedModel
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
 from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
 from ..runtime.calls import run
 from .contrasts import Hypothesis, contrast_matrix
-
-if TYPE_CHECKING:
-    from ..engines.dense import Dense
-    from ..engines.iterative import Iterative
-
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "normal")
@@ -157,7 +151,7 @@ def f_pvalue(F: float, q: int, df: float) -> float:
 def wald_test(
     coefficients: Coefficients, hypothesis: Hypothesis, joint: bool = True, level: float = 0.95
 ) -> pd.DataFrame:
-    """See `Fit.test`."""
+    """Test linear hypotheses about coefficients, as `test` does for those of a fit."""
     L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
     if not len(L):
         raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
@@ -168,29 +162,40 @@ def wald_test(
     return coefficients.t_table(L, rhs, level).set_axis(pd.Index(labels), axis=0)
 
 
-def coefficients(
-    names: Sequence[str],
-    e: Estimate,
-    core: Dense | Iterative,
-    reml: bool,
-    rule: str,
-    curvature: Callable[[], Curvature],
-) -> Coefficients:
-    """The fixed effects of an estimate under the rule "satterthwaite", "kenward-roger" or "normal".
+def test(fit: FittedModel, hypothesis: Hypothesis, joint: bool = True, ddf: str | None = None) -> pd.DataFrame:
+    """Test linear hypotheses about the coefficients.
 
-    curvature: called for the `Curvature` of the estimate when the rule needs it.
+    hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas or in a list; a
+    mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with an interval; several the joint
+    F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal".
     """
+    return wald_test(coefficients(fit, ddf), hypothesis, joint)
+
+
+def coefficients(fit: FittedModel, ddf: str | None = None) -> Coefficients:
+    """Fixed effects as arrays with a rule for degrees of freedom, by default the `df_method` of the fit.
+
+    ddf: "satterthwaite", "kenward-roger" or "normal". What the rule needs is computed once for a fit.
+    """
+    rule = ddf or fit.df_method
+    return fit.remembered(("coefficients", rule), lambda: _by_rule(fit, rule))
+
+
+def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
     if rule not in RULES:
         raise ValueError(f"ddf must be {' or '.join(map(repr, RULES))}, not {rule!r}")
-    names = tuple(names)
-    if rule == "kenward-roger" and not reml:
-        raise ValueError('Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"')
-    if rule == "kenward-roger" and (reason := why_not(core.products.layout.blocks)):
-        raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
+    names, e, engine = tuple(fit.design.columns), fit.estimate, fit.model.engine
+    if rule == "kenward-roger":
+        if fit.method != "REML":
+            raise ValueError(
+                'Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"'
+            )
+        if reason := why_not(engine.products.layout.blocks):
+            raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, e.vcov)
     if rule == "satterthwaite":
-        return SatterthwaiteCoefficients(names, e.beta, e.vcov, curvature())
-    core.require_matrix("Kenward-Roger")
-    adjusted = run(_kenward_roger, e.t, np.log(e.sigma), core.moments)
+        return SatterthwaiteCoefficients(names, e.beta, e.vcov, fit.curvature)
+    engine.require("kenward_roger")
+    adjusted = run(_kenward_roger, e.t, np.log(e.sigma), engine.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -1,47 +1,38 @@
-"""Confidence intervals of every parameter, by name: Wald, profile and bootstrap."""
+"""Intervals and profiles of every parameter, by name, from the likelihood of one fit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from ..design.design import Design
+from ..models.fitted import FittedModel
 from ..models.parameters import natural_names
-from ..support.arguments import check_level, one_of, texts, whole_number
+from ..support.arguments import texts, whole_number
+from .coefficients import coefficients
 from .profiles import Profiles, places
-from .variances import components, structure
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from .variances import components, structure_table, uncertainty
 
 
-METHODS = ("wald", "profile", "boot")
+def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataFrame:
+    """Intervals `lower upper` by the quadratic at the optimum: t for coefficients, on log and z scales otherwise."""
+    index = pd.Index(fit.design.columns, dtype=object)
+    beta = coefficients(fit).t_table(np.eye(len(index)), level=level).set_axis(index, axis=0)
+    known = uncertainty(fit)
+    tables = [components(known, level), beta]
+    if any(map(natural_names, fit.design.factors)):
+        tables.append(structure_table(known, level))
+    return pd.concat(tables)[["lower", "upper"]].loc[names]
 
 
-def confint(
-    fit: Fit,
-    method: str = "wald",
-    level: float = 0.95,
-    parm: str | Iterable[str] | None = None,
-    criterion: str = "ML",
-    nsim: int = 1000,
-    seed: Any = None,
-) -> pd.DataFrame:
-    """See `Fit.confint`."""
-    check_level(level)
-    one_of("method", method, METHODS)
-    names = _chosen(fit.model.design, parm)
-    if method == "wald":
-        return _wald(fit, level).loc[names]
-    if method == "boot":
-        return fit.bootstrap(nsim, seed).confint(level).loc[names]
-    z = special.ndtri(0.5 + level / 2.0)
+def profile_intervals(fit: FittedModel, names: list[str], level: float, criterion: str) -> pd.DataFrame:
+    """Intervals `lower upper` where the profiles have risen by the chi-square quantile; see `confint` for `attrs`."""
     profiles = Profiles(fit, names, criterion)
-    lower, upper = profiles.reach(z)
+    lower, upper = profiles.reach(special.ndtri(0.5 + level / 2.0))
     table = pd.DataFrame({"lower": lower.value, "upper": upper.value}, index=pd.Index(names, dtype=object))
     sides = (("lower", lower), ("upper", upper))
     reached = [(name, side) for side, found in sides for name, at in zip(names, found.at_bound, strict=True) if at]
@@ -50,13 +41,17 @@ def confint(
 
 
 def profile(
-    fit: Fit, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6
+    fit: FittedModel, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6
 ) -> pd.DataFrame:
-    """See `Fit.profile`."""
+    """Profiles as a frame `parameter value zeta`: zeta is the signed root of the rise of the deviance.
+
+    A straight line of zeta over value means that Wald intervals are right. zmax: the largest |zeta|; points: so
+    many on each side of the estimate. parm, criterion: as in `confint`.
+    """
     whole_number("points", points, 1)
     if not zmax > 0:
         raise ValueError(f"zmax must be positive, not {zmax!r}")
-    names = _chosen(fit.model.design, parm)
+    names = chosen_names(fit.design, parm)
     profiles = Profiles(fit, names, criterion)
     curves = {name: [(value, 0.0)] for name, value in zip(names, profiles.estimates, strict=True)}
     for z in np.linspace(0.0, zmax, points + 1)[1:]:
@@ -69,16 +64,7 @@ def profile(
     return table
 
 
-def _wald(fit: Fit, level: float) -> pd.DataFrame:
-    names = pd.Index(fit.model.design.columns, dtype=object)
-    beta = fit.coefficients().t_table(np.eye(len(names)), level=level).set_axis(names, axis=0)
-    tables = [components(fit.uncertainty, level), beta]
-    if any(map(natural_names, fit.model.design.factors)):
-        tables.append(structure(fit.uncertainty, level))
-    return pd.concat(tables)[["lower", "upper"]]
-
-
-def _chosen(design: Design, parm: Any) -> list[str]:
+def chosen_names(design: Design, parm: Any) -> list[str]:
     """The names wanted; "beta_" stands for the coefficients, "theta_" for SDs, correlations and sigma."""
     known = places(design)
     groups = {

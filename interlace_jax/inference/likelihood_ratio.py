@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -13,20 +12,17 @@ from scipy import special
 
 from ..design.design import Design
 from ..design.grouping import Factor
+from ..models.fitted import FittedModel
 from ..models.parameters import natural_names
-from ..models.simulation import new_effects
+from ..models.simulation import draw_responses
 from ..numerics.covariance.parameters import has_prior
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
 REFITTED = "REML fits are refitted by ML: REML criteria of different fixed parts cannot be compared"
 
 
-def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None) -> pd.DataFrame:
+def anova(*fits: FittedModel, refit: bool = True, nsim: int = 0, seed: int | None = None) -> pd.DataFrame:
     """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
 
     fits: in any order; each is compared with the next smaller one.
@@ -50,7 +46,7 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     """
     if len(fits) < 2:
         raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
-    if wrong := [a for a in fits if not hasattr(a, "model")]:
+    if wrong := [a for a in fits if not isinstance(a, FittedModel)]:
         raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
     for a, b in itertools.pairwise(fits):
         _check_same_data(a.model.design, b.model.design)
@@ -68,7 +64,7 @@ def anova(*fits: Fit, refit: bool = True, nsim: int = 0, seed: int | None = None
     return table
 
 
-def _criteria(f: Fit) -> dict[str, float]:
+def _criteria(f: FittedModel) -> dict[str, float]:
     return dict(npar=f.nparams, AIC=f.aic, BIC=f.bic, logLik=f.llf, deviance=f.deviance)
 
 
@@ -80,7 +76,7 @@ def _compare(small, big, nsim, seed):
     statistic, df = max(a.deviance - b.deviance, 0.0), b.nparams - a.nparams
     p = float(special.chdtrc(df, statistic)) if df else np.nan
     row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p, "Pr(>Chisq) boundary": _boundary_pvalue(a, b, statistic, p)}
-    if noise := noise_of_difference(a, b):
+    if noise := a.model.engine.noise_of_difference(a.estimate, b.model.engine, b.estimate):
         row["Chisq noise"] = noise
     if nsim:
         row["Pr(>Chisq) simulated"] = _simulated_pvalue(a, b, statistic, nsim, np.random.default_rng(seed))
@@ -112,7 +108,7 @@ def _check_same_data(a: Design, b: Design) -> None:
             raise ValueError(f"the fits differ in their {name}: only models of the same data can be compared")
 
 
-def _nested(small: Fit, big: Fit) -> str:
+def _nested(small: FittedModel, big: FittedModel) -> str:
     """Why `small` is no special case of `big`; empty if it is."""
     a, b = small.model.design, big.model.design
     outside = _outside(a.X, b.X)
@@ -179,9 +175,9 @@ def _apply(f, i, j, probes):
     return f.Z[:, i, None] * sums[f.codes]
 
 
-def _boundary_pvalue(a: Fit, b: Fit, statistic: float, naive: float) -> float:
+def _boundary_pvalue(a: FittedModel, b: FittedModel, statistic: float, naive: float) -> float:
     """The right p-value if one variance (with its k covariances) is tested, NaN where no simple mixture is known."""
-    small, big = ({f.name: set(f.columns) for f in fit.model.design.factors} for fit in (a, b))
+    small, big = ({f.name: set(f.columns) for f in fit.design.factors} for fit in (a, b))
     q = len(b.theta) - len(a.theta)
     if q == 0:
         return naive
@@ -205,31 +201,7 @@ def _simulated_pvalue(a, b, statistic, nsim, rng):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # half of the simulated fits are singular, as they should be
         for _ in range(nsim):
-            y = _simulate(a, rng)
-            small, big = (f.model.with_response(y).fit(f.method, df_method="normal") for f in (a, b))
+            y = draw_responses(a.design, a.estimate.beta, a.Lambdas, a.level_roots, a.sigma, 1, rng)[:, 0]
+            small, big = (f.refit(y) for f in (a, b))
             found.append(small.deviance - big.deviance)
     return (1.0 + np.count_nonzero(np.array(found) >= statistic)) / (nsim + 1.0)
-
-
-def _simulate(fit, rng):
-    design = fit.model.design
-    noise = rng.normal(size=len(design.y)) / (1.0 if design.weights is None else np.sqrt(design.weights))
-    y = design.X @ fit.fe_params.to_numpy() + fit.sigma * noise + (0.0 if design.offset is None else design.offset)
-    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
-        b = fit.sigma * new_effects(f, Lam, L, (), rng)
-        y += np.einsum("nk,nk->n", f.Z, b[f.codes])
-    return y
-
-
-def noise_of_difference(a: Fit, b: Fit) -> float:
-    """Standard error of the difference of two deviances, which random probes make uncertain.
-
-    From the differences by probe where both fits had the same probes, as they have where what iterations work on has
-    the same size: much of the noise cancels.
-    """
-    mine, theirs = a.estimate, b.estimate
-    if mine.noise and theirs.noise:
-        drawn = [f.model.core.probes(f.estimate.probes) for f in (a, b)]
-        if np.array_equal(*drawn):
-            return float(np.std(mine.by_probe - theirs.by_probe, ddof=1) / np.sqrt(mine.probes))
-    return float(np.hypot(mine.noise, theirs.noise))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,20 +21,17 @@ import scipy
 from ..design.design import Design
 from ..design.determinacy import ESTIMABLE
 from ..design.new_data import new_data
-from ..support.arguments import check_fit, check_level, check_mapping, listed, numbers, texts
-from .coefficients import Coefficients, t_quantile
+from ..models.fitted import FittedModel, check_fit
+from ..support.arguments import check_level, check_mapping, listed, numbers, texts
+from .coefficients import Coefficients, coefficients, t_quantile
 from .terms import variables
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
 
 METHODS = ("pairwise", "trt.vs.ctrl")
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
 
 
 def emmeans(
-    fit: Fit,
+    fit: FittedModel,
     specs: str | Sequence[str],
     by: str | Sequence[str] | None = None,
     at: Mapping[str, Any] | None = None,
@@ -57,16 +54,16 @@ def emmeans(
     specs, by = list(texts("specs", specs, "x")), list(texts("by", by, "x"))
     if twice := [name for name in dict.fromkeys(specs + by) if (specs + by).count(name) > 1]:
         raise ValueError(f"specs and by have {listed(twice)} twice")
-    frame = variables(fit.model.design, fit.model.data)
-    coded = _numbers_as_categories(fit.model.design)
+    frame = variables(fit.design, fit.model.data)
+    coded = _numbers_as_categories(fit.design)
     values = {name: _values(frame[name], name in coded) for name in frame}
     values |= _at(at or {}, values)
     if strange := [name for name in specs + by if name not in values]:
         raise ValueError(f"{strange[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
-    grid, L, unknown = _averaged(fit.model.design, frame, values, by + specs)
-    shift = 0.0 if fit.model.design.offset is None else float(fit.model.design.offset.mean())
-    response = fit.model.design.response
-    return MarginalMeans(grid, L, unknown, fit.coefficients(ddf), tuple(specs), tuple(by), level, shift, response)
+    grid, L, unknown = _averaged(fit.design, frame, values, by + specs)
+    shift = 0.0 if fit.design.offset is None else float(fit.design.offset.mean())
+    response = fit.design.response
+    return MarginalMeans(grid, L, unknown, coefficients(fit, ddf), tuple(specs), tuple(by), level, shift, response)
 
 
 def _numbers_as_categories(design: Design) -> set[str]:

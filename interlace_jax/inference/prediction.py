@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,22 +15,19 @@ from ..design.design import Design
 from ..design.determinacy import ESTIMABLE
 from ..design.grouping import Factor, is_nested
 from ..design.new_data import NewDesign, new_data
+from ..models.fitted import FittedModel
 from ..models.linear_predictor import Rows, _of_fit, expected
 from ..numerics.crossproducts import layout
 from ..numerics.crossproducts.layout import bucket, pad_rows, power_of_two
+from ..numerics.likelihood import gaussian
 from ..numerics.likelihood.elimination import reduce
-from ..numerics.likelihood.gaussian import coefficients
 from ..numerics.likelihood.random_effects import modes
 from ..numerics.uncertainty.curvature import jacobian
 from ..numerics.uncertainty.sensitivity import prediction_variances
 from ..runtime.calls import run
 from ..support.arguments import check_level, listed, one_of, texts
 from ..support.warnings import RankWarning
-from .coefficients import t_quantile
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
+from .coefficients import coefficients, t_quantile
 
 INTERVALS = ("confidence", "prediction")
 CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk
@@ -39,8 +36,8 @@ _variances = jax.jit(prediction_variances)
 
 
 def predict(
-    fit: Fit,
-    data: Any = None,
+    fit: FittedModel,
+    newdata: Any = None,
     include_re: bool | Iterable[str] = True,
     allow_new_levels: bool = True,
     offset: str | Iterable[float] | None = None,
@@ -48,13 +45,30 @@ def predict(
     level: float = 0.95,
     theta_uncertainty: bool = False,
 ) -> pd.Series | pd.DataFrame:
-    """See `Fit.predict`."""
+    """Expected response for the rows of a frame (by default those of the fit), or `fit lower upper se`.
+
+    newdata: a frame with the columns of the formula; transforms and categories are those of the fit. A row with
+    missing values gives NaN.
+    include_re: add the random effects of the levels known; False gives population values; names of factors add
+    those of these factors only.
+    allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
+    offset: needed again when the fit's was an array; an offset column is read from newdata.
+    interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
+    b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
+    of include_re not at all. "prediction", for a new response in the row: factors left out of include_re count as
+    new levels, and the residual adds sigma^2, over the weights for the rows of the fit (new rows have weight 1).
+    theta_uncertainty: add by the delta method what the predictions owe to the estimation of theta.
+
+    Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if `df_method` is
+    "normal". Confidence intervals of population values are those of linear combinations of coefficients: they
+    follow `df_method`, Kenward-Roger included.
+    """
     if interval is not None:
         one_of("interval", interval, INTERVALS)
         check_level(level)
-    design = fit.model.design
+    design = fit.design
     included = included_factors(design, include_re)
-    rows = _rows(design, data, included, offset, interval == "prediction")
+    rows = _rows(design, newdata, included, offset, interval == "prediction")
     if not allow_new_levels:
         _refuse_unseen(design, rows, included)
     fitted = expected(rows, fit.estimate.beta, fit.mode_arrays)
@@ -118,16 +132,16 @@ def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> Non
 
 
 def _standard_errors(
-    fit: Fit, rows: Rows, included: tuple[str, ...], interval: str, theta_uncertainty: bool
+    fit: FittedModel, rows: Rows, included: tuple[str, ...], interval: str, theta_uncertainty: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """SE (n,) of the prediction errors, and degrees of freedom of its square."""
     known = ~rows.missing
     se, df = np.full((2, len(rows.X)), np.nan)
     if interval == "confidence" and not included and not theta_uncertainty:
-        by_rule, X = fit.coefficients(), rows.X[known]
+        by_rule, X = coefficients(fit), rows.X[known]
         se[known], df[known] = np.sqrt(np.einsum("np,pq,nq->n", X, by_rule.vcov, X)), by_rule.df(X)
         return se, df
-    fit.model.core.require_matrix('an interval of predictions (but "confidence" with include_re=False)')
+    fit.model.engine.require("prediction_intervals")
     variance, slopes = _conditional_variances(fit, rows.take(known))
     if interval == "prediction":
         weights = np.ones(known.sum()) if rows.weights is None else rows.weights[known]
@@ -145,17 +159,17 @@ def _standard_errors(
     return se, df
 
 
-def _conditional_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _conditional_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its derivatives by t (n, d)."""
-    size = max(CHUNK, power_of_two(len(fit.model.design.y)))
+    size = max(CHUNK, power_of_two(len(fit.design.y)))
     chunks = [_chunk_variances(fit, rows.take(slice(a, a + size))) for a in range(0, max(len(rows.X), 1), size)]
     variance, slopes = map(np.concatenate, zip(*chunks, strict=True))
     return fit.scale * variance, fit.scale * slopes
 
 
-def _chunk_variances(fit: Fit, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _chunk_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """The same over sigma^2: the rows are appended to those of the fit, with weight zero."""
-    design, m = fit.model.design, fit.model.moments
+    design, m = fit.design, fit.model.moments
     n = len(design.y)
     codes, levels = _codes_of_all(design.factors, rows)
     K = [f.K for f in design.factors]
@@ -203,9 +217,9 @@ def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarra
 
 @jax.jit
 def _estimates_by_t(t, m):
-    return jacobian(lambda t: (coefficients(reduce(t, m), m), modes(t, m)), t)[1]
+    return jacobian(lambda t: (gaussian.coefficients(reduce(t, m), m), modes(t, m)), t)[1]
 
 
-def estimates_by_t(fit: Fit) -> tuple[np.ndarray, list[np.ndarray]]:
+def estimates_by_t(fit: FittedModel) -> tuple[np.ndarray, list[np.ndarray]]:
     """Derivatives of beta (p, d) and of the modes, per factor (m, k, d), by t."""
     return run(_estimates_by_t, fit.estimate.t, fit.model.moments)

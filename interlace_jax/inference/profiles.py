@@ -6,22 +6,19 @@ import functools
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ..design.design import Design
+from ..models.fitted import FittedModel
 from ..models.parameters import component_name, component_pairs, natural_names
 from ..numerics.covariance.parameters import has_prior
 from ..numerics.uncertainty.profile_limits import Limit, Question, limits
 from ..runtime.calls import run
 from ..support.arguments import listed
-from .variances import components
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
+from .variances import components, uncertainty
 
 CRITERIA = ("ML", "REML")
 LANES_NUMBERS = 1 << 24  # float64 numbers that the lanes run at once may keep
@@ -79,12 +76,12 @@ class Reached:
 class Profiles:
     """The profiles of the named parameters of a fit. The last points found on each side are the next starts."""
 
-    def __init__(self, fit: Fit, names: list[str], criterion: str):
+    def __init__(self, fit: FittedModel, names: list[str], criterion: str):
         if criterion not in CRITERIA:
             raise ValueError(f"criterion must be 'ML' or 'REML', not {criterion!r}")
-        fit.model.core.require_matrix("a profile")
-        known = places(fit.model.design)
-        _check_profiles(fit.model.design, names, known)
+        fit.model.engine.require("profiles")
+        known = places(fit.design)
+        _check_profiles(fit.design, names, known)
         self.m, self.wanted = fit.model.moments, len(names)
         sds = {place: name for name, place in known.items() if place.kind == "sd"}
         ends = [sds[end] for name in names if known[name].kind == "cor" for end in _ends(known[name])]
@@ -156,9 +153,9 @@ class Profiles:
 class _Centre:
     """Questions about one optimum, with the target still open."""
 
-    def __init__(self, fit: Fit):
+    def __init__(self, fit: FittedModel):
         self.fit, self.m, e = fit, fit.model.moments, fit.estimate
-        self.table = components(fit.uncertainty)
+        self.table = components(uncertainty(fit))
         self.y = np.concatenate([e.t, [np.log(e.sigma), 0.0]])
         self.H = np.zeros((len(self.y),) * 2)
         self.H[:-1, :-1] = 0.5 * fit.curvature.W

@@ -20,7 +20,8 @@ from ..design.determinacy import independent_columns
 from ..design.files import refuse_scanned
 from ..design.frames import as_frame, take_rows
 from ..design.model_matrices import evaluated, parts_of, used_columns
-from .coefficients import Coefficients
+from ..models.fitted import FittedModel
+from .coefficients import coefficients
 
 ROUNDING = 1e-8  # singular values below this part of the largest are 0
 
@@ -211,14 +212,19 @@ def _sizes(X: np.ndarray) -> np.ndarray:
     return np.where(norms > 0.0, norms, 1.0)
 
 
-def f_table(design: Design, data: Any, c: Coefficients, sigma: float, type: int) -> pd.DataFrame:
-    """See `Fit.anova`."""
+def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
+    """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as lmerTest's.
+
+    type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells
+    counting alike whatever the coding of the factors. Use `interlace_jax.anova` to compare fits.
+    """
     if type not in (1, 2, 3):
         raise ValueError(f"type must be 1, 2 or 3, not {type!r}")
-    terms = Terms(design, variables(design, data))
+    terms = Terms(fit.design, variables(fit.design, fit.model.data))
+    by_rule = coefficients(fit, ddf)
     rows = []
     for name in terms.columns:
-        t = c.f_test(terms.hypothesis(name, type))
-        mean_square = sigma**2 * t.F / t.scale
+        t = by_rule.f_test(terms.hypothesis(name, type))
+        mean_square = fit.scale * t.F / t.scale
         rows.append((mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
     return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))

@@ -18,7 +18,15 @@ import pandas as pd
 from scipy import special
 
 from ..design.design import Design
-from ..models.parameters import component_names, component_pairs, level_roots, natural_names, natural_values
+from ..models.fitted import FittedModel
+from ..models.parameters import (
+    component_names,
+    component_pairs,
+    level_roots,
+    natural_names,
+    natural_values,
+    varcorr_table,
+)
 from ..numerics.covariance.block import Block
 from ..numerics.covariance.parameters import natural, shape_places
 from ..numerics.crossproducts.moments import Moments
@@ -27,6 +35,7 @@ from ..numerics.likelihood.coordinates import user_blocks
 from ..numerics.uncertainty.delta import Parameters, propagate, slopes
 from ..runtime.calls import run
 from ..support.arguments import check_level
+from .coefficients import coefficients
 
 _propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
 _slopes = functools.partial(jax.jit, static_argnums=0)(slopes)
@@ -73,6 +82,12 @@ class Uncertainty:
         return by_x[len(by_x) // 2 :]
 
 
+def uncertainty(fit: FittedModel) -> Uncertainty:
+    """What functions of all parameters of a fit need: estimates and their covariance."""
+    pieces = fit.design, fit.model.engine.products, fit.estimate
+    return Uncertainty(*pieces, coefficients(fit).vcov, fit.curvature.W)
+
+
 def intervals(
     estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "identity"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -86,16 +101,24 @@ def intervals(
 
 
 def delta(
-    fit: Uncertainty, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity"
+    fit: FittedModel, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity"
 ) -> pd.Series | pd.DataFrame:
-    """See `Fit.delta`."""
+    """Estimate, SE and Wald interval of any function of the parameters, by the delta method with JAX's derivatives.
+
+    fn: takes `p` with `p.beta` (p,), `p.theta` (d,), `p.sigma`, `p["x"]` (a coefficient) and `p.covariance("g")`
+    (k, k), and returns a number (the result is a Series) or a vector (a DataFrame); write it with `jax.numpy`.
+    scale: where the interval is computed: "identity", "log", "logit" or "fisher". A variance estimated at 0 counts
+    as known to be 0: the likelihood has no quadratic there.
+
+    >>> fit.delta(lambda p: p["Days"] / p.sigma)
+    """
     check_level(level)
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}, not {scale!r}")
     if not callable(fn):
         raise TypeError(f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}")
     try:
-        values, cov = fit.propagate(fn)
+        values, cov = uncertainty(fit).propagate(fn)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         raise TypeError("delta differentiates its function: write it with jax.numpy in place of numpy") from None
     table = _table(values, cov, level, scale)
@@ -144,8 +167,30 @@ def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(columns, index=component_names(fit.design.factors))
 
 
-def structure(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
-    """`estimate se lower upper` of the parameters of covariance structures; see `Fit.structure`."""
+def structure(fit: FittedModel) -> pd.DataFrame:
+    """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
+
+    The 95% Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
+    """
+    return structure_table(uncertainty(fit))
+
+
+def varcorr(fit: FittedModel) -> pd.DataFrame:
+    """Variances, covariances, SDs and correlations: `grp var1 var2 vcov sdcor`, as lme4's VarCorr data frame.
+
+    Then their standard errors `vcov_se sdcor_se` and the 95% Wald interval `lower upper` of `sdcor`, computed on
+    the log scale for SDs and on Fisher's z for correlations; NaN for what is at the boundary.
+    """
+    found = components(uncertainty(fit)).rename(columns={"se": "sdcor_se"})
+    table = varcorr_table(fit.design.factors, fit.covariances, fit.scale)
+    return table.assign(**{name: found[name].to_numpy() for name in ("vcov_se", "sdcor_se", "lower", "upper")})
+
+
+def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
+
+    The Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
+    """
     check_level(level)
     factors, blocks = fit.design.factors, user_blocks(fit.moments.layout)
     names = [name for f in factors for name in natural_names(f)]
@@ -204,13 +249,22 @@ def _second_moments(fit):
     return np.atleast_2d(np.cov(design.X, rowvar=False)), ZZ
 
 
-def icc(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
-    """See `Fit.icc`."""
+def icc(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
+    """Intraclass correlation, `adjusted` for the fixed effects and `unadjusted`, with intervals (logit scale).
+
+    Share of the random effects' mean variance (over the rows, so that slopes count; Johnson 2014, Methods Ecol.
+    Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al. 2017).
+    """
     check_level(level)
-    return _table(*fit.propagate(_icc, *_second_moments(fit)), level, "logit", ["adjusted", "unadjusted"])
+    found = uncertainty(fit).propagate(_icc, *_second_moments(fit))
+    return _table(*found, level, "logit", ["adjusted", "unadjusted"])
 
 
-def r2(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
-    """See `Fit.r2`."""
+def r2(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
+    """Nakagawa & Schielzeth's R squared, `marginal` and `conditional`, with intervals (logit scale).
+
+    Shares of the fixed part, and of fixed and random parts, in the total variance; random slopes as Johnson (2014).
+    """
     check_level(level)
-    return _table(*fit.propagate(_r2, *_second_moments(fit)), level, "logit", ["marginal", "conditional"])
+    found = uncertainty(fit).propagate(_r2, *_second_moments(fit))
+    return _table(*found, level, "logit", ["marginal", "conditional"])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from ..design.design import Design
 from ..inference.coefficients import t_pvalue
 from ..models.parameters import component_names, component_pairs, natural_names, natural_values, relative_factors
 from ..numerics.uncertainty.curvature import degrees_of_freedom, derivatives, in_user_units
@@ -20,7 +21,7 @@ from ..support.arguments import one_of
 from .chunks import filled
 from .designs import Designs
 from .lanes import over_lanes
-from .permutation import PermutationTest, permutation_test
+from .permutation import PermutationTest, Refitted, permutation_test
 from .responses import Responses
 from .run import _theta_names, run_all
 
@@ -173,9 +174,12 @@ class Many:
         p = self.fe_pvalues
         return p.apply(lambda column: _false_discovery(column, method))
 
-    def of(self, work: Responses) -> Many:
-        """The same models of another design."""
-        return Many(work, self.method, self.df_method, run_all(work, self.method, progress=False), self._single)
+    def _refitted(self, design: Design) -> Refitted:
+        """These models fitted to another design."""
+        work = self._work.with_design(design)
+        table = run_all(work, self.method, progress=False)
+        again = Many(work, self.method, self.df_method, table, self._single)
+        return Refitted(again.fe_tvalues.to_numpy(), again.converged.sum(), again.is_singular.sum())
 
     def permutation_test(
         self,
@@ -205,7 +209,8 @@ class Many:
         """
         if not isinstance(self._work, Responses):
             raise ValueError("a permutation test needs models that share a design: use responses= in place of by=")
-        return permutation_test(self, self._work, predictor, n, within, between, seed, progress)
+        arguments = predictor, n, within, between, seed, progress
+        return permutation_test(self._work, self.fe_tvalues, self._refitted, *arguments)
 
     def to_frame(self) -> pd.DataFrame:
         """One tidy frame: a row per model and coefficient with `estimate se df t p`."""

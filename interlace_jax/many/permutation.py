@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import narwhals.stable.v1 as nw
 import numpy as np
@@ -12,11 +13,7 @@ import pandas as pd
 from ..design.design import Design, build
 from ..support.arguments import whole_number
 from ..support.progress import progress_bar
-
-if TYPE_CHECKING:
-    from .many import Many
-    from .responses import Responses
-
+from .responses import Responses
 
 TRIALS = 20  # permutations, at most, after which one that changes nothing is no chance
 
@@ -33,9 +30,19 @@ class PermutationTest:
     "A row per permutation: models `fitted`, `converged` and `singular`."
 
 
+class Refitted(NamedTuple):
+    """What fits of all models to one permutation of the predictor gave."""
+
+    t: np.ndarray
+    "(models, p) t statistics, NaN where a model could not be fitted."
+    converged: int
+    singular: int
+
+
 def permutation_test(
-    many: Many,
     work: Responses,
+    observed: pd.DataFrame,
+    refit: Callable[[Design], Refitted],
     predictor: str,
     n: int,
     within: str | None,
@@ -43,7 +50,7 @@ def permutation_test(
     seed: Any,
     progress: bool | None,
 ) -> PermutationTest:
-    """See `Many.permutation_test`; work: where the models come from."""
+    """`Many.permutation_test`, of its models, their t statistics (models x coefficients), and how to refit them."""
     whole_number("n", n, 1)
     frame, used = nw.from_native(work.data, eager_only=True), work.design.rows
     shuffle = _shuffle(frame, used, predictor, within, between)
@@ -67,25 +74,24 @@ def permutation_test(
             f"permutations of {predictor!r} change no fixed effect of '{work.formula}': name a column that is in its "
             "fixed part, and that varies among what is shuffled"
         )
-    rng, observed = np.random.default_rng(seed), many.fe_tvalues.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding
+    rng = np.random.default_rng(seed)
+    threshold = observed.abs().to_numpy() * (1 - 1e-9)  # ties, despite rounding
     largest, outcomes = [], []
-    reached = np.zeros(observed.shape, int)
+    reached = np.zeros(threshold.shape, int)
     bar = progress_bar(n, "permutation", "permuting", progress is not False)
     for _ in range(n):
         design = permuted(rng)
         changed |= moved(design)
-        again = many.of(work.with_design(design))
-        t = again.fe_tvalues.abs().to_numpy()
+        again = refit(design)
+        t = np.abs(again.t)
         largest.append(np.fmax.reduce(t, 0))
-        reached += t >= observed
-        outcomes.append((np.isfinite(t).any(1).sum(), again.converged.sum(), again.is_singular.sum()))
+        reached += t >= threshold
+        outcomes.append((np.isfinite(t).any(1).sum(), again.converged, again.singular))
         bar.update()
     bar.close()
     largest, names = np.array(largest), np.array(work.design.columns)
-    above = (largest[:, None] >= observed).sum(0)
-    tables = [
-        _table(many.fe_tvalues[names[j]], names[j], reached[:, j], above[:, j], n) for j in np.flatnonzero(changed)
-    ]
+    above = (largest[:, None] >= threshold).sum(0)
+    tables = [_table(observed[names[j]], names[j], reached[:, j], above[:, j], n) for j in np.flatnonzero(changed)]
     table = pd.concat(tables).rename_axis(work.labels.name or "model").reset_index()
     null = pd.DataFrame(largest[:, changed], columns=names[changed])
     return PermutationTest(table, null, pd.DataFrame(outcomes, columns=["fitted", "converged", "singular"]))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from ..design.design import Design
 from ..design.grouping import Factor
+from ..engines.engine import Engine
 from ..numerics.covariance import parameters
 from ..numerics.covariance.block import Block
 from ..numerics.covariance.parameters import shape_start
@@ -24,11 +24,6 @@ from ..numerics.estimation.estimate import Estimate
 from ..runtime.calls import run
 from ..support.arguments import listed
 from .parameters import level_roots
-
-if TYPE_CHECKING:
-    from ..engines.dense import Dense
-    from ..engines.iterative import Iterative
-
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
@@ -41,15 +36,15 @@ NO_RESIDUAL = "the model fits the response perfectly, to rounding: there is no r
 ADVICE = "consider fewer random effects, or a structure with less freedom"
 
 
-def residual_doubt(design: Design, core: Dense | Iterative, e: Estimate, reml: bool) -> str | None:
+def residual_doubt(design: Design, engine: Engine, e: Estimate, reml: bool) -> str | None:
     """Why the residual variance of a fit means nothing, in words; None where it does."""
     if is_confounded(design)[0]:
         return confounded_message(design)
     less = _with_less_effect(e.theta, [f.block for f in design.factors])
     if (
         _effects(design) + len(design.columns) >= len(design.y)
-        and e.sigma < NEAR_ZERO * core.products.scale
-        and core.deviance(less, reml) - core.deviance(e.theta, reml) < RISE
+        and e.sigma < NEAR_ZERO * engine.products.scale
+        and engine.deviance(less, reml) - engine.deviance(e.theta, reml) < RISE
     ):
         return (
             f"the residual standard deviation is estimated as 0 (the random effects of {_names(design)}, as many as "

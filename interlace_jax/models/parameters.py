@@ -33,7 +33,7 @@ def varcov(covariances: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(whole, index=keys, columns=keys)
 
 
-def varcorr(factors: Sequence[Factor], covariances: Mapping[str, pd.DataFrame], scale: float) -> pd.DataFrame:
+def varcorr_table(factors: Sequence[Factor], covariances: Mapping[str, pd.DataFrame], scale: float) -> pd.DataFrame:
     """Variances and covariances in lme4's order: columns `grp`, `var1`, `var2`, `vcov`, `sdcor`.
 
     Term by term the variances, then the covariances of its columns; last the residual variance `scale`. `sdcor` is the

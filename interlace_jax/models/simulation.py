@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..design.design import Design
 from ..design.grouping import Factor
 from ..support.arguments import whole_number
+from .fitted import FittedModel
 
 
-def simulate(
+def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
+    """New responses from the fitted model: rows used x nsim, with new random effects and residuals.
+
+    seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
+    """
+    Y = draw_responses(fit.design, fit.estimate.beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, seed)
+    return pd.DataFrame(Y, index=fit.design.index)
+
+
+def draw_responses(
     design: Design,
     beta: np.ndarray,
     Lambdas: list[np.ndarray],
@@ -23,13 +34,13 @@ def simulate(
     """Responses (n, nsim) for the rows used, with new random effects and new residuals."""
     whole_number("nsim", nsim, 0)
     rng = np.random.default_rng(seed)
-    mean = design.X @ beta + (0.0 if design.offset is None else design.offset)
+    mean = design.X @ beta + design.shift
     Y = np.repeat(mean[:, None], nsim, axis=1)
     for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
         b = sigma * new_effects(f, Lam, L, (nsim,), rng)
         Y += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
-    spread = sigma if design.weights is None else (sigma / np.sqrt(design.weights))[:, None]
-    return Y + spread * rng.standard_normal(Y.shape)
+    spread = sigma / np.sqrt(design.w)
+    return Y + spread[:, None] * rng.standard_normal(Y.shape)
 
 
 def new_effects(

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
+from ..design.design import Design
+from ..design.formula import Term
+from ..design.grouping import Factor
 from .parameters import _Block, _blocks
-
-if TYPE_CHECKING:
-    from ..design.formula import Term
-    from ..design.grouping import Factor
-    from ..result import Fit
-
 
 ZERO = 1e-4  # standard deviation relative to sigma, per unit RMS of its column, that counts as none
 PERFECT = 1e-4  # distance from -1 or 1 at which a correlation counts as perfect
 
 
-def singular_message(fit: Fit) -> str:
-    """What it is about a singular fit: by factor which variances are 0 or correlations perfect, and what to try."""
-    found = [finding for factor, columns in fit.singular_terms for finding in _findings(fit, factor, columns)]
-    found += [fit.residual_doubt] if fit.residual_doubt else []
+def singular_message(
+    design: Design,
+    vanishing: Iterable[tuple[Factor, Sequence[int]]],
+    covariances: Mapping[str, pd.DataFrame],
+    scale: float,
+    doubt: str | None,
+) -> str:
+    """What it is about a singular fit: by factor which variances are 0 or correlations perfect, and what to try.
+
+    vanishing: factors with the columns of Lambda that vanish. covariances: by factor, terms x terms. scale: the
+    residual variance. doubt: why it means nothing, if so.
+    """
+    found = []
+    for factor, columns in vanishing:
+        covariance = covariances[factor.name]
+        still = _without_variance(design, factor, covariance, scale)
+        found += _findings(design, factor, covariance, columns, still)
+    found += [doubt] if doubt else []
     return f"singular fit, the data do not support all of the random effects: {'; '.join(found)}"
 
 
-def _findings(fit: Fit, factor: Factor, vanishing: Sequence[int]) -> Iterator[str]:
-    still = _without_variance(fit, factor)
-    terms = [t for t in fit.model.design.formula.terms if set(t.group) == set(factor.variables)]
+def _findings(
+    design: Design, factor: Factor, covariance: pd.DataFrame, vanishing: Sequence[int], still: np.ndarray
+) -> Iterator[str]:
+    """Sentences about one factor; still (k,): which columns have no variance."""
+    terms = [t for t in design.formula.terms if set(t.group) == set(factor.variables)]
     start = 0
-    for block in _blocks([factor], fit.covariances):
+    for block in _blocks([factor], {factor.name: covariance}):
         end = start + len(block.columns)
         here = [j for j in vanishing if start <= j < end]
         none = [factor.columns[j] for j in here if still[j]]
@@ -46,11 +59,10 @@ def _findings(fit: Fit, factor: Factor, vanishing: Sequence[int]) -> Iterator[st
         start = end
 
 
-def _without_variance(fit: Fit, factor: Factor) -> np.ndarray:
+def _without_variance(design: Design, factor: Factor, covariance: pd.DataFrame, scale: float) -> np.ndarray:
     """Whether the variance of each column is nothing next to the residual: (k,)."""
-    weights = fit.model.design.weights
-    squares = factor.Z**2 if weights is None else factor.Z**2 * weights[:, None]
-    return np.diag(fit.covariances[factor.name]) * squares.mean(axis=0) < ZERO**2 * fit.scale
+    squares = factor.Z**2 * design.w[:, None]
+    return np.diag(covariance) * squares.mean(axis=0) < ZERO**2 * scale
 
 
 def _no_variance(factor: Factor, columns: Sequence[str], correlated: Sequence[Term]) -> str:

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from ..design.design import Design
 from ..engines.packing import padded_model
-from ..functional import deviance, estimate
 from ..numerics.crossproducts.moments import Moments, moments
-from ..numerics.estimation.estimate import Estimate
+from ..numerics.estimation.estimate import Estimate, estimate
+from ..numerics.likelihood.coordinates import to_conditioned
+from ..numerics.likelihood.gaussian import deviance
 from ..runtime.island import island
 
 
@@ -72,7 +73,8 @@ class TracedModel:
 
 @jax.jit
 def _deviance(plan, X, Z, rows, K, reml, theta):
-    return deviance(theta, moments(plan, X=X, Z=Z, K=K, **rows), reml)
+    m = moments(plan, X=X, Z=Z, K=K, **rows)
+    return deviance(to_conditioned(theta, m.layout, m.A), m, reml)
 
 
 @jax.jit

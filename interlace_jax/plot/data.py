@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,8 @@ from ..design.grouping import Factor
 from ..design.model_matrices import parts_of, used_columns
 from ..design.new_data import new_data
 from ..diagnostics.findings import standardised_effects
+from ..result import Fit
 from ..support.arguments import listed, one_of
-
-if TYPE_CHECKING:
-    from ..result import Fit
-
 
 POINTS = 40  # of a line
 ENDS = 500  # quantiles shown at either end of many

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,20 +13,16 @@ from ..many.designs import Designs
 from ..many.many import Many
 from ..many.responses import Responses
 from ..many.run import run_all
+from ..models.fitted import FittedModel
+from ..models.simulation import simulate
 from ..support.arguments import check_level, one_of, whole_number
 from .regrouping import Regrouped, independent_groups
 
-if TYPE_CHECKING:
-    from ..result import Fit
 
-
-def _refitted(fit: Fit, work: Designs, progress: bool | None) -> Many:
+def _refitted(fit: FittedModel, work: Designs, progress: bool | None) -> Many:
     table = run_all(work, fit.method, progress=progress)
 
-    def single(place: int) -> Fit:
-        return type(fit.model)(work.designs[place], fit.model.data, fit.model.arguments).fit(fit.method)
-
-    return Many(work, fit.method, "satterthwaite", table, single)
+    return Many(work, fit.method, "satterthwaite", table, lambda place: fit.refitted(work.designs[place]))
 
 
 class Bootstrap:
@@ -35,22 +31,22 @@ class Bootstrap:
     Every replicate counts: those that are singular, or did not converge, are in the estimates and in `outcomes`.
     """
 
-    def __init__(self, fit: Fit, many: Many):
+    def __init__(self, fit: FittedModel, many: Many):
         self.fit, self.many = fit, many
 
     @classmethod
-    def parametric(cls, fit: Fit, n: int, seed: Any, progress: bool | None) -> Bootstrap:
+    def parametric(cls, fit: FittedModel, n: int, seed: Any, progress: bool | None) -> Bootstrap:
         """Responses simulated from the fit, with new random effects and residuals."""
-        model, Y = fit.model, fit.simulate(n, seed).to_numpy()
+        model, Y = fit.model, simulate(fit, n, seed).to_numpy()
         rows = np.arange(len(Y))
         work = Responses(model.design, model.data, Y, pd.RangeIndex(n), rows, model.arguments, fit.estimate.t)
         table = run_all(work, fit.method, progress=progress)
         return cls(fit, Many(work, fit.method, "satterthwaite", table, lambda place: fit.refit(Y[:, place])))
 
     @classmethod
-    def cases(cls, fit: Fit, n: int, seed: Any, progress: bool | None) -> Bootstrap:
+    def cases(cls, fit: FittedModel, n: int, seed: Any, progress: bool | None) -> Bootstrap:
         """Whole groups drawn with replacement, each draw a group of its own."""
-        factor = independent_groups(fit.model.design, "kind='cases'")
+        factor = independent_groups(fit.design, "kind='cases'")
         m = len(factor.levels)
         picks = np.random.default_rng(seed).integers(0, m, (n, m))
         return cls(fit, _refitted(fit, Regrouped(fit, factor, picks), progress))
@@ -100,7 +96,7 @@ class Bootstrap:
     @functools.cached_property
     def _acceleration(self) -> pd.Series:
         """A sixth of the skewness of the jackknife's influence values, over sqrt(groups)."""
-        factor = independent_groups(self.fit.model.design, "kind='bca'")
+        factor = independent_groups(self.fit.design, "kind='bca'")
         m = len(factor.levels)
         without = [np.delete(np.arange(m), i) for i in range(m)]
         left = _refitted(self.fit, Regrouped(self.fit, factor, without), None).parameters
@@ -109,12 +105,18 @@ class Bootstrap:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items())
-        return f"<{len(self.many)} bootstrap replicates of {self.fit.model.design.formula}: {counts}>"
+        return f"<{len(self.many)} bootstrap replicates of {self.fit.design.formula}: {counts}>"
 
 
-def bootstrap(fit: Fit, n: int, seed: Any, kind: str, progress: bool | None) -> Bootstrap:
-    """See `Fit.bootstrap`."""
-    fit.model.core.require_matrix("the bootstrap")
+def bootstrap(
+    fit: FittedModel, n: int = 1000, seed: Any = None, kind: str = "parametric", progress: bool | None = None
+) -> Bootstrap:
+    """The model refitted to n sets of new data, as one batch.
+
+    kind: "parametric", responses simulated from this fit; or "cases", whole groups drawn with replacement, for one
+    grouping factor or nested ones (crossed groups are not independent of each other).
+    """
+    fit.model.engine.require("bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
     whole_number("n", n, 1)
     return (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)

@@ -16,8 +16,8 @@ from ..design.design import Design, build
 from ..design.files import refuse_scanned
 from ..design.formula import parse
 from ..design.frames import as_frame, get_column
-from ..engines.choice import wants_iterative
-from ..engines.iterative import Iterative
+from ..engines.choice import engine_for
+from ..models.fitted import FittedModel
 from ..numerics.crossproducts.moments import moments
 from ..numerics.estimation.bfgs import STATUS
 from ..numerics.likelihood.random_effects import modes
@@ -113,9 +113,22 @@ def cross_val(
     """
     one_of("method", method, ("REML", "ML"))
     design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action, cov=cov)
-    if wants_iterative(design, "auto"):
-        Iterative(design).require_matrix("cross-validation")
+    engine_for(design, "auto").require("cross_validation")
     return cross_validate(design, data, method, cv, k, by, scoring, seed, progress)
+
+
+def cross_validated(
+    fit: FittedModel,
+    cv: Any = "logo",
+    k: int = 5,
+    by: str | None = None,
+    scoring: Any = None,
+    seed: Any = 0,
+    progress: bool | None = None,
+) -> CrossValidation:
+    """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace_jax.cross_val`."""
+    fit.model.engine.require("cross_validation")
+    return cross_validate(fit.design, fit.model.data, fit.method, cv, k, by, scoring, seed, progress)
 
 
 def cross_validate(
@@ -129,7 +142,7 @@ def cross_validate(
     seed: Any,
     progress: bool | None,
 ) -> CrossValidation:
-    """See `cross_val`."""
+    """What `cross_val` does, for a design that has been built."""
     scores, folds = _scores(scoring), _folds(design, data, cv, k, by, seed)
     sizes, rows_out = np.array([len(fold.test) for fold in folds]), np.concatenate([fold.test for fold in folds])
     real = np.arange(sizes.max())[None] < sizes[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,17 +16,15 @@ from ..design.determinacy import independent_columns
 from ..many.many import Many
 from ..many.responses import Responses
 from ..many.run import run_all
-from ..models.simulation import simulate
-from ..support.arguments import check_fit, check_level, check_mapping, numbers, one_of, whole_number
+from ..models.fitted import FittedModel, check_fit
+from ..models.simulation import draw_responses
+from ..support.arguments import check_level, check_mapping, numbers, one_of, whole_number
 from ..support.progress import progress_bar
 from .regrouping import factor_named, regrouped
 
-if TYPE_CHECKING:
-    from ..result import Fit
-
 
 def power(
-    fit: Fit,
+    fit: FittedModel,
     coefficient: str,
     effect: float | Iterable[float] | None = None,
     n_levels: Mapping[str, int | Iterable[int]] | None = None,
@@ -71,8 +69,8 @@ def power(
     set that cannot be fitted counts as no detection.
     """
     check_fit("power", fit)
-    fit.model.core.require_matrix("a power analysis")
-    design = fit.model.design
+    fit.model.engine.require("power")
+    design = fit.design
     if coefficient not in design.columns:
         raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, design.columns))}")
     one_of("df_method", df_method, ("satterthwaite", "normal"))
@@ -93,7 +91,7 @@ def power(
         beta = fit.estimate.beta.copy()
         beta[j] = 0.0
         rng = np.random.default_rng(own_seed)
-        Y = simulate(larger, beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, rng)
+        Y = draw_responses(larger, beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, rng)
         for value in effects:
             many = _refitted(fit, larger, Y + value * larger.X[:, [j]], df_method)
             rows.append(dict(effect=value) | wanted | _counted(many, coefficient, alpha))
@@ -121,14 +119,13 @@ def _check_sizes(design: Design, sizes: Mapping[str, list[int]]) -> None:
             raise ValueError(f"n_levels[{name!r}] must be whole numbers above 1, not {counts}")
 
 
-def _refitted(fit: Fit, design: Design, Y: np.ndarray, df_method: str) -> Many:
+def _refitted(fit: FittedModel, design: Design, Y: np.ndarray, df_method: str) -> Many:
     arguments = fit.model.arguments
     work = Responses(design, fit.model.data, Y, pd.RangeIndex(Y.shape[1]), np.arange(len(Y)), arguments)
     table = run_all(work, fit.method, progress=False)
 
-    def single(place: int) -> Fit:
-        model = type(fit.model)(replace(design, y=Y[:, place]), fit.model.data, arguments)
-        return model.fit(fit.method, df_method=df_method)
+    def single(place: int) -> FittedModel:
+        return fit.refitted(replace(design, y=Y[:, place]), df_method=df_method)
 
     return Many(work, fit.method, df_method, table, single)
 

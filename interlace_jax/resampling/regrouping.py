@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,7 @@ from ..design.design import Design
 from ..design.determinacy import independent_columns
 from ..design.grouping import Factor, is_nested
 from ..many.designs import Designs
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from ..models.fitted import FittedModel
 
 
 def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
@@ -55,14 +52,14 @@ def independent_groups(design: Design, what: str) -> Factor:
 class Regrouped(Designs):
     """Models of data made from the groups of a fit, one for each row of picks."""
 
-    def __init__(self, fit: Fit, factor: Factor, picks: Sequence[np.ndarray]):
+    def __init__(self, fit: FittedModel, factor: Factor, picks: Sequence[np.ndarray]):
         self.fit, self.factor, self.picks = fit, factor, picks
-        design = fit.model.design
+        design = fit.design
         super().__init__(design.formula, pd.RangeIndex(len(picks)), fit.model.arguments)
 
     def make(self, place: int) -> Design:
         """The design of one set of groups."""
-        design = regrouped(self.fit.model.design, self.factor, self.picks[place])
+        design = regrouped(self.fit.design, self.factor, self.picks[place])
         if len(independent_columns(design.X)) < design.X.shape[1]:
             raise ValueError("the fixed effects are rank deficient in the groups drawn")
         return design

@@ -35,12 +35,6 @@ def check_mapping(name: str, value: Any, example: str) -> None:
         raise TypeError(f"{name} must be a mapping such as {example}, not {value!r}")
 
 
-def check_fit(what: str, value: Any) -> None:
-    """Refuse what is no fit."""
-    if not hasattr(value, "model"):
-        raise TypeError(f"{what} takes a fit of this package, as interlace_jax.fit makes, not {type(value).__name__}")
-
-
 def check_level(level: float, name: str = "level") -> None:
     """Refuse a probability that is none."""
     if not (isinstance(level, int | float) and 0 < level < 1):

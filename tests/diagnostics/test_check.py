@@ -156,7 +156,8 @@ def test_collinearity_agrees_with_lme4():
 
 def unfitted(formula, data):
     """What the report on groups needs of a fit."""
-    return SimpleNamespace(model=interlace.compile(formula, data))
+    model = interlace.compile(formula, data)
+    return SimpleNamespace(model=model, design=model.design)
 
 
 def test_group_sizes_count_rows_of_levels():

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from helpers import oracle
 from helpers.cases import load_case
+from helpers.diagnostics import reference, structured
 from helpers.fits import arguments, fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
-from test_residuals import reference, structured
 
 import interlace_jax as interlace
 

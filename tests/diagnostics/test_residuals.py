@@ -1,27 +1,18 @@
 """Residuals of every kind and leverages, against their definitions and lme4."""
 
-import json
-from functools import cache
-
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cases import REFERENCE, load_case
-from helpers.fits import fitted, quiet_fit
+from helpers.cases import load_case
+from helpers.diagnostics import reference, structured
+from helpers.fits import fitted
 from numpy.testing import assert_allclose
 from scipy import linalg
 
-import interlace_jax as interlace
 from interlace_jax.diagnostics import residuals
 
 NAMES = ["pastes_REML", "penicillin_REML", "weighted_REML"]  # nested, crossed, weighted with slopes
 LME4 = {"sleepstudy": "sleepstudy_slope_REML", "penicillin": "penicillin_REML", "weighted_int": "weighted_int_REML"}
-
-
-@cache
-def reference():
-    """lme4's numbers; influence.R made them."""
-    return json.loads((REFERENCE / "influence.json").read_text())
 
 
 @pytest.fixture(params=NAMES)
@@ -74,23 +65,6 @@ def test_conditional_residuals_are_resid_and_other_kinds_are_named():
     assert fit.residuals().equals(fit.resid)
     with pytest.raises(ValueError, match="kind must be 'conditional' or .*not 'working'"):
         fit.residuals("working")
-
-
-@cache
-def structured(which):
-    """A fit with a covariance structure within or across levels, its V by the definitions, and Cov(Z b) of all rows."""
-    rng = np.random.default_rng(4)
-    frame = pd.DataFrame({"g": np.repeat([f"g{i}" for i in range(9)], 4), "t": np.tile(np.arange(4.0), 9)})
-    frame["y"] = rng.normal(size=36) + np.repeat(rng.normal(size=9), 4) * (1 + frame["t"])
-    if which == "within":
-        fit = quiet_fit("y ~ t + (1 + t | g)", frame, cov={"g": interlace.CompoundSymmetry()})
-        K = np.eye(9)
-    else:
-        K = 0.7 ** np.abs(np.subtract.outer(np.arange(9), np.arange(9)))
-        fit = quiet_fit("y ~ t + (1 + t | g)", frame, cov={"g": interlace.Known(K)})
-    f = fit.model.design.factors[0]
-    random = f.Z @ fit.covariances["g"].to_numpy() / fit.scale @ f.Z.T * K[np.ix_(f.codes, f.codes)]
-    return fit, random + np.eye(36), random
 
 
 @pytest.mark.parametrize("which", ["within", "across"])

@@ -178,10 +178,10 @@ def test_data_of_similar_size_share_their_programs(caplog):
 def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
     data = crossed(3060, 197)
     rounded, exact = (interlace.compile(INTERCEPTS, data, weights="w", core="iterative") for _ in range(2))
-    a = rounded.core.products
+    a = rounded.engine.products
     monkeypatch.setattr(layout, "bucket", int)
     monkeypatch.setattr(cells, "bucket", int)
-    b = exact.core.products
+    b = exact.engine.products
     assert a.G[0].shape == (1, 1, 208) and b.G[0].shape == (1, 1, 197)
     assert len(a.cells[0][1].owner) > len(b.cells[0][1].owner)
     # The same sums of the same numbers, and zeros, to rounding.
@@ -192,7 +192,7 @@ def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
 def test_a_model_of_another_response_keeps_the_core():
     found = both(SLOPES)[1]
     other = found.refit(frame()["y"] + 3.0)
-    assert other.model.core.name == "iterative"
+    assert other.model.engine.name == "iterative"
     assert_allclose(other.theta, found.theta, rtol=1e-3)
     assert_allclose(other.fe_params["Intercept"], found.fe_params["Intercept"] + 3.0, atol=1e-3)
 
@@ -288,7 +288,7 @@ def test_the_dense_core_is_taken_until_it_would_be_slow_or_large():
         data = pd.DataFrame(
             dict(g=rng.integers(0, groups, rows), h=rng.integers(0, others, rows), y=rng.normal(size=rows))
         )
-        return interlace.compile("y ~ 1 + (1 | g) + (1 | h)", data).core.name
+        return interlace.compile("y ~ 1 + (1 | g) + (1 | h)", data).engine.name
 
     assert chosen(3000, 1100, 70_000) == "dense"
     assert chosen(20_000, 4000, 100_000) == "iterative"
@@ -298,7 +298,7 @@ def test_nested_factors_stay_with_the_dense_core_which_is_linear():
     rng = np.random.default_rng(0)
     inner = rng.integers(0, 9000, 30_000)
     data = pd.DataFrame(dict(inner=inner, outer=inner // 3, y=rng.normal(size=30_000)))
-    assert interlace.compile("y ~ 1 + (1 | outer/inner)", data).core.name == "dense"
+    assert interlace.compile("y ~ 1 + (1 | outer/inner)", data).engine.name == "dense"
 
 
 def test_cross_validation_of_a_model_too_large_for_the_dense_core_is_refused(monkeypatch):

@@ -30,7 +30,7 @@ def data() -> pd.DataFrame:
 def numbers(formula: str, weights: str | None) -> dict[str, Any]:
     """What a fit found, and of every list of cells the bytes, in all and on each device of this process."""
     fit = interlace.fit(formula, data(), weights=weights, core="iterative")
-    lists = [a for a in jax.tree.leaves(fit.model.core.products.cells) if a.ndim]
+    lists = [a for a in jax.tree.leaves(fit.model.engine.products.cells) if a.ndim]
     return dict(
         deviance=fit.deviance,
         theta=fit.theta.tolist(),

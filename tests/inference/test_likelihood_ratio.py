@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.cases import lmm_cases, load_case
+from helpers.cells import UNBALANCED, an_empty_cell, unbalanced
 from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -147,7 +148,6 @@ def test_a_bool_is_a_factor_of_two_levels(kind):
         assert_allclose(table, as_text, rtol=1e-6)
 
 
-UNBALANCED = "angle ~ recipe * temp + recipe * x + (1 | g)"
 # lmerTest 3.1.3 on the rows below: anova(lmer(UNBALANCED), type, ddf), columns Sum Sq, DenDF, F value.
 LMERTEST = {
     (1, "satterthwaite"): [
@@ -179,13 +179,6 @@ LMERTEST = {
         [28.6491831146, 134.4699487360, 0.713749265244],
     ],
 }
-
-
-def unbalanced():
-    """Seven tenths of the cakes, with a covariate."""
-    frame = load_case("cake_REML").frame
-    i = np.arange(len(frame))
-    return frame.assign(x=i * 31 % 17 / 4, g=frame.recipe + frame.replicate)[i * 7919 % 10 < 7]
 
 
 @pytest.fixture(scope="module")
@@ -250,15 +243,6 @@ def test_f_tests_of_polynomials_bear_predictors_of_any_size(type):
     plain = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame).anova(type)
     large = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame.assign(x=1e6 * frame.x)).anova(type)
     assert_allclose(large.to_numpy(float), plain.to_numpy(float), rtol=1e-6)
-
-
-def an_empty_cell(levels="abcd"):
-    """Two crossed factors, of whose cells (b, q) has no rows."""
-    i = np.arange(84)
-    e, h, g, x = np.array(list("abcd"))[i % 4], np.array(list("pq"))[i // 4 % 2], i % 7, i * 37 % 23 / 10
-    y = np.sin(1.3 * i) + 0.6 * (e == "c") + 0.4 * (h == "q") * (e == "a") + np.cos(2 * g) + 0.2 * x
-    frame = pd.DataFrame(dict(e=pd.Categorical(e, list(levels)), h=h, g=g, x=x, y=y))
-    return frame[(e != "b") | (h != "q")]
 
 
 @pytest.mark.parametrize("levels", ["abcd", "bacd", "dcba"])

@@ -8,10 +8,10 @@ import pandas as pd
 import polars as pl
 import pytest
 from helpers.cases import lmm_cases, load_case
+from helpers.cells import UNBALANCED, an_empty_cell, unbalanced
 from helpers.fits import fitted, quiet_fit
 from numpy.testing import assert_allclose
 from scipy import stats
-from test_anova import UNBALANCED, an_empty_cell, unbalanced
 
 import interlace_jax as interlace
 from interlace_jax import emmeans

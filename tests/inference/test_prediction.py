@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from helpers import oracle
 from helpers.cases import lmm_cases, load_case
+from helpers.cells import an_empty_cell
+from helpers.diagnostics import reference
 from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 from scipy import linalg, stats
-from test_anova import an_empty_cell
-from test_residuals import reference
 
 from interlace_jax import RankWarning
 from interlace_jax.inference import prediction

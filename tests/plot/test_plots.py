@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from helpers.cells import an_empty_cell
 from helpers.fits import fitted, quiet_fit, sleepstudy
 from scipy import stats
 from statsmodels.nonparametric.smoothers_lowess import lowess
-from test_anova import an_empty_cell
 
 import interlace_jax as interlace
 from interlace_jax import plot

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from helpers import oracle
 from helpers.arrays import quick_jit
+from helpers.differentiable import arrays, fitting, groups, strong
 from numpy.testing import assert_allclose
-from test_embedding import arrays, fitting, groups, strong
 
 import interlace_jax as interlace
 

@@ -1,0 +1,171 @@
+"""A compiled model: a formula and data as functions of theta. State; what can be done with it is listed above."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from ..design.design import Design, build
+from ..design.determinacy import is_constant, is_out_of_range, largest
+from ..design.files import is_scanned, scan
+from ..design.formula import parse
+from ..engines.choice import engine_for
+from ..engines.engine import Engine
+from ..numerics.covariance.block import parameter_count
+from ..numerics.crossproducts.moments import Moments
+from ..numerics.estimation.estimate import Estimate
+from ..support.arguments import numbers, one_of
+from .traced import TracedModel
+
+CORES = ("auto", "dense", "iterative")
+
+
+class CompiledModel:
+    """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
+
+    Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
+    covariance across levels (logs of a kernel's parameters).
+    `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
+    JAX's setting, and return the dtype that they are given.
+    """
+
+    def __init__(self, design: Design, data: Any, arguments: dict[str, Any], core: str = "auto"):
+        self.design, self.data, self.arguments, self.core_choice = design, data, arguments, core
+        if is_constant(y := design.y if design.offset is None else design.y - design.offset):
+            raise ValueError(
+                f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
+            )
+        if is_out_of_range(largest(y)):
+            raise ValueError(
+                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
+                "floating-point range: give it in another unit"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        formula: str,
+        data: Any,
+        groups: str | Iterable[str] | None = None,
+        random: str | Iterable[str] | None = None,
+        core: str = "auto",
+        **arguments: Any,
+    ) -> Self:
+        """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`, all of them."""
+        one_of("core", core, CORES)
+        parsed = parse(formula, groups, random)
+        build_design = scan if is_scanned(data) else build
+        return cls(build_design(parsed, data, **arguments), data, arguments, core)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """What computes with the data: see `core=` of `fit`."""
+        return engine_for(self.design, self.core_choice)
+
+    @property
+    def moments(self) -> Moments:
+        """Conditioned cross-products of the data, as NumPy arrays; those of any engine are `engine.products`."""
+        return self.engine.moments
+
+    @property
+    def theta0(self) -> np.ndarray:
+        """Moment estimates (d,): where the search for theta starts."""
+        return self.engine.start()
+
+    def deviance(self, theta, reml: bool = True):
+        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
+        return self.engine.deviance(theta if isinstance(theta, jax.Array) else self.checked_theta(theta), reml)
+
+    def loglik(self, theta, reml: bool = True):
+        """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
+        return -0.5 * self.deviance(theta, reml)
+
+    def estimate(self, reml: bool = True) -> Estimate:
+        """The fitted model as arrays, without names, tables or warnings."""
+        return self.engine.estimate(reml, None)
+
+    def with_response(self, y, *, weights=None, offset=None) -> Self | TracedModel:
+        """The same model of another response y (n,), and of other weights or offset (n,): one number per row used.
+
+        Inside `jax.jit`, `grad` or `vmap` any of them may be traced; the model is then a `TracedModel`, with `moments`,
+        `deviance`, `loglik` and `estimate`. So the fit of a formula has derivatives by its rows::
+
+            jax.grad(lambda y: model.with_response(y).estimate().beta[1])(y)
+        """
+        given = {"y": y, "weights": weights, "offset": offset}
+        given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
+        if any(isinstance(values, jax.core.Tracer) for values in given.values()):
+            self.engine.require("traced_rows")
+            return TracedModel(self.design, given)
+        return self.with_design(replace(self.design, **given))
+
+    def with_design(self, design: Design) -> Self:
+        """A model of another design, with the data and arguments of this one."""
+        return type(self)(design, self.data, self.arguments, self.core_choice)
+
+    def _row_vector(self, name, values):
+        """One number for each row used, checked where it is known."""
+        n = len(self.design.y)
+        if np.shape(values) != (n,):
+            raise ValueError(
+                f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"
+            )
+        if isinstance(values, jax.core.Tracer):
+            return values
+        values = numbers(name, values)
+        if bad := np.count_nonzero(~np.isfinite(values)):
+            raise ValueError(
+                f"{name} has {bad} missing or infinite values: give one number for each of the {n} rows used"
+            )
+        if name == "weights" and values.min() <= 0:
+            raise ValueError("weights must be positive here: leave rows out where the model is compiled")
+        return values
+
+    def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Self:
+        """The model of a changed formula or other data.
+
+        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`. On the
+        right it is a summand: a product or power of it is refused.
+        arguments: `weights offset na_action cov core`.
+        """
+        core = arguments.pop("core", self.core_choice)
+        if unknown := set(arguments) - set(self.arguments):
+            raise TypeError(f"update() takes {', '.join(self.arguments)}, core, not {', '.join(sorted(unknown))}")
+        old = self.design.formula
+        left, right = old.response or "", str(old).partition("~")[2].strip()
+        new_left, tilde, new_right = (formula or ". ~ .").partition("~")
+        _check_dots(new_right)
+        text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
+        return self.of(text, self.data if data is None else data, core=core, **self.arguments | arguments)
+
+    def checked_theta(self, theta: Any) -> np.ndarray:
+        """Theta (d,) as finite floats, refused otherwise."""
+        theta, d = numbers("theta", theta), parameter_count([f.block for f in self.design.factors])
+        if theta.shape != (d,) or not np.isfinite(theta).all():
+            raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
+        return theta
+
+
+_DOT = re.compile(r"(?<![\w.)\]])\.(?![\w.(])")
+"A `.` that is a term of its own."
+
+
+def _check_dots(right: str) -> None:
+    """Refuse dots that are no summands: the terms that they stand for would be torn apart, as in z * x + f."""
+    for dot in _DOT.finditer(right):
+        before, after = right[: dot.start()].rstrip(), right[dot.end() :].lstrip()
+        if not (before.endswith("+") or not before) or not (after.startswith(("+", "-")) or not after):
+            raise ValueError(
+                f"the '.' in {right.strip()!r} stands for all terms there were, which can have others added or taken "
+                'away, as in "~ . + x"; write the whole formula for anything else'
+            )
+
+
+def _fill_dots(text: str, old: str) -> str:
+    return _DOT.sub(old.replace("\\", r"\\"), text)

@@ -1,0 +1,372 @@
+"""A fitted model: data, estimates and their labels. State; what can be asked of it is listed in `result`."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..design.design import Design
+from ..design.determinacy import largest
+from ..design.grouping import Factor
+from ..numerics.estimation.bfgs import STATUS
+from ..numerics.estimation.estimate import Estimate
+from ..numerics.uncertainty.curvature import Curvature
+from ..numerics.uncertainty.kenward_roger import why_not
+from ..support.arguments import check_level, one_of
+from ..support.warnings import ConvergenceWarning, SingularFitWarning
+from .compiled import CompiledModel
+from .identifiability import is_perfect, is_rounding, residual_doubt, weighted_size
+from .linear_predictor import fitted_values
+from .optimum import Optimum, principal_components
+from .parameters import (
+    component_names,
+    level_roots,
+    natural_names,
+    natural_values,
+    relative_factors,
+    varcorr_table,
+    varcov,
+)
+from .singularity import singular_message
+
+METHODS = ("REML", "ML")
+DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
+
+
+class FittedModel:
+    """A fitted linear mixed model.
+
+    Tables are pandas, labelled by coefficient, factor, level and term. Variances are in squared units of the response,
+    deviances are -2 log L.
+    """
+
+    def __init__(self, model: CompiledModel, estimate: Estimate, method: str, df_method: str):
+        self.model, self.estimate = model, estimate
+        self.method, self.df_method = method, df_method
+        self._remembered: dict[Any, Any] = {}
+
+    @classmethod
+    def of(
+        cls,
+        model: CompiledModel,
+        method: str = "REML",
+        df_method: str = "satterthwaite",
+        theta0: Iterable[float] | None = None,
+    ) -> Self:
+        """Estimate a compiled model. Arguments as in `fit`; warns of a fit that is singular or not at its optimum."""
+        one_of("method", method, METHODS)
+        one_of("df_method", df_method, DF_METHODS)
+        if df_method == "kenward-roger":
+            _check_kenward_roger(model, method)
+        start = None if theta0 is None else model.checked_theta(theta0)
+        found = cls(model, model.engine.estimate(method == "REML", start), method, df_method)
+        _check_residual(model, found.estimate)
+        _report(found)
+        return found
+
+    def refitted(self, design: Design, method: str | None = None, df_method: str | None = None) -> Self:
+        """The same model fitted to another design, by default by the same method and with the same rule for df."""
+        model = self.model.with_design(design)
+        return self.of(model, method or self.method, df_method or self.df_method)
+
+    def refit(self, y: Iterable[float]) -> Self:
+        """The same model fitted to another response, one number per row used."""
+        return self.of(self.model.with_response(y), self.method, self.df_method)
+
+    def by(self, method: str) -> Self:
+        """The same model fitted by "ML" or "REML", without repeating the warnings of this fit."""
+        if method == self.method:
+            return self
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return self.of(self.model, method, "normal")
+
+    def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Self:
+        """Fit again with another formula (as in `Model.update`: `"~ . + x"`), data or arguments."""
+        method = arguments.pop("method", self.method)
+        df_method = arguments.pop("df_method", self.df_method)
+        return self.of(self.model.update(formula, data, **arguments), method, df_method)
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` returned when it was first asked for under this key: verbs keep here what costs much."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
+
+    @property
+    def design(self) -> Design:
+        """The rows used, their matrices and names."""
+        return self.model.design
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Entries (d,) of the relative factors Lambda: factors as in `ngroups`, lower triangles column by column."""
+        return self.estimate.theta
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return float(self.estimate.sigma)
+
+    @property
+    def scale(self) -> float:
+        """Residual variance."""
+        return self.sigma**2
+
+    @property
+    def deviance(self) -> float:
+        """-2 log-likelihood; the REML criterion for a REML fit. Priors do not count."""
+        return float(self.estimate.deviance)
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood; restricted for a REML fit."""
+        return -0.5 * self.deviance
+
+    @property
+    def nparams(self) -> int:
+        """Number of fixed effects, variance parameters and sigma."""
+        return len(self.design.columns) + len(self.theta) + 1
+
+    @property
+    def aic(self) -> float:
+        """Deviance + 2 nparams."""
+        return self.deviance + 2.0 * self.nparams
+
+    @property
+    def bic(self) -> float:
+        """Deviance + log(nobs) nparams, for ML and REML alike."""
+        return self.deviance + float(np.log(self.nobs)) * self.nparams
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return len(self.design.y)
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out for missing values."""
+        return self.design.n_dropped
+
+    @property
+    def ngroups(self) -> dict[str, int]:
+        """Levels used of every grouping factor, most levels first."""
+        return {f.name: len(f.levels) for f in self.design.factors}
+
+    @property
+    def dropped_columns(self) -> tuple[str, ...]:
+        """Fixed-effects columns left out because they depend linearly on those before them."""
+        return self.design.dropped_columns
+
+    @property
+    def converged(self) -> bool:
+        """Whether what is left to gain is negligible."""
+        return bool(self.estimate.converged)
+
+    @property
+    def optimum(self) -> Optimum:
+        """Certificate of the optimiser."""
+        e = self.estimate
+        status = STATUS[int(e.status)]
+        message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
+        hessian = functools.partial(self.model.engine.hessian, e, self.method == "REML")
+        boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
+        pca = {f.name: principal_components(Lam) for f, Lam in zip(self.design.factors, self.Lambdas, strict=True)}
+        decrease, steps = float(e.predicted_decrease), int(e.steps)
+        noise = e.noise, e.theta_noise
+        return Optimum(e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian)
+
+    def _by_coefficient(self, values: np.ndarray) -> pd.Series:
+        return pd.Series(values, index=list(self.design.columns))
+
+    @property
+    def fe_params(self) -> pd.Series:
+        """Coefficients."""
+        return self._by_coefficient(self.estimate.beta)
+
+    def _by_level(self, arrays: Iterable[np.ndarray]) -> dict[str, pd.Series | pd.DataFrame]:
+        """Label arrays (m, k), one per factor."""
+        labelled = {}
+        for f, values in zip(self.design.factors, arrays, strict=True):
+            frame = pd.DataFrame(values, index=f.levels, columns=list(f.columns))
+            labelled[f.name] = frame if len(f.columns) > 1 else frame.iloc[:, 0].rename(f.name)
+        return labelled
+
+    @functools.cached_property
+    def mode_arrays(self) -> list[np.ndarray]:
+        """Conditional modes as arrays (m, k), by factor in the order of `ngroups`."""
+        found = self.model.engine.modes(self.estimate)
+        return [b[: len(f.levels)] for b, f in zip(found, self.design.factors, strict=True)]
+
+    @functools.cached_property
+    def _conditional(self) -> list[list[np.ndarray]]:
+        found = self.model.engine.mode_covariances(self.estimate)
+        sizes = [len(f.levels) for f in self.design.factors]
+        return [[self.scale * a[:m] for a, m in zip(arrays, sizes, strict=True)] for arrays in found]
+
+    @property
+    def mode_covariances(self) -> list[np.ndarray]:
+        """Covariances of the random effects given y and beta, arrays (m, k, k), by factor in the order of `ngroups`."""
+        return self._conditional[0]
+
+    @property
+    def random_effects(self) -> dict[str, pd.Series | pd.DataFrame]:
+        """Conditional modes (BLUPs): by factor a Series over levels, or a frame levels x terms."""
+        return self._by_level(self.mode_arrays)
+
+    @property
+    def random_effects_se(self) -> dict[str, pd.Series | pd.DataFrame]:
+        """Standard deviations of the random effects given y, theta and beta (lme4's condVar)."""
+        return self._by_level(np.sqrt(np.einsum("mkk->mk", c)) for c in self.mode_covariances)
+
+    @property
+    def random_effects_se_noise(self) -> dict[str, pd.Series | pd.DataFrame]:
+        """Standard errors of `random_effects_se` where random probes estimate them (iterative core); otherwise 0."""
+        pairs = zip(*self._conditional, strict=True)
+        return self._by_level(e / (2.0 * np.sqrt(np.einsum("mkk->mk", c)).clip(1e-150)) for c, e in pairs)
+
+    def random_effects_ci(self, level: float = 0.95) -> dict[str, pd.DataFrame]:
+        """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower") and (term, "upper")."""
+        check_level(level)
+        z = special.ndtri(0.5 + level / 2)
+        intervals = {}
+        for f, b, covariance in zip(self.design.factors, self.mode_arrays, self.mode_covariances, strict=True):
+            half = z * np.sqrt(np.einsum("mkk->mk", covariance))
+            columns = pd.MultiIndex.from_product([f.columns, ["lower", "upper"]])
+            bounds = np.stack([b - half, b + half], axis=-1).reshape(len(b), -1)
+            frame = pd.DataFrame(bounds, index=f.levels, columns=columns)
+            intervals[f.name] = frame if len(f.columns) > 1 else frame.droplevel(0, axis=1)
+        return intervals
+
+    @functools.cached_property
+    def Lambdas(self) -> list[np.ndarray]:
+        """Relative covariance factors (k, k), lower triangular, by factor in the order of `ngroups`."""
+        return relative_factors(self.design.factors, self.theta)
+
+    @functools.cached_property
+    def level_roots(self) -> list[np.ndarray | None]:
+        """Roots L (m, m) of the covariances K = L L' across levels, by factor as in `ngroups`; None where K = I."""
+        return level_roots(self.design.factors, self.theta)
+
+    @property
+    def covariances(self) -> dict[str, pd.DataFrame]:
+        """Covariance matrix of the random effects by factor, terms x terms."""
+        pairs = zip(self.design.factors, self.Lambdas, strict=True)
+        return {
+            f.name: pd.DataFrame(self.scale * L @ L.T, index=list(f.columns), columns=list(f.columns)) for f, L in pairs
+        }
+
+    @property
+    def variance_components(self) -> dict[str, float | dict[str, float]]:
+        """Variances by factor (one number for a lone intercept, else by term), and `"residual"`."""
+        components: dict[str, Any] = {}
+        for name, S in self.covariances.items():
+            variances = dict(zip(S.columns, np.diag(S).tolist(), strict=True))
+            components[name] = variances["(Intercept)"] if list(variances) == ["(Intercept)"] else variances
+        return components | {"residual": self.scale}
+
+    @property
+    def varcov(self) -> pd.DataFrame:
+        """Covariance matrix of the random effects; for several factors block diagonal over (factor, term)."""
+        return varcov(self.covariances)
+
+    @functools.cached_property
+    def singular_terms(self) -> list[tuple[Factor, list[int]]]:
+        """Factors at the boundary with the columns of Lambda that vanish."""
+        pairs = zip(self.design.factors, self.estimate.vanishing, strict=True)
+        return [(f, np.flatnonzero(flag).tolist()) for f, flag in pairs if flag.any()]
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS is below 1e-4.
+
+        With as many random effects as rows also whether the residual variance is 0, or cannot be told from theirs.
+        """
+        return bool(self.singular_terms or self.residual_doubt)
+
+    @functools.cached_property
+    def residual_doubt(self) -> str | None:
+        """Why the residual variance means nothing, in words; None where it does."""
+        return residual_doubt(self.design, self.model.engine, self.estimate, self.method == "REML")
+
+    @property
+    def singularity(self) -> str:
+        """What it is about a singular fit, and what to try, in words; empty where the fit is not singular."""
+        if not self.is_singular:
+            return ""
+        return singular_message(self.design, self.singular_terms, self.covariances, self.scale, self.residual_doubt)
+
+    @functools.cached_property
+    def fittedvalues(self) -> pd.Series:
+        """X beta + Z b + offset, on the index of the rows used."""
+        return pd.Series(fitted_values(self.design, self.estimate.beta, self.mode_arrays), index=self.design.index)
+
+    @property
+    def resid(self) -> pd.Series:
+        """Response minus fitted values."""
+        return self.design.y - self.fittedvalues
+
+    @property
+    def parameters(self) -> pd.Series:
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+
+        With covariance structures also theirs, such as `rho|g`.
+        """
+        factors = self.design.factors
+        components = varcorr_table(factors, self.covariances, self.scale)["sdcor"].to_numpy()
+        values = np.concatenate([components, natural_values(factors, self.theta)])
+        names = [*component_names(factors), *(name for f in factors for name in natural_names(f))]
+        return pd.concat([self.fe_params, pd.Series(values, index=names)])
+
+    @functools.cached_property
+    def curvature(self) -> Curvature:
+        """Covariance of beta and of the variance parameters, from the Hessian of the joint deviance."""
+        return self.model.engine.curvature(self.estimate, self.method == "REML")
+
+    def __repr__(self) -> str:
+        return f"<Fit of {self.design.formula} by {self.method}, {self.nobs} rows>"
+
+
+def check_fit(what: str, value: Any) -> None:
+    """Refuse what is no fit."""
+    if not isinstance(value, FittedModel):
+        raise TypeError(f"{what} takes a fit of this package, as interlace_jax.fit makes, not {type(value).__name__}")
+
+
+def _check_kenward_roger(model: CompiledModel, method: str) -> None:
+    if method == "ML":
+        raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
+    if reason := why_not([f.block for f in model.design.factors]):
+        raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
+    model.engine.require("kenward_roger")
+
+
+def _check_residual(model: CompiledModel, found: Estimate) -> None:
+    """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
+    design = model.design
+    size, scale = weighted_size(design, largest(design.y)), model.engine.products.scale
+    by = "the fixed effects" if is_rounding(size, scale) else "the fixed and random effects"
+    if is_perfect(size, scale, found.sigma):
+        raise ValueError(
+            f"{by} fit the response {design.response!r} perfectly, to rounding: there is no residual "
+            "variance to estimate. Is the response computed from the predictors, or constant "
+            "within the levels of a factor?"
+        )
+
+
+def _report(fit: FittedModel) -> None:
+    """Warn of a fit that is singular, or not at its optimum."""
+    if not fit.converged:
+        warnings.warn(
+            f"the fit of {fit.design.formula} did not converge: {fit.optimum.message}",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    if fit.is_singular:
+        warnings.warn(fit.singularity, SingularFitWarning, stacklevel=5)
