@@ -47,7 +47,7 @@ def with_estimate(model, estimate):
     )
 
 
-def tested_by(fit, coefficients):
+def judged_by(fit, coefficients):
     """The fit with tests of these coefficients in place of its own."""
     twin = copy.copy(fit)
     twin._remembered = {("coefficients", "satterthwaite"): coefficients}
@@ -166,7 +166,7 @@ def test_columns_of_mixed_sizes_turn_to_scientific_notation(slope):
 
 
 def test_what_could_not_be_computed_is_shown_as_nan(slope):
-    fit = tested_by(slope, Coefficients(slope.design.columns, slope.estimate.beta, np.full((2, 2), np.nan)))
+    fit = judged_by(slope, Coefficients(slope.design.columns, slope.estimate.beta, np.full((2, 2), np.nan)))
     text = str(fit.summary())
     assert section(text, "Fixed effects:")[1] == ["Intercept", "251.405", "NaN", "NaN", "NaN", "NaN"]
     assert "Signif. codes" not in text
@@ -185,7 +185,7 @@ def test_what_could_not_be_computed_is_shown_as_nan(slope):
 )
 def test_p_values_and_stars(slope, p, shown):
     z = -special.ndtri(p / 2)
-    fit = tested_by(slope, Coefficients(slope.design.columns, np.full(2, z), np.eye(2)))
+    fit = judged_by(slope, Coefficients(slope.design.columns, np.full(2, z), np.eye(2)))
     assert section(str(fit.summary()), "Fixed effects:")[1][5:] == shown.split()
 
 
@@ -205,7 +205,7 @@ def test_many_fixed_effects_have_no_table_of_correlations(slope):
         fe_params = pd.Series(0.5, names)
 
     given = Given(slope.model, slope.estimate, "REML", "satterthwaite")
-    text = str(tested_by(given, Coefficients(tuple(names), np.full(13, 0.5), np.eye(13))).summary())
+    text = str(judged_by(given, Coefficients(tuple(names), np.full(13, 0.5), np.eye(13))).summary())
     assert len(section(text, "Fixed effects:")) == 14
     assert "Correlation of fixed effects" not in text
 
