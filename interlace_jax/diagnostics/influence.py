@@ -140,7 +140,10 @@ def _without_rows(fit: FittedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _without_groups(fit: FittedModel, by: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same without groups, the gradient to first order: minus its derivative by how often the group counts."""
+    """Gradient, change of beta and its covariance without each group, x held.
+
+    The gradient is to first order: minus its derivative by how often the group counts.
+    """
     _check_independent(fit.design, by, "method='onestep'")
     pull, X, VXC = _by_row(fit, _case_pull), fit.design.X, leverage_arrays(fit).VXC
     rows = -pull.gradient, -pull.beta, X[:, :, None] * VXC[:, None, :]

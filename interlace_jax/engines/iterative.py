@@ -91,7 +91,7 @@ class Iterative(Engine):
 
     @functools.cached_property
     def own_products(self) -> Products:
-        """The same without other processes: a program of the user's must not hold arrays that are elsewhere."""
+        """The products on this process's devices: a program of the user's must not hold arrays that are elsewhere."""
         return self.products if devices() == local_devices() else self._assembled(local_devices())
 
     def _assembled(self, places):

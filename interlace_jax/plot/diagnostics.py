@@ -134,7 +134,7 @@ def _indexed_influence(points: pd.DataFrame, base: float, measure: str, what: st
 
 
 def _apart(named: pd.DataFrame, points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Those of the named points, the first of them first, whose names do not run into each other."""
+    """The points whose names can be shown without overlap, chosen in the order given."""
     place = np.column_stack([named[x] / max(np.ptp(points[x]), 1e-300), named[y] / max(np.ptp(points[y]), 1e-300)])
     kept: list[int] = []
     for i, at in enumerate(place):

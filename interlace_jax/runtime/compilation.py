@@ -19,7 +19,7 @@ def in_order(compiled):
 
 
 def light(compiled, where=lambda *args: True):
-    """The same, and the programs take half as long to compile; `compiled` itself for arguments not `where`.
+    """A jitted function whose programs take half as long to compile; `compiled` itself for arguments not `where`.
 
     Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast where gathers
     dominate or matrices are small, and slower elsewhere: measure.
@@ -34,7 +34,7 @@ def light(compiled, where=lambda *args: True):
 
 
 def brief(compiled):
-    """The same for a function of so little work that its programs are compiled without optimising them."""
+    """A jitted function of so little work that its programs are compiled without optimising them."""
     return _with_options(compiled, _BRIEF)
 
 

@@ -27,7 +27,7 @@ def devices() -> list[jax.Device]:
 
 
 def local_devices() -> list[jax.Device]:
-    """Those of `devices` that are this process's."""
+    """The `devices` that belong to this process."""
     return [d for d in devices() if d.process_index == jax.process_index()]
 
 

@@ -111,7 +111,10 @@ def carriers(blocks):
 
 
 def canonical_parameters(t, blocks):
-    """The same model in standard form: `canonical` Lambda, no negative scale, what has no meaning where it starts."""
+    """Parameters of the same model in standard form.
+
+    Lambda is `canonical`, no scale is negative, and a number that means nothing beside a scale of 0 is at its start.
+    """
     return jnp.concatenate([_standard(values, b) for values, b in _each(t, blocks)])
 
 

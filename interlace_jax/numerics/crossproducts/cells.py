@@ -162,36 +162,62 @@ def _cells(key, value, shape, mesh):
 
     Of several processes, each makes only those that its own devices hold.
     """
-    owners, others = shape
-    degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
-    width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
-    owner, before = chunked(degree, width, lambda total: bucket(-(-total // mesh.size)) * mesh.size)
-    first = (np.cumsum(degree) - degree)[owner] + before
-
-    def held(chunks):
-        """Which places of some consecutive chunks have a cell (c, W), and which cells these are."""
-        filled = np.arange(width) < (degree[owner[chunks]] - before[chunks])[:, None]
-        start = first[chunks][0]
-        return filled, slice(start, start + np.count_nonzero(filled))
-
-    def levels(at):
-        filled, cells = held(at[0])
-        found = np.full(filled.shape, others, np.int32)
-        found[filled] = key[cells] & 0xFFFFFFFF
-        return found
-
-    def blocks(at):
-        filled, cells = held(at[2])
-        found = np.zeros((*value.shape[:2], *filled.shape))
-        found[:, :, filled] = value[:, :, cells]
-        return found
+    chunks = _chunked(key, value, shape, mesh.size)
+    size = chunks.owner.shape[0], chunks.width
 
     def send(split, shape, part):
         return jax.make_array_from_callback(shape, NamedSharding(mesh, split), part)
 
-    size = len(owner), width
-    K = send(BLOCKS, (*value.shape[:2], *size), blocks) if value.ndim else send(WHOLE, (), value.__getitem__)
-    return Cells(send(SHARED, owner.shape, owner.__getitem__), send(SHARED, size, levels), K, mesh)
+    if value.ndim:
+        K = send(BLOCKS, (*value.shape[:2], *size), lambda at: chunks.blocks(at[2]))
+    else:
+        K = send(WHOLE, (), value.__getitem__)
+    owner = send(SHARED, chunks.owner.shape, chunks.owner.__getitem__)
+    level = send(SHARED, size, lambda at: chunks.levels(at[0]))
+    return Cells(owner, level, K, mesh)
+
+
+def _chunked(key, value, shape, devices):
+    """Cells in chunks of the width that takes least work, each of one owner."""
+    owners, others = shape
+    degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
+    width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
+    owner, before = chunked(degree, width, lambda total: bucket(-(-total // devices)) * devices)
+    return _Chunked(key, value, others, width, owner, before, degree[owner], (np.cumsum(degree) - degree)[owner])
+
+
+class _Chunked(NamedTuple):
+    """Cells in order, and which of them stand in each of c chunks; parts of it are made when a device asks."""
+
+    key: np.ndarray  # (cells,) owner and level in 32 bits each
+    value: np.ndarray  # (k, k', cells), or ()
+    others: int  # levels of the other factor
+    width: int
+    owner: np.ndarray  # (c,)
+    before: np.ndarray  # (c,) cells of the owner in chunks before
+    degree: np.ndarray  # (c,) cells of the owner in all
+    start: np.ndarray  # (c,) first cell of the owner
+
+    def _held(self, chunks: slice):
+        """Which places of some consecutive chunks have a cell (c, W), and which cells these are."""
+        left = self.degree[chunks] - self.before[chunks]
+        filled = np.arange(self.width) < left[:, None]
+        first = (self.start + self.before)[chunks][0]
+        return filled, slice(first, first + np.count_nonzero(filled))
+
+    def levels(self, chunks: slice):
+        """Levels (c, W) of the cells of some chunks, one past the last where there is none."""
+        filled, cells = self._held(chunks)
+        found = np.full(filled.shape, self.others, np.int32)
+        found[filled] = self.key[cells] & 0xFFFFFFFF
+        return found
+
+    def blocks(self, chunks: slice):
+        """Values (k, k', c, W) of the cells of some chunks, 0 where there is none."""
+        filled, cells = self._held(chunks)
+        found = np.zeros((*self.value.shape[:2], *filled.shape))
+        found[:, :, filled] = self.value[:, :, cells]
+        return found
 
 
 def product(m: Products, g: int, h: int, V):

@@ -58,7 +58,7 @@ class Moments:
         return self.R.shape[-1]
 
     def with_response(self, response: "Response") -> "Moments":
-        """The same design with another response."""
+        """The moments of this design with another response."""
         return replace(self, **response._asdict())
 
 

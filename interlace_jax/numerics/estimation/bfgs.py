@@ -53,7 +53,7 @@ def start(x, curvature) -> Bfgs:
 
 
 def resume(x, H) -> Bfgs:
-    """The same with a rough inverse Hessian (d, d), of a similar function."""
+    """The state before the first evaluation, with the inverse Hessian H (d, d) of a similar function."""
     zero, nowhere = jnp.zeros((), x.dtype), jnp.zeros_like(x)
     return Bfgs(x, zero + jnp.inf, nowhere, H, nowhere, zero, jnp.int32(0), jnp.int32(RUNNING))
 
@@ -63,31 +63,50 @@ def step(value_and_grad, s: Bfgs, tol) -> Bfgs:
     first = s.steps == 0
     x = s.x + s.a * s.direction
     f, g = value_and_grad(x)
-    slope, slope_at_trial = s.g @ s.direction, g @ s.direction
-    noise, last = (1e-12, 1e3) if x.dtype == jnp.float64 else (1e-6, 1.0)
-    armijo = f <= s.f + 1e-4 * s.a * slope
-    # Near the optimum f drowns in rounding while gradients still tell (approximate Wolfe, Hager & Zhang 2005, eq. 4.1).
-    flat = (f <= s.f + noise * jnp.abs(s.f)) & (jnp.abs(slope_at_trial) <= 0.9 * jnp.abs(slope))
-    ok = (armijo | flat) & jnp.isfinite(f) & jnp.all(jnp.isfinite(g))
+    slope = s.g @ s.direction
+    ok = _is_accepted(s, f, g, slope)
 
     H = jnp.where(ok & ~first, _updated(s.H, x - s.x, g - s.g), s.H)
-    shortened = jnp.clip(-slope * s.a**2 / (2.0 * (f - s.f - slope * s.a)), 0.1 * s.a, 0.5 * s.a)
-    shortened = jnp.where(jnp.isfinite(shortened), shortened, 0.1 * s.a)
+    shortened = _shortened(s, f, slope)
     x, f, g = jnp.where(ok, x, s.x), jnp.where(ok, f, s.f), jnp.where(ok, g, s.g)
     direction = jnp.where(ok, -H @ g, s.direction)
     reach = jnp.where(first, FIRST_STEP, LONGEST_STEP) * jnp.maximum(1.0, jnp.linalg.norm(x))
     longest = jnp.minimum(1.0, reach / jnp.maximum(jnp.linalg.norm(direction), 1e-30))
     a = jnp.where(ok, longest, shortened)
     new = Bfgs(x, f, g, H, direction, a, s.steps + 1, s.status)
+    new = new._replace(status=_status(s, new, ok, tol))
+    return jax.tree.map(lambda old, now: jnp.where(s.status == RUNNING, now, old), s, new)
+
+
+def _is_accepted(s: Bfgs, f, g, slope):
+    """Whether a trial with value f and gradient g is taken; slope: along the step, where it began."""
+    noise = 1e-12 if g.dtype == jnp.float64 else 1e-6
+    slope_at_trial = g @ s.direction
+    armijo = f <= s.f + 1e-4 * s.a * slope
+    # Near the optimum f drowns in rounding while gradients still tell (approximate Wolfe, Hager & Zhang 2005, eq. 4.1).
+    flat = (f <= s.f + noise * jnp.abs(s.f)) & (jnp.abs(slope_at_trial) <= 0.9 * jnp.abs(slope))
+    return (armijo | flat) & jnp.isfinite(f) & jnp.all(jnp.isfinite(g))
+
+
+def _shortened(s: Bfgs, f, slope):
+    """The step length after a trial that was not taken: the minimum of the parabola, within bounds."""
+    parabola = -slope * s.a**2 / (2.0 * (f - s.f - slope * s.a))
+    shortened = jnp.clip(parabola, 0.1 * s.a, 0.5 * s.a)
+    return jnp.where(jnp.isfinite(shortened), shortened, 0.1 * s.a)
+
+
+def _status(s: Bfgs, new: Bfgs, ok, tol):
+    """How things stand after a trial; tol: predicted decrease that may be left."""
+    first, x = s.steps == 0, new.x
+    last = 1e3 if x.dtype == jnp.float64 else 1.0
     gain, before = new.predicted_decrease, s.predicted_decrease
     # The last step, which is not evaluated, may gain so many times what it may leave if it goes on as it went.
     left = gain * jnp.minimum(gain / jnp.where(before > 0, before, 1.0), 1.0)
     # Where x runs off to infinity, f keeps a limit but loses the digits of |x|^2, and the search would end by chance.
     tol = jnp.where(x @ x > FAR**2, jnp.maximum(100.0 * jnp.finfo(x.dtype).eps * (x @ x), tol), tol)
-    flat_enough = ok & (~first & (left < tol) & (gain < last * tol) | jnp.all(g == 0))
-    status = jnp.where(a < 1e-10, STALLED, jnp.where(new.steps >= MAX_STEPS, EXHAUSTED, RUNNING))
-    status = jnp.where(flat_enough, CONVERGED, jnp.where(first & ~ok, STALLED, status)).astype(jnp.int32)
-    return jax.tree.map(lambda old, now: jnp.where(s.status == RUNNING, now, old), s, new._replace(status=status))
+    flat_enough = ok & (~first & (left < tol) & (gain < last * tol) | jnp.all(new.g == 0))
+    status = jnp.where(new.a < 1e-10, STALLED, jnp.where(new.steps >= MAX_STEPS, EXHAUSTED, RUNNING))
+    return jnp.where(flat_enough, CONVERGED, jnp.where(first & ~ok, STALLED, status)).astype(jnp.int32)
 
 
 def _updated(H, dx, dg):

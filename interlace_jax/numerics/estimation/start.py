@@ -69,7 +69,7 @@ def curvature(t, m: Moments):
 
 
 def _structured_curvature(values, block, A, K, G):
-    """The same from dSigma = d(Lambda~ Lambda~'), and for the numbers of K from dK."""
+    """Rough curvature of one structured block, from dSigma = d(Lambda~ Lambda~') and, for the numbers of K, dK."""
 
     def covariance(values):
         (Lam,) = conditioned_factors(values, (block,), (A,))

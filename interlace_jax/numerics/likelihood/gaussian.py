@@ -30,7 +30,7 @@ class Profiled(NamedTuple):
         return self.logdet + self.nu * (1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu) + 2.0 * jnp.log(self.scale))
 
     def at(self, log_sigma):
-        """The same at another sigma."""
+        """-2 log L up to the weights, at another sigma than the optimum."""
         lack = self.r2 * jnp.exp(2.0 * (jnp.log(self.scale) - log_sigma))
         return self.logdet + self.nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + lack
 

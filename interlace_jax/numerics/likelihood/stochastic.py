@@ -314,7 +314,7 @@ def _forms(B, left, right):
 
 
 def _form(B, left, right):
-    """The same of every column with itself, in all."""
+    """Sum over the columns of the form of each with itself."""
     return jnp.sum(left * _times(B, right))
 
 

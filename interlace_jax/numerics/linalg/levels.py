@@ -80,8 +80,10 @@ def _identities(G):
 
 
 def absorb(G, Sigma, blocks):
-    """The same elimination from the covariance Sigma (k, k), which may be singular: `log|I + Sigma G|` summed over
-    levels, and `(I + Sigma G)^-1 Sigma C` for every C of blocks (shapes as in `whiten`).
+    """Eliminate all levels, as `whiten` does, from the covariance Sigma (k, k), which may be singular.
+
+    Returns `log|I + Sigma G|` summed over levels, and `(I + Sigma G)^-1 Sigma C` for every C of blocks (shapes as in
+    `whiten`).
     """
     logdet, X = _absorb(G, Sigma)
     return logdet, [_product(X, C) for C in blocks]
