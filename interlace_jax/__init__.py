@@ -26,9 +26,14 @@ from .numerics.covariance.structures import Diagonal as Diagonal
 from .numerics.covariance.structures import HomogeneousDiagonal as HomogeneousDiagonal
 from .numerics.covariance.structures import Structure as Structure
 from .numerics.covariance.structures import Unstructured as Unstructured
+from .reporting.equations import equation as equation
+from .reporting.sentences import report as report
+from .reporting.tables import compare as compare
+from .reporting.tables import table as table
 from .resampling.cross_validation import cross_val as cross_val
 from .resampling.power import power as power
 from .result import Fit as Fit
+from .support.table import Table as Table
 from .support.warnings import ConvergenceWarning as ConvergenceWarning
 from .support.warnings import RankWarning as RankWarning
 from .support.warnings import SingularFitWarning as SingularFitWarning

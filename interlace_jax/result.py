@@ -18,6 +18,7 @@ from .inference.terms import f_table
 from .inference.variances import delta, icc, r2, structure, uncertainty, varcorr
 from .models.fitted import FittedModel
 from .models.simulation import simulate
+from .reporting.tidy import glance, tidy
 from .resampling.bootstrap import bootstrap
 from .resampling.cross_validation import cross_validated
 from .resampling.intervals import confint
@@ -79,6 +80,11 @@ class Fit(FittedModel):
     r2 = r2
     confint = confint
     profile = profile
+
+    # Tables of one shape for all models
+
+    tidy = tidy
+    glance = glance
 
     # Rows
 

@@ -12,7 +12,8 @@ from .inference.variances import structure
 from .models.fitted import FittedModel
 from .models.parameters import _blocks, _correlations, natural_names
 from .numerics.covariance.parameters import has_prior
-from .support.text import LEGEND, LINE, _decimals, _fixed, _html, _p_value, _significant, _stars, _Table, _text
+from .support.table import Table, as_html, as_text
+from .support.text import LEGEND, LINE, _decimals, _fixed, _p_value, _significant, _stars
 
 GAIN = 1e-9  # deviance units below which nobody needs to know more
 LIMITS = ["estimate", "lower", "upper"]
@@ -30,7 +31,7 @@ class Summary:
     """A fit as text (`str`, `print`) and, in a notebook, as HTML."""
 
     def __init__(self, fit: FittedModel):
-        self._parts: list[str | _Table] = [
+        self._parts: list[str | Table] = [
             _heading(fit),
             _criteria(fit),
             _scaled_residuals(fit),
@@ -43,12 +44,21 @@ class Summary:
         ]
 
     def __str__(self) -> str:
-        return "\n\n".join(map(_text, self._parts))
+        return "\n\n".join(map(as_text, self._parts))
 
     __repr__ = __str__
 
-    def _repr_html_(self) -> str:
-        return f"<div>{''.join(map(_html, self._parts))}</div>"
+    def to_html(self) -> str:
+        """The page as HTML."""
+        return f"<div>{''.join(map(as_html, self._parts))}</div>"
+
+    _repr_html_ = to_html
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Its tables by title, each with `to_latex()`, `to_markdown()`, `frame` and more."""
+        tables = [part for part in self._parts if isinstance(part, Table)]
+        return {table.title.rstrip(":") or "Criteria": table for table in tables}
 
 
 def _heading(fit: FittedModel) -> str:
@@ -59,20 +69,20 @@ def _heading(fit: FittedModel) -> str:
     return "\n".join(lines)
 
 
-def _criteria(fit: FittedModel) -> _Table:
+def _criteria(fit: FittedModel) -> Table:
     last = "REML criterion" if fit.method == "REML" else "deviance"
     values = _fixed([fit.aic, fit.bic, fit.llf, fit.deviance], 3)
-    return _Table("", ("AIC", "BIC", "logLik", last), [values], "rrrr")
+    return Table("", ("AIC", "BIC", "logLik", last), [values], "rrrr")
 
 
-def _scaled_residuals(fit: FittedModel) -> _Table:
+def _scaled_residuals(fit: FittedModel) -> Table:
     resid = fit.resid.to_numpy() * np.sqrt(fit.design.w)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.quantile(resid / fit.sigma, [0.0, 0.25, 0.5, 0.75, 1.0])
-    return _Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
+    return Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
 
 
-def _random_effects(fit: FittedModel) -> _Table:
+def _random_effects(fit: FittedModel) -> Table:
     factors = fit.design.factors
     blocks = list(_blocks(factors, fit.covariances))
     variances = np.concatenate([*(np.diag(b.covariance) for b in blocks), [fit.scale]])
@@ -85,10 +95,10 @@ def _random_effects(fit: FittedModel) -> _Table:
             rows.append(["" if i else label, name, *next(numbers), *_fixed(R[:i], 2), *[""] * (width - i)])
     rows.append(["Residual", "", *next(numbers), *[""] * width])
     header = ("Groups", "Name", "Variance", "Std.Dev.", *("Corr", *[""] * width)[:width])
-    return _Table("Random effects:", header, rows, "llrr" + "r" * width)
+    return Table("Random effects:", header, rows, "llrr" + "r" * width)
 
 
-def _structures(fit: FittedModel) -> Iterator[_Table]:
+def _structures(fit: FittedModel) -> Iterator[Table]:
     """Covariance structures other than the default, with the parameters that they have."""
     factors = [f for f in fit.design.factors if f.within is not None or f.across is not None]
     numbers = structure(fit) if any(map(natural_names, factors)) else pd.DataFrame()
@@ -100,7 +110,7 @@ def _structures(fit: FittedModel) -> Iterator[_Table]:
         shown = [[name.removesuffix(f"|{f.name}"), *_significant(numbers.loc[name, LIMITS])] for name in names]
         rows += [[*label, *cells] if i == 0 else ["", "", *cells] for i, cells in enumerate(shown or [[""] * 4])]
     if rows:
-        yield _Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
+        yield Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
 
 
 def _observations(fit: FittedModel) -> str:
@@ -112,7 +122,7 @@ def _observations(fit: FittedModel) -> str:
     return "\n".join(lines)
 
 
-def _fixed_effects(fit: FittedModel) -> Iterator[str | _Table]:
+def _fixed_effects(fit: FittedModel) -> Iterator[str | Table]:
     if len(fit.fe_params):
         table = coefficients(fit).t_table(np.eye(len(fit.fe_params)))
         yield _coefficients(fit, table)
@@ -124,7 +134,7 @@ def _fixed_effects(fit: FittedModel) -> Iterator[str | _Table]:
         yield f"Left out, as they depend linearly on the columns before them: {', '.join(fit.dropped_columns)}"
 
 
-def _coefficients(fit: FittedModel, table: pd.DataFrame) -> _Table:
+def _coefficients(fit: FittedModel, table: pd.DataFrame) -> Table:
     letter = "z" if fit.df_method == "normal" else "t"
     decimals = _decimals(table["se"])  # an estimate is worth as many as its standard error
     columns = {
@@ -139,10 +149,10 @@ def _coefficients(fit: FittedModel, table: pd.DataFrame) -> _Table:
     if fit.df_method == "normal":
         del columns["df"]
     align = "l" + "r" * (len(columns) - 2) + "l"
-    return _Table("Fixed effects:", tuple(columns), list(zip(*columns.values(), strict=True)), align)
+    return Table("Fixed effects:", tuple(columns), list(zip(*columns.values(), strict=True)), align)
 
 
-def _correlations_of_fixed(fit: FittedModel) -> Iterator[_Table]:
+def _correlations_of_fixed(fit: FittedModel) -> Iterator[Table]:
     names = list(map(str, fit.fe_params.index))
     if 2 <= len(names) <= CORRELATIONS:
         R = _correlations(coefficients(fit).vcov)
@@ -152,7 +162,7 @@ def _correlations_of_fixed(fit: FittedModel) -> Iterator[_Table]:
             names = list(map(" ".join, zip(heads, names, strict=True)))
         rows = [[name, *_fixed(R[i, :i], 3), *[""] * (len(R) - i - 1)] for i, name in enumerate(names)]
         shown = rows if heads is not names else rows[1:]
-        yield _Table("Correlation of fixed effects:", ("", *heads[:-1]), shown, "l" + "r" * (len(R) - 1))
+        yield Table("Correlation of fixed effects:", ("", *heads[:-1]), shown, "l" + "r" * (len(R) - 1))
 
 
 def _notes(fit: FittedModel) -> Iterator[str]:

@@ -1,12 +1,10 @@
-"""Numbers, p-values and tables as text and HTML."""
+"""Numbers, p-values and paragraphs as text."""
 
 from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -52,49 +50,19 @@ def _stars(p: float) -> str:
     return next((stars for bound, stars in STARS.items() if p < bound), "")
 
 
-@dataclass(frozen=True)
-class _Table:
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    align: str
-    "`l` or `r` by column."
+def wrapped(text: str) -> str:
+    """Lines of at most LINE characters; words stay whole."""
+    fill = textwrap.TextWrapper(LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).fill
+    return "\n".join(map(fill, text.split("\n")))
 
 
-def _text(part: str | _Table) -> str:
-    if isinstance(part, str):
-        wrap: Callable[[str], str] = textwrap.TextWrapper(
-            LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        ).fill
-        return "\n".join(map(wrap, part.split("\n")))
-    cells = [part.header, *part.rows]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    lines = [" ".join(map(_padded, row, widths, part.align)).rstrip() for row in cells]
-    return "\n".join([part.title, *lines] if part.title else lines)
+def padded(cell: str, wide: int, align: str) -> str:
+    """The cell filled with blanks on the side that its alignment leaves: `l`, `r` or `c`."""
+    space = wide - width(cell)
+    before = {"l": 0, "r": space, "c": space // 2}[align]
+    return " " * before + cell + " " * (space - before)
 
 
-def _padded(cell: str, width: int, align: str) -> str:
-    space = " " * (width - _width(cell))
-    return cell + space if align == "l" else space + cell
-
-
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Columns of a terminal that the text takes: none for accents, two for East Asian letters."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
-
-
-def _html(part: str | _Table) -> str:
-    if isinstance(part, str):
-        return f"<p>{escape(part).replace(chr(10), '<br/>')}</p>"
-    sides = {"l": "left", "r": "right"}
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        pairs = zip(cells, part.align, strict=True)
-        return "".join(
-            f'<{tag} style="text-align:{sides[side]};padding:0.1em 0.6em">{escape(cell)}</{tag}>'
-            for cell, side in pairs
-        )
-
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in part.rows)
-    title = f"<b>{escape(part.title)}</b>" if part.title else ""
-    return f"{title}<table><thead><tr>{row(part.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"

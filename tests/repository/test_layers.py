@@ -27,6 +27,7 @@ ORDER = (
     "many",
     "resampling",
     "diagnostics",
+    "reporting",
     "summary",
     "result",
     "fitting",

@@ -1,0 +1,129 @@
+"""A fit as tables of one shape for all models: a row a term, or a row a model, in broom's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..inference.coefficients import coefficients
+from ..inference.variances import components, structure_table, uncertainty
+from ..models.fitted import FittedModel
+from ..models.parameters import component_pairs, natural_names
+from ..support.arguments import check_level, one_of, texts
+
+EFFECTS = ("fixed", "ran_pars", "ran_vals")
+COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error", "statistic", "df", "p_value"]
+LIMITS = ["conf_low", "conf_high"]
+
+
+def tidy(
+    fit: FittedModel,
+    effects: str | Iterable[str] = ("fixed", "ran_pars"),
+    level: float = 0.95,
+    ddf: str | None = None,
+    exponentiate: bool = False,
+) -> pd.DataFrame:
+    """A row a term, with the same columns for every model, as R's broom.mixed.
+
+    effects: "fixed", the coefficients; "ran_pars", standard deviations (`sd__x`), correlations (`cor__x.z`) and the
+        parameters of covariance structures, with the residual's as group "Residual"; "ran_vals", the random effects.
+    level: of the intervals `conf_low conf_high`; t intervals for coefficients, Wald intervals on the log or Fisher's z
+        scale for standard deviations and correlations, normal ones for random effects.
+    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's.
+    exponentiate: exp of the coefficients and of their limits, with the standard error by the delta method; for models
+        of log y, and odds and rate ratios.
+
+    Returns `effect group level term estimate std_error statistic df p_value conf_low conf_high`, in the units of the
+    response (of the predictor's effect on it); what a row does not have is missing, `level` left out unless asked for.
+
+    >>> fit.tidy()
+    >>> fit.tidy("ran_vals").query("group == 'Subject'")
+    """
+    check_level(level)
+    wanted = texts("effects", effects, "fixed")
+    for name in wanted:
+        one_of("effects", name, EFFECTS)
+    makers = {
+        "fixed": lambda: _fixed(fit, level, ddf, exponentiate),
+        "ran_pars": lambda: _ran_pars(fit, level),
+        "ran_vals": lambda: _ran_vals(fit, level),
+    }
+    tables = [makers[name]().assign(effect=name) for name in wanted]
+    columns = [name for name in COLUMNS if name != "level" or "ran_vals" in wanted]
+    rows: list[dict[str, Any]] = [row for table in tables for row in table.to_dict("records")]
+    frame = pd.DataFrame(rows, columns=columns + LIMITS)
+    return frame.astype({name: float for name in (*columns[columns.index("estimate") :], *LIMITS)})
+
+
+def _fixed(fit: FittedModel, level: float, ddf: str | None, exponentiate: bool) -> pd.DataFrame:
+    table = coefficients(fit, ddf).t_table(np.eye(len(fit.fe_params)), level=level)
+    estimate, se, limits = table["estimate"], table["se"], table[["lower", "upper"]]
+    if exponentiate:
+        estimate, limits = np.exp(estimate), np.exp(limits)
+        se = estimate * se
+    tests = dict(statistic=table["t"], df=table["df"], p_value=table["p"])
+    numbers = dict(estimate=estimate, std_error=se, **tests, conf_low=limits["lower"], conf_high=limits["upper"])
+    return pd.DataFrame(numbers).assign(term=list(map(str, fit.fe_params.index)))
+
+
+def _ran_pars(fit: FittedModel, level: float) -> pd.DataFrame:
+    known, factors = uncertainty(fit), fit.design.factors
+    places: list[tuple[str, str]] = []
+    for f in factors:
+        names = f.columns
+        pairs = component_pairs(f.sizes)
+        places += [(f.name, f"sd__{names[i]}" if i == j else f"cor__{names[i]}.{names[j]}") for i, j in pairs]
+    places.append(("Residual", "sd__Observation"))
+    tables = [components(known, level).drop(columns="vcov_se")]
+    if any(map(natural_names, factors)):
+        tables.append(structure_table(known, level))
+        places += [(f.name, name.removesuffix(f"|{f.name}")) for f in factors for name in natural_names(f)]
+    table = pd.concat(tables).reset_index(drop=True)
+    table = table.rename(columns={"se": "std_error", "lower": "conf_low", "upper": "conf_high"})
+    return table.assign(group=[group for group, _ in places], term=[term for _, term in places])
+
+
+def _ran_vals(fit: FittedModel, level: float) -> pd.DataFrame:
+    tables = []
+    limits = fit.random_effects_ci(level)
+    for f, b, covariance in zip(fit.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True):
+        bounds = limits[f.name].to_numpy().reshape(*b.shape, 2)
+        table = {
+            "group": f.name,
+            "level": np.repeat(f.levels.to_numpy(), len(f.columns)),
+            "term": np.tile(np.array(f.columns, object), len(b)),
+            "estimate": b.ravel(),
+            "std_error": np.sqrt(np.einsum("mkk->mk", covariance)).ravel(),
+            "conf_low": bounds[..., 0].ravel(),
+            "conf_high": bounds[..., 1].ravel(),
+        }
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables)
+
+
+def glance(fit: FittedModel) -> pd.DataFrame:
+    """A row a model, for tables of many: what it was fitted to, and how well.
+
+    Returns one row: `nobs`, `nparams`, `df_residual` (rows less parameters), `sigma` (units of the response),
+    `log_lik`, `aic`, `bic`, `deviance` (-2 log L; the REML criterion of a REML fit), `method`, `converged`, `singular`.
+    Criteria of models with different fixed parts can be compared if `method` is "ML".
+
+    >>> pd.concat([a.glance(), b.glance()], keys=["a", "b"])
+    """
+    row = {
+        "nobs": fit.nobs,
+        "nparams": fit.nparams,
+        "df_residual": fit.nobs - fit.nparams,
+        "sigma": fit.sigma,
+        "log_lik": fit.llf,
+        "aic": fit.aic,
+        "bic": fit.bic,
+        "deviance": fit.deviance,
+        "method": fit.method,
+        "converged": fit.converged,
+        "singular": fit.is_singular,
+    }
+    return pd.DataFrame([row])
