@@ -29,6 +29,7 @@ from .model_matrices import (
     check_types,
     find_gaps,
     model_matrices,
+    of_other_rows,
     parts_of,
     refuse_gaps,
     refuse_infinite,
@@ -71,6 +72,10 @@ class Design:
     "Where new data have the offset; None when it was given as an array, or not at all."
     specs: ModelSpecs | None = field(repr=False)
     "formulaic's state for new data; None when all columns are plain numbers."
+    variables: frozenset[str] = field(default=frozenset(), repr=False)
+    "The columns of the data that the formula uses; any other name in it is that of a function or value."
+    other_rows: tuple[str, ...] = field(default=(), repr=False)
+    "Columns, of X or of slopes, that are computed from several rows at once."
 
     @property
     def w(self) -> np.ndarray:
@@ -103,6 +108,8 @@ class Evaluated(NamedTuple):
     index: pd.Index
     rows: np.ndarray
     n_dropped: int
+    variables: frozenset[str] = frozenset()
+    other_rows: tuple[str, ...] = ()
 
 
 def build(
@@ -145,14 +152,17 @@ def build(
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift)
     rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
-    right = [(part, matrices[key][1]) for key, part in parts.items() if key != "y"]
-    if absent := dict.fromkeys(name for part, names in right for name in absent_factors(part, columns, names)):
+    if absent := absent_factors(specs, parts.keys() - {"y"}):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift = (v if v is None else v[rows] for v in (w, shift))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     index = index if len(rows) == len(index) else index[rows]
     coded = factorized(columns, formula.terms)
-    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped), offset, cov)
+    needing = of_other_rows(parts, columns, matrices, specs, context)
+    made = Evaluated(
+        matrices, specs, coded, w, shift, index, rows, n_dropped, variables=frozenset(columns), other_rows=needing
+    )
+    return finish(formula, made, offset, cov)
 
 
 def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] | None = None) -> Design:
@@ -190,6 +200,8 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         dependence=dependence,
         offset_column=offset if isinstance(offset, str) else None,
         specs=e.specs,
+        variables=e.variables,
+        other_rows=e.other_rows,
     )
 
 

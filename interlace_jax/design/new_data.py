@@ -12,7 +12,7 @@ import pandas as pd
 from .design import Design, _spread
 from .frames import as_frame, missing_values, row_vector, take_rows
 from .grouping import Factor, codes_in
-from .model_matrices import find_gaps, model_matrices, parts_of, used_columns
+from .model_matrices import find_gaps, model_matrices, parts_of, refuse_other_rows, used_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def new_data(
     terms = [term for term in design.formula.terms if frozenset(term.group) in known]
     keys = {"X"}.union(*(f.parts for f in factors))
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
-    columns = used_columns(frame, parts, terms, context)
+    columns = used_columns(frame, parts, terms, context, design.variables or None)
     shift = row_vector(frame, "offset", design.offset_column if offset is None else offset)
 
     missing = np.zeros(len(frame), bool)
@@ -66,6 +66,7 @@ def new_data(
     rows = np.flatnonzero(~missing)
     columns = take_rows(columns, rows, len(frame))
     matrices, _ = model_matrices(parts, columns, len(rows), context, design.specs, is_new=True)
+    refuse_other_rows(design.other_rows, matrices)
     for mask in find_gaps(matrices).values():
         missing[rows[mask]] = True
 
