@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..models.fitted import FittedModel
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
 from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
 from ..runtime.calls import run
+from ..runtime.compilation import jit
+from ..support.later import special
 from .contrasts import Hypothesis, contrast_matrix
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "normal")
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
-_kenward_roger = jax.jit(kenward_roger)
+_kenward_roger = jit(kenward_roger)
 
 
 class FTest(NamedTuple):

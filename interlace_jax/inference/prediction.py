@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -25,14 +24,16 @@ from ..numerics.likelihood.random_effects import modes
 from ..numerics.uncertainty.curvature import jacobian
 from ..numerics.uncertainty.sensitivity import prediction_variances
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import check_level, listed, one_of, texts
+from ..support.later import jax
 from ..support.warnings import RankWarning
 from .coefficients import coefficients, t_quantile
 
 INTERVALS = ("confidence", "prediction")
 CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk
 
-_variances = jax.jit(prediction_variances)
+_variances = jit(prediction_variances)
 
 
 def predict(
@@ -215,7 +216,7 @@ def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarra
     return codes, levels
 
 
-@jax.jit
+@jit
 def _estimates_by_t(t, m):
     return jacobian(lambda t: (gaussian.coefficients(reduce(t, m), m), modes(t, m)), t)[1]
 

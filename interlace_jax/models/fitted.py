@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..design.design import Design
 from ..design.determinacy import largest
@@ -19,6 +18,7 @@ from ..numerics.estimation.estimate import Estimate
 from ..numerics.uncertainty.curvature import Curvature
 from ..numerics.uncertainty.kenward_roger import why_not
 from ..support.arguments import check_level, one_of
+from ..support.later import special
 from ..support.warnings import ConvergenceWarning, SingularFitWarning
 from .compiled import CompiledModel
 from .identifiability import is_perfect, is_rounding, residual_doubt, weighted_size

@@ -15,13 +15,12 @@ Lambda' for level i, eliminating it subtracts C_i' W_i C_i from the cross-produc
 All functions take conditioned parameters t (see `covariance`) and `Moments`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from ...support.later import jax, jnp
 from ..covariance.parameters import conditioned_factors
 from ..crossproducts.moments import Moments
 from ..crossproducts.pair_products import subtract_products
@@ -181,7 +180,7 @@ def whitened_core(Lams, Ls, layout, S):
 
 def _with_identity(M):
     """M + I, without an array of I's size that a search would keep and read again at every trial."""
-    diagonal = np.arange(len(M))
+    diagonal = jnp.arange(M.shape[0])
     return M.at[diagonal, diagonal].add(1.0)
 
 
