@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 _waiting: list = []  # containers that JAX is to know
 
@@ -30,14 +30,8 @@ class Later:
         return found
 
 
-if TYPE_CHECKING:
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
-    from scipy import special
-else:
-    jax, jnp, lax = Later("jax"), Later("jax.numpy"), Later("jax.lax")
-    special = Later("scipy.special")
+jax, jnp, lax = Later("jax"), Later("jax.numpy"), Later("jax.lax")
+special = Later("scipy.special")
 
 
 def is_imported() -> bool:
@@ -89,4 +83,5 @@ class custom_jvp:  # noqa: N801 - as the one of JAX
         return made
 
     def __call__(self, *args):
+        """What the function returns."""
         return self._made(*args)

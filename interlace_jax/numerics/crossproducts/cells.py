@@ -24,7 +24,7 @@ from jax import lax
 from jax.custom_derivatives import linear_call
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..containers import container
+from ...support.containers import container
 from ..covariance.block import Block
 from .layout import STATIC, Layout, Plan, bucket
 from .moments import Moments

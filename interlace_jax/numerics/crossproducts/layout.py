@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..containers import Size, container
+from ...support.containers import Size, container
 from ..covariance.block import Block
 from .pair_products import Chunks, Pairs, all_pairs
 
@@ -73,7 +73,7 @@ class Layout:
 
     @functools.cached_property
     def generalised(self) -> Layout | None:
-        """This layout for any number of levels, dimensions in place of arrays; None where levels covary."""
+        """The layout for any number of levels, dimensions in place of arrays; None where levels covary."""
         if any(block.across is not None for block in self.blocks):
             return None
         blocks = tuple(replace(block, levels=Size(f"m{j}")) for j, block in enumerate(self.blocks))
@@ -104,7 +104,7 @@ class Plan:
 
     @functools.cached_property
     def generalised(self) -> Plan | None:
-        """This plan for any number of levels and rows; see `Layout.generalised`."""
+        """The plan for any number of levels and rows; see `Layout.generalised`."""
         if self.layout.generalised is None:
             return None
         return Plan(self.layout.generalised, ("n",) * len(self.codes), tuple(("n",) * len(r) for r in self.rows))

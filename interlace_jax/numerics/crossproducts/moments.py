@@ -18,8 +18,8 @@ import functools
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
+from ...support.containers import container
 from ...support.later import jax, jnp, lax
-from ..containers import container
 from ..covariance.parameters import shape_start
 from ..linalg.batching import triangular_factor
 from ..linalg.matrices import inverse_lower, inverse_upper

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...support.containers import container
 from ...support.later import custom_jvp, jax, jnp, lax
-from ..containers import container
 from ..covariance.parameters import canonical_parameters, columns, factors
 from ..crossproducts.moments import Moments
 from ..likelihood.coordinates import to_user, user_blocks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field, replace
 
+from ...support.containers import container
 from ...support.later import jax, jnp
-from ..containers import container
 from ..covariance.block import Block
 from ..covariance.parameters import factors, natural
 from ..likelihood.coordinates import to_user

@@ -479,7 +479,7 @@ class _Operation:
         if name in NUMPY:
             return f"np.{NUMPY[name]}({', '.join(args)})"
         if name in SPECIAL:
-            return f"special('{SPECIAL[name]}')({', '.join(args)})"
+            return f"special.{SPECIAL[name]}({', '.join(args)})"
         if name == "rsqrt":
             return f"1.0 / np.sqrt({args[0]})"
         if name == "clamp":

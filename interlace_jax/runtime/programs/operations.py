@@ -9,6 +9,8 @@ import math
 import numpy as np
 from scipy.linalg import lapack
 
+from ...support.later import special  # noqa: F401 - for the programs
+
 CLIP, FILL, PROMISED = "clip", "fill", "promised"  # what becomes of an index that is out of bounds
 COMBINED = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 
@@ -144,13 +146,6 @@ def quotient(a, b):
     """Whole quotients, rounded towards zero."""
     floor = np.floor_divide(a, b)
     return floor + ((floor * b != a) & ((np.less(a, 0)) != np.less(b, 0))).astype(floor.dtype)
-
-
-def special(name):
-    """A function of scipy.special, which is imported when it is first needed."""
-    import scipy.special
-
-    return getattr(scipy.special, name)
 
 
 def floordiv(a, b):

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ...support.later import Later
 from . import store
 from .trees import Conflict, Flat, Unnamed, described
 
 LARGE = 1 << 18  # numbers of a program's arguments from which on it is compiled at once
 PATIENCE = 2.0  # seconds that a program may have run as NumPy before it is compiled
+trace = Later(f"{__package__}.trace")  # brings JAX with it
 MODES = ("auto", "numpy", "xla")
 
 
@@ -100,8 +102,6 @@ def _program(name, kernel, flat) -> Callable | None:
     stored = description and store.find(description)
     if stored:
         return stored
-    from . import trace  # JAX is imported where a program must be traced
-
     return trace.program(kernel(), flat, description)
 
 

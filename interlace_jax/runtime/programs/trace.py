@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jax.core import eval_context
 
+from ...support.containers import Size
 from . import numpy_code, store
-from .trees import FEWEST_ROWS, Flat, Leaf, Node, Size, Source, Static, is_size, leaves_of, rebuilt, substituted
+from .trees import FEWEST_ROWS, Flat, Leaf, Node, Source, Static, is_size, leaves_of, rebuilt, substituted
 
 
 def written(kernel, tree, sizes, objects: dict[str, Any] | None = None) -> numpy_code.Program:

@@ -17,19 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from ...support.containers import Size
+
 FEWEST_ROWS = 16  # that an open number of rows "n" stands for; also at least the number of coefficients "p"
 PACKAGE = __name__.partition(".")[0]
 
 
-class Size(str):
-    """A size that a program takes as an argument: its name, or an expression of such names."""
-
-    is_open_size = True
-
-
 def is_size(value) -> bool:
-    """Whether this is a `Size` (of this module or of another that calls its sizes so) or a symbolic size of JAX."""
-    return getattr(type(value), "is_open_size", False) or hasattr(value, "dimension_as_value")
+    """Whether this is a `Size`, or a symbolic size of JAX."""
+    return isinstance(value, Size) or hasattr(value, "dimension_as_value")
 
 
 @dataclass(frozen=True)
