@@ -29,6 +29,7 @@ from ..support.arguments import check_level, listed, one_of, texts
 from ..support.later import jax
 from ..support.warnings import RankWarning
 from .coefficients import coefficients, t_quantile
+from .row_variances import row_variances
 
 INTERVALS = ("confidence", "prediction")
 CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk
@@ -162,10 +163,23 @@ def _standard_errors(
 
 def _conditional_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its derivatives by t (n, d)."""
+    _refuse_new_covariances(fit.design.factors, rows)
+    variance, slopes, is_known = row_variances(fit, rows)
+    others = np.flatnonzero(~is_known)
     size = max(CHUNK, power_of_two(len(fit.design.y)))
-    chunks = [_chunk_variances(fit, rows.take(slice(a, a + size))) for a in range(0, max(len(rows.X), 1), size)]
-    variance, slopes = map(np.concatenate, zip(*chunks, strict=True))
+    for start in range(0, len(others), size):
+        some = others[start : start + size]
+        variance[some], slopes[some] = _chunk_variances(fit, rows.take(some))
     return fit.scale * variance, fit.scale * slopes
+
+
+def _refuse_new_covariances(factors: Sequence[Factor], rows: Rows) -> None:
+    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+        if f.across is not None and z[code < 0].any():
+            raise ValueError(
+                f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
+                "levels of the fit, and include_re with this factor"
+            )
 
 
 def _chunk_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -198,18 +212,13 @@ def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarra
     factors around it, so that a factor nested in another stays nested. Where levels covary there are no others.
     """
     codes, levels = [], []
-    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+    for f, code in zip(factors, rows.codes, strict=True):
         around = [c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)]
         unseen = code < 0
         _, group = np.unique(np.stack([code, *around])[:, unseen], axis=1, return_inverse=True)
         code = code.copy()
         code[unseen] = len(f.levels) + group.ravel()
         if f.across is not None:
-            if z[unseen].any():
-                raise ValueError(
-                    f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
-                    "levels of the fit, and include_re with this factor"
-                )
             code[unseen] = 0
         codes.append(np.concatenate([f.codes, code]))
         levels.append(max(len(f.levels), int(codes[-1].max()) + 1))
