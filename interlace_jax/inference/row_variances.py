@@ -21,7 +21,7 @@ _information = jit(information)
 
 
 def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and for which it is known.
+    """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and where it is known.
 
     theta and sigma are held. It is not known where the core is sparse, or where a row puts a level of the fit into
     another level of an outer factor than the fit does; codes of -1 are unseen levels.

@@ -17,11 +17,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
+from ...support.later import Later
+
+zipfile = Later("zipfile")
 PACKAGE = Path(__file__).parents[2]
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parent / "shipped.zip"  # programs of common models, by `scripts/ship_programs.py`
 MADE_FROM = ("numerics", "runtime/programs")  # sources that a written program depends on
 MOST_BYTES = 32 * 2**20
 LAST_LINE = "# the end"
@@ -34,9 +38,8 @@ def fingerprint() -> str:
     found = hashlib.sha256()
     for folder in MADE_FROM:
         for path in sorted((PACKAGE / folder).rglob("*.py")):
-            if SHIPPED not in path.parents:
-                found.update(path.relative_to(PACKAGE).as_posix().encode())
-                found.update(path.read_bytes())
+            found.update(path.relative_to(PACKAGE).as_posix().encode())
+            found.update(path.read_bytes())
     return found.hexdigest()
 
 
@@ -46,23 +49,41 @@ def name_of(description: str) -> str:
 
 
 def find(description: str) -> Callable | None:
-    """The program so described, from the package or the user's folder; None where there is none, or a broken one."""
-    name = name_of(description)
-    for folder in (SHIPPED, _own_folder()):
-        path = None if folder is None else folder / f"{name}.py"
-        if path is not None and path.exists():
-            found = _loaded(name, path)
-            if found is not None:
-                return found
-    return None
+    """The program so described, from the user's folder or the package; None where there is none, or a broken one."""
+    name, folder = name_of(description), _own_folder()
+    path = None if folder is None else folder / f"{name}.py"
+    if path is not None and path.exists():
+        found = _loaded(name, path)
+        if found is not None:
+            return found
+    source = _shipped(name)
+    if source is None:
+        return None
+    _write_if_possible(name, source)  # beside its bytecode it is found faster
+    space: dict[str, Any] = {"__name__": f"{__package__}.stored.{name}"}
+    exec(compile(source, name, "exec"), space)
+    return space["program"]
+
+
+def _shipped(name: str) -> str | None:
+    """Source of a program that came with the package."""
+    try:
+        with zipfile.ZipFile(SHIPPED) as archive:
+            return archive.read(f"{name}.py").decode()
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def keep(description: str, source: str) -> None:
     """Keep a program for other processes, if there is a folder for it."""
+    _write_if_possible(name_of(description), source)
+
+
+def _write_if_possible(name: str, source: str) -> None:
     folder = _own_folder(make=True)
     if folder is not None:
         with contextlib.suppress(OSError):
-            write(folder, name_of(description), source)
+            write(folder, name, source)
             _forget_oldest(folder)
 
 
@@ -85,7 +106,7 @@ def _loaded(name: str, path: Path) -> Callable | None:
             file.seek(-min(path.stat().st_size, len(LAST_LINE) + 1), os.SEEK_END)
             whole = file.read().decode().strip() == LAST_LINE
         if whole:
-            spec = importlib.util.spec_from_file_location(f"interlace_jax.runtime.programs.stored.{name}", path)
+            spec = importlib.util.spec_from_file_location(f"{__package__}.stored.{name}", path)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             _touch(path)

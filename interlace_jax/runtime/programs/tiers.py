@@ -19,9 +19,10 @@ from ...support.later import Later
 from . import store
 from .trees import Conflict, Flat, Unnamed, described
 
-LARGE = 1 << 18  # numbers of a program's arguments from which on it is compiled at once
-PATIENCE = 2.0  # seconds that a program may have run as NumPy before it is compiled
+LARGE = 1 << 20  # numbers of a program's arguments from which on it is compiled at once
+PATIENCE = 1.5  # seconds that a program may have run as NumPy before it is compiled
 trace = Later(f"{__package__}.trace")  # brings JAX with it
+MOST_ENTRIES = 512  # programs in memory; some 100 kB each
 MODES = ("auto", "numpy", "xla")
 
 
@@ -31,7 +32,6 @@ class _Entry:
 
     run: Callable | None = None  # NumPy; None where it cannot be written
     seconds: float = 0.0
-    general: bool = True  # for all sizes
 
     @property
     def pays(self) -> bool:
@@ -65,8 +65,14 @@ def numpy_result(name: str, kernel: Callable, arguments: tuple, dims) -> tuple[b
     entry, flat = found
     leaves = [leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)[()] for leaf in flat.leaves]
     began = time.perf_counter()
-    with np.errstate(all="ignore"):
-        result = entry.run(*leaves, **flat.sizes)
+    try:
+        with np.errstate(all="ignore"):
+            result = entry.run(*leaves, **flat.sizes)
+    except Exception:
+        if wanted == "numpy":
+            raise
+        entry.run = None  # XLA has the last word
+        return False, None
     entry.seconds += time.perf_counter() - began
     return True, result
 
@@ -85,7 +91,7 @@ def _found(name, kernel, arguments, dims, wanted):
         if entry is None:
             if wanted == "auto" and sum(np.size(leaf) for leaf in flat.leaves) > LARGE:
                 return None
-            entry = _entries[key] = _Entry(_program(name, kernel, flat))
+            entry = _remember(key, _Entry(_program(name, kernel, flat)))
         if entry.run is not None:
             return None if wanted == "auto" and entry.pays else (entry, flat)
         if not flat.sizes:
@@ -103,6 +109,14 @@ def _program(name, kernel, flat) -> Callable | None:
     if stored:
         return stored
     return trace.program(kernel(), flat, description)
+
+
+def _remember(key, entry: _Entry) -> _Entry:
+    """Keep an entry, in place of the oldest where there are very many."""
+    if len(_entries) >= MOST_ENTRIES:
+        _entries.pop(next(iter(_entries)))
+    _entries[key] = entry
+    return entry
 
 
 def forget() -> None:
