@@ -46,8 +46,6 @@ def frame(rows=240, seed=0):
 
 def ask(formula, data):
     """Everything that a first session asks of a fit."""
-    for weights in (None, "w"):
-        del weights
     for method in ("REML", "ML"):
         fit = interlace_jax.fit(formula, data, method=method)
         str(fit.summary())

@@ -93,11 +93,11 @@ def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class SatterthwaiteCoefficients(Coefficients):
     """Satterthwaite's rule (lmerTest's)."""
 
-    curvature: Curvature
+    curvature: Callable[[], Curvature]  # made when degrees of freedom are asked for
 
     def df(self, L: np.ndarray) -> np.ndarray:
         """Giesbrecht & Burns (1985)."""
-        return degrees_of_freedom(L, self.curvature)
+        return degrees_of_freedom(L, self.curvature())
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
         """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t statistics."""
@@ -195,7 +195,7 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, e.vcov)
     if rule == "satterthwaite":
-        return SatterthwaiteCoefficients(names, e.beta, e.vcov, fit.curvature)
+        return SatterthwaiteCoefficients(names, e.beta, e.vcov, lambda: fit.curvature)
     engine.require("kenward_roger")
     adjusted = run(_kenward_roger, e.t, np.log(e.sigma), engine.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -148,15 +148,15 @@ def _standard_errors(
     if interval == "prediction":
         weights = np.ones(known.sum()) if rows.weights is None else rows.weights[known]
         variance = variance + fit.scale / weights
-    by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
-    W = fit.curvature.W
-    with np.errstate(divide="ignore"):
-        df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
     if fit.df_method == "normal":
         df[known] = np.inf
+    else:
+        by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
+        with np.errstate(divide="ignore"):
+            df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, fit.curvature.W, by_x)
     if theta_uncertainty:
         by_t = expected(rows.take(known), *estimates_by_t(fit))
-        variance = variance + np.einsum("nx,xy,ny->n", by_t, W[:-1, :-1], by_t)
+        variance = variance + np.einsum("nx,xy,ny->n", by_t, fit.curvature.W[:-1, :-1], by_t)
     se[known] = np.sqrt(variance)
     return se, df
 
