@@ -93,6 +93,10 @@ class FittedModel:
         df_method = arguments.pop("df_method", self.df_method)
         return self.of(self.model.update(formula, data, **arguments), method, df_method)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what verbs keep: it is made again where it is asked for."""
+        return self.__dict__ | {"_remembered": {}}
+
     def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` returned when it was first asked for under this key: verbs keep here what costs much."""
         if key not in self._remembered:
