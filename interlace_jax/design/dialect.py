@@ -70,12 +70,17 @@ _HINTS = {
 _OPERATORS = {"\u223c": "~", "\uff5e": "~", "\u02dc": "~", "\u2212": "-", "\u2013": "-", "\u00a0": " "}
 "Characters that word processors and PDF files put in place of operators and spaces."
 
-_OPERATOR = re.compile(rf"{_QUOTED}|[{''.join(_OPERATORS)}]")
+_ACCENT = "\u0300-\u036f"
+_COPIED = re.compile(rf"{_QUOTED}|(?P<accented>[^\W\d][\w.]*[{_ACCENT}][\w.{_ACCENT}]*)|[{''.join(_OPERATORS)}]")
 
 
 def plain(text: str) -> str:
-    """A formula with the operators that a keyboard has, in place of those that text copied from a page has."""
-    return _OPERATOR.sub(lambda found: _OPERATORS.get(found[0], found[0]), text)
+    """A formula as a keyboard writes it: operators of copied text replaced, names with loose accents in backticks."""
+
+    def typed(found: re.Match[str]) -> str:
+        return f"`{found[0]}`" if found["accented"] else _OPERATORS.get(found[0], found[0])
+
+    return _COPIED.sub(typed, text)
 
 
 def translated(text: str) -> str:
