@@ -178,13 +178,27 @@ def check_types(parts: Mapping[str, Part], columns: Mapping[str, pd.Series], n: 
                 raise ValueError(
                     f"the response {name!r} is not numeric but {dtype}; make it numbers, as by astype(float)"
                 )
-            if dtype.kind in "mMc":
-                raise ValueError(f"column {name!r} (in the {part.label}) holds {dtype}; make it numbers or text")
+            if found := _refused_kind(columns[name]):
+                raise ValueError(f"column {name!r} (in the {part.label}) holds {found}; make it numbers or text")
             if dtype.kind not in "iufb" and columns[name].nunique() >= n > 1:
                 raise ValueError(
                     f"column {name!r} (in the {part.label}) is {dtype} with another value in each of {n} rows; "
                     "make it numbers, or leave it out"
                 )
+
+
+_REFUSED = ("date", "time", "datetime", "datetime64", "timedelta", "timedelta64", "period", "complex")
+
+
+def _refused_kind(column: pd.Series) -> str | None:
+    """What a column holds that is neither number nor category."""
+    dtype = column.dtype
+    if dtype.kind in "mMc" or isinstance(dtype, pd.PeriodDtype):
+        return str(dtype)
+    if dtype.kind != "O" or isinstance(dtype, pd.CategoricalDtype):
+        return None
+    kind = pd.api.types.infer_dtype(column)
+    return f"whole numbers beyond 64 bits ({dtype})" if kind == "integer" else kind if kind in _REFUSED else None
 
 
 def absent_factors(specs: ModelSpecs | None, keys: Container[str]) -> list[str]:

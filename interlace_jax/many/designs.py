@@ -13,7 +13,7 @@ import pandas as pd
 from ..design.design import Design, build
 from ..design.determinacy import largest, why_unusable
 from ..design.formula import Formula
-from ..design.frames import as_frame
+from ..design.frames import as_frame, snapshot
 from ..engines.packing import padded_model, plan_of
 from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import power_of_two
@@ -86,7 +86,8 @@ class Groups(Designs):
     """One model per group of rows."""
 
     def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
-        self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
+        frame = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True)
+        self.data = snapshot(frame.to_pandas())
         if not pd.api.types.is_hashable(by) or by not in self.data.columns:
             raise ValueError(
                 f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"

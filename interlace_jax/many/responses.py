@@ -13,7 +13,7 @@ import pandas as pd
 from ..design.design import Design, build
 from ..design.determinacy import is_flat, is_out_of_range, why_unusable
 from ..design.formula import Formula
-from ..design.frames import as_frame
+from ..design.frames import as_frame, snapshot
 from ..engines.packing import plan_of
 from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import Plan, power_of_two
@@ -161,6 +161,7 @@ def responses_of(
     Y, labels = _as_matrix(responses, data)
     if len(Y) != len(data):
         raise ValueError(f"responses has {len(Y)} rows, but the data have {len(data)}")
+    data = snapshot(data)
     design = build(formula, data, **arguments, response=False)
     return Responses(design, data, Y, labels, design.rows, arguments, dtype=dtype)
 

@@ -10,10 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..design.covariances import snapshot_cov
 from ..design.design import Design, build
 from ..design.determinacy import is_constant, is_out_of_range, largest
 from ..design.files import is_scanned, scan
 from ..design.formula import parse
+from ..design.frames import snapshot, snapshot_vector
 from ..engines.choice import engine_for
 from ..engines.engine import Engine
 from ..numerics.covariance.block import parameter_count
@@ -24,6 +26,8 @@ from ..support.later import is_jax_array, is_traced
 from .traced import TracedModel
 
 CORES = ("auto", "dense", "iterative")
+_HELD = {"weights": snapshot_vector, "offset": snapshot_vector, "cov": snapshot_cov}
+"How arguments are kept as they are now, whatever is done to the arrays later."
 
 
 class CompiledModel:
@@ -60,8 +64,11 @@ class CompiledModel:
         """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`, all of them."""
         one_of("core", core, CORES)
         parsed = parse(formula, groups, random)
-        build_design = scan if is_scanned(data) else build
-        return cls(build_design(parsed, data, **arguments), data, arguments, core)
+        arguments = {name: _HELD.get(name, lambda value: value)(value) for name, value in arguments.items()}
+        if is_scanned(data):
+            return cls(scan(parsed, data, **arguments), data, arguments, core)
+        data = snapshot(data)
+        return cls(build(parsed, data, **arguments), data, arguments, core)
 
     @functools.cached_property
     def engine(self) -> Engine:
