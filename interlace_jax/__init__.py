@@ -1,6 +1,8 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
 from .datasets import load_dataset as load_dataset
+from .design.residual_formula import Power as Power
+from .design.residual_formula import Residual as Residual
 from .diagnostics.check import check as check
 from .diagnostics.hlmdiag import hlm_augment as hlm_augment
 from .diagnostics.hlmdiag import hlm_influence as hlm_influence
@@ -19,6 +21,12 @@ from .inference.marginal_means import emmeans as emmeans
 from .many.many import Many as Many
 from .numerics.covariance.across import Kernel as Kernel
 from .numerics.covariance.across import Known as Known
+from .numerics.covariance.correlations import ARMA11 as ARMA11
+from .numerics.covariance.correlations import Antedependence as Antedependence
+from .numerics.covariance.correlations import Exponential as Exponential
+from .numerics.covariance.correlations import Matern as Matern
+from .numerics.covariance.correlations import SquaredExponential as SquaredExponential
+from .numerics.covariance.correlations import Toeplitz as Toeplitz
 from .numerics.covariance.structures import AR1 as AR1
 from .numerics.covariance.structures import BoundaryAvoiding as BoundaryAvoiding
 from .numerics.covariance.structures import CompoundSymmetry as CompoundSymmetry

@@ -10,6 +10,7 @@ from typing import Any
 
 from .design.files import is_scanned
 from .design.formula import parse
+from .design.residual_formula import Power, Residual
 from .many.designs import Groups
 from .many.many import Many
 from .many.responses import Responses, responses_of
@@ -36,6 +37,8 @@ def fit(
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     core: str = "auto",
 ) -> Fit:
     """Fit a linear mixed model.
@@ -62,7 +65,10 @@ def fit(
     offset
         Known part of the mean: a column name or one number per row.
     df_method
-        `"satterthwaite"`, `"kenward-roger"` (REML only) or `"normal"`.
+        `"satterthwaite"`, `"kenward-roger"` (REML only) or `"normal"`. With `residual=` or `dispersion=` Kenward-Roger
+        is that of 2009, which does not depend on how the covariance is parametrised, and `"kenward-roger-linear"`
+        leaves its second-order term out (SAS's kr(linear)); both with the observed information.
+        `"between-within"` is the rule of Schluchter and Elashoff, as mmrm has it.
     theta0
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
@@ -71,6 +77,15 @@ def fit(
         Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
         covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
         own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
+    residual
+        How the residuals of one subject covary: `"us(visit | id)"` for any covariance of the visits (an MMRM, whose
+        formula may have no random effects), `"ar1h(visit | arm / id)"` with parameters by arm, or a `Residual`. Names
+        are mmrm's and SAS's: us; cs, ar1, toep, ad with one variance, csh, ar1h, toeph, adh with one for every visit;
+        arma11, diag; sp_exp(t1, t2 | id), sp_gau. Numbers are times, whose differences count; other labels are visits
+        in order.
+    dispersion
+        On what the residual SD depends: a formula for its logarithm, `"~ sex + age"`, or `Power("dose")` for a power of
+        a covariate. `sigma` is then the SD at its reference.
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
         exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
@@ -84,7 +99,7 @@ def fit(
         For input that does not determine a model; the message names the column or term.
     """
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    model = compile(formula, data, groups, random, **arguments, core=core)
+    model = compile(formula, data, groups, random, **arguments, residual=residual, dispersion=dispersion, core=core)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -176,11 +191,13 @@ def compile(
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     core: str = "auto",
 ) -> Model:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    return Model.of(formula, data, groups, random, core, **arguments)
+    return Model.of(formula, data, groups, random, core, residual, dispersion, **arguments)
 
 
 class Model(CompiledModel):

@@ -14,6 +14,7 @@ from .diagnostics.residuals import leverage, residuals, scaled_residuals
 from .inference.coefficients import coefficients, t_pvalue, t_quantile, test
 from .inference.intervals import profile
 from .inference.prediction import predict
+from .inference.robust import robust
 from .inference.terms import f_table
 from .inference.variances import delta, icc, r2, structure, uncertainty, varcorr
 from .models.fitted import FittedModel
@@ -69,6 +70,7 @@ class Fit(FittedModel):
     coefficients = coefficients
     test = test
     anova = f_table
+    robust = robust
 
     # Variances and functions of all parameters
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
+from ..numerics.covariance.block import parameter_count
 from ..support.arguments import listed
 from ..support.warnings import RankWarning
 from .covariances import structured, tied_factors
@@ -23,6 +24,7 @@ from .formula import Formula
 from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
 from .grouping import Factor, factorized, grouping_factors
 from .model_matrices import (
+    DISPERSION,
     Matrices,
     Part,
     absent_factors,
@@ -36,6 +38,7 @@ from .model_matrices import (
     response_of,
     used_columns,
 )
+from .residual_groups import ResidualGroups, residual_columns, residual_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,8 @@ class Design:
     "The columns of the data that the formula uses; any other name in it is that of a function or value."
     other_rows: tuple[str, ...] = field(default=(), repr=False)
     "Columns, of X or of slopes, that are computed from several rows at once."
+    residual: ResidualGroups | None = None
+    "How residuals covary, and on what their SD depends; None: independent, with one SD."
 
     @property
     def w(self) -> np.ndarray:
@@ -95,6 +100,13 @@ class Design:
         """
         return [(f.codes, f.Z, f.sizes) for f in self.factors]
 
+    @property
+    def parameter_count(self) -> int:
+        """Length d of theta, with the numbers of the residual covariance."""
+        return parameter_count([f.block for f in self.factors]) + (
+            self.residual.covariance.size if self.residual else 0
+        )
+
 
 class Evaluated(NamedTuple):
     """What a formula makes of the rows used."""
@@ -110,6 +122,7 @@ class Evaluated(NamedTuple):
     n_dropped: int
     variables: frozenset[str] = frozenset()
     other_rows: tuple[str, ...] = ()
+    residual: ResidualGroups | None = None
 
 
 def build(
@@ -144,7 +157,7 @@ def build(
     parts = parts_of(formula)
     if not response:
         parts = {key: part for key, part in parts.items() if key != "y"}
-    columns = used_columns(frame, parts, formula.terms, context)
+    columns = used_columns(frame, parts, formula.terms, context) | residual_columns(formula, frame)
     w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
     if w is not None:
         check_weights(w)
@@ -159,10 +172,9 @@ def build(
     index = index if len(rows) == len(index) else index[rows]
     coded = factorized(columns, formula.terms)
     needing = of_other_rows(parts, columns, matrices, specs, context)
-    made = Evaluated(
-        matrices, specs, coded, w, shift, index, rows, n_dropped, variables=frozenset(columns), other_rows=needing
-    )
-    return finish(formula, made, offset, cov)
+    residual = residual_groups(formula, columns, matrices.get(DISPERSION), len(rows))
+    whose = dict(variables=frozenset(columns), other_rows=needing, residual=residual)
+    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped, **whose), offset, cov)
 
 
 def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] | None = None) -> Design:
@@ -202,6 +214,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         specs=e.specs,
         variables=e.variables,
         other_rows=e.other_rows,
+        residual=e.residual,
     )
 
 

@@ -33,6 +33,7 @@ from .expressions import asks_other_rows, columns_in, evaluate, normal, shown
 from .formula import Formula, Term
 from .frames import get_column
 
+DISPERSION = "dispersion"
 TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
 
 _Matrix = tuple[np.ndarray, tuple[str, ...]]
@@ -60,13 +61,15 @@ class Part:
 
 @lru_cache(maxsize=1024)
 def parts_of(formula: Formula) -> dict[str, Part]:
-    """`y`, `X`, and the slopes of each term under their own text."""
+    """`y`, `X`, the slopes of each term under their own text, and `dispersion`, where it is a formula."""
     parts = {}
     if formula.response is not None:
         parts["y"] = _part("0 + " + formula.response, f"response {formula.response!r}")
     parts["X"] = _part(formula.fixed, f"fixed part {formula.fixed!r}")
     for term in formula.terms:
         parts.setdefault(key_of(term), _part(term.columns, f"term {term.text!r}"))
+    if isinstance(formula.dispersion, str):
+        parts[DISPERSION] = _part(formula.dispersion, f"dispersion '~ {formula.dispersion}'")
     return parts
 
 

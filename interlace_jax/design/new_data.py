@@ -12,7 +12,8 @@ import pandas as pd
 from .design import Design, _spread
 from .frames import as_frame, missing_values, row_vector, take_rows
 from .grouping import Factor, codes_in
-from .model_matrices import find_gaps, model_matrices, parts_of, refuse_other_rows, used_columns
+from .model_matrices import DISPERSION, find_gaps, model_matrices, parts_of, refuse_other_rows, used_columns
+from .residual_groups import SubjectRows, new_rows, residual_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class NewDesign:
     index: pd.Index = field(repr=False)
     missing: np.ndarray = field(repr=False)
     "(n,) bool: rows for which nothing can be predicted."
+    residual: SubjectRows | None = field(default=None, repr=False)
+    "Subjects and visits of the rows that are not missing, where they were asked for."
 
 
 def new_data(
@@ -41,12 +44,14 @@ def new_data(
     random: bool | Iterable[str] = True,
     unknown: Iterable[str] = (),
     context: Mapping[str, Any] | None = None,
+    residual: bool = False,
 ) -> NewDesign:
     """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no response is needed.
 
     offset: needed again when the fit's was an array; a column is looked up in `data` under the fit's name.
     random: names of the factors to evaluate (True: all, False: none); the others have no Z and no codes.
     unknown: names of factors whose levels are not looked up but taken as unseen.
+    residual: also find the subjects and visits of the residual covariance.
     """
     frame = as_frame(data)
     if offset is None and design.offset_column is None and design.offset is not None:
@@ -55,9 +60,10 @@ def new_data(
     factors = [f for f in design.factors if f.name in wanted]
     known = {frozenset(f.variables) for f in factors if f.name not in unknown}
     terms = [term for term in design.formula.terms if frozenset(term.group) in known]
-    keys = {"X"}.union(*(f.parts for f in factors))
+    keys = {"X"}.union(*(f.parts for f in factors), {DISPERSION} if residual else ())
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context, design.variables or None)
+    columns |= residual_columns(design.formula, frame) if residual else {}
     shift = row_vector(frame, "offset", design.offset_column if offset is None else offset)
 
     missing = np.zeros(len(frame), bool)
@@ -73,6 +79,11 @@ def new_data(
     def codes(factor: Factor) -> np.ndarray:
         return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
 
+    if residual:
+        complete = ~missing[rows]
+        slopes, names = matrices.get(DISPERSION, (np.zeros((len(rows), 0)), ()))
+        here = {name: values[complete] for name, values in columns.items()}
+        of_subjects = new_rows(design.residual, design.formula, here, (slopes[complete], names))
     X = _spread(matrices["X"][0], rows, missing, np.nan)
     Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
     return NewDesign(
@@ -83,6 +94,7 @@ def new_data(
         offset=None if shift is None else np.where(missing, np.nan, shift),
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
         missing=missing,
+        residual=of_subjects if residual else None,
     )
 
 

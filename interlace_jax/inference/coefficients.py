@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..models.fitted import FittedModel
+from ..models.fitted import FittedModel, check_kenward_roger, subjects_of
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
-from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
+from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger
+from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
 from ..runtime.calls import run
-from ..runtime.compilation import jit
+from ..runtime.compilation import jit, light
 from ..support.later import special
 from .contrasts import Hypothesis, contrast_matrix
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
-RULES = ("satterthwaite", "kenward-roger", "normal")
+RULES = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
 _kenward_roger = jit(kenward_roger)
+_kenward_roger_2009 = light(jit(kenward_roger_2009))
 
 
 class FTest(NamedTuple):
@@ -127,6 +129,38 @@ class KenwardRogerCoefficients(Coefficients):
         return float(scale), float(df)
 
 
+@dataclass(frozen=True, eq=False)
+class BetweenWithinCoefficients(Coefficients):
+    """Degrees of freedom by what a column varies over, as if the design were balanced (Schluchter & Elashoff 1990).
+
+    A column that varies within some subject has n - N - p_within, one that does not N - p_between less one for the
+    intercept, which itself counts as within; a contrast has the least of those of its columns. As in mmrm; SAS differs.
+    """
+
+    by_column: np.ndarray
+    "(p,)"
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """The least of the columns of every row of L (r, p)."""
+        return np.where(L != 0.0, self.by_column[None], np.inf).min(1)
+
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """The least of the columns involved; rounding of independent combinations does not involve one."""
+        used = np.abs(L) > RANK * np.abs(L).max()
+        return 1.0, float(self.by_column[used.any(0)].min())
+
+
+def between_within(X: np.ndarray, names: Sequence[str], subject: np.ndarray) -> np.ndarray:
+    """Degrees of freedom (p,) of the columns X (n, p), given the subject (n,) of every row."""
+    first = np.unique(subject, return_index=True)[1]
+    within = (X != X[first[subject]]).any(0)
+    intercept = np.array([name == "Intercept" for name in names])
+    n, N = len(X), len(first)
+    of_within = n - N - np.count_nonzero(within)
+    of_between = N - np.count_nonzero(~within)
+    return np.where(within | intercept, of_within, of_between).astype(float)
+
+
 def _ratio(a, b):
     with np.errstate(divide="ignore", invalid="ignore"):
         return a / b
@@ -186,17 +220,19 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
     if rule not in RULES:
         raise ValueError(f"ddf must be {' or '.join(map(repr, RULES))}, not {rule!r}")
     names, e, engine = tuple(fit.design.columns), fit.estimate, fit.model.engine
-    if rule == "kenward-roger":
-        if fit.method != "REML":
-            raise ValueError(
-                'Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"'
-            )
-        if reason := why_not(engine.products.layout.blocks):
-            raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
+    if rule.startswith("kenward-roger"):
+        check_kenward_roger(fit.model, fit.method, rule, 'ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, e.vcov)
+    if rule == "between-within":
+        df = between_within(fit.design.X, names, subjects_of(fit.design))
+        return BetweenWithinCoefficients(names, e.beta, e.vcov, df)
     if rule == "satterthwaite":
         return SatterthwaiteCoefficients(names, e.beta, e.vcov, lambda: fit.curvature)
+    if fit.design.residual is not None:
+        arguments = e.t, np.log(e.sigma), fit.curvature.W, engine.moments, rule == "kenward-roger-linear"
+        adjusted = run(_kenward_roger_2009, *arguments)
+        return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)
     engine.require("kenward_roger")
     adjusted = run(_kenward_roger, e.t, np.log(e.sigma), engine.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

@@ -15,7 +15,7 @@ from ..support.arguments import texts, whole_number
 from ..support.later import special
 from .coefficients import coefficients
 from .profiles import Profiles, places
-from .variances import components, structure_table, uncertainty
+from .variances import components, residual_table, structure_table, uncertainty
 
 
 def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataFrame:
@@ -26,6 +26,8 @@ def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataF
     tables = [components(known, level), beta]
     if any(map(natural_names, fit.design.factors)):
         tables.append(structure_table(known, level))
+    if fit.design.residual is not None:
+        tables.append(residual_table(known, level))
     return pd.concat(tables)[["lower", "upper"]].loc[names]
 
 

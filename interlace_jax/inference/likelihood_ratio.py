@@ -12,6 +12,7 @@ from ..design.design import Design
 from ..design.grouping import Factor
 from ..models.fitted import FittedModel
 from ..models.parameters import natural_names
+from ..models.residual_nesting import allows
 from ..models.simulation import draw_responses
 from ..numerics.covariance.parameters import has_prior
 from ..runtime.programs.trees import Flat
@@ -41,6 +42,9 @@ def anova(*fits: FittedModel, refit: bool = True, nsim: int = 0, seed: int | Non
     of which the p-values know nothing; a statistic that is not several times as large decides nothing. Where both fits
     had the same probes it is found from the differences of these few, roughly, and hardly there for fixed effects.
     (`optimum.noise` is that of one deviance, AIC or BIC.)
+
+    Of residual structures that of the larger model must be known to include the smaller's, as us includes all and toep
+    includes ar1; their parameters are not at a boundary.
 
     Raises ValueError for models that are not nested or were fitted to different data.
     """
@@ -117,6 +121,8 @@ def _nested(small: FittedModel, big: FittedModel) -> str:
         return f"the larger model's fixed part lacks {', '.join(names)} of the smaller's"
     if name := _tied_otherwise(a, b):
         return f"the covariance structure of {name!r} in the larger model does not include the smaller's"
+    if not allows(b.residual, a.residual):
+        return f"{b.residual or 'independent residuals'} in the larger model do not include {a.residual} of the smaller"
     probes = np.random.default_rng(0).normal(size=(len(a.y), PROBES))
     mine, theirs = _covariance_terms(a, probes), _covariance_terms(b, probes)
     if _outside(np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])).any():
@@ -186,7 +192,8 @@ def _boundary_pvalue(a: FittedModel, b: FittedModel, statistic: float, naive: fl
     added = sum(map(len, big.values())) - sum(map(len, small.values()))
     if added == 0:  # correlations alone are not at a boundary
         return naive
-    if added > 1 or any(natural_names(f) for f in b.model.design.factors):
+    psi = [fit.design.residual.covariance.size if fit.design.residual else 0 for fit in (a, b)]
+    if added > 1 or psi[0] != psi[1] or any(natural_names(f) for f in b.model.design.factors):
         return np.nan
     return 0.5 * (_chi2_tail(q - 1, statistic) + _chi2_tail(q, statistic))
 
@@ -200,7 +207,7 @@ def _simulated_pvalue(a, b, statistic, nsim, rng):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # half of the simulated fits are singular, as they should be
         for _ in range(nsim):
-            y = draw_responses(a.design, a.estimate.beta, a.Lambdas, a.level_roots, a.sigma, 1, rng)[:, 0]
+            y = draw_responses(a.design, a.estimate.beta, a.Lambdas, a.level_roots, a.theta, a.sigma, 1, rng)[:, 0]
             small, big = (f.refit(y) for f in (a, b))
             found.append(small.deviance - big.deviance)
     return (1.0 + np.count_nonzero(np.array(found) >= statistic)) / (nsim + 1.0)

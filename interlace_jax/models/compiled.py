@@ -16,13 +16,14 @@ from ..design.determinacy import is_constant, is_out_of_range, largest
 from ..design.files import is_scanned, scan
 from ..design.formula import parse
 from ..design.frames import snapshot, snapshot_vector
+from ..design.residual_formula import Power, Residual
 from ..engines.choice import engine_for
 from ..engines.engine import Engine
-from ..numerics.covariance.block import parameter_count
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.estimate import Estimate
 from ..support.arguments import numbers, one_of
 from ..support.later import is_jax_array, is_traced
+from .residual_identifiability import check_residual_covariance
 from .traced import TracedModel
 
 CORES = ("auto", "dense", "iterative")
@@ -59,16 +60,22 @@ class CompiledModel:
         groups: str | Iterable[str] | None = None,
         random: str | Iterable[str] | None = None,
         core: str = "auto",
+        residual: str | Residual | None = None,
+        dispersion: str | Power | None = None,
         **arguments: Any,
     ) -> Self:
         """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`, all of them."""
         one_of("core", core, CORES)
-        parsed = parse(formula, groups, random)
+        parsed = parse(formula, groups, random, residual, dispersion)
         arguments = {name: _HELD.get(name, lambda value: value)(value) for name, value in arguments.items()}
         if is_scanned(data):
+            if parsed.residual or parsed.dispersion:
+                raise TypeError("residual= and dispersion= need data in memory: read the file into a data frame first")
             return cls(scan(parsed, data, **arguments), data, arguments, core)
         data = snapshot(data)
-        return cls(build(parsed, data, **arguments), data, arguments, core)
+        design = build(parsed, data, **arguments)
+        check_residual_covariance(design)
+        return cls(design, data, arguments, core)
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -139,21 +146,24 @@ class CompiledModel:
 
         In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`. On the
         right it is a summand: a product or power of it is refused.
-        arguments: `weights offset na_action cov core`.
+        arguments: `weights offset na_action cov residual dispersion core`.
         """
-        core = arguments.pop("core", self.core_choice)
-        if unknown := set(arguments) - set(self.arguments):
-            raise TypeError(f"update() takes {', '.join(self.arguments)}, core, not {', '.join(sorted(unknown))}")
         old = self.design.formula
+        dispersion = f"~ {old.dispersion}" if isinstance(old.dispersion, str) else old.dispersion
+        kept = dict(core=self.core_choice, residual=old.residual, dispersion=dispersion)
+        given = {name: arguments.pop(name, value) for name, value in kept.items()}
+        if unknown := set(arguments) - set(self.arguments):
+            known = ", ".join([*self.arguments, *kept])
+            raise TypeError(f"update() takes {known}, not {', '.join(sorted(unknown))}")
         left, right = old.response or "", str(old).partition("~")[2].strip()
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
         _check_dots(new_right)
         text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
-        return self.of(text, self.data if data is None else data, core=core, **self.arguments | arguments)
+        return self.of(text, self.data if data is None else data, **given, **self.arguments | arguments)
 
     def checked_theta(self, theta: Any) -> np.ndarray:
         """Theta (d,) as finite floats, refused otherwise."""
-        theta, d = numbers("theta", theta), parameter_count([f.block for f in self.design.factors])
+        theta, d = numbers("theta", theta), self.design.parameter_count
         if theta.shape != (d,) or not np.isfinite(theta).all():
             raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
         return theta

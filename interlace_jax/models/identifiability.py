@@ -88,8 +88,10 @@ def _effects(design: Design) -> int:
 
 def _with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
     """theta, or conditioned parameters, (..., d) with clearly more of a residual."""
-    scales = [np.arange(b.size) < (b.own if b.is_pattern else 1) for b in blocks]
-    return np.where(np.concatenate(scales), theta / FEWER, theta)
+    scales = np.zeros(theta.shape[-1], bool)
+    own = [np.arange(b.size) < (b.own if b.is_pattern else 1) for b in blocks]
+    scales[: sum(map(len, own))] = np.concatenate([*own, scales[:0]])
+    return np.where(scales, theta / FEWER, theta)
 
 
 def is_confounded(design: Design, used: np.ndarray | None = None) -> np.ndarray:

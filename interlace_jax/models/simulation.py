@@ -11,6 +11,7 @@ from ..design.design import Design
 from ..design.grouping import Factor
 from ..support.arguments import whole_number
 from .fitted import FittedModel
+from .residual import draws
 
 
 def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
@@ -18,7 +19,8 @@ def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
 
     seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
     """
-    Y = draw_responses(fit.design, fit.estimate.beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, seed)
+    e = fit.estimate
+    Y = draw_responses(fit.design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed)
     return pd.DataFrame(Y, index=fit.design.index)
 
 
@@ -27,6 +29,7 @@ def draw_responses(
     beta: np.ndarray,
     Lambdas: list[np.ndarray],
     roots: list[np.ndarray | None],
+    theta: np.ndarray,
     sigma: float,
     nsim: int,
     seed: Any,
@@ -39,8 +42,7 @@ def draw_responses(
     for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
         b = sigma * new_effects(f, Lam, L, (nsim,), rng)
         Y += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
-    spread = sigma / np.sqrt(design.w)
-    return Y + spread[:, None] * rng.standard_normal(Y.shape)
+    return Y + sigma * draws(design, theta, (nsim,), rng)
 
 
 def new_effects(

@@ -91,7 +91,7 @@ def power(
         beta = fit.estimate.beta.copy()
         beta[j] = 0.0
         rng = np.random.default_rng(own_seed)
-        Y = draw_responses(larger, beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, rng)
+        Y = draw_responses(larger, beta, fit.Lambdas, fit.level_roots, fit.theta, fit.sigma, nsim, rng)
         for value in effects:
             many = _refitted(fit, larger, Y + value * larger.X[:, [j]], df_method)
             rows.append(dict(effect=value) | wanted | _counted(many, coefficient, alpha))

@@ -104,6 +104,8 @@ class Flat:
     def _container(self, value, general):
         if self._general and general is None and hasattr(value, "generalised"):
             general = value.generalised
+            if general is None:
+                return self._closed(value)
         if general is not None:
             self._add(getattr(value, "sizes", {}))
         names, parts = [], []
@@ -115,6 +117,13 @@ class Flat:
             else:
                 parts.append(self._taken(part, inner))
         return Node(type(value), tuple(names), tuple(parts))
+
+    def _closed(self, value):
+        """A container whose sizes all count, those of its parts included."""
+        self._general = False
+        taken = self._container(value, None)
+        self._general = True
+        return taken
 
     def _add(self, sizes):
         for name, size in sizes.items():
