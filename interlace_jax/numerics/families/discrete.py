@@ -86,7 +86,7 @@ def betabinomial(family) -> Density:
 
 
 def _above(y, log_mu, mu):
-    """y log(mu / y) and mu - y without cancellation where mu is near y; y log mu and mu where y = 0.
+    """Y log(mu / y) and mu - y without cancellation where mu is near y; y log mu and mu where y = 0.
 
     Where y = 0 the constant has no y log y either: both parts have finite derivatives by y.
     """

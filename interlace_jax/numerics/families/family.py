@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - what overridden methods are is said once, in the base class
 """What a family is, but for its density: names, links, parameters, the values a response may have, random draws.
 
 NumPy only. A family is frozen and hashable and holds no arrays, so that it can be static in compiled programs;
@@ -366,7 +367,8 @@ class ZeroInflated(Distribution):
     def __post_init__(self):
         if not self.base.has_zeros:
             raise ValueError(
-                f"zero_inflation= adds zeros to counts; {self.base.name!r} has {self.base.values}: use a family of counts"
+                f"zero_inflation= adds zeros to counts, and {self.base.name!r} has {self.base.values}: "
+                "use a family of counts"
             )
         object.__setattr__(self, "link", self.base.link)
 

@@ -75,7 +75,7 @@ def constants(family: Distribution, row: Row, free):
 
 
 def _where_used(row, function):
-    """function of the rows of positive weight; the others are given values that every family can have."""
+    """Function of the rows of positive weight; the others are given values that every family can have."""
     used = row.w > 0
     safe = Row(*(jnp.where(used, a, b) for a, b in zip(row, (0.5, 1.0, 1.0), strict=True)))
     return jnp.where(used, function(safe), 0.0)

@@ -30,7 +30,7 @@ def sigmoid(x):
 
 @sigmoid.defjvp
 def _(primals, tangents):
-    """p (1 - p) without the difference: both factors keep their digits."""
+    """P (1 - p) without the difference: both factors keep their digits."""
     return sigmoid(*primals), sigmoid(primals[0]) * sigmoid(-primals[0]) * tangents[0]
 
 
@@ -50,7 +50,7 @@ def _stirling(x):
 
 
 def _raised(x):
-    """x + 8, and gammaln(x + 8) - gammaln(x) = log of x (x+1) ... (x+7)."""
+    """X + 8, and gammaln(x + 8) - gammaln(x) = log of x (x+1) ... (x+7)."""
     low = x * (x + 1) * (x + 2) * (x + 3)
     high = (x + 4) * (x + 5) * (x + 6) * (x + 7)
     return x + 8, jnp.log(low) + jnp.log(high)

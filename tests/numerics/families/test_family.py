@@ -48,7 +48,7 @@ def test_families_are_hashable_and_equal_by_what_they_say():
 
 
 def test_zeros_are_added_to_counts_only():
-    with pytest.raises(ValueError, match="zero_inflation= adds zeros to counts; 'gamma' has numbers above 0"):
+    with pytest.raises(ValueError, match="zero_inflation= adds zeros to counts, and 'gamma' has numbers above 0"):
         F.ZeroInflated(F.Gamma())
     with pytest.raises(ValueError, match="only counts can be truncated"):
         F.Truncated(F.Gamma())
