@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .design import Design, _spread
+from ..numerics.families.family import Ordinal
+from .design import Design, _spread, without_intercept
 from .frames import as_frame, missing_values, row_vector, take_rows
 from .grouping import Factor, codes_in
-from .model_matrices import find_gaps, model_matrices, parts_of, used_columns
+from .model_matrices import find_gaps, model_matrices, offset_of, parts_of, used_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class NewDesign:
     codes: tuple[np.ndarray, ...] = field(repr=False)
     "(n,) int32 per factor; -1 for levels that the fit has not seen."
     offset: np.ndarray | None = field(repr=False)
+    D: dict[str, np.ndarray] = field(repr=False)
+    "(n, r) by the argument of a parameter's predictor: `dispersion`, `zero_inflation`."
     index: pd.Index = field(repr=False)
     missing: np.ndarray = field(repr=False)
     "(n,) bool: rows for which nothing can be predicted."
@@ -49,13 +52,14 @@ def new_data(
     unknown: names of factors whose levels are not looked up but taken as unseen.
     """
     frame = as_frame(data)
-    if offset is None and design.offset_column is None and design.offset is not None:
+    if offset is None and design.offset_is_array:
         raise ValueError("the model was fitted with an offset array; give offset= for the new data, one value per row")
     wanted = [f.name for f in design.factors] if random is True else list(random or ())
     factors = [f for f in design.factors if f.name in wanted]
     known = {frozenset(f.variables) for f in factors if f.name not in unknown}
     terms = [term for term in design.formula.terms if frozenset(term.group) in known]
-    keys = {"X"}.union(*(f.parts for f in factors))
+    auxiliary = {p.key for p in design.predictors if p.key is not None}
+    keys = {"X", "offset"}.union(auxiliary, *(f.parts for f in factors))
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context)
     shift = row_vector(frame, "offset", design.offset_column if offset is None else offset)
@@ -72,7 +76,13 @@ def new_data(
     def codes(factor: Factor) -> np.ndarray:
         return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
 
-    X = _spread(matrices["X"][0], rows, missing, np.nan)
+    X, names = matrices["X"]
+    if design.observed is not None and isinstance(design.observed.family, Ordinal):
+        X, _ = without_intercept(X, names)
+    X = _spread(X, rows, missing, np.nan)
+    if "offset" in matrices:
+        added = _spread(offset_of(matrices, None)[:, None], rows, missing, np.nan)[:, 0]
+        shift = added if shift is None else shift + added
     Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
     return NewDesign(
         X=X[:, design.kept],
@@ -80,6 +90,7 @@ def new_data(
         Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
         codes=tuple(_spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors),
         offset=None if shift is None else np.where(missing, np.nan, shift),
+        D={key: _spread(matrices[key][0], rows, missing, np.nan) for key in auxiliary},
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
         missing=missing,
     )

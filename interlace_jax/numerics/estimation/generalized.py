@@ -1,8 +1,8 @@
 """Generalised linear mixed models: where the search starts, one flat loop to the optimum, differences of the gradient.
 
 The search is for the Laplace deviance of `likelihood.laplace` over x = (t, c, g). A trip of its loop looks at one trial
-(x, u) and makes a step of Newton's method on u, or halves one, or, where u is the mode, takes the gradient and makes one
-step of BFGS on x. There is no loop within the loop, so that of many models under `vmap` none waits for another's modes.
+(x, u) and makes a step of Newton's method on u, or halves one, or, where u is the mode, takes the gradient and makes
+one step of BFGS on x. There is no loop within the loop, so that of many models under `vmap` none waits for another's modes.
 Modes are predicted along the step of x, which leaves two or three looks to a gradient.
 """
 
@@ -107,7 +107,7 @@ def prepare(plan: Plan, given: Given, family: Distribution) -> Begun:
 
 
 def _starting_numbers(g0, RD):
-    """The family's numbers in conditioned columns: predictors start at a constant, whose column need not be the first."""
+    """The family's numbers in conditioned columns."""
     parts, start = [], 0
     for R in RD:
         width = 1 if R is None else R.shape[1]
@@ -296,7 +296,7 @@ def fit(data: Data, x: Place, H, u) -> Found:
     return Found(flat(end), at_mode, value, o.g, o.predicted_decrease, o.H, o.steps, s.trips, o.status)
 
 
-# What follows from the optimum -----------------------------------------------------------------------------------------
+# What follows from the optimum ----------------------------------------------------------------------------------------
 
 
 def gradients(data: Data, like: Place, points, u):

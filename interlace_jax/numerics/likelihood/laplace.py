@@ -259,7 +259,7 @@ def gradient(x: Place, u, at: Look, data: Data):
 
 
 def moved(x: Place, dx: Place, u, at: Look, data: Data):
-    """Change du of the mode along dx: M du = d(Lambda'Z's). A prediction, so that the weights may be those of the step."""
+    """Change du of the mode along dx: M du = d(Lambda'Z's). A prediction: the weights may be the step's."""
 
     def slope(t, eta, g):
         score = rows_of(data.family, data.row, eta, free_parameters(g, data))[1]
