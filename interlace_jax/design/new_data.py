@@ -44,25 +44,27 @@ def new_data(
     random: bool | Iterable[str] = True,
     unknown: Iterable[str] = (),
     context: Mapping[str, Any] | None = None,
+    bare: bool = False,
 ) -> NewDesign:
     """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no response is needed.
 
     offset: needed again when the fit's was an array; a column is looked up in `data` under the fit's name.
     random: names of the factors to evaluate (True: all, False: none); the others have no Z and no codes.
     unknown: names of factors whose levels are not looked up but taken as unseen.
+    bare: leave offsets and the predictors of the family's parameters out, and the columns that only these need.
     """
     frame = as_frame(data)
-    if offset is None and design.offset_is_array:
+    if offset is None and design.offset_is_array and not bare:
         raise ValueError("the model was fitted with an offset array; give offset= for the new data, one value per row")
     wanted = [f.name for f in design.factors] if random is True else list(random or ())
     factors = [f for f in design.factors if f.name in wanted]
     known = {frozenset(f.variables) for f in factors if f.name not in unknown}
     terms = [term for term in design.formula.terms if frozenset(term.group) in known]
-    auxiliary = {p.key for p in design.predictors if p.key is not None}
-    keys = {"X", "offset"}.union(auxiliary, *(f.parts for f in factors))
+    auxiliary = set() if bare else {p.key for p in design.predictors if p.key is not None}
+    keys = {"X"}.union(() if bare else ("offset",), auxiliary, *(f.parts for f in factors))
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context)
-    shift = row_vector(frame, "offset", design.offset_column if offset is None else offset)
+    shift = row_vector(frame, "offset", design.offset_column if offset is None and not bare else offset)
 
     missing = np.zeros(len(frame), bool)
     for mask in missing_values(columns, offset=shift).values():

@@ -100,7 +100,7 @@ def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.nd
     """The combinations of the variables shown, and averages over the others: of rows of X and their unknown part."""
     grid = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
     grid = grid.astype({name: c.dtype for name, c in frame.items() if isinstance(c.dtype, pd.CategoricalDtype)})
-    new = new_data(design, grid, np.zeros(len(grid)), random=False)
+    new = new_data(design, grid, random=False, bare=True)
     X = np.hstack([new.X, new.unknown])
     cells = pd.DataFrame(list(itertools.product(*(values[name] for name in shown))), columns=shown)
     place = np.zeros(len(grid), int)

@@ -102,7 +102,7 @@ def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new
         random = [f.name for f in design.factors if new_response or f.name in included]
         new = new_data(design, data, offset, random=random, unknown=excluded)
         _warn_of_unknown(design, new)
-        rows = Rows(new.X, (), (), new.offset, new.index)
+        rows = Rows(new.X, (), (), new.offset, new.index, D=new.D)
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
     n = len(rows.X)
     none = np.full(n, -1, np.int32)

@@ -228,3 +228,13 @@ def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataF
         mean_square = fit.scale * t.F / t.scale
         rows.append((mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
     return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))
+
+
+def chi_square_table(design: Design, data: Any, c: Coefficients, type: int) -> pd.DataFrame:
+    """Wald chi-square tests of the terms of the fixed part: `Chisq Df Pr(>Chisq)`."""
+    terms = Terms(design, variables(design, data))
+    rows = []
+    for name in terms.columns:
+        t = c.f_test(terms.hypothesis(name, type))
+        rows.append((t.F * t.num_df, t.num_df, t.p))
+    return pd.DataFrame(rows, columns=["Chisq", "Df", "Pr(>Chisq)"], index=pd.Index(terms.columns, dtype=object))

@@ -2,10 +2,11 @@
 
 The search is for the Laplace deviance of `likelihood.laplace` over x = (t, c, g). A trip of its loop looks at one trial
 (x, u) and makes a step of Newton's method on u, or halves one, or, where u is the mode, takes the gradient and makes
-one step of BFGS on x. There is no loop within the loop, so that of many models under `vmap` none waits for another's modes.
-Modes are predicted along the step of x, which leaves two or three looks to a gradient.
+one step of BFGS on x. There is no loop within the loop, so that of many models under `vmap` none waits for another's
+modes. Modes are predicted along the step of x, which leaves two or three looks to a gradient.
 """
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -14,13 +15,13 @@ import numpy as np
 from jax import lax
 from jax.scipy.linalg import block_diag
 
-from ..covariance.parameters import canonical_parameters
+from ..covariance.parameters import canonical_parameters, factors
 from ..crossproducts.layout import Plan
 from ..crossproducts.moments import assemble, condition, respond
 from ..families.density import Row
 from ..families.family import Distribution
 from ..families.rows import constants, density, kernels, rows_of
-from ..likelihood.coordinates import to_user
+from ..likelihood.coordinates import to_conditioned, to_user, user_blocks
 from ..likelihood.elimination import reduce
 from ..likelihood.laplace import (
     Data,
@@ -28,6 +29,7 @@ from ..likelihood.laplace import (
     Place,
     advanced,
     deviance_at,
+    effects,
     free_parameters,
     gradient,
     is_taken,
@@ -35,13 +37,16 @@ from ..likelihood.laplace import (
     mode,
     moved,
     plus,
+    pulled_back,
     started,
     widths,
 )
+from ..likelihood.random_effects import mode_covariances as gaussian_mode_covariances
 from ..linalg.batching import eigh, triangular_factor
-from ..linalg.matrices import inverse, inverse_upper
+from ..linalg.matrices import inverse, inverse_lower, inverse_upper
 from . import bfgs
 from .bfgs import Bfgs
+from .estimate import vanishing_columns
 from .start import _diagonals, _start, curvature
 
 TOLERANCE = 1e-12  # predicted decrease that may be left
@@ -53,9 +58,12 @@ MOST_START = 4.0  # the largest variance on the scale of the link that a search 
 DIFFERENCE = 3e-4  # step of the differences, in standard deviations of each coordinate
 
 
-class Given(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Given:
     """A model's rows in the user's order and units, before they are conditioned."""
 
+    family: Distribution = field(metadata={"static": True})
     row: Row
     offset: jax.Array  # (n,)
     X: jax.Array  # (n, p)
@@ -72,11 +80,12 @@ class Begun(NamedTuple):
     x: Place
     H: jax.Array  # inverse of the rough curvature at x
     RD: list  # per parameter of the family, what its columns were divided by, or None
+    values: jax.Array  # (n,) log-densities there
 
 
-def prepare(plan: Plan, given: Given, family: Distribution) -> Begun:
+def prepare(plan: Plan, given: Given) -> Begun:
     """Condition the rows by a model without random effects, and estimate from it where the search starts."""
-    row, w = given.row, given.row.w
+    family, row, w = given.family, given.row, given.row.w
     used = w > 0
     R0 = triangular_factor(jnp.where(used[:, None], given.X, 0.0)) if given.X.shape[1] else jnp.zeros((0, 0))
     X0 = given.X @ inverse_upper(R0)
@@ -84,7 +93,7 @@ def prepare(plan: Plan, given: Given, family: Distribution) -> Begun:
     sizes = [jnp.sqrt(jnp.sum(used)) for _ in RD]
     D = tuple(None if D is None else size * D @ inverse_upper(R) for D, R, size in zip(given.D, RD, sizes, strict=True))
     RD = [None if R is None else R / size for R, size in zip(RD, sizes, strict=True)]
-    g = _starting_numbers(given.g0, RD)
+    g = _conditioned_numbers(given.g0, RD)
     bare = Data(family, plan, row, given.offset, X0, (), D, (), (), R0, jnp.zeros(X0.shape[1]))
     eta0 = density(family).start(Row(*(jnp.where(used, a, b) for a, b in zip(row, (0.5, 0.0, 1.0), strict=True))))
     c0 = _scored(bare, g, jnp.where(used, eta0, 0.0))
@@ -103,10 +112,11 @@ def prepare(plan: Plan, given: Given, family: Distribution) -> Begun:
     beta0 = inverse_upper(R0) @ c0
     data = Data(family, plan, row, bare.offset, basis.X, basis.Z, D, basis.A, basis.K, basis.R, beta0)
     x = Place(t, jnp.zeros(given.X.shape[1]), g)
-    return Begun(data, x, _rough_inverse(x, data, m), RD)
+    values = kernels(family, row, data.offset, free_parameters(g, data))
+    return Begun(data, x, _rough_inverse(x, data, m), RD, values)
 
 
-def _starting_numbers(g0, RD):
+def _conditioned_numbers(g0, RD):
     """The family's numbers in conditioned columns."""
     parts, start = [], 0
     for R in RD:
@@ -265,17 +275,12 @@ def trip(data: Data, like: Place, s: State) -> State:
     return _select(outer.status == bfgs.RUNNING, State(new, inner, u_mode, du, s.trips + 1), s)
 
 
-def search(data: Data, begun: State, like: Place) -> State:
-    """To the end."""
-    return lax.while_loop(lambda s: s.outer.status == bfgs.RUNNING, lambda s: trip(data, like, s), begun)
-
-
 class Found(NamedTuple):
     """How a search ended."""
 
     v: jax.Array  # all coordinates, with a canonical t
-    u: list  # the mode there
-    deviance: jax.Array
+    u: list  # near the mode there
+    f: jax.Array  # the deviance at the last place that was evaluated
     gradient: jax.Array
     predicted_decrease: jax.Array
     H: jax.Array  # inverse curvature as BFGS has it
@@ -284,16 +289,13 @@ class Found(NamedTuple):
     status: jax.Array
 
 
-def fit(data: Data, x: Place, H, u) -> Found:
-    """The optimum from x."""
-    s = search(data, begin(x, H, u), x)
-    end = split(s.outer.optimum, x)
+def search(data: Data, x: Place, H, u) -> Found:
+    """To the optimum from x, with the inverse curvature H and modes near u."""
+    begun = begin(x, H, u)
+    s = lax.while_loop(lambda s: s.outer.status == bfgs.RUNNING, lambda s: trip(data, x, s), begun)
+    o, end = s.outer, split(s.outer.optimum, x)
     end = end._replace(t=canonical_parameters(end.t, data.layout.blocks))
-    zero = [jnp.zeros_like(v) for v in u]
-    at_mode = mode(end, zero, data)
-    value = deviance_at(end, data, at_mode)
-    o = s.outer
-    return Found(flat(end), at_mode, value, o.g, o.predicted_decrease, o.H, o.steps, s.trips, o.status)
+    return Found(flat(end), s.u, o.f, o.g, o.predicted_decrease, o.H, o.steps, s.trips, o.status)
 
 
 # What follows from the optimum ----------------------------------------------------------------------------------------
@@ -311,23 +313,88 @@ def gradients(data: Data, like: Place, points, u):
     return lax.map(one, points)
 
 
-class Estimated(NamedTuple):
-    """An optimum in the user's units."""
+class Facts(NamedTuple):
+    """What is known at a place, with the mode there."""
 
+    u: list
+    b: list  # modes of the random effects per factor (m, k), in the user's order and units
+    deviance: jax.Array
+    decrement: jax.Array  # how far h is above its minimum by Newton's quadratic model
+    residual: jax.Array  # largest |Lambda'Z's - u|
+    eta: jax.Array  # (n,)
+    score: jax.Array
+    W: jax.Array
+    W0: jax.Array  # weights of rows that all have one mean
     theta: jax.Array  # (d,) absolute, lme4's order
     beta: jax.Array  # (p,)
-    gamma: jax.Array  # (r,) coefficients of the family's parameters on their free scales
+    gamma: jax.Array  # (r,) of the family's predictors in the user's columns, on their free scales
+    jacobian: jax.Array  # of (theta, beta, gamma) by all coordinates
+    vanishing: list  # per factor, in the user's order (k,): columns of Lambda that are singular
 
 
-def in_user_units(v, data: Data, like: Place, RD) -> Estimated:
-    """The user's parameters of conditioned coordinates v."""
+def facts(data: Data, x: Place, u, RD) -> Facts:
+    """Everything at x that a fit reports; the mode is searched from u."""
+    u = mode(x, u, data)
+    at = look(x, u, data)
+    free = free_parameters(x.g, data)
+    slope = plus(pulled_back(at.factors, at.zs), u, -1.0)
+    user = in_user_units(flat(x), data, x, RD)
+    jacobian = jax.jacfwd(lambda v: flat(in_user_units(v, data, x, RD)))(flat(x))
+    W0 = rows_of(data.family, data.row, _common_predictor(data), free)[2]
+    vanishing = vanishing_columns(factors(user.t, user_blocks(data.layout)), data)
+    return Facts(
+        u=u,
+        b=_user_effects(effects(at.factors, u), data),
+        deviance=deviance_at(x, data, u),
+        decrement=at.decrement,
+        residual=jnp.max(jnp.stack([jnp.max(jnp.abs(s)) for s in slope])),
+        eta=at.eta,
+        score=at.score,
+        W=at.W,
+        W0=W0,
+        theta=user.t,
+        beta=user.c,
+        gamma=user.g,
+        jacobian=jacobian,
+        vanishing=vanishing,
+    )
+
+
+def _common_predictor(data):
+    """The link of the mean of all responses (n,)."""
+    used = data.row.w > 0
+    mean = jnp.sum(jnp.where(used, data.row.y, 0.0)) / jnp.sum(jnp.where(used, data.row.m, 0.0))
+    whole = Row(mean + 0.0 * data.row.y, data.row.w, jnp.ones_like(data.row.y))
+    if data.family.has_trials:  # the start adds half a success and half a failure
+        whole = Row(2.0 * mean - 0.5 + 0.0 * data.row.y, data.row.w, jnp.ones_like(data.row.y))
+    return density(data.family).start(whole)
+
+
+def _user_effects(b, data: Data):
+    """Conditioned effects per block (k, m) as (m, k) per factor, in the user's order and units."""
+    return [b[j].T @ inverse_lower(data.A[j]).T for j in data.layout.order]
+
+
+def mode_covariances(data: Data, x: Place, u):
+    """Cov(b | y, beta, theta) of every level, one array (m, k, k) per factor, in the user's order and units."""
+    m = look(x, u, data).moments
+    return gaussian_mode_covariances(x.t, m)
+
+
+def in_user_units(v, data: Data, like: Place, RD) -> Place:
+    """The user's (theta, beta, gamma) of conditioned coordinates v; theta is absolute."""
     x = split(v, like)
-    theta = to_user(x.t, data.layout, data.A)
-    beta = data.beta0 + inverse_upper(data.R) @ x.c
     parts, start = [], 0
     for R in RD:
         width = 1 if R is None else R.shape[1]
         own = x.g[start : start + width]
         parts.append(own if R is None else inverse_upper(R) @ own)
         start += width
-    return Estimated(theta, beta, jnp.concatenate(parts) if parts else x.g)
+    gamma = jnp.concatenate(parts) if parts else x.g
+    return Place(to_user(x.t, data.layout, data.A), data.beta0 + inverse_upper(data.R) @ x.c, gamma)
+
+
+def in_conditioned_units(theta, beta, gamma, data: Data, RD) -> Place:
+    """Conditioned coordinates of the user's parameters."""
+    t = to_conditioned(theta, data.layout, data.A)
+    return Place(t, data.R @ (beta - data.beta0), _conditioned_numbers(gamma, RD))

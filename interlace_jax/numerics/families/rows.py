@@ -1,7 +1,10 @@
 """What the likelihood asks of a family: log-densities, scores and weights of rows."""
 
+from dataclasses import dataclass, field, replace
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from . import continuous, discrete, mixtures, ordinal
 from .density import Density, Row
@@ -9,6 +12,8 @@ from .family import Distribution
 from .links import INVERSE, LINK
 from .ordinal import thresholds
 from .special import sigmoid
+
+SATURATED = 40  # Newton steps to the best mean of a row alone
 
 _MADE = {
     "gaussian": continuous.gaussian,
@@ -90,3 +95,70 @@ def rows_of(family: Distribution, row: Row, eta, free):
 
     (value, score), (_, change) = jax.jvp(slope, (eta,), (one,))
     return value, score, -change
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class At:
+    """Linear predictors of rows (n,), and their parameters on free scales, (n,) each."""
+
+    family: Distribution = field(metadata={"static": True})
+    eta: jax.Array
+    free: tuple
+
+
+def _natural_at(at: At) -> tuple:
+    """Natural parameters; thresholds are those of all rows."""
+    if at.family.name == "ordinal":
+        return natural(at.family, [part[0] for part in at.free])
+    return natural(at.family, at.free)
+
+
+def location_at(at: At):
+    """Inverse link (n,); of an ordinal response probabilities (n, categories)."""
+    return density(at.family).location(at.eta, _natural_at(at))
+
+
+def mean_at(at: At):
+    """Expected response (n,), of binomial families a proportion; of an ordinal one the probabilities."""
+    phi = _natural_at(at)
+    made = density(at.family)
+    return made.mean(made.location(at.eta, phi), phi)
+
+
+def slope_at(at: At):
+    """Derivative of `mean_at` by eta."""
+    return jax.jvp(lambda eta: mean_at(replace(at, eta=eta)), (at.eta,), (jnp.ones_like(at.eta),))[1]
+
+
+def variance_at(at: At, w):
+    """Variance (n,) of a response with weights w."""
+    phi = _natural_at(at)
+    made = density(at.family)
+    return made.variance(made.location(at.eta, phi), phi, w)
+
+
+def deviance_residuals_at(at: At, y, w, m):
+    """Signed roots of twice what the log-density lacks of its largest value over eta: (n,).
+
+    The largest is found by Newton's method from the family's own start, which is the saturated fit of a row.
+    """
+    row = Row(y, w, m)
+    free = [part[0] for part in at.free] if at.family.name == "ordinal" else at.free
+    made = density(at.family)
+    value = kernels(at.family, row, at.eta, free)
+
+    def trip(_, carry):
+        eta, best = carry
+        _, score, W = rows_of(at.family, row, eta, free)
+        step = jnp.clip(score / jnp.maximum(W, 1e-8), -2.0, 2.0)
+        new = eta + step
+        there = kernels(at.family, row, new, free)
+        better = there > best
+        return jnp.where(better, new, eta), jnp.where(better, there, best)
+
+    begun = made.start(row)
+    first = kernels(at.family, row, begun, free)
+    eta, best = lax.fori_loop(0, SATURATED, trip, (begun, jnp.where(jnp.isfinite(first), first, -jnp.inf)))
+    lack = jnp.maximum(2.0 * (jnp.maximum(best, value) - value), 0.0)
+    return jnp.sign(eta - at.eta) * jnp.sqrt(lack)

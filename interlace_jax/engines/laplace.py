@@ -1,0 +1,293 @@
+"""A generalised model by Laplace's approximation: everything that needs its parameters and the data."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+
+import jax
+import numpy as np
+
+from ..design.auxiliary import starts
+from ..design.design import Design
+from ..numerics.covariance.parameters import canonical_parameters, columns
+from ..numerics.crossproducts.layout import bucket, pad_rows
+from ..numerics.estimation import bfgs, generalized
+from ..numerics.estimation.boundary import FREE_RISE, NEAR_ZERO, PROBE, leave_saddle, near_zero, zero_columns
+from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
+from ..numerics.estimation.generalized import DIFFERENCE, Begun, Given
+from ..numerics.families.density import Row
+from ..numerics.families.family import Distribution
+from ..numerics.likelihood.coordinates import to_conditioned
+from ..numerics.likelihood.laplace import Place
+from ..numerics.uncertainty.curvature import parameter_covariance
+from ..runtime.calls import run
+from ..runtime.compilation import brief, light
+from .packing import plan_of
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedEstimate:
+    """A fitted generalised model as arrays, in the user's units unless said otherwise."""
+
+    theta: np.ndarray
+    "(d,) lme4's order; absolute: b ~ N(0, Lambda Lambda')."
+    beta: np.ndarray
+    gamma: np.ndarray
+    "(r,) of the family's parameters, on their free scales."
+    deviance: np.ndarray
+    gradient: np.ndarray
+    "(d,) absolute derivatives by conditioned t; 0 for columns of Lambda that are zero."
+    predicted_decrease: np.ndarray
+    steps: int
+    trips: int
+    status: int
+    vanishing: list
+    x: Place = field(repr=False)
+    "Conditioned coordinates."
+    H: np.ndarray = field(repr=False)
+    "Inverse curvature in conditioned coordinates as BFGS has it."
+    u: list = field(repr=False)
+    b: list = field(repr=False)
+    "Modes of the random effects (m, k) by factor; m may be padded."
+    mode_decrement: float
+    "How far the modes are from theirs, in deviance units."
+    mode_residual: float
+    eta: np.ndarray = field(repr=False)
+    score: np.ndarray = field(repr=False)
+    W: np.ndarray = field(repr=False)
+    W0: np.ndarray = field(repr=False)
+    "(n,) observed information of the rows, and what it would be had all rows one mean."
+    jacobian: np.ndarray = field(repr=False)
+    "Of (theta, beta, gamma) by conditioned coordinates."
+
+    sigma = 1.0
+    noise = theta_noise = 0.0
+
+    @property
+    def t(self) -> np.ndarray:
+        """Conditioned parameters of the random effects (d,)."""
+        return self.x.t
+
+    @property
+    def converged(self) -> bool:
+        """Whether what is left to gain is negligible."""
+        done = np.isfinite(self.deviance) & (self.predicted_decrease < NEGLIGIBLE)
+        return bool((self.status == bfgs.CONVERGED) | done)
+
+
+class Laplace:
+    """A generalised model: what a fit asks of it."""
+
+    name = "laplace"
+
+    def __init__(self, design: Design):
+        self.design = design
+
+    @property
+    def family(self) -> Distribution:
+        """The distribution of the response."""
+        return self.design.observed.family
+
+    @functools.cached_property
+    def begun(self) -> Begun:
+        """Conditioned rows and where the search starts, as NumPy arrays."""
+        begun = run(_prepare, *self._given())
+        self._require_start(begun)
+        return begun
+
+    @property
+    def products(self):
+        """The conditioned rows: what functions of theta need of layout and units."""
+        return self.begun.data
+
+    def _given(self):
+        d = self.design
+        plan, n = plan_of(d, bucket), len(d.y)
+        more = bucket(n) - n
+        weights = np.ones(n) if d.weights is None else d.weights
+        trials = np.ones(n) if d.observed.trials is None else d.observed.trials
+        offset = np.zeros(n) if d.offset is None else d.offset
+        Z, D = [f.Z for f in d.factors], [p.D for p in d.predictors]
+        by_row = plan.codes, plan.rows, Row(d.y, weights, trials), offset, d.X, Z, D
+        codes, entries, row, offset, X, Z, D = pad_rows(by_row, more)
+        g0 = starts(self.family, d.predictors, d.y)
+        given = Given(self.family, row, offset, X, Z, [f.K for f in d.factors], D, g0)
+        return replace(plan, codes=codes, rows=entries), given
+
+    def _require_start(self, begun):
+        """Refuse rows at which the family has no value, where the search would begin."""
+        n = len(self.design.y)
+        bad = ~np.isfinite(begun.values)[:n]
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(
+                f"the log-density of family {self.family.name!r} has no value where the search would start, first in "
+                f"row {self.design.index[i]!r} (response {self.design.y[i]:g}): is it a value that the family can have?"
+            )
+
+    def require_matrix(self, what: str) -> None:
+        """Refuse `what`, which is defined for linear mixed models."""
+        raise ValueError(
+            f"{what} is a result about linear mixed models and is not defined for a fit with family="
+            f"{self.family.name!r}"
+        )
+
+    def start(self) -> np.ndarray:
+        """Moment estimates of theta (d,)."""
+        begun = self.begun
+        return run(_user, begun.x, begun.data, begun.RD).t
+
+    def estimate(self, reml: bool, theta0: np.ndarray | None) -> GeneralizedEstimate:
+        """Search for the optimum; a search that ends on a saddle, or too early, is repeated from there."""
+        begun, steps, trips = self.begun, 0, 0
+        data, x, H = begun.data, begun.x, begun.H
+        u = [np.zeros((b.k, b.levels)) for b in data.layout.blocks]
+        if theta0 is not None:
+            x = x._replace(t=run(_conditioned_theta, theta0, data))
+        for _ in range(attempts(data.layout.blocks)):
+            found = run(_search, data, x, H, u)
+            steps, trips = steps + int(found.steps), trips + int(found.trips)
+            x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
+            if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
+                x, is_saddle = self._settled(x, found.u)
+                restart |= is_saddle
+            if not restart:
+                break
+        return self._described(x, found, steps, trips)
+
+    def _settled(self, x: Place, u) -> tuple[Place, bool]:
+        """Columns of Lambda that are all but zero set to zero where that costs nothing; x off a saddle, or not.
+
+        The deviance is even in each column, so that a zero column is stationary, be it a minimum or a saddle.
+        """
+        data, blocks = self.products, self.products.layout.blocks
+        deviance = self._gradients([x], x, u)[0][0]
+        for i in (c[0] for c in columns(blocks)):
+            if abs(x.t[i]) >= NEAR_ZERO:
+                continue
+            t = x.t.copy()
+            t[i] = 0.0
+            there = x._replace(t=run(_canonical, t, data))
+            value = self._gradients([there], x, u)[0][0]
+            if value <= deviance + FREE_RISE:
+                x, deviance = there, value
+        d = len(x.t)
+        probes = [x._replace(t=x.t + PROBE * e) for e in np.eye(d)]
+        probed = self._gradients(probes, x, u)[1][:, :d] / PROBE
+        t, saddle = run(_leave_saddle, x.t, probed, data)
+        return x._replace(t=t), bool(saddle)
+
+    def _gradients(self, places, x: Place, u) -> tuple[np.ndarray, np.ndarray]:
+        """Deviances and gradients at some places, by the program that the covariance of the parameters needs too."""
+        points = np.array([_flat(place) for place in places])
+        size = 2 * points.shape[1]
+        rounds = [points[i : i + size] for i in range(0, len(points), size)]
+        found = []
+        for some in rounds:
+            filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), 0)])
+            f, g = run(_gradients, self.products, x, filled, u)
+            found.append((f[: len(some)], g[: len(some)]))
+        return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
+
+    def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
+        n, begun = len(self.design.y), self.begun
+        facts = run(_facts, begun.data, x, found.u, begun.RD)
+        _, zero = zero_columns(x.t, begun.data.layout.blocks)
+        rows = {name: getattr(facts, name)[:n] for name in ("eta", "score", "W", "W0")}
+        return GeneralizedEstimate(
+            theta=facts.theta,
+            beta=facts.beta,
+            gamma=facts.gamma,
+            deviance=facts.deviance,
+            gradient=np.where(zero, 0.0, np.abs(found.gradient[: len(x.t)])),
+            predicted_decrease=found.predicted_decrease,
+            steps=steps,
+            trips=trips,
+            status=int(found.status),
+            vanishing=facts.vanishing,
+            x=x,
+            H=found.H,
+            u=facts.u,
+            b=facts.b,
+            mode_decrement=float(facts.decrement),
+            mode_residual=float(facts.residual),
+            jacobian=facts.jacobian,
+            **rows,
+        )
+
+    def modes(self, e: GeneralizedEstimate) -> list[np.ndarray]:
+        """Conditional modes (m, k) by factor; m may be padded."""
+        return e.b
+
+    def mode_covariances(self, e: GeneralizedEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of variances: none."""
+        found = run(_mode_covariances, self.products, e.x, e.u)
+        return found, [np.zeros(S.shape[:2]) for S in found]
+
+    def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
+        """Hessian of the deviance in all conditioned coordinates, by central differences of the exact gradient.
+
+        Steps are parts of the standard deviation of each coordinate: standard errors are right to 1e-7 and better.
+        """
+        v, curved = _flat(e.x), np.sqrt(2.0 * np.maximum(np.diagonal(e.H), 1e-12))
+        step = DIFFERENCE * curved
+        points = np.concatenate([v + np.diag(step), v - np.diag(step)])
+        places = [_split(point, e.x) for point in points]
+        _, g = self._gradients(places, e.x, e.u)
+        H = (g[: len(v)] - g[len(v) :]) / (2.0 * step[:, None])
+        return 0.5 * (H + H.T)
+
+    def hessian(self, e: GeneralizedEstimate, reml: bool) -> np.ndarray:
+        """Hessian in the conditioned parameters of the random effects (d, d)."""
+        d = len(e.x.t)
+        return self.joint_hessian(e)[:d, :d]
+
+    def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
+        """Covariance of all conditioned coordinates."""
+        H = self.joint_hessian(e)
+        _, zero = zero_columns(e.x.t, self.products.layout.blocks)
+        free = np.concatenate([~zero, np.ones(len(H) - len(zero), bool)])
+        V = np.zeros_like(H)
+        V[np.ix_(free, free)] = run(_parameter_covariance, H[np.ix_(free, free)])
+        return V
+
+
+def _flat(x: Place) -> np.ndarray:
+    return np.concatenate(x)
+
+
+def _split(v: np.ndarray, like: Place) -> Place:
+    return Place(*np.split(v, np.cumsum([len(part) for part in like])[:-1]))
+
+
+_prepare = light(jax.jit(generalized.prepare))
+_search = light(jax.jit(generalized.search))
+_facts = light(jax.jit(generalized.facts))
+_gradients = light(jax.jit(generalized.gradients))
+_mode_covariances = light(jax.jit(generalized.mode_covariances))
+_parameter_covariance = brief(jax.jit(parameter_covariance))
+
+
+@brief
+@jax.jit
+def _canonical(t, data):
+    return canonical_parameters(t, data.layout.blocks)
+
+
+@brief
+@jax.jit
+def _leave_saddle(t, probed, data):
+    return leave_saddle(t, probed, data.layout.blocks)
+
+
+@brief
+@jax.jit
+def _user(x, data, RD):
+    return generalized.in_user_units(generalized.flat(x), data, x, RD)
+
+
+@brief
+@jax.jit
+def _conditioned_theta(theta, data):
+    return to_conditioned(theta, data.layout, data.A)
