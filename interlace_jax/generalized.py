@@ -349,9 +349,13 @@ class GeneralizedFit(Fit):
         Counts where it was counts, proportions where it was proportions, of an ordinal response numbers of categories
         from 0. seed: as in `Fit.simulate`.
         """
+        shown = self._design.observed.shown(self.new_responses(nsim, seed))
+        return pd.DataFrame(shown, index=self._design.index)
+
+    def new_responses(self, nsim: int, seed: Any) -> np.ndarray:
+        """What `simulate` draws, as an array (n, nsim): successes where there are trials."""
         e = self.estimate
-        Y = response.simulate_family(self._design, e.beta, e.gamma, self.Lambdas, self.level_roots, nsim, seed)
-        return pd.DataFrame(Y, index=self._design.index)
+        return response.simulate_family(self._design, e.beta, e.gamma, self.Lambdas, self.level_roots, nsim, seed)
 
     # Inference
 
@@ -393,6 +397,17 @@ class GeneralizedFit(Fit):
         """Itself: generalised models are fitted by maximum likelihood."""
         one_of("method", method, ("ML",))
         return self
+
+    leverage = _refused("leverage()", "leverages belong to linear mixed models")
+    influence = _refused("influence()", "leave rows or groups out with update(data=...) and compare")
+    jackknife = _refused("jackknife()", "robust standard errors are there for linear mixed models only")
+    augment = _refused("augment()", "fittedvalues, residuals() and scaled_residuals() are its columns")
+    bootstrap = _refused("bootstrap()", "refit(y) to the columns of simulate() in a loop")
+    profile = _refused("profile()", "confint() gives Wald intervals, anova(m1, m2) tests by the likelihood")
+    cross_val = _refused("cross_val()", "fit parts of the data and predict() the rest")
+    icc = _refused("icc()", "variance_components has the variances on the scale of the link")
+    r2 = _refused("r2()", "variance_components has the variances on the scale of the link")
+    delta = _refused("delta()", "parameter_cov is the covariance of all parameters")
 
     def summary(self) -> GeneralizedSummary:
         """The fit as a table; `str()` of it is text, a notebook shows it as HTML."""

@@ -122,7 +122,7 @@ def simulate_family(
     nsim: int,
     seed,
 ) -> np.ndarray:
-    """Responses (n, nsim) for the rows used, with new random effects, in the form that the response was given in."""
+    """Responses (n, nsim) for the rows used, with new random effects; successes where there are trials."""
     whole_number("nsim", nsim, 0)
     rng = np.random.default_rng(seed)
     eta = np.repeat((design.X @ beta + (0.0 if design.offset is None else design.offset))[:, None], nsim, axis=1)
@@ -133,7 +133,7 @@ def simulate_family(
 
 
 def draw(design: Design, eta: np.ndarray, gamma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Responses (n, r) of linear predictors (n, r) of the rows used."""
+    """Responses (n, r) of linear predictors (n, r) of the rows used; successes where there are trials."""
     seen, (n, r) = design.observed, eta.shape
     free = [np.repeat(a, r) for a in free_rows(design, gamma, _of_fit(design).D, n)]
     family = seen.family
@@ -142,4 +142,4 @@ def draw(design: Design, eta: np.ndarray, gamma: np.ndarray, rng: np.random.Gene
     w = np.ones(n) if design.weights is None else design.weights
     m = np.ones(n) if seen.trials is None else seen.trials
     y = family.simulate(rng, mu, natural, np.repeat(w, r), np.repeat(m, r))
-    return seen.shown(y.reshape(n, r))
+    return y.reshape(n, r)
