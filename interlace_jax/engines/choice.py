@@ -8,6 +8,7 @@ from ..numerics.crossproducts.layout import FLOPS_PER_PAIR, MATRICES, eliminated
 from .dense import Dense
 from .engine import Engine
 from .iterative import Iterative
+from .laplace import Laplace
 
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
 SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
@@ -16,6 +17,8 @@ SECONDS_PER_FLOP = 2.5e-11
 
 def engine_for(design: Design, choice: str) -> Engine:
     """The engine of a design; choice: "auto", "dense" or "iterative", as `core=` of `fit`."""
+    if design.observed is not None:
+        return Laplace(design)
     return (Iterative if wants_iterative(design, choice) else Dense)(design)
 
 

@@ -24,6 +24,8 @@ CAPABILITIES = {
     "bootstrap": "the bootstrap",
     "cross_validation": "cross-validation",
     "power": "a power analysis",
+    "satterthwaite": "Satterthwaite's approximation of degrees of freedom",
+    "checks": "check()",
 }
 "What some engine cannot do, and what a message calls it."
 

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from ..design.auxiliary import starts
-from ..design.design import Design
 from ..numerics.covariance.parameters import canonical_parameters, columns
 from ..numerics.crossproducts.layout import bucket, pad_rows
 from ..numerics.estimation import bfgs, generalized
@@ -20,9 +19,10 @@ from ..numerics.families.density import Row
 from ..numerics.families.family import Distribution
 from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.laplace import Place
-from ..numerics.uncertainty.curvature import parameter_covariance
+from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
 from ..runtime.calls import run
 from ..runtime.compilation import brief, light
+from .engine import CAPABILITIES, Engine
 from .packing import plan_of
 
 
@@ -76,13 +76,11 @@ class GeneralizedEstimate:
         return bool((self.status == bfgs.CONVERGED) | done)
 
 
-class Laplace:
-    """A generalised model: what a fit asks of it."""
+class Laplace(Engine):
+    """A generalised model by the rows themselves, which are looked at again at every trial."""
 
     name = "laplace"
-
-    def __init__(self, design: Design):
-        self.design = design
+    missing = dict.fromkeys(CAPABILITIES, "is for linear mixed models so far, not for one with a family")
 
     @property
     def family(self) -> Distribution:
@@ -125,13 +123,6 @@ class Laplace:
                 f"the log-density of family {self.family.name!r} has no value where the search would start, first in "
                 f"row {self.design.index[i]!r} (response {self.design.y[i]:g}): is it a value that the family can have?"
             )
-
-    def require_matrix(self, what: str) -> None:
-        """Refuse `what`, which is defined for linear mixed models."""
-        raise ValueError(
-            f"{what} is a result about linear mixed models and is not defined for a fit with family="
-            f"{self.family.name!r}"
-        )
 
     def start(self) -> np.ndarray:
         """Moment estimates of theta (d,)."""
@@ -243,6 +234,14 @@ class Laplace:
         d = len(e.x.t)
         return self.joint_hessian(e)[:d, :d]
 
+    def curvature(self, e: GeneralizedEstimate, reml: bool) -> Curvature:
+        """Covariances of the coefficients, and of the parameters of the random effects beside a sigma that is known."""
+        return curvature_of(self.conditioned_covariance(e), e)
+
+    def deviance(self, theta, reml: bool):
+        """Refused: it is a function of all parameters, not of theta alone."""
+        raise ValueError("the deviance of a generalised model is a function of theta, beta and the family's numbers")
+
     def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
         """Covariance of all conditioned coordinates."""
         H = self.joint_hessian(e)
@@ -251,6 +250,15 @@ class Laplace:
         V = np.zeros_like(H)
         V[np.ix_(free, free)] = run(_parameter_covariance, H[np.ix_(free, free)])
         return V
+
+
+def curvature_of(V: np.ndarray, e: GeneralizedEstimate) -> Curvature:
+    """What verbs ask of the covariance V of all conditioned coordinates."""
+    d, p = len(e.theta), len(e.beta)
+    W = np.zeros((d + 1, d + 1))
+    W[:d, :d] = V[:d, :d]
+    vcov = (e.jacobian @ V @ e.jacobian.T)[d : d + p, d : d + p]
+    return Curvature(vcov, np.zeros((d + 1, p, p)), W)
 
 
 def _flat(x: Place) -> np.ndarray:

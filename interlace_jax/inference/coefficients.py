@@ -193,9 +193,10 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
         if reason := why_not(engine.products.layout.blocks):
             raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
     if rule == "normal" or not names:
-        return Coefficients(names, e.beta, e.vcov)
+        return Coefficients(names, e.beta, fit.beta_covariance)
     if rule == "satterthwaite":
-        return SatterthwaiteCoefficients(names, e.beta, e.vcov, fit.curvature)
+        engine.require("satterthwaite")
+        return SatterthwaiteCoefficients(names, e.beta, fit.beta_covariance, fit.curvature)
     engine.require("kenward_roger")
     adjusted = run(_kenward_roger, e.t, np.log(e.sigma), engine.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

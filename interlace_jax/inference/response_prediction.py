@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from ..models import response
+from ..models.generalized import FittedGeneralizedModel
 from ..models.linear_predictor import Rows, expected
 from ..numerics.families.family import Ordinal, ZeroInflated
 from ..support.arguments import check_level, one_of
 from .prediction import _refuse_unseen, _rows, included_factors
-
-if TYPE_CHECKING:
-    from ..generalized import GeneralizedFit
 
 TYPES = ("response", "link")
 STEP = 1e-4  # of the differences by a parameter, in its standard errors
 
 
 def predict_generalized(
-    fit: GeneralizedFit,
-    data: Any,
-    type: str,
-    include_re: bool | Iterable[str],
-    marginal: bool,
-    allow_new_levels: bool,
-    offset: str | Iterable[float] | None,
-    interval: str | None,
-    level: float,
+    fit: FittedGeneralizedModel,
+    newdata: Any = None,
+    type: str = "response",
+    include_re: bool | Iterable[str] = True,
+    marginal: bool = False,
+    allow_new_levels: bool = True,
+    offset: str | Iterable[float] | None = None,
+    interval: str | None = None,
+    level: float = 0.95,
 ) -> pd.Series | pd.DataFrame:
-    """See `GeneralizedFit.predict`."""
+    """Expected responses for the rows of a frame (by default those of the fit), or `fit lower upper se`.
+
+    newdata: a frame with the columns of the formula (and of `dispersion=` and `zero_inflation=`).
+    type: "response" (R's default is "link"): means, probabilities where there are trials, and of an ordinal response a
+    frame of the probabilities of its categories; "link": X beta + Z b + offset.
+    include_re: add the random effects of the levels known; False: those of a typical level, where they are 0; names
+    of factors: those of these factors only.
+    marginal: average over the random effects, in place of their estimates: what is expected of all levels together.
+    With a curved link that is not the mean of a typical level.
+    allow_new_levels, offset: as for a linear mixed model.
+    interval: "confidence", without random effects (include_re=False or marginal=True). Limits of the response are
+    those of the link, transformed; averages have them on the scale of the log, or of the logit of a probability.
+    """
     one_of("type", type, TYPES)
-    design = fit.model.design
+    design = fit.design
     if marginal:
         if type == "link":
             raise ValueError("marginal=True averages responses: use type='response'")
         include_re = False
     included = included_factors(design, include_re)
-    rows = _rows(design, data, included, offset, marginal)
+    rows = _rows(design, newdata, included, offset, marginal)
     if not allow_new_levels:
         _refuse_unseen(design, rows, included)
     modes = [b if f.name in included else 0.0 * b for f, b in zip(design.factors, fit.mode_arrays, strict=True)]
     eta = expected(rows, fit.estimate.beta, modes)
     if interval is None:
         values = eta if type == "link" else _means(fit, rows, eta, marginal)
-        return fit._labelled(values, rows.index)
+        return fit.labelled(values, rows.index)
     one_of("interval", interval, ("confidence",))
     check_level(level)
     if included:
@@ -67,11 +77,11 @@ def predict_generalized(
 def _means(fit, rows: Rows, eta: np.ndarray, marginal: bool) -> np.ndarray:
     """Expected responses of rows (n,), NaN where something is missing."""
     known = ~np.isnan(eta)
-    free = [a[known] for a in fit._free(rows)]
+    free = [a[known] for a in fit.free_rows(rows)]
     if marginal:
-        codes = {f.name: c[known] for f, c in zip(fit.model.design.factors, rows.codes, strict=True)}
+        codes = {f.name: c[known] for f, c in zip(fit.design.factors, rows.codes, strict=True)}
         Z = [z[known] for z in rows.Z]
-        s2 = response.random_variances(fit.model.design.factors, fit.Lambdas, fit.level_roots, Z, codes)
+        s2 = response.random_variances(fit.design.factors, fit.Lambdas, fit.level_roots, Z, codes)
         values = response.averaged(fit.family, eta[known], free, s2)
     else:
         values = response.mean(fit.family, eta[known], free)
@@ -82,13 +92,13 @@ def _means(fit, rows: Rows, eta: np.ndarray, marginal: bool) -> np.ndarray:
 
 def _transformed(fit, rows, eta, type, half):
     """Limits on the scale of the link, transformed."""
-    V = fit.coefficients().vcov
+    V = fit.beta_covariance
     se = np.sqrt(np.einsum("np,pq,nq->n", rows.X, V, rows.X))
     limits = dict(fit=eta, lower=eta - half * se, upper=eta + half * se)
     if type == "link":
         return pd.DataFrame(limits | {"se": se}, index=rows.index)
     known = ~np.isnan(eta)
-    free = [a[known] for a in fit._free(rows)]
+    free = [a[known] for a in fit.free_rows(rows)]
     found = {name: np.full(len(eta), np.nan) for name in (*limits, "se")}
     for name, values in limits.items():
         found[name][known] = response.mean(fit.family, values[known], free)
@@ -99,7 +109,7 @@ def _transformed(fit, rows, eta, type, half):
 
 def _by_differences(fit, rows, marginal, half):
     """Delta method over all parameters, by central differences of the means; limits on the log or logit scale."""
-    e, V = fit.estimate, fit._parameter_cov
+    e, V = fit.estimate, fit.joint_covariance
     value = np.concatenate([e.theta, e.beta, e.gamma])
     steps = STEP * np.sqrt(np.diag(V))
     modes = [0.0 * b for b in fit.mode_arrays]

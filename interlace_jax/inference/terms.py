@@ -230,9 +230,15 @@ def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataF
     return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))
 
 
-def chi_square_table(design: Design, data: Any, c: Coefficients, type: int) -> pd.DataFrame:
-    """Wald chi-square tests of the terms of the fixed part: `Chisq Df Pr(>Chisq)`."""
-    terms = Terms(design, variables(design, data))
+def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
+    """Wald chi-square tests of the terms of the fixed part: `Chisq Df Pr(>Chisq)`.
+
+    type: 2, each after all that do not contain it; 3, each after all others, with cells counting alike. Use
+    `interlace_jax.anova` to compare fits. ddf: "normal", the only rule there is.
+    """
+    if type not in (2, 3):
+        raise ValueError(f"type must be 2 or 3 for a generalised model, not {type!r}")
+    terms, c = Terms(fit.design, variables(fit.design, fit.model.data)), coefficients(fit, ddf)
     rows = []
     for name in terms.columns:
         t = c.f_test(terms.hypothesis(name, type))

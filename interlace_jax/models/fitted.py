@@ -190,6 +190,11 @@ class FittedModel:
         """Coefficients."""
         return self._by_coefficient(self.estimate.beta)
 
+    @property
+    def beta_covariance(self) -> np.ndarray:
+        """Covariance of the coefficients (p, p), before any rule for degrees of freedom adjusts it."""
+        return self.estimate.vcov
+
     def _by_level(self, arrays: Iterable[np.ndarray]) -> dict[str, pd.Series | pd.DataFrame]:
         """Label arrays (m, k), one per factor."""
         labelled = {}

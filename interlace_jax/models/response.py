@@ -16,12 +16,9 @@ from ..numerics.families.family import Distribution, Ordinal
 from ..numerics.families.rows import At
 from ..runtime.calls import run
 from ..runtime.compilation import brief
-from ..support.arguments import whole_number
 from .linear_predictor import _of_fit
-from .simulation import new_effects
 
 NODES = 32  # of the quadrature over random effects
-DRAWS = 1 << 22  # numbers that are drawn at a time, at most
 
 
 def by_parameter(used: Sequence[Predictor], gamma: np.ndarray) -> list[np.ndarray]:
@@ -80,12 +77,14 @@ _deviance_residuals = brief(jax.jit(families.deviance_residuals_at))
 
 def natural_parameters(family: Distribution, free: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What `Distribution.simulate` takes: parameters on the scale that they are reported on."""
-    back = {"real": lambda x: x, "positive": np.exp}
-    return [back.get(p.domain, _expit)(x) for p, x in zip(family.parameters, free, strict=True)]
+    return [_BACK.get(p.domain, _expit)(x) for p, x in zip(family.parameters, free, strict=True)]
 
 
 def _expit(x):
     return 1.0 / (1.0 + np.exp(-x))
+
+
+_BACK = {"real": lambda x: x, "positive": np.exp}
 
 
 def random_variances(factors: Sequence[Factor], Lambdas, roots, Z, codes=None) -> np.ndarray:
@@ -113,23 +112,16 @@ def averaged(family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray], 
     return np.tensordot(w, values.reshape(len(eta), NODES, *values.shape[1:]), (0, 1))
 
 
-def simulate_family(
-    design: Design,
-    beta: np.ndarray,
-    gamma: np.ndarray,
-    Lambdas: Sequence[np.ndarray],
-    roots: Sequence[np.ndarray | None],
-    nsim: int,
-    seed,
-) -> np.ndarray:
-    """Responses (n, nsim) for the rows used, with new random effects; successes where there are trials."""
-    whole_number("nsim", nsim, 0)
-    rng = np.random.default_rng(seed)
-    eta = np.repeat((design.X @ beta + (0.0 if design.offset is None else design.offset))[:, None], nsim, axis=1)
-    for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
-        b = new_effects(f, Lam, L, (nsim,), rng)
-        eta += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
-    return draw(design, eta, gamma, rng)
+def natural_gamma(design: Design, gamma: np.ndarray) -> np.ndarray:
+    """Numbers of the family (r,) on their natural scale; coefficients of predictors as they are."""
+    family, found = design.observed.family, []
+    if isinstance(family, Ordinal):
+        return np.cumsum(np.append(gamma[:1], np.exp(gamma[1:])))
+    for parameter, used, own in zip(
+        family.parameters, design.predictors, by_parameter(design.predictors, gamma), strict=True
+    ):
+        found.append(own if used.D is not None else _BACK.get(parameter.domain, _expit)(own))
+    return np.concatenate(found) if found else gamma
 
 
 def draw(design: Design, eta: np.ndarray, gamma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -138,8 +130,6 @@ def draw(design: Design, eta: np.ndarray, gamma: np.ndarray, rng: np.random.Gene
     free = [np.repeat(a, r) for a in free_rows(design, gamma, _of_fit(design).D, n)]
     family = seen.family
     mu = location(family, eta.ravel(), free)
-    natural = natural_parameters(family, free) if not isinstance(family, Ordinal) else ()
-    w = np.ones(n) if design.weights is None else design.weights
-    m = np.ones(n) if seen.trials is None else seen.trials
-    y = family.simulate(rng, mu, natural, np.repeat(w, r), np.repeat(m, r))
+    natural = [] if isinstance(family, Ordinal) else natural_parameters(family, free)
+    y = family.simulate(rng, mu, natural, np.repeat(design.w, r), np.repeat(np.ones(n) * seen.m, r))
     return y.reshape(n, r)
