@@ -25,6 +25,8 @@ from ..runtime.compilation import brief, light
 from .engine import CAPABILITIES, Engine
 from .packing import plan_of
 
+SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
+
 
 @dataclass(frozen=True, eq=False)
 class GeneralizedEstimate:
@@ -90,7 +92,7 @@ class Laplace(Engine):
     @functools.cached_property
     def begun(self) -> Begun:
         """Conditioned rows and where the search starts, as NumPy arrays."""
-        begun = run(_prepare, *self._given())
+        begun = _run(_prepare, *self._given())
         self._require_start(begun)
         return begun
 
@@ -137,7 +139,7 @@ class Laplace(Engine):
         if theta0 is not None:
             x = x._replace(t=run(_conditioned_theta, theta0, data))
         for _ in range(attempts(data.layout.blocks)):
-            found = run(_search, data, x, H, u)
+            found = _run(_search, data, x, H, u)
             steps, trips = steps + int(found.steps), trips + int(found.trips)
             x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
             if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
@@ -177,13 +179,13 @@ class Laplace(Engine):
         found = []
         for some in rounds:
             filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), 0)])
-            f, g = run(_gradients, self.products, x, filled, u)
+            f, g = _run(_gradients, self.products, x, filled, u)
             found.append((f[: len(some)], g[: len(some)]))
         return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
 
     def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
         n, begun = len(self.design.y), self.begun
-        facts = run(_facts, begun.data, x, found.u, begun.RD)
+        facts = _run(_facts, begun.data, x, found.u, begun.RD)
         _, zero = zero_columns(x.t, begun.data.layout.blocks)
         rows = {name: getattr(facts, name)[:n] for name in ("eta", "score", "W", "W0")}
         return GeneralizedEstimate(
@@ -213,7 +215,7 @@ class Laplace(Engine):
 
     def mode_covariances(self, e: GeneralizedEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of variances: none."""
-        found = run(_mode_covariances, self.products, e.x, e.u)
+        found = _run(_mode_covariances, self.products, e.x, e.u)
         return found, [np.zeros(S.shape[:2]) for S in found]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
@@ -269,11 +271,26 @@ def _split(v: np.ndarray, like: Place) -> Place:
     return Place(*np.split(v, np.cumsum([len(part) for part in like])[:-1]))
 
 
-_prepare = light(jax.jit(generalized.prepare))
-_search = light(jax.jit(generalized.search))
-_facts = light(jax.jit(generalized.facts))
-_gradients = light(jax.jit(generalized.gradients))
-_mode_covariances = light(jax.jit(generalized.mode_covariances))
+def _is_small(*args) -> bool:
+    """Whether a program runs in no time, so that compiling it is all that takes long."""
+    return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
+
+
+def _program(function):
+    """A kernel compiled without optimising it where data are small, and otherwise with light options."""
+    return light(jax.jit(function)), brief(jax.jit(function))
+
+
+def _run(programs, *args):
+    usual, quick = programs
+    return run(quick if _is_small(*args) else usual, *args)
+
+
+_prepare = _program(generalized.prepare)
+_search = _program(generalized.search)
+_facts = _program(generalized.facts)
+_gradients = _program(generalized.gradients)
+_mode_covariances = _program(generalized.mode_covariances)
 _parameter_covariance = brief(jax.jit(parameter_covariance))
 
 

@@ -1,13 +1,17 @@
 """Functions that log-densities are made of, accurate in their tails and in their derivatives of every order.
 
-All are plain arithmetic, elementwise: derivatives of library gamma functions are chains of polygammas, which cost more
-and lose digits.
+All are plain arithmetic, elementwise, with rules that keep derivatives of every order as short as the functions.
 """
+
+import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 HALF_LOG_2PI = 0.9189385332046727
+RAISE = 8  # by which the argument of an asymptotic series is raised, so that the series is good to rounding
+BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # numbers B_2, B_4, ...
 
 
 @jax.custom_jvp
@@ -49,30 +53,83 @@ def _stirling(x):
     return (1 / 12 - z * (1 / 360 - z * tail)) / x
 
 
-def _raised(x):
-    """X + 8, and gammaln(x + 8) - gammaln(x) = log of x (x+1) ... (x+7)."""
-    low = x * (x + 1) * (x + 2) * (x + 3)
-    high = (x + 4) * (x + 5) * (x + 6) * (x + 7)
-    return x + 8, jnp.log(low) + jnp.log(high)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def polygamma(order: int, x):
+    """Derivative number `order` of the digamma function (0: itself) at x > 0.
+
+    By the asymptotic series at x + 8 (Abramowitz & Stegun 1964, 6.4.11) and the recurrence down to x.
+    """
+    big = x + RAISE
+    z = 1.0 / (big * big)
+    if order == 0:
+        series = 0.0
+        for n, B in reversed(list(enumerate(BERNOULLI, 1))):
+            series = z * (B / (2 * n) + series)
+        return jnp.log(big) - 0.5 / big - series - sum(1.0 / (x + j) for j in range(RAISE))
+    series = 0.0
+    for n, B in reversed(list(enumerate(BERNOULLI, 1))):
+        series = z * (B * math.factorial(2 * n + order - 1) / math.factorial(2 * n) + series)
+    whole = math.factorial(order)
+    leading = whole / order + 0.5 * whole / big + series
+    total = leading / big**order + whole * sum(1.0 / (x + j) ** (order + 1) for j in range(RAISE))
+    return total if order % 2 else -total
 
 
+@polygamma.defjvp
+def _(order, primals, tangents):
+    return polygamma(order, *primals), polygamma(order + 1, *primals) * tangents[0]
+
+
+@jax.custom_jvp
 def lgamma(x):
     """Log of the gamma function of x > 0."""
-    big, shift = _raised(x)
-    return (big - 0.5) * jnp.log(big) - big + HALF_LOG_2PI + _stirling(big) - shift
+    low = x * (x + 1) * (x + 2) * (x + 3)
+    high = (x + 4) * (x + 5) * (x + 6) * (x + 7)
+    big = x + RAISE
+    return (big - 0.5) * jnp.log(big) - big + HALF_LOG_2PI + _stirling(big) - (jnp.log(low) + jnp.log(high))
 
 
+@lgamma.defjvp
+def _(primals, tangents):
+    return lgamma(*primals), polygamma(0, *primals) * tangents[0]
+
+
+@jax.custom_jvp
 def lgamma_ratio(size, y):
     """gammaln(size + y) - gammaln(size) for y >= 0, without cancellation where size is large; 0 where y is."""
-    a, b = size + 8, size + y + 8
+    a, b = size + RAISE, size + y + RAISE
     # (b - 1/2) log b - (a - 1/2) log a - (b - a), with b = a + y
     main = (a - 0.5) * jnp.log1p(y / a) + y * jnp.log(b) - y
     # The product of 1 + y / (size + j) less 1, without cancellation: one logarithm for seven
     product = y / (size + 1)
-    for j in range(2, 8):
+    for j in range(2, RAISE):
         e = y / (size + j)
         product = product + e + product * e
     return main + _stirling(b) - _stirling(a) - jnp.log1p(product) - _log_ratio(size, y)
+
+
+@lgamma_ratio.defjvp
+def _(primals, tangents):
+    size, y = primals
+    by_size, by_y = digamma_ratio(size, y), polygamma(0, size + y)
+    return lgamma_ratio(size, y), by_size * tangents[0] + by_y * tangents[1]
+
+
+@jax.custom_jvp
+def digamma_ratio(size, y):
+    """Difference digamma(size + y) - digamma(size), without cancellation where size is large; 0 where y is."""
+    a, b = size + RAISE, size + y + RAISE
+    total = jnp.log1p(y / a) + 0.5 * y / (a * b)
+    for n, B in enumerate(BERNOULLI, 1):
+        total = total + B / (2 * n) * (a ** (-2 * n) - b ** (-2 * n))
+    return total + sum(y / (size + j) / (size + y + j) for j in range(RAISE))
+
+
+@digamma_ratio.defjvp
+def _(primals, tangents):
+    size, y = primals
+    above = polygamma(1, size + y)
+    return digamma_ratio(size, y), (above - polygamma(1, size)) * tangents[0] + above * tangents[1]
 
 
 def _log_ratio(size, y):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from interlace_jax.numerics.families.special import lgamma, lgamma_ratio, log1mexp, sigmoid, softplus
+from interlace_jax.numerics.families.special import lgamma, lgamma_ratio, log1mexp, polygamma, sigmoid, softplus
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -32,6 +32,27 @@ def test_lgamma_is_that_of_scipy():
     np.testing.assert_allclose(lgamma(x), special.gammaln(x), rtol=2e-15, atol=2e-14)
     np.testing.assert_allclose(jax.vmap(jax.grad(lgamma))(x), special.digamma(x), rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(lgamma)))(x), special.polygamma(1, x), rtol=1e-11)
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_polygammas_are_those_of_scipy(order):
+    x = jnp.array([1e-3, 0.1, 0.5, 1.0, 2.0, 7.3, 8.0, 100.0, 1e6])
+    exact = special.digamma(x) if order == 0 else special.polygamma(order, x)
+    np.testing.assert_allclose(polygamma(order, x), exact, rtol=2e-13, atol=1e-15)
+
+
+def test_derivatives_of_ratios_keep_their_digits_at_great_sizes():
+    size, y = jnp.array([0.3, 5.0, 80.0, 1e9]), jnp.array([2.0, 17.0, 0.0, 3.0])
+    by_size, by_y = jax.vmap(jax.grad(lgamma_ratio, (0, 1)))(size, y)
+    exact = [np.sum(1.0 / (s + np.arange(k))) for s, k in zip(np.array(size), np.array(y, int), strict=True)]
+    np.testing.assert_allclose(by_size, exact, rtol=1e-13)
+    np.testing.assert_allclose(by_y, special.digamma(size + y), rtol=1e-13)
+    (second, mixed), (_, by_y) = jax.vmap(jax.hessian(lgamma_ratio, (0, 1)))(size, y)
+    np.testing.assert_allclose(mixed, special.polygamma(1, size + y), rtol=1e-12)
+    np.testing.assert_allclose(by_y, mixed, rtol=1e-15)
+    np.testing.assert_allclose(
+        second, special.polygamma(1, size + y) - special.polygamma(1, size), atol=1e-15, rtol=1e-9
+    )
 
 
 def test_lgamma_ratio_does_not_cancel_at_great_sizes():
