@@ -4,6 +4,8 @@ import json
 import pickle
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -372,3 +374,21 @@ def test_offsets_of_formulas_are_read_from_new_data():
     assert "offset(log(exposure))" in str(fit.model.design.formula)
     linear = interlace.fit("positive ~ x + offset(exposure) + (1 | g)", ROWS)
     assert_allclose(linear.predict(more) - linear.predict(ROWS.head(3)), ROWS["exposure"].head(3))
+
+
+def test_the_likelihood_is_a_function_with_derivatives(cbpp):
+    model, e = cbpp.model, cbpp.estimate
+    assert model.loglik(e.theta, e.beta) == pytest.approx(cbpp.llf, abs=1e-8)
+    with jax.enable_x64(True):
+        theta, beta = jnp.asarray(e.theta), jnp.asarray(e.beta)
+        slopes = jax.jit(jax.grad(model.deviance, (0, 1)))(theta, beta)
+        assert_allclose(np.concatenate(slopes), 0.0, atol=1e-5)
+        at = jnp.stack([theta, 1.2 * theta])
+        values = jax.vmap(lambda theta: model.deviance(theta, beta))(at)
+        assert values[0] == pytest.approx(cbpp.deviance) and values[1] > values[0]
+    with jax.enable_x64(False):  # the same in a float32 program, to its precision
+        single = model.loglik(jnp.asarray(e.theta), jnp.asarray(e.beta))
+        assert single.dtype == jnp.float32 and single == pytest.approx(cbpp.llf, rel=1e-6)
+    with pytest.raises(ValueError, match="beta of this model is 4 numbers"):
+        model.deviance(e.theta, e.beta[:2])
+    assert model.theta0.shape == (1,) and model.beta0.shape == (4,) and model.phi0.shape == (0,)

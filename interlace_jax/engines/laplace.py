@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, field, replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..design.auxiliary import starts
@@ -17,11 +18,13 @@ from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
 from ..numerics.estimation.generalized import DIFFERENCE, Begun, Given
 from ..numerics.families.density import Row
 from ..numerics.families.family import Distribution
+from ..numerics.likelihood import laplace
 from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.laplace import Place
 from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
 from ..runtime.calls import run
 from ..runtime.compilation import brief, light
+from ..runtime.island import island
 from .engine import CAPABILITIES, Engine
 from .packing import plan_of
 
@@ -128,8 +131,12 @@ class Laplace(Engine):
 
     def start(self) -> np.ndarray:
         """Moment estimates of theta (d,)."""
+        return self.joint_start().t
+
+    def joint_start(self) -> Place:
+        """Where the search starts: theta, beta, gamma in the user's units, as `t c g`."""
         begun = self.begun
-        return run(_user, begun.x, begun.data, begun.RD).t
+        return run(_user, begun.x, begun.data, begun.RD)
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> GeneralizedEstimate:
         """Search for the optimum; a search that ends on a saddle, or too early, is repeated from there."""
@@ -244,6 +251,13 @@ class Laplace(Engine):
         """Refused: it is a function of all parameters, not of theta alone."""
         raise ValueError("the deviance of a generalised model is a function of theta, beta and the family's numbers")
 
+    def joint_deviance(self, theta, beta, gamma):
+        """-2 log-likelihood at (theta, beta, gamma): a number for NumPy arrays, traceable for JAX arrays."""
+        begun = self.begun
+        if any(isinstance(a, jax.Array) for a in (theta, beta, gamma)):
+            return island(lambda *at: _deviance(*at, begun.data, begun.RD))(*map(jnp.asarray, (theta, beta, gamma)))
+        return float(run(_deviance, theta, beta, gamma, begun.data, begun.RD))
+
     def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
         """Covariance of all conditioned coordinates."""
         H = self.joint_hessian(e)
@@ -316,3 +330,8 @@ def _user(x, data, RD):
 @jax.jit
 def _conditioned_theta(theta, data):
     return to_conditioned(theta, data.layout, data.A)
+
+
+@jax.jit
+def _deviance(theta, beta, gamma, data, RD):
+    return laplace.deviance(generalized.in_conditioned_units(theta, beta, gamma, data, RD), data)

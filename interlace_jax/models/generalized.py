@@ -72,9 +72,34 @@ class CompiledGeneralizedModel(CompiledModel):
         """The distribution of the response."""
         return self.design.observed.family
 
-    def deviance(self, theta, reml: bool = False):
-        """Refused so far: the deviance of a generalised model is a function of all its parameters."""
-        raise ValueError("the deviance of a generalised model as a function of its parameters is not available so far")
+    @property
+    def beta0(self) -> np.ndarray:
+        """Coefficients (p,) where the search starts: those of the model without random effects."""
+        return self.engine.joint_start().c
+
+    @property
+    def phi0(self) -> np.ndarray:
+        """The family's numbers (r,) where the search starts, on their free scales."""
+        return self.engine.joint_start().g
+
+    def deviance(self, theta, beta, phi=()):
+        """-2 log-likelihood by Laplace's approximation.
+
+        theta (d,): absolute, lme4's order. beta (p,). phi (r,): numbers of the family on their free scales (logarithms
+        of what is positive, the first threshold and logarithms of the gaps after it, coefficients of predictors);
+        nothing where the family has none. The mode of the random effects is searched inside; derivatives of every
+        order are those of the implicit function.
+        """
+        wanted = {"theta": len(self.theta0), "beta": len(self.beta0), "phi": len(self.phi0)}
+        given = [_vector(a) for a in (theta, beta, phi)]
+        for (name, size), values in zip(wanted.items(), given, strict=True):
+            if values.shape != (size,):
+                raise ValueError(f"{name} of this model is {size} numbers, not an array of shape {values.shape}")
+        return self.engine.joint_deviance(*given)
+
+    def loglik(self, theta, beta, phi=()):
+        """Log-likelihood: minus half of `deviance`."""
+        return -0.5 * self.deviance(theta, beta, phi)
 
     def estimate(self, reml: bool = False) -> GeneralizedEstimate:
         """The fitted model as arrays, without names, tables or warnings."""
@@ -89,6 +114,11 @@ class CompiledGeneralizedModel(CompiledModel):
         if "y" in given:
             given["y"] = self.design.observed.read(given["y"], self.design.response)
         return self.with_design(replace(self.design, **given))
+
+
+def _vector(values):
+    """Numbers as an array of floats, a JAX array as it is."""
+    return values if isinstance(values, jax.Array) else np.atleast_1d(np.asarray(values, float))
 
 
 class FittedGeneralizedModel(FittedModel):
