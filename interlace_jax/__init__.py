@@ -27,10 +27,6 @@ from .numerics.covariance.structures import Diagonal as Diagonal
 from .numerics.covariance.structures import HomogeneousDiagonal as HomogeneousDiagonal
 from .numerics.covariance.structures import Structure as Structure
 from .numerics.covariance.structures import Unstructured as Unstructured
-from .reporting.equations import equation as equation
-from .reporting.sentences import report as report
-from .reporting.tables import compare as compare
-from .reporting.tables import table as table
 from .numerics.families.family import Bernoulli as Bernoulli
 from .numerics.families.family import Beta as Beta
 from .numerics.families.family import BetaBinomial as BetaBinomial
@@ -44,6 +40,10 @@ from .numerics.families.family import Ordinal as Ordinal
 from .numerics.families.family import Poisson as Poisson
 from .numerics.families.family import Student as Student
 from .numerics.families.family import Truncated as Truncated
+from .reporting.equations import equation as equation
+from .reporting.sentences import report as report
+from .reporting.tables import compare as compare
+from .reporting.tables import table as table
 from .resampling.cross_validation import cross_val as cross_val
 from .resampling.power import power as power
 from .result import Fit as Fit

@@ -17,7 +17,7 @@ import interlace_jax as interlace
 REFERENCE = Path(__file__).parent / "reference"
 ROWS = pd.read_csv(REFERENCE / "generalized" / "rows.csv")
 FITS = json.loads((REFERENCE / "generalized" / "fits.json").read_text())
-CBPP = pd.read_csv(REFERENCE / "data" / "cbpp.csv")
+CBPP = interlace.load_dataset("cbpp")
 RATINGS = ["never", "rarely", "often", "always"]
 FORMULA = "incidence ~ period + (1 | herd)"
 
