@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 import interlace_jax as interlace
+from interlace_jax import plot
 
 REFERENCE = Path(__file__).parent / "reference"
 ROWS = pd.read_csv(REFERENCE / "generalized" / "rows.csv")
@@ -392,3 +393,26 @@ def test_the_likelihood_is_a_function_with_derivatives(cbpp):
     with pytest.raises(ValueError, match="beta of this model is 4 numbers"):
         model.deviance(e.theta, e.beta[:2])
     assert model.theta0.shape == (1,) and model.beta0.shape == (4,) and model.phi0.shape == (0,)
+
+
+def test_tables_of_papers_have_no_residual_where_there_is_none(cbpp):
+    assert cbpp.tidy("ran_pars")["term"].tolist() == ["sd__(Intercept)"]
+    assert "residual" not in str(interlace.compare(cbpp)).lower()
+    assert cbpp.glance()["log_lik"].iloc[0] == pytest.approx(cbpp.llf)
+
+
+@pytest.mark.parametrize("name", ["report", "equation", "hlm_resid"])
+def test_words_about_linear_models_are_refused(cbpp, name):
+    with pytest.raises(ValueError, match=rf"{name}\(\) is for linear mixed models so far"):
+        getattr(interlace, name)(cbpp)
+
+
+@pytest.mark.parametrize("name", ["residuals", "qq", "shrinkage", "fitted_lines"])
+def test_plots_of_rows_are_refused(cbpp, name):
+    with pytest.raises(ValueError, match="a plot of rows, of lines through them or of their residuals is for linear"):
+        getattr(plot, name)(cbpp)
+
+
+def test_random_effects_and_variances_are_plotted(cbpp):
+    assert plot.caterpillar(cbpp).draw() is not None
+    assert plot.variance_components(cbpp).draw() is not None

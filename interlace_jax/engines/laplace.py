@@ -85,7 +85,9 @@ class Laplace(Engine):
     """A generalised model by the rows themselves, which are looked at again at every trial."""
 
     name = "laplace"
-    missing = dict.fromkeys(CAPABILITIES, "is for linear mixed models so far, not for one with a family")
+    missing = dict.fromkeys(CAPABILITIES, "is for linear mixed models so far, not for one with a family") | {
+        "moments": "needs moments of the rows, which do not suffice for a likelihood that is not Gaussian",
+    }
 
     @property
     def family(self) -> Distribution:

@@ -190,6 +190,9 @@ class FittedModel:
         """Coefficients."""
         return self._by_coefficient(self.estimate.beta)
 
+    has_residual = True
+    "Whether there is a residual beside the random effects, with a standard deviation of its own."
+
     @property
     def beta_covariance(self) -> np.ndarray:
         """Covariance of the coefficients (p, p), before any rule for degrees of freedom adjusts it."""

@@ -125,6 +125,7 @@ class FittedGeneralizedModel(FittedModel):
     """A fitted generalised mixed model: theta is absolute, coefficients are on the scale of the link."""
 
     estimate: GeneralizedEstimate
+    has_residual = False
 
     @classmethod
     def of(
