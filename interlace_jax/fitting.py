@@ -43,6 +43,7 @@ def fit(
     core: str = "auto",
     family: str | Distribution = "gaussian",
     trials: str | float | Iterable[float] | None = None,
+    nagq: int = 1,
     dispersion: str | None = None,
     zero_inflation: str | None = None,
 ) -> Fit | GeneralizedFit:
@@ -97,6 +98,9 @@ def fit(
         Of binomial families: out of how many the response counts successes (a column name, one number per row or one
         number). Other spellings: `cbind(successes, failures)` on the left of the formula, a proportion with `weights`;
         without trials the response has two values, of which the second is success.
+    nagq
+        1 is Laplace's approximation; 2 to 25 nodes a dimension are adaptive Gauss-Hermite quadrature, for one grouping
+        factor with up to three effects: what there is to gain with few or binary rows a level.
     dispersion
         A one-sided formula of fixed effects, `"~ x"`, for the logarithm of the family's first parameter (sigma,
         dispersion, size, precision); without it that is one number.
@@ -114,7 +118,8 @@ def fit(
     >>> fit("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
     """
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    generalized = dict(family=family, trials=trials, dispersion=dispersion, zero_inflation=zero_inflation)
+    predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
+    generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
     model = compile(formula, data, groups, random, **arguments, core=core, **generalized)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
@@ -210,16 +215,20 @@ def compile(
     core: str = "auto",
     family: str | Distribution = "gaussian",
     trials: str | float | Iterable[float] | None = None,
+    nagq: int = 1,
     dispersion: str | None = None,
     zero_inflation: str | None = None,
 ) -> Model | GeneralizedModel:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if family_of(family) != Gaussian() or dispersion is not None or zero_inflation is not None:
-        arguments |= dict(family=family, trials=trials, dispersion=dispersion, zero_inflation=zero_inflation)
+        arguments |= dict(family=family, trials=trials, nagq=nagq)
+        arguments |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
         return GeneralizedModel.of(formula, data, groups, random, core, **arguments)
     if trials is not None:
         raise ValueError("trials= belongs to binomial families: say family='binomial'")
+    if nagq != 1:
+        raise ValueError("nagq= belongs to generalised models: a Gaussian likelihood has its integral in closed form")
     return Model.of(formula, data, groups, random, core, **arguments)
 
 

@@ -82,7 +82,8 @@ class GeneralizedSummary(Summary):
 
 
 def _generalized_heading(fit: FittedGeneralizedModel) -> str:
-    lines = [f"Generalised linear mixed model: {fit.family.title} ({fit.family.link}), Laplace"]
+    by = "Laplace" if fit.nagq == 1 else f"{fit.nagq} quadrature nodes"
+    lines = [f"Generalised linear mixed model: {fit.family.title} ({fit.family.link}), {by}"]
     seen, arguments = fit.design.observed, fit.model.arguments
     if seen.outcome is not None:
         lines.append(f"P({seen.outcome})")

@@ -289,10 +289,10 @@ def test_likelihood_ratio_tests_compare_fits_of_one_family(cbpp):
     assert table["Chisq"].iloc[1] == pytest.approx(smaller.deviance - cbpp.deviance)
     assert table["Df"].iloc[1] == 3
     probit = interlace.fit(FORMULA, CBPP, family=interlace.Binomial("probit"), trials="size")
-    with pytest.raises(ValueError, match="different distributions"):
+    with pytest.raises(ValueError, match="different distributions or approximations"):
         interlace.anova(cbpp, probit)
     linear = interlace.fit(FORMULA, CBPP, method="ML")
-    with pytest.raises(ValueError, match="different distributions"):
+    with pytest.raises(ValueError, match="different distributions or approximations"):
         interlace.anova(cbpp, linear)
 
 
@@ -416,3 +416,25 @@ def test_plots_of_rows_are_refused(cbpp, name):
 def test_random_effects_and_variances_are_plotted(cbpp):
     assert plot.caterpillar(cbpp).draw() is not None
     assert plot.variance_components(cbpp).draw() is not None
+
+
+def test_quadrature_meets_lme4s(cbpp):
+    want = json.loads((REFERENCE / "cases_glmm" / "cbpp_agq9.json").read_text())
+    fit = interlace.fit(FORMULA, CBPP, family="binomial", trials="size", nagq=9)
+    assert fit.converged and fit.nagq == 9
+    assert fit.llf == pytest.approx(want["logLik"], abs=1e-6)
+    assert_allclose(fit.fe_params, list(want["fixef"].values()), atol=2e-5)
+    assert_allclose(fit.theta, want["theta"], atol=2e-5)
+    assert "9 quadrature nodes" in str(fit.summary())
+    with pytest.raises(ValueError, match="different distributions or approximations"):
+        interlace.anova(fit, cbpp)
+
+
+def test_quadrature_is_refused_where_the_integral_has_too_many_dimensions():
+    frame = ROWS.assign(h=np.tile(list("abcd"), len(ROWS) // 4))
+    with pytest.raises(ValueError, match="quadrature needs one grouping factor, and there are 'g' and 'h'"):
+        interlace.fit("binary ~ x + (1 | g) + (1 | h)", frame, family="binomial", nagq=5)
+    with pytest.raises(ValueError, match="nagq must be a whole number from 1"):
+        interlace.fit("binary ~ x + (1 | g)", ROWS, family="binomial", nagq=0)
+    with pytest.raises(ValueError, match="nagq= belongs to generalised models"):
+        interlace.fit("positive ~ x + (1 | g)", ROWS, nagq=5)

@@ -37,6 +37,8 @@ class Observed:
     "Whether the response was given as proportions."
     labels: tuple[str, ...] = ()
     "Categories of a binary or ordinal response that is not numeric."
+    nodes: int = 1
+    "Of quadrature over the random effects, in every dimension; 1: Laplace's approximation."
 
     @property
     def m(self) -> np.ndarray | float:

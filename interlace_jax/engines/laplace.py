@@ -18,7 +18,7 @@ from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
 from ..numerics.estimation.generalized import DIFFERENCE, Begun, Given
 from ..numerics.families.density import Row
 from ..numerics.families.family import Distribution
-from ..numerics.likelihood import laplace
+from ..numerics.likelihood import quadrature
 from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.laplace import Place
 from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
@@ -117,7 +117,7 @@ class Laplace(Engine):
         by_row = plan.codes, plan.rows, Row(d.y, weights, trials), offset, d.X, Z, D
         codes, entries, row, offset, X, Z, D = pad_rows(by_row, more)
         g0 = starts(self.family, d.predictors, d.y)
-        given = Given(self.family, row, offset, X, Z, [f.K for f in d.factors], D, g0)
+        given = Given(self.family, row, offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes)
         return replace(plan, codes=codes, rows=entries), given
 
     def _require_start(self, begun):
@@ -336,4 +336,4 @@ def _conditioned_theta(theta, data):
 
 @jax.jit
 def _deviance(theta, beta, gamma, data, RD):
-    return laplace.deviance(generalized.in_conditioned_units(theta, beta, gamma, data, RD), data)
+    return quadrature.deviance(generalized.in_conditioned_units(theta, beta, gamma, data, RD), data)

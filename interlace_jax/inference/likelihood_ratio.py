@@ -101,8 +101,8 @@ def _check_families(a: Design, b: Design) -> None:
     names = [_family_of(design) for design in (a, b)]
     if names[0] != names[1]:
         raise ValueError(
-            f"the fits have different distributions, {names[0]} and {names[1]}, neither of which is a special case of "
-            "the other inside its parameter space: compare them by AIC or BIC"
+            f"the fits have different distributions or approximations, {names[0]} and {names[1]}, neither of which is "
+            "a special case of the other inside its parameter space: compare them by AIC or BIC"
         )
     if a.observed is not None and not np.array_equal(a.observed.m, b.observed.m):
         raise ValueError("the fits differ in their trials: only models of the same data can be compared")
@@ -111,8 +111,9 @@ def _check_families(a: Design, b: Design) -> None:
 def _family_of(design: Design) -> str:
     if design.observed is None:
         return "gaussian (identity)"
-    family = design.observed.family
-    return f"{family.name} ({family.link})".replace("bernoulli", "binomial")
+    family, nodes = design.observed.family, design.observed.nodes
+    by = "" if nodes == 1 else f", {nodes} quadrature nodes"
+    return f"{family.name} ({family.link}{by})".replace("bernoulli", "binomial")
 
 
 def _check_same_data(a: Design, b: Design) -> None:

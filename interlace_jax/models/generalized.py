@@ -30,6 +30,9 @@ from .parameters import component_names, natural_names, natural_values, varcorr_
 from .separation import Separation, separation
 from .singularity import singular_message
 
+MOST_NODES = 25
+MOST_EFFECTS = 3  # a level, for quadrature
+
 
 class CompiledGeneralizedModel(CompiledModel):
     """A generalised mixed model, before it is fitted."""
@@ -49,8 +52,8 @@ class CompiledGeneralizedModel(CompiledModel):
     ) -> Self:
         """The model of a formula and data; arguments: all of `fit` that say what the model is."""
         one_of("core", core, CORES)
-        family, trials, dispersion, zero_inflation = (
-            arguments[name] for name in ("family", "trials", "dispersion", "zero_inflation")
+        family, trials, dispersion, zero_inflation, nagq = (
+            arguments[name] for name in ("family", "trials", "dispersion", "zero_inflation", "nagq")
         )
         family = with_zero_inflation(family_of(family), zero_inflation)
         check_dispersion(family, dispersion)
@@ -65,7 +68,9 @@ class CompiledGeneralizedModel(CompiledModel):
         design = build(parsed, data, **rows, family=family, trials=trials)
         if has_prior([f.block for f in design.factors]):
             raise ValueError(f"priors in cov= are for linear mixed models so far, not for family={family.name!r}")
-        return cls(design, data, arguments, core)
+        _check_nodes(nagq, design)
+        observed = replace(design.observed, nodes=int(nagq))
+        return cls(replace(design, observed=observed), data, arguments, core)
 
     @property
     def family(self) -> Distribution:
@@ -114,6 +119,21 @@ class CompiledGeneralizedModel(CompiledModel):
         if "y" in given:
             given["y"] = self.design.observed.read(given["y"], self.design.response)
         return self.with_design(replace(self.design, **given))
+
+
+def _check_nodes(nagq: int, design: Design) -> None:
+    """Refuse quadrature where the integral has too many dimensions."""
+    if isinstance(nagq, bool) or not isinstance(nagq, int | np.integer) or not 1 <= nagq <= MOST_NODES:
+        raise ValueError(f"nagq must be a whole number from 1 (Laplace) to {MOST_NODES}, not {nagq!r}")
+    if nagq == 1:
+        return
+    if len(design.factors) > 1:
+        names = " and ".join(repr(f.name) for f in design.factors[:2])
+        raise ValueError(f"quadrature needs one grouping factor, and there are {names}: use nagq=1 (Laplace)")
+    f = design.factors[0]
+    if len(f.columns) > MOST_EFFECTS or f.across is not None:
+        why = "its levels covary" if f.across is not None else f"{f.name!r} has {len(f.columns)}"
+        raise ValueError(f"quadrature needs at most {MOST_EFFECTS} independent effects a level, and {why}: use nagq=1")
 
 
 def _vector(values):
@@ -167,6 +187,11 @@ class FittedGeneralizedModel(FittedModel):
     def family(self) -> Distribution:
         """The distribution of the response."""
         return self.model.family
+
+    @property
+    def nagq(self) -> int:
+        """Nodes of quadrature, in every dimension; 1: Laplace's approximation."""
+        return self.design.observed.nodes
 
     @property
     def sigma(self) -> float:

@@ -28,10 +28,8 @@ from ..likelihood.laplace import (
     Newton,
     Place,
     advanced,
-    deviance_at,
     effects,
     free_parameters,
-    gradient,
     is_taken,
     look,
     mode,
@@ -41,6 +39,7 @@ from ..likelihood.laplace import (
     started,
     widths,
 )
+from ..likelihood.quadrature import deviance_gradient, deviance_with_mode
 from ..likelihood.random_effects import mode_covariances as gaussian_mode_covariances
 from ..linalg.batching import eigh, triangular_factor
 from ..linalg.matrices import inverse, inverse_lower, inverse_upper
@@ -71,6 +70,7 @@ class Given:
     K: list  # per factor what the covariance of its levels is made of, or None
     D: list  # per parameter of the family (n, r_j), or None
     g0: jax.Array  # (r,) where the family's numbers start
+    nodes: int = field(default=1, metadata={"static": True})
 
 
 class Begun(NamedTuple):
@@ -110,7 +110,7 @@ def prepare(plan: Plan, given: Given) -> Begun:
     m = assemble(plan, basis, jax.tree.map(lambda a: a[0], response))
     t = _variance_start(m, basis, score, W)
     beta0 = inverse_upper(R0) @ c0
-    data = Data(family, plan, row, bare.offset, basis.X, basis.Z, D, basis.A, basis.K, basis.R, beta0)
+    data = Data(family, plan, row, bare.offset, basis.X, basis.Z, D, basis.A, basis.K, basis.R, beta0, given.nodes)
     x = Place(t, jnp.zeros(given.X.shape[1]), g)
     values = kernels(family, row, data.offset, free_parameters(g, data))
     return Begun(data, x, _rough_inverse(x, data, m), RD, values)
@@ -263,7 +263,7 @@ def trip(data: Data, like: Place, s: State) -> State:
     nothing = jnp.asarray(jnp.inf, outer.f.dtype), jnp.zeros_like(outer.g)
 
     def evaluated():
-        f, slopes = gradient(x, u, at, data)
+        f, slopes = deviance_gradient(x, u, at, data)
         return f, flat(slopes)
 
     f, g = lax.cond(ready, evaluated, lambda: nothing)
@@ -307,7 +307,7 @@ def gradients(data: Data, like: Place, points, u):
     def one(v):
         x = split(v, like)
         at_mode = mode(x, u, data)
-        f, slopes = gradient(x, at_mode, look(x, at_mode, data), data)
+        f, slopes = deviance_gradient(x, at_mode, look(x, at_mode, data), data)
         return f, flat(slopes)
 
     return lax.map(one, points)
@@ -345,7 +345,7 @@ def facts(data: Data, x: Place, u, RD) -> Facts:
     return Facts(
         u=u,
         b=_user_effects(effects(at.factors, u), data),
-        deviance=deviance_at(x, data, u),
+        deviance=deviance_with_mode(x, data, u),
         decrement=at.decrement,
         residual=jnp.max(jnp.stack([jnp.max(jnp.abs(s)) for s in slope])),
         eta=at.eta,

@@ -57,6 +57,7 @@ class Data:
     K: tuple[Any, ...]
     R: jax.Array
     beta0: jax.Array  # (p,) in the user's units
+    nodes: int = field(default=1, metadata={"static": True})  # of quadrature, in every dimension; 1: Laplace
 
     @property
     def layout(self):
@@ -324,6 +325,14 @@ def mode(x: Place, u, data: Data):
 # The deviance as a function with derivatives of every order -----
 
 
+def stationarity(x: Place, data: Data, u):
+    """Lambda'Z's with u held, per block: u itself where u is the mode."""
+    factors = factors_at(x.t, data)
+    eta = linear_predictor(x, data, factors, u)
+    score = rows_of(data.family, data.row, eta, free_parameters(x.g, data))[1]
+    return pulled_back(factors, collect(data, score))
+
+
 @jax.custom_jvp
 def attach(x: Place, data: Data, u):
     """The mode u itself; its derivatives by x and the data are those of the implicit function."""
@@ -336,12 +345,7 @@ def _attach_jvp(primals, tangents):
     x, data, u = primals
     u = attach(x, data, u)
 
-    def stationarity(x, data):
-        factors = factors_at(x.t, data)
-        eta = linear_predictor(x, data, factors, u)
-        return pulled_back(factors, collect(data, rows_of(data.family, data.row, eta, free_parameters(x.g, data))[1]))
-
-    _, right = jax.jvp(stationarity, (x, data), (tangents[0], tangents[1]))
+    _, right = jax.jvp(lambda x, data: stationarity(x, data, u), (x, data), (tangents[0], tangents[1]))
     factors = factors_at(x.t, data)
     eta = linear_predictor(x, data, factors, u)
     W = rows_of(data.family, data.row, eta, free_parameters(x.g, data))[2]
@@ -366,10 +370,3 @@ def deviance_at(x: Place, data: Data, u):
     value, _, W = rows_of(data.family, data.row, eta, free)
     total = jnp.sum(value) + jnp.sum(constants(data.family, data.row, free))
     return -2.0 * total + dot(u, u) + reduce(x.t, products(data, W)).logdet
-
-
-def deviance(x: Place, data: Data, u=None):
-    """The same, with the mode searched from u (by default from 0): a constant under differentiation."""
-    held_x, held_data = lax.stop_gradient((x, data))
-    start = [jnp.zeros((b.k, b.levels), data.offset.dtype) for b in data.layout.blocks] if u is None else u
-    return deviance_at(x, data, mode(held_x, start, held_data))
