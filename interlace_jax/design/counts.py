@@ -133,7 +133,7 @@ def _checked_labels(family, name, labels, column, is_ordered):
     used = [label for label in labels if (column == label).any()]
     if len(used) > 2:
         raise ValueError(
-            f"the response {name!r} has {len(used)} categories, {listed(map(repr, used[:4]))}: a binomial response has "
+            f"the response {name!r} has {len(used)} categories, {listed(used[:4])}: a binomial response has "
             f"two; use family='ordinal', or make a column of {name} == {used[-1]!r}"
         )
     return labels

@@ -83,7 +83,7 @@ def _message(design, columns, direction, rows):
     verb, its = ("separates", "Its estimate has") if len(others) == 1 else ("separate", "Their estimates have")
     error = "its standard error means" if len(others) == 1 else "their standard errors mean"
     return (
-        f"{listed(map(repr, others))} {verb} the outcomes{_where(design, others, rows)}. {its} no finite maximum and "
+        f"{listed(others)} {verb} the outcomes{_where(design, others, rows)}. {its} no finite maximum and "
         f"{error} nothing; the likelihood and the other coefficients stand. Leave the column out, join categories, or "
         "say what is known about it"
     )
