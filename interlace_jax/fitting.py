@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-
 from .design.files import is_scanned
 from .design.formula import parse
 from .generalized import GeneralizedFit
@@ -24,6 +22,7 @@ from .models.identifiability import confounded_message
 from .numerics.families.family import Distribution, Gaussian, family_of
 from .result import Fit
 from .support.arguments import one_of
+from .support.later import is_imported, jax
 from .support.warnings import SingularFitWarning
 
 
@@ -193,7 +192,7 @@ def fit_many(
         warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
     single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
     many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
-    if jax.process_count() > 1:
+    if is_imported() and jax.process_count() > 1:
         many.fe_df  # noqa: B018 - while all processes are here
     return many
 

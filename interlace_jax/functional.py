@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .numerics.covariance.across import pair
@@ -25,6 +23,7 @@ from .numerics.likelihood.coordinates import to_conditioned
 from .numerics.likelihood.elimination import reduce
 from .numerics.likelihood.gaussian import profile
 from .numerics.likelihood.random_effects import modes
+from .support.later import is_traced, jax, jnp
 
 
 def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments:
@@ -48,7 +47,7 @@ def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments
 
 
 def _codes(codes):
-    if isinstance(codes, jax.core.Tracer):
+    if is_traced(codes):
         raise TypeError("the codes of a grouping factor decide shapes and cannot be traced: pass them as NumPy arrays")
     codes = np.asarray(codes)
     if codes.dtype.kind not in "iu" or codes.size == 0 or codes.min() < 0:

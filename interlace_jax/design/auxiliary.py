@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
 
 from ..numerics.families.family import Distribution, Ordinal, ZeroInflated
 from ..support.arguments import listed
+from ..support.later import special
 from .determinacy import independent_columns
 from .model_matrices import Matrices
 
@@ -81,8 +81,8 @@ def starts(family: Distribution, used: tuple[Predictor, ...], y: np.ndarray) -> 
 
 
 _QUANTILE = {
-    "logit": special.logit,
-    "probit": special.ndtri,
+    "logit": lambda p: special.logit(p),
+    "probit": lambda p: special.ndtri(p),
     "cloglog": lambda p: np.log(-np.log1p(-p)),
     "loglog": lambda p: -np.log(-np.log(p)),
     "cauchit": lambda p: np.tan(np.pi * (p - 0.5)),

@@ -32,6 +32,7 @@ from .model_matrices import (
     check_types,
     find_gaps,
     model_matrices,
+    of_other_rows,
     offset_of,
     parts_of,
     refuse_gaps,
@@ -81,6 +82,10 @@ class Design:
     "What the family needs of the response; None in a linear mixed model."
     predictors: tuple[Predictor, ...] = ()
     "Of the family's parameters besides the mean."
+    variables: frozenset[str] = field(default=frozenset(), repr=False)
+    "The columns of the data that the formula uses; any other name in it is that of a function or value."
+    other_rows: tuple[str, ...] = field(default=(), repr=False)
+    "Columns, of X or of slopes, that are computed from several rows at once."
 
     @property
     def w(self) -> np.ndarray:
@@ -113,6 +118,8 @@ class Evaluated(NamedTuple):
     index: pd.Index
     rows: np.ndarray
     n_dropped: int
+    variables: frozenset[str] = frozenset()
+    other_rows: tuple[str, ...] = ()
 
 
 def build(
@@ -161,14 +168,16 @@ def build(
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift, trials=m)
     rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context, coding)
-    right = [(part, matrices[key][1]) for key, part in parts.items() if key != "y"]
-    if absent := dict.fromkeys(name for part, names in right for name in absent_factors(part, columns, names)):
+    if absent := absent_factors(specs, parts.keys() - {"y", "of"}):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift, m = (v if v is None else v[rows] for v in (w, shift, m))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     index = index if len(rows) == len(index) else index[rows]
     coded = factorized(columns, formula.terms)
-    made = Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped)
+    needing = of_other_rows(parts, columns, matrices, specs, context)
+    made = Evaluated(
+        matrices, specs, coded, w, shift, index, rows, n_dropped, variables=frozenset(columns), other_rows=needing
+    )
     return finish(formula, made, offset, cov, coding, m)
 
 
@@ -228,6 +237,8 @@ def finish(
         offset_is_array=offset is not None and not isinstance(offset, str),
         observed=seen,
         predictors=used,
+        variables=e.variables,
+        other_rows=e.other_rows,
     )
 
 

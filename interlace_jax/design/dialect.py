@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 from formulaic.parser.algos.tokenize import tokenize
 
-FUNCTIONS = {name: getattr(np, name) for name in ("sqrt", "log1p", "expm1", "sin", "cos", "tan")}
-"R's functions of numbers that formulaic does not name."
+_SAME = ("sqrt", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor", "trunc", "sign")
+
+
+def _log(x: Any, base: float | None = None) -> Any:
+    return np.log(x) if base is None else np.log(x) / np.log(base)
+
+
+def _exp10(x: Any) -> Any:
+    return np.power(10.0, x)
+
+
+def _listed(*values: Any) -> list[Any]:
+    return list(values)
+
+
+FUNCTIONS: dict[str, Any] = {
+    **{name: getattr(np, name) for name in _SAME},
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "ceiling": np.ceil,
+    "log": _log,
+    "exp10": _exp10,
+    "c": _listed,
+}
+"R's functions of each number by itself that formulaic does not name, or reads otherwise."
+
+
+def _sd(x: Any) -> float:
+    return np.std(np.asarray(x), ddof=1)
+
+
+def _var(x: Any) -> float:
+    return np.var(np.asarray(x), ddof=1)
+
+
+STATISTICS: dict[str, Any] = {"mean": np.mean, "median": np.median, "sd": _sd, "var": _var}
+"R's functions of all rows together."
 
 CONSTANTS = {"pi": np.pi, "T": True, "F": False}
 "R's names of values. As in R, a column of that name comes first."
@@ -25,18 +62,50 @@ _HINTS = {
     r"\brelevel\(": 'write C(f, contr.treatment(base="b")) for the reference level b',
     r"\bError\(": "write (1 | g) for the error stratum g",
     r"\bcbind\(": "several responses are fitted by fit_many",
+    r"\w\$\w": "name the column alone, without the frame",
     r"\b(as\.\w+|\w+::\w+|\w+)\(": "make it a column of the data first",
     r"[=!<>]=|[<>]": "comparisons are written in I(), as in I(x > 3)",
 }
 
+_OPERATORS = {"\u223c": "~", "\uff5e": "~", "\u02dc": "~", "\u2212": "-", "\u2013": "-", "\u00a0": " "}
+"Characters that word processors and PDF files put in place of operators and spaces."
+
+_ACCENT = "\u0300-\u036f"
+_COPIED = re.compile(rf"{_QUOTED}|(?P<accented>[^\W\d][\w.]*[{_ACCENT}][\w.{_ACCENT}]*)|[{''.join(_OPERATORS)}]")
+
+
+def plain(text: str) -> str:
+    """A formula as a keyboard writes it: operators of copied text replaced, names with loose accents in backticks."""
+
+    def typed(found: re.Match[str]) -> str:
+        return f"`{found[0]}`" if found["accented"] else _OPERATORS.get(found[0], found[0])
+
+    return _COPIED.sub(typed, text)
+
 
 def translated(text: str) -> str:
-    """`text` with R's calls in Python: `I(x^2)`, `factor(g)`, `poly(x, 2, raw=TRUE)`. Code in braces is Python's."""
+    """`text` with R's calls in Python: `I(x^2)`, `factor(g)`, `poly(x, 2, raw=TRUE)`. Code in braces is Python's.
+
+    R's `a %in% b` between terms is `a:b`. Raises ValueError where its right side has several terms, which R joins to
+    one, and where the word is none of R's.
+    """
     for token in reversed(list(tokenize(text))):
         start, end = token.source_start, token.source_end + 1
         if token.kind.value == "python" and text[start] != "{":
             text = text[:start] + _WORD.sub(lambda m: _WORDS.get(m[0], m[0]), text[start:end]) + text[end:]
+        elif text[start] == "%":
+            text = text[:start] + _within(text[start:]) + text[end + 1 :]
     return text
+
+
+def _within(text: str) -> str:
+    """The operator for the `%in%` that a text starts with."""
+    found = re.match(r"(%[^%]*%)\s*(\(?)", text)
+    if found is None or found[1] != "%in%":
+        raise ValueError("of R's words between %% a formula has %in% alone")
+    if found[2]:
+        raise ValueError("the right side of %in% is one variable; write a:b for the combinations of a and b")
+    return ":"
 
 
 def hint(text: str) -> str:

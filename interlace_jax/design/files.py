@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpec, ModelSpecs
 from formulaic.parser.types import Factor
-from formulaic.utils.variables import get_required_variables
 from narwhals import selectors
 
 from ..support.arguments import listed
 from .design import Design, Evaluated, finish
+from .expressions import columns_in, shown
 from .formula import Formula
 from .frames import check_weights, missing_values, row_vector, take_rows
 from .grouping import sorted_positions
@@ -245,7 +245,8 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
     coded = {name: (codes[name], found.levels[name]) for name in groups}
     row_numbers = np.empty(0, np.int64)  # the rows themselves are not kept
     w, shift = vectors.get("weights"), vectors.get("offset")
-    made = Evaluated(matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped)
+    used = frozenset(columns)
+    made = Evaluated(matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped, used)
     return finish(formula, made, table.offset, cov)
 
 
@@ -269,10 +270,11 @@ def _evaluate(parts, columns, n, specs) -> tuple[Matrices, ModelSpecs | None]:
 def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) -> None:
     """Refuse what one batch of rows cannot tell: centres and knots, and numbers used as categories."""
     numbers = {name for name, column in columns.items() if column.dtype.kind in "if"}
-    needs_all = {name: None for spec in specs for name in spec.transform_state}
+    needs_all = {shown(name): None for spec in specs for name in spec.transform_state}
     for spec in specs:
         for name, (kind, _) in spec.encoder_state.items():
-            if kind is Factor.Kind.CATEGORICAL and numbers & set(map(str, get_required_variables(name))):
+            is_call = kind is Factor.Kind.CATEGORICAL and name not in columns
+            if is_call and numbers & set(columns_in(name, columns, {})):
                 needs_all[name] = None
     if needs_all:
         raise ValueError(_needs_all_message(needs_all))

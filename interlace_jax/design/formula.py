@@ -16,6 +16,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
 from ..support.arguments import texts
+from .dialect import plain
 
 SPELLINGS = 'groups="g", random="(1 + x | g)", or (1 + x | g) inside the formula'
 
@@ -76,14 +77,15 @@ def parse(
     """
     if not isinstance(formula, str):
         raise TypeError(f'formula must be text such as "y ~ x + (1 | g)", not {type(formula).__name__}')
-    return _parse(formula, texts("groups", groups, "g"), texts("random", random, "(1 + x | g)"), proportion)
+    terms = tuple(map(plain, texts("random", random, "(1 + x | g)")))
+    return _parse(plain(formula), texts("groups", groups, "g"), terms, proportion)
 
 
 @lru_cache(maxsize=1024)
 def _parse(formula: str, groups: tuple[str, ...], random: tuple[str, ...], proportion: bool) -> Formula:
     response, right = _sides(formula, proportion)
     fixed, bars, offsets = _split_right(right)
-    terms = [term for bar in bars for term in _terms(bar)]
+    terms = _combined(bars)
     terms += [term for text in groups for term in _intercepts(text)]
     terms += [term for text in random for bar in _only_bars(text) for term in _terms(bar)]
     if not terms:
@@ -154,14 +156,14 @@ def _sides(formula: str, proportion: bool) -> tuple[str | None, str]:
     return pieces[0] or None, pieces[1]
 
 
-def _split_right(right: str) -> tuple[str, list[str], tuple[str, ...]]:
-    """The fixed part, the random terms in parentheses, and what stands in offset(...)."""
-    pieces = _cut(right, "+-")
-    bars = [piece for sign, piece in pieces if _is_bar(sign, piece)]
-    offsets = [piece for sign, piece in pieces if _is_offset(sign, piece)]
-    fixed = _joined([(sign, piece) for sign, piece in pieces if piece not in (*bars, *offsets)])
+def _split_right(right: str) -> tuple[str, list[tuple[str, str]], tuple[str, ...]]:
+    """The fixed part, the random terms in parentheses with their signs, and what stands in offset(...)."""
+    pieces = _summands(right)
+    bars = [(sign, piece) for sign, piece in pieces if _is_bar(piece)]
+    offsets = [(sign, piece) for sign, piece in pieces if _is_offset(sign, piece)]
+    fixed = _joined([pair for pair in pieces if pair not in bars and pair not in offsets])
     _check_operands(fixed)
-    return fixed, bars, tuple(piece[piece.index("(") + 1 : -1].strip() for piece in offsets)
+    return fixed, bars, tuple(piece[piece.index("(") + 1 : -1].strip() for _, piece in offsets)
 
 
 def _is_offset(sign: str, piece: str) -> bool:
@@ -187,21 +189,76 @@ def with_auxiliary(formula: Formula, **given: str | None) -> Formula:
     return replace(formula, auxiliary=tuple(found))
 
 
+def _summands(text: str) -> list[tuple[str, str]]:
+    """Summands with their signs. Parentheses around random terms are opened: lme4 prints (x || g) with such."""
+    found = []
+    for sign, piece in _cut(text, "+-"):
+        if not _encloses_bars(piece):
+            found.append((sign, piece))
+            continue
+        inner = _summands(piece[1:-1])
+        if sign == "-" and len(inner) > 1:
+            raise ValueError(f"'- {piece}' takes several terms away; take each away by itself, as in - x - (1 | g)")
+        found += [(inner_sign or sign, inner_piece) for inner_sign, inner_piece in inner]
+    return found
+
+
+def _encloses_bars(piece: str) -> bool:
+    """Whether the piece is of parentheses around random terms, and no such term itself."""
+    mask = _mask(piece)
+    depths = _depths(mask)
+    bars = [depth for char, depth in zip(mask, depths, strict=True) if char == "|"]
+    return bool(bars) and mask[0] == "(" and depths.index(0) == len(mask) - 1 and min(bars) > 1
+
+
+def _combined(bars: Sequence[tuple[str, str]]) -> list[Term]:
+    """The random terms, those taken away left out."""
+    terms: list[Term] = []
+    for sign, bar in bars:
+        if sign != "-":
+            terms += _terms(bar)
+            continue
+        away = {_meaning(term) for term in _terms(bar)}
+        if away - {_meaning(term) for term in terms}:
+            shown = ", ".join(dict.fromkeys(term.text for term in terms)) or "none"
+            raise ValueError(
+                f"'- {bar}' takes a term away that is not among those before it ({shown}); "
+                "a random-effects term is a summand (1 + x | g)"
+            )
+        split = {term.text for term in terms if _meaning(term) in away}
+        terms = [_alone(term, split) for term in terms if _meaning(term) not in away]
+    return terms
+
+
+def _meaning(term: Term) -> tuple[frozenset[tuple[str, str]], frozenset[str], bool]:
+    """What two spellings of one term have in common."""
+    pieces = [(sign or "+", re.sub(r"\s", "", piece)) for sign, piece in _cut(term.columns, "+-")]
+    columns = frozenset(pair for pair in pieces if pair != ("+", "1"))
+    return columns, frozenset(term.group), term.independent and len(columns) > 0
+
+
+def _alone(term: Term, split: set[str]) -> Term:
+    """The term with a text of its own, where another one of the same text was taken away."""
+    if term.text not in split:
+        return term
+    names = ":".join(name if re.fullmatch(r"[\w.]+", name) else f"`{name}`" for name in term.group)
+    return replace(term, text=f"({term.columns} {'||' if term.independent else '|'} {names})")
+
+
 def _joined(pieces: Sequence[tuple[str, str]]) -> str:
     text = " ".join(f"{sign} {piece}" if sign else piece for sign, piece in pieces).strip()
     return text.removeprefix("+").strip() or "1"
 
 
-def _is_bar(sign: str, piece: str) -> bool:
-    """Whether the summand is a random term; one with bars that is not of that form is an error."""
+def _is_bar(piece: str) -> bool:
+    """Whether a piece is a random term; one with bars that is not of that form is an error."""
     mask = _mask(piece)
     if "|" not in mask:
         return False
     depths = _depths(mask)
     enclosed = mask[0] == "(" and depths.index(0) == len(mask) - 1
-    if not enclosed or sign == "-" or any(c == "|" and d != 1 for c, d in zip(mask, depths, strict=True)):
-        shown = f"- {piece}" if sign == "-" else piece
-        raise ValueError(f"the term {shown!r} cannot be read; a random-effects term is a summand (1 + x | g)")
+    if not enclosed or any(c == "|" and d != 1 for c, d in zip(mask, depths, strict=True)):
+        raise ValueError(f"the term {piece!r} cannot be read; a random-effects term is a summand (1 + x | g)")
     return True
 
 
@@ -235,6 +292,7 @@ def _terms(bar: str) -> list[Term]:
 
 def _nested(group: str, where: str) -> list[tuple[str, ...]]:
     """`a/b/c` -> (c, b, a), (b, a), (a,); `a:b` -> (a, b)."""
+    group = _FACTOR.sub(r"\1", group)
     mask = _mask(group)
     if not re.fullmatch(r"n+(\s*[:/]\s*n+)*", mask):
         raise ValueError(
@@ -244,6 +302,10 @@ def _nested(group: str, where: str) -> list[tuple[str, ...]]:
     chain = [tuple(_unquoted(name) for _, name in _cut(segment, ":")) for _, segment in _cut(group, "/")]
     chain = [tuple(name for segment in reversed(chain[:k]) for name in segment) for k in range(len(chain), 0, -1)]
     return [tuple(dict.fromkeys(variables)) for variables in chain]
+
+
+_FACTOR = re.compile(r"(?<![\w.])(?:as\.)?factor\(\s*(`[^`]+`|[\w.]+)\s*\)")
+"R's `factor(g)` as a grouping factor, which any column is here."
 
 
 def _unquoted(name: str) -> str:
@@ -270,7 +332,8 @@ def _try_mask(text: str) -> str:
 
 def _only_bars(text: str) -> list[str]:
     """The terms of `random=`, which may be joined by +."""
-    pieces = _cut(text, "+-~")
-    if not all(_is_bar(sign, piece) and sign != "~" for sign, piece in pieces):
+    sides = _cut(text, "~")
+    pieces = _summands(sides[0][1])
+    if len(sides) > 1 or not all(sign != "-" and _is_bar(piece) for sign, piece in pieces):
         raise ValueError(f'random={text!r} cannot be read; write random="(1 + x | g)", or a list of such terms')
     return [piece for _, piece in pieces]

@@ -6,9 +6,8 @@ plain numeric columns have no such state and are assembled here, to the same nam
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,13 +19,17 @@ import pandas as pd
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.materializers import PandasMaterializer
 from formulaic.model_spec import ModelSpecs
+from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import Factor as Expression
+from formulaic.parser.types import Term as Product
 from formulaic.transforms import TRANSFORMS
-from formulaic.utils.variables import Variable, get_required_variables
+from formulaic.utils.variables import Variable
 from interface_meta import override
 
 from ..support.arguments import listed
-from .dialect import CONSTANTS, FUNCTIONS, hint, translated
+from .contrasts import CODING
+from .dialect import CONSTANTS, FUNCTIONS, STATISTICS, hint, translated
+from .expressions import asks_other_rows, columns_in, evaluate, normal, shown
 from .formula import Formula, Term
 from .frames import get_column
 
@@ -49,8 +52,8 @@ class Part:
     label: str
     "For messages."
     formula: formulaic.SimpleFormula
-    variables: tuple[tuple[Variable, bool], ...]
-    "What it needs from the data; False: found by reading Python code, so that it may be a name from elsewhere."
+    variables: tuple[tuple[str, bool], ...]
+    "What it needs: names of columns (True), and code with more of them (False)."
     products: tuple[tuple[str, ...], ...] | None
     "The columns as products of plain variables, () the intercept; None when there is anything else."
 
@@ -89,23 +92,44 @@ def _part(text: str, label: str) -> Part:
     if "`1`" in text:
         raise ValueError(f"the {label} has a column '1', which formulas take for the intercept; rename it")
     try:
-        formula = formulaic.Formula(translated(text))
-        if not isinstance(formula, formulaic.SimpleFormula):
-            raise ValueError(f"the {label} has several parts; one is expected")
-        variables = [pair for term in formula for factor in term.factors for pair in _variables(factor)]
-    except (FormulaicError, SyntaxError) as err:
+        formula = _read(translated(text))
+    except (FormulaicError, SyntaxError, ValueError) as err:
         reason = _reason(err).split(". ")[0].rstrip(".")
         raise ValueError(f"the {label} cannot be read: {reason}{hint(text)}") from err
-    return Part(label, formula, tuple(dict.fromkeys(variables)), _products(formula))
+    factors = dict.fromkeys(factor for term in formula for factor in term.factors)
+    variables = tuple((f.expr, f.eval_method.value == "lookup") for f in factors if f.eval_method.value != "literal")
+    return Part(label, formula, variables, _products(formula))
 
 
-def _variables(factor: Expression) -> list[tuple[Variable, bool]]:
-    method = factor.eval_method.value
-    if method == "lookup":
-        return [(Variable(factor.expr), True)]
-    found = get_required_variables(factor.expr) if method == "python" else ()
-    # A call names a function, unless it is the method of a variable: x.clip(0).
-    return [(v, False) for v in sorted(found) if Variable.Role.VALUE in v.roles or "." in v]
+def _read(text: str) -> formulaic.SimpleFormula:
+    """The terms of a text. formulaic sees a plain name in place of each operand, whatever is written there."""
+    operands: dict[str, Expression] = {}
+    pieces, end = [], 0
+    for token in tokenize(text):
+        method = _METHODS.get(token.kind.value)
+        if method is None or token.token == ".":
+            continue
+        expr = token.token if method == "lookup" else normal(token.token)
+        name = next((n for n, known in operands.items() if known.expr == expr), f"_operand{len(operands)}_")
+        if operands.setdefault(name, Expression(expr, eval_method=method)).eval_method.value != method:
+            raise ValueError(f"there are a column and a call of the name {expr!r}; rename the column")
+        pieces += [text[end : token.source_start], name]
+        end = token.source_end + 1 + (text[token.source_start] in "`{")
+    try:
+        formula = formulaic.Formula("".join([*pieces, text[end:]]))
+    except FormulaicError as err:
+        reason = str(err)
+        for name, operand in operands.items():
+            reason = reason.replace(name, operand.expr)
+        raise ValueError(reason) from err
+    if not isinstance(formula, formulaic.SimpleFormula):
+        raise ValueError("it has several parts, and one is expected")
+    terms = [Product([operands.get(factor.expr, factor) for factor in term.factors]) for term in formula]
+    return formulaic.SimpleFormula(terms, _ordering="none")
+
+
+_METHODS = {"name": "lookup", "python": "python"}
+"How formulaic evaluates the kinds of operands."
 
 
 def _products(formula: formulaic.SimpleFormula) -> tuple[tuple[str, ...], ...] | None:
@@ -123,18 +147,23 @@ def used_columns(
     parts: Mapping[str, Part],
     terms: Sequence[Term],
     context: Mapping[str, Any] | None,
+    known: Container[str] | None = None,
 ) -> dict[str, pd.Series]:
-    """The columns of the frame that the parts and the grouping factors need, by name."""
+    """The columns of the frame that the parts and the grouping factors need, by name.
+
+    known: names that are those of columns, in new data those of the fit; by default all columns of the frame.
+    """
     columns: dict[str, pd.Series] = {}
     if clash := next((term.factor for term in terms if term.factor.lower() == "residual"), None):
         raise ValueError(f"the grouping factor {clash!r} has the name of the residual in all tables; rename it")
+    known = frozenset(frame.columns) if known is None else known
     for key, part in parts.items():
-        for variable, plain in part.variables:
-            if plain and variable in TAKEN and key != "y":
-                raise ValueError(f"column {str(variable)!r} (in the {part.label}) has a parameter's name; rename it")
-            name = _name(variable, plain, frame.columns, context or {})
-            if name is not None and name not in columns:
-                columns[name] = get_column(frame, name, part.label)
+        for text, plain in part.variables:
+            if plain and text in TAKEN and key != "y":
+                raise ValueError(f"column {text!r} (in the {part.label}) has a parameter's name; rename it")
+            for name in _columns_of(text, plain, known, context or {}):
+                if name not in columns:
+                    columns[name] = get_column(frame, name, part.label)
     for term in terms:
         for name in term.group:
             if name not in columns:
@@ -142,40 +171,89 @@ def used_columns(
     return columns
 
 
-def _name(variable: Variable, plain: bool, known: Sequence[str], context: Mapping[str, Any]) -> str | None:
-    """The column that a variable of the formula refers to; None when it comes from elsewhere (np.pi, a function)."""
-    root = variable.root
-    if variable in known:
-        return str(variable)
-    if not plain and root in known:
-        return str(root)
-    if variable in context or (not plain and any(root in names for names in (context, TRANSFORMS, CONSTANTS))):
-        return None
-    return str(root if Variable.Role.CALLABLE in variable.roles else variable)
+def _columns_of(text: str, plain: bool, known: Container[str], context: Mapping[str, Any]) -> list[str]:
+    if not plain:
+        return columns_in(text, known, _functions(context))
+    return [text] if text in known or text not in context else []
+
+
+def _functions(context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Functions and values that code in formulas may name."""
+    return {**TRANSFORMS, **FUNCTIONS, **STATISTICS, **CODING, **CONSTANTS, **(context or {})}
 
 
 def check_types(parts: Mapping[str, Part], columns: Mapping[str, pd.Series], n: int) -> None:
     """Refuse a response that is no number, and identifiers used as categories."""
     for key, part in parts.items():
-        for name in (str(v) for v, plain in part.variables if plain and v in columns):
+        for name in (v for v, plain in part.variables if plain and v in columns):
             dtype = columns[name].dtype
-            if key == "y" and dtype.kind not in "if":
+            if key == "y" and dtype.kind not in "iuf":
                 raise ValueError(
                     f"the response {name!r} is not numeric but {dtype}; make it numbers, as by astype(float)"
                 )
             if dtype.kind in "mMc":
                 raise ValueError(f"column {name!r} (in the {part.label}) holds {dtype}; make it numbers or text")
-            if dtype.kind not in "ifb" and columns[name].nunique() >= n > 1:
+            if dtype.kind not in "iufb" and columns[name].nunique() >= n > 1:
                 raise ValueError(
                     f"column {name!r} (in the {part.label}) is {dtype} with another value in each of {n} rows; "
                     "make it numbers, or leave it out"
                 )
 
 
-def absent_factors(part: Part, columns: Mapping[str, pd.Series], names: Sequence[str]) -> list[str]:
-    """Categorical variables that have one level, and therefore no column."""
-    coded = [str(v) for v, plain in part.variables if plain and v in columns and columns[v].dtype.kind not in "if"]
-    return [variable for variable in coded if not any(f"{variable}[" in name for name in names)]
+def absent_factors(specs: ModelSpecs | None, keys: Container[str]) -> list[str]:
+    """What has one level only, so that a term of some of the parts has no column."""
+    found: dict[str, None] = {}
+    for key, spec in () if specs is None else specs._to_dict().items():
+        empty = [s.term for s in spec.structure if not s.columns and str(s.term) != "1"]
+        for term in empty if key in keys else ():
+            single = [f.expr for f in term.factors if len(_levels_of(spec, f.expr)) == 1]
+            found |= dict.fromkeys(single or [str(term)])
+    return list(found)
+
+
+def _levels_of(spec: Any, expr: str) -> Sequence[Any]:
+    return spec.encoder_state.get(expr, (None, {}))[1].get("categories", ())
+
+
+ROWS = 16  # that are evaluated again by themselves
+
+
+def of_other_rows(
+    parts: Mapping[str, Part],
+    columns: Mapping[str, pd.Series],
+    matrices: Matrices,
+    specs: ModelSpecs | None,
+    context: Mapping[str, Any] | None,
+) -> tuple[str, ...]:
+    """Columns that are computed from other rows too, as `x.rank()` is: some rows by themselves give other numbers."""
+    known, functions = columns.keys(), _functions(context)
+    doubtful = {
+        key: part
+        for key, part in parts.items()
+        if any(not plain and asks_other_rows(text, known, functions) for text, plain in part.variables)
+    }
+    n = len(next(iter(matrices.values()))[0])
+    if not doubtful or specs is None or n < 2:
+        return ()
+    rows = np.unique(np.linspace(0, n - 1, min(ROWS, n // 2 + 1)).astype(int))
+    some = {name: column.iloc[rows] for name, column in columns.items()}
+    again, _ = model_matrices(doubtful, some, len(rows), context, specs, is_new=True)
+    found: dict[str, None] = {}
+    for key, (matrix, names) in again.items():
+        before = matrices[key][0][rows]
+        same = np.isclose(matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)).all(0)
+        found |= {name: None for name, ok in zip(names, same, strict=True) if not ok}
+    return tuple(found)
+
+
+def refuse_other_rows(names: Sequence[str], matrices: Matrices) -> None:
+    """Refuse new rows where one of the columns wanted is computed from other rows."""
+    wanted = {name for _, columns in matrices.values() for name in columns}
+    if lost := [name for name in names if name in wanted]:
+        raise ValueError(
+            f"{listed(lost)} is computed from several rows at once, so that a new row has no value of it: compute it "
+            "as a column of the data first"
+        )
 
 
 def find_gaps(matrices: Matrices) -> dict[str, np.ndarray]:
@@ -221,6 +299,8 @@ def model_matrices(
 
     specs: the state of the fit, for new rows (is_new) or more of its own; None where its columns are plain numbers.
     """
+    if is_new and n == 0:
+        return {key: _empty(part, None if specs is None else specs[key]) for key, part in parts.items()}, specs
     if specs is None and all(_is_plain(part, columns) for part in parts.values()):
         wanted = {key: part.products or () for key, part in parts.items()}
         made = {products: _plain_matrix(products, columns, n) for products in set(wanted.values())}
@@ -254,16 +334,12 @@ def _materialize(
             raise
         except Exception as err:
             where, reason = _culprit(parts, frame, context), _reason(err)
-            raise ValueError(f"{where} cannot be evaluated: {reason}{_advice(where, reason, frame)}") from err
+            raise ValueError(f"{where} cannot be evaluated: {reason}{_advice(where, reason)}") from err
 
 
-def _advice(where: str, reason: str, frame: pd.DataFrame) -> str:
-    """What to write instead of a name that Python does not know: of `a.b` in a call it takes `a` for a variable."""
-    unknown = re.search(r"NameError: name '(\w+)'", reason)
-    if unknown is None:
-        return ""
-    dotted = next((name for name in frame.columns if name.startswith(f"{unknown[1]}.")), None)
-    return f"; in calls a name with dots is written in backticks: `{dotted}`" if dotted else hint(where)
+def _advice(where: str, reason: str) -> str:
+    """What to write instead of a function that Python does not know."""
+    return hint(where) if "NameError: name " in reason else ""
 
 
 def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulaic.ModelMatrix:
@@ -284,12 +360,12 @@ def _culprit(parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[st
 def _reason(err: Exception) -> str:
     if isinstance(err, DataMismatchWarning):
         return "the levels that it names leave out some of the data"
-    return str(err).strip().split("\n")[0]
+    return shown(str(err).strip().split("\n")[0])
 
 
 def _is_plain(part: Part, columns: Mapping[str, pd.Series]) -> bool:
     return part.products is not None and all(
-        name in columns and columns[name].dtype.kind in "if" for product in part.products for name in product
+        name in columns and columns[name].dtype.kind in "iuf" for product in part.products for name in product
     )
 
 
@@ -299,6 +375,12 @@ def _plain_matrix(products: tuple[tuple[str, ...], ...], columns: Mapping[str, p
         for name in product:
             matrix[:, j] *= columns[name].to_numpy()
     return matrix, tuple(":".join(product) or "Intercept" for product in products)
+
+
+def _empty(part: Part, spec: Any) -> _Matrix:
+    """The matrix of no rows."""
+    names = [":".join(product) or "Intercept" for product in part.products or ()] if spec is None else spec.column_names
+    return np.empty((0, len(names))), tuple(names)
 
 
 _States = Mapping[str, tuple[Expression.Kind, Mapping[str, Any]]]
@@ -317,9 +399,18 @@ class _Materializer(PandasMaterializer):
     @override
     def _lookup(self, name: str) -> Any:
         values, variables = super()._lookup(name)
+        if isinstance(values, pd.Series) and values.dtype.kind in "iu":
+            values = values.astype(np.float64)  # products of whole numbers would overflow
         if isinstance(values, pd.Series) and values.dtype == bool:
             values = values.astype("category")
         return values, variables
+
+    @override
+    def _evaluate(self, expr: str, metadata: Any, spec: Any) -> Any:
+        value, names = evaluate(expr, self.data, self.context, spec.transform_state, self.nrows, spec)
+        if value is None:
+            raise ValueError("it has no value")
+        return value, {Variable(name, roles=("value",)) for name in names}
 
     @override
     def _evaluate_factor(self, factor: Expression, spec: Any, drop_rows: set[int]) -> Any:
@@ -330,7 +421,7 @@ class _Materializer(PandasMaterializer):
 
 
 def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States) -> _Materializer:
-    materializer = _Materializer(frame, context={**FUNCTIONS, **CONSTANTS, **(context or {})})
+    materializer = _Materializer(frame, context=_functions(context))
     materializer.states = states
     return materializer
 
@@ -338,7 +429,7 @@ def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states
 def _check_kinds(columns: Mapping[str, pd.Series], states: _States) -> None:
     """Before anything is evaluated: text where the fit had numbers would fail first in some transform."""
     for name, (kind, _) in states.items():
-        if kind is Expression.Kind.NUMERICAL and name in columns and columns[name].dtype.kind not in "if":
+        if kind is Expression.Kind.NUMERICAL and name in columns and columns[name].dtype.kind not in "iuf":
             raise _LevelError(f"{name!r} is numerical in the fit, but {columns[name].dtype} in the new data")
 
 
@@ -354,7 +445,8 @@ def _check_against_fit(name: str, evaluated: Any, kind: Expression.Kind, state: 
 
 
 def _type_message(parts: Mapping[str, Part], columns: Mapping[str, pd.Series]) -> str:
-    names = {n for part in parts.values() for n, _ in part.variables if columns[n].dtype.kind not in "if"}
+    plain = {name for part in parts.values() for name, is_plain in part.variables if is_plain}
+    names = {name for name in plain if name in columns and columns[name].dtype.kind not in "iuf"}
     return f"{listed(sorted(names))} is numerical in the fit, but not in the new data"
 
 

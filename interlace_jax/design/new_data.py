@@ -13,7 +13,7 @@ from ..numerics.families.family import Ordinal
 from .design import Design, _spread, without_intercept
 from .frames import as_frame, missing_values, row_vector, take_rows
 from .grouping import Factor, codes_in
-from .model_matrices import find_gaps, model_matrices, offset_of, parts_of, used_columns
+from .model_matrices import find_gaps, model_matrices, offset_of, parts_of, refuse_other_rows, used_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def new_data(
     auxiliary = set() if bare else {p.key for p in design.predictors if p.key is not None}
     keys = {"X"}.union(() if bare else ("offset",), auxiliary, *(f.parts for f in factors))
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
-    columns = used_columns(frame, parts, terms, context)
+    columns = used_columns(frame, parts, terms, context, design.variables or None)
     shift = row_vector(frame, "offset", design.offset_column if offset is None and not bare else offset)
 
     missing = np.zeros(len(frame), bool)
@@ -72,6 +72,7 @@ def new_data(
     rows = np.flatnonzero(~missing)
     columns = take_rows(columns, rows, len(frame))
     matrices, _ = model_matrices(parts, columns, len(rows), context, design.specs, is_new=True)
+    refuse_other_rows(design.other_rows, matrices)
     for mask in find_gaps(matrices).values():
         missing[rows[mask]] = True
 

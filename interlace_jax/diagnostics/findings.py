@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy
-from scipy import special
 
 from ..design.design import Design
 from ..design.determinacy import is_constant
@@ -17,6 +16,7 @@ from ..inference.coefficients import coefficients, t_pvalue
 from ..inference.terms import term_columns
 from ..models.fitted import FittedModel
 from ..support.arguments import listed
+from ..support.later import special
 from .residuals import _simulations, residuals
 
 ALPHA = 0.01  # p-value below which a check wants a look

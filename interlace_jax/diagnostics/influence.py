@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -22,13 +21,15 @@ from ..numerics.uncertainty.sensitivity import case_pull, deletion_gradients
 from ..resampling.refits import refit_without
 from ..resampling.regrouping import _check_independent, factor_named
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import one_of
+from ..support.later import jax
 from .residuals import leverage_arrays
 
 METHODS = ("exact", "onestep")
 LOST = 1e-9  # share of a direction of X that must be left for it to be estimated
 
-_deletion_gradients, _case_pull = jax.jit(deletion_gradients), jax.jit(case_pull)
+_deletion_gradients, _case_pull = jit(deletion_gradients), jit(case_pull)
 
 
 class Deleted(NamedTuple):
@@ -154,7 +155,7 @@ def _without_groups(fit: FittedModel, by: Factor) -> tuple[np.ndarray, np.ndarra
     return gradient, dbeta, fit.estimate.vcov @ np.linalg.inv(kept)
 
 
-@jax.jit
+@jit
 def _user_thetas(t, m):
     return jax.vmap(lambda t: to_user(t, m.layout, m.A))(t)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 import scipy
@@ -18,13 +17,14 @@ from ..models.simulation import new_responses
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.uncertainty.sensitivity import Leverages, leverages
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import one_of
 
 KINDS = ("conditional", "marginal", "pearson", "standardized", "normalized")
 LARGEST = 5000  # rows that share random effects, directly or through others, whose covariance matrix is still formed
 WORKING_SET = 2**24  # numbers in the covariance matrices that are factored at a time
 
-_leverages = jax.jit(leverages)
+_leverages = jit(leverages)
 
 NUMBERS = 1 << 22  # simulated numbers held at a time
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..design.design import Design
 from ..numerics.covariance.parameters import has_prior
 from ..numerics.crossproducts.layout import FLOPS_PER_PAIR, MATRICES, eliminated_and_core
+from ..support.later import Later
 from .dense import Dense
 from .engine import Engine
-from .iterative import Iterative
 from .laplace import Laplace
+
+iterative = Later(f"{__package__}.iterative")  # brings JAX with it
 
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
 SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
@@ -19,7 +21,7 @@ def engine_for(design: Design, choice: str) -> Engine:
     """The engine of a design; choice: "auto", "dense" or "iterative", as `core=` of `fit`."""
     if design.observed is not None:
         return Laplace(design)
-    return (Iterative if wants_iterative(design, choice) else Dense)(design)
+    return (iterative.Iterative if wants_iterative(design, choice) else Dense)(design)
 
 
 def wants_iterative(design: Design, choice: str) -> bool:

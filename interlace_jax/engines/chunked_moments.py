@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..numerics.crossproducts.layout import Plan, bucket, pad_rows
@@ -28,7 +26,8 @@ from ..numerics.crossproducts.moments import (
 )
 from ..numerics.linalg.matrices import inverse_upper
 from ..runtime.calls import session
-from ..runtime.compilation import brief, in_order, light
+from ..runtime.compilation import brief, in_order, jit, light
+from ..support.later import jax, jnp
 
 ROWS = 1 << 18  # of a chunk
 LARGE = 1 << 21  # rows from which on chunks take less memory than they cost time
@@ -78,7 +77,7 @@ def _chunks(plan, y, X, Z, weights, offset, rows) -> Iterator[tuple]:
 
 
 @light
-@jax.jit
+@jit
 def _compressed(factors, y, X, Z, w):
     """Triangular factors of [X y] and of every Z with these rows added."""
     root = root_weights(w)[:, None]
@@ -87,7 +86,7 @@ def _compressed(factors, y, X, Z, w):
 
 
 @brief
-@jax.jit
+@jit
 def _constants(layout, factors, n, K):
     """A, R, b0 and scale, from triangular factors of [X y] and of the Z in the user's order; and beta0."""
     Xy, *Z = factors
@@ -98,7 +97,7 @@ def _constants(layout, factors, n, K):
 
 
 @in_order
-@jax.jit
+@jit
 def _products(plan, constants, y, X, Z, w):
     A, R, b0, scale = constants
     basis = apply_constants(plan, X, Z, w, None, A, (), R)
@@ -107,4 +106,4 @@ def _products(plan, constants, y, X, Z, w):
     return design_products(plan, basis.X, basis.Z, w) | of_response | dict(log_weights=log_weights(w))
 
 
-_added = jax.jit(lambda total, made: jax.tree.map(jnp.add, total, made), donate_argnums=0)
+_added = jit(lambda total, made: jax.tree.map(jnp.add, total, made), donate_argnums=0)

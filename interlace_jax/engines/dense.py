@@ -6,7 +6,6 @@ import functools
 from dataclasses import replace
 from functools import partial
 
-import jax
 import numpy as np
 
 from ..numerics.crossproducts.layout import bucket
@@ -19,8 +18,9 @@ from ..numerics.likelihood.gaussian import deviance, objective
 from ..numerics.likelihood.random_effects import mode_covariances, modes
 from ..numerics.uncertainty.curvature import Curvature, curvature, jacobian
 from ..runtime.calls import run
-from ..runtime.compilation import brief, light
+from ..runtime.compilation import brief, jit, light
 from ..runtime.island import island
+from ..support.later import is_jax_array, jax
 from .chunked_moments import LARGE, moments_by_chunks
 from .engine import Engine
 from .packing import padded_model, plan_of
@@ -48,7 +48,7 @@ class Dense(Engine):
 
     def deviance(self, theta, reml: bool):
         """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array."""
-        if isinstance(theta, jax.Array):
+        if is_jax_array(theta):
             return island(lambda theta: _deviance(theta, self.products, reml))(theta)
         return float(run(_deviance, theta, self.products, reml))
 
@@ -91,40 +91,40 @@ def _is_small(*args) -> bool:
     return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
 
 
-_moments = light(jax.jit(moments))
-_finish = light(jax.jit(finish))
-_modes = light(jax.jit(modes))
-_mode_covariances = light(jax.jit(mode_covariances))
+_moments = light(jit(moments))
+_finish = light(jit(finish))
+_modes = light(jit(modes))
+_mode_covariances = light(jit(mode_covariances))
 _light_if_small = partial(light, where=_is_small)
-_settle = _light_if_small(jax.jit(settle))
-_curvature = _light_if_small(jax.jit(curvature))
+_settle = _light_if_small(jit(settle))
+_curvature = _light_if_small(jit(curvature))
 
 
 @_light_if_small
-@jax.jit
+@jit
 def _search(m, reml, t):
     found = search(m, reml, begin(t, m))
     return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
 
 
 @_light_if_small
-@jax.jit
+@jit
 def _hessian(t, m, reml):
     return jacobian(lambda t: jax.grad(objective)(t, m, reml), t)[1]
 
 
 @brief
-@jax.jit
+@jit
 def _start(m):
     return to_user(moment_start(m), m.layout, m.A)
 
 
 @brief
-@jax.jit
+@jit
 def _conditioned(theta, m):
     return to_conditioned(theta, m.layout, m.A)
 
 
-@jax.jit
+@jit
 def _deviance(theta, m, reml):
     return deviance(to_conditioned(theta, m.layout, m.A), m, reml)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field, replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..design.auxiliary import starts
@@ -23,8 +21,9 @@ from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.laplace import Place
 from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
 from ..runtime.calls import run
-from ..runtime.compilation import brief, light
+from ..runtime.compilation import brief, jit, light
 from ..runtime.island import island
+from ..support.later import is_jax_array, jnp
 from .engine import CAPABILITIES, Engine
 from .packing import plan_of
 
@@ -94,10 +93,16 @@ class Laplace(Engine):
         """The distribution of the response."""
         return self.design.observed.family
 
+    def _run(self, programs, *args):
+        """Run one of the programs, compiled as befits the size of the model."""
+        usual, quick = programs
+        size = self.design.X.size + sum(f.Z.size for f in self.design.factors)
+        return run(quick if size <= SMALL else usual, *args)
+
     @functools.cached_property
     def begun(self) -> Begun:
         """Conditioned rows and where the search starts, as NumPy arrays."""
-        begun = _run(_prepare, *self._given())
+        begun = self._run(_prepare, *self._given())
         self._require_start(begun)
         return begun
 
@@ -114,10 +119,10 @@ class Laplace(Engine):
         trials = np.ones(n) if d.observed.trials is None else d.observed.trials
         offset = np.zeros(n) if d.offset is None else d.offset
         Z, D = [f.Z for f in d.factors], [p.D for p in d.predictors]
-        by_row = plan.codes, plan.rows, Row(d.y, weights, trials), offset, d.X, Z, D
+        by_row = plan.codes, plan.rows, (d.y, weights, trials), offset, d.X, Z, D
         codes, entries, row, offset, X, Z, D = pad_rows(by_row, more)
         g0 = starts(self.family, d.predictors, d.y)
-        given = Given(self.family, row, offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes)
+        given = Given(self.family, Row(*row), offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes)
         return replace(plan, codes=codes, rows=entries), given
 
     def _require_start(self, begun):
@@ -148,7 +153,7 @@ class Laplace(Engine):
         if theta0 is not None:
             x = x._replace(t=run(_conditioned_theta, theta0, data))
         for _ in range(attempts(data.layout.blocks)):
-            found = _run(_search, data, x, H, u)
+            found = self._run(_search, data, x, H, u)
             steps, trips = steps + int(found.steps), trips + int(found.trips)
             x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
             if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
@@ -188,13 +193,13 @@ class Laplace(Engine):
         found = []
         for some in rounds:
             filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), 0)])
-            f, g = _run(_gradients, self.products, x, filled, u)
+            f, g = self._run(_gradients, self.products, x, filled, u)
             found.append((f[: len(some)], g[: len(some)]))
         return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
 
     def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
         n, begun = len(self.design.y), self.begun
-        facts = _run(_facts, begun.data, x, found.u, begun.RD)
+        facts = self._run(_facts, begun.data, x, found.u, begun.RD)
         _, zero = zero_columns(x.t, begun.data.layout.blocks)
         rows = {name: getattr(facts, name)[:n] for name in ("eta", "score", "W", "W0")}
         return GeneralizedEstimate(
@@ -224,7 +229,7 @@ class Laplace(Engine):
 
     def mode_covariances(self, e: GeneralizedEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of variances: none."""
-        found = _run(_mode_covariances, self.products, e.x, e.u)
+        found = self._run(_mode_covariances, self.products, e.x, e.u)
         return found, [np.zeros(S.shape[:2]) for S in found]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
@@ -256,7 +261,7 @@ class Laplace(Engine):
     def joint_deviance(self, theta, beta, gamma):
         """-2 log-likelihood at (theta, beta, gamma): a number for NumPy arrays, traceable for JAX arrays."""
         begun = self.begun
-        if any(isinstance(a, jax.Array) for a in (theta, beta, gamma)):
+        if any(is_jax_array(a) for a in (theta, beta, gamma)):
             return island(lambda *at: _deviance(*at, begun.data, begun.RD))(*map(jnp.asarray, (theta, beta, gamma)))
         return float(run(_deviance, theta, beta, gamma, begun.data, begun.RD))
 
@@ -287,19 +292,9 @@ def _split(v: np.ndarray, like: Place) -> Place:
     return Place(*np.split(v, np.cumsum([len(part) for part in like])[:-1]))
 
 
-def _is_small(*args) -> bool:
-    """Whether a program runs in no time, so that compiling it is all that takes long."""
-    return sum(map(np.size, jax.tree.leaves(args))) <= SMALL
-
-
 def _program(function):
     """A kernel compiled without optimising it where data are small, and otherwise with light options."""
-    return light(jax.jit(function)), brief(jax.jit(function))
-
-
-def _run(programs, *args):
-    usual, quick = programs
-    return run(quick if _is_small(*args) else usual, *args)
+    return light(jit(function)), brief(jit(function))
 
 
 _prepare = _program(generalized.prepare)
@@ -307,33 +302,33 @@ _search = _program(generalized.search)
 _facts = _program(generalized.facts)
 _gradients = _program(generalized.gradients)
 _mode_covariances = _program(generalized.mode_covariances)
-_parameter_covariance = brief(jax.jit(parameter_covariance))
+_parameter_covariance = brief(jit(parameter_covariance))
 
 
 @brief
-@jax.jit
+@jit
 def _canonical(t, data):
     return canonical_parameters(t, data.layout.blocks)
 
 
 @brief
-@jax.jit
+@jit
 def _leave_saddle(t, probed, data):
     return leave_saddle(t, probed, data.layout.blocks)
 
 
 @brief
-@jax.jit
+@jit
 def _user(x, data, RD):
     return generalized.in_user_units(generalized.flat(x), data, x, RD)
 
 
 @brief
-@jax.jit
+@jit
 def _conditioned_theta(theta, data):
     return to_conditioned(theta, data.layout, data.A)
 
 
-@jax.jit
+@jit
 def _deviance(theta, beta, gamma, data, RD):
     return quadrature.deviance(generalized.in_conditioned_units(theta, beta, gamma, data, RD), data)

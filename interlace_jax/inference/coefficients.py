@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..models.fitted import FittedModel
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
 from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
 from ..runtime.calls import run
+from ..runtime.compilation import jit
+from ..support.later import special
 from .contrasts import Hypothesis, contrast_matrix
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "normal")
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
-_kenward_roger = jax.jit(kenward_roger)
+_kenward_roger = jit(kenward_roger)
 
 
 class FTest(NamedTuple):
@@ -93,11 +94,11 @@ def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class SatterthwaiteCoefficients(Coefficients):
     """Satterthwaite's rule (lmerTest's)."""
 
-    curvature: Curvature
+    curvature: Callable[[], Curvature]  # made when degrees of freedom are asked for
 
     def df(self, L: np.ndarray) -> np.ndarray:
         """Giesbrecht & Burns (1985)."""
-        return degrees_of_freedom(L, self.curvature)
+        return degrees_of_freedom(L, self.curvature())
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
         """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t statistics."""
@@ -196,7 +197,7 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
         return Coefficients(names, e.beta, fit.beta_covariance)
     if rule == "satterthwaite":
         engine.require("satterthwaite")
-        return SatterthwaiteCoefficients(names, e.beta, fit.beta_covariance, fit.curvature)
+        return SatterthwaiteCoefficients(names, e.beta, fit.beta_covariance, lambda: fit.curvature)
     engine.require("kenward_roger")
     adjusted = run(_kenward_roger, e.t, np.log(e.sigma), engine.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

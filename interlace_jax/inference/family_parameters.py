@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import natural_names
 from ..numerics.families.family import Ordinal
+from ..support.later import special
 from .coefficients import Coefficients, coefficients
 from .variances import components, intervals, structure_table, uncertainty
 
@@ -62,7 +62,7 @@ def _thresholds(family, gamma, V, level):
 _BACK = {
     "positive": (np.exp, np.exp),
     "real": (lambda x: x, np.ones_like),
-    "unit": (special.expit, lambda x: special.expit(x) * special.expit(-x)),
+    "unit": (lambda x: special.expit(x), lambda x: special.expit(x) * special.expit(-x)),
 }
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..design.design import Design
 from ..models.fitted import FittedModel
 from ..models.parameters import natural_names
 from ..support.arguments import texts, whole_number
+from ..support.later import special
 from .coefficients import coefficients
 from .profiles import Profiles, places
 from .variances import components, structure_table, uncertainty

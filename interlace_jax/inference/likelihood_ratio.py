@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import warnings
 
-import jax
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..design.design import Design
 from ..design.grouping import Factor
@@ -16,6 +14,8 @@ from ..models.fitted import FittedModel
 from ..models.parameters import natural_names
 from ..models.simulation import draw_responses
 from ..numerics.covariance.parameters import has_prior
+from ..runtime.programs.trees import Flat
+from ..support.later import special
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
@@ -168,9 +168,8 @@ def _tied_otherwise(a: Design, b: Design) -> str | None:
 
 
 def _same_arrays(a, b) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b) and all(
-        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
+    a, b = Flat(a, general=False), Flat(b, general=False)
+    return a.tree == b.tree and all(map(np.array_equal, a.leaves, b.leaves))
 
 
 def _outside(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -25,14 +24,17 @@ from ..numerics.likelihood.random_effects import modes
 from ..numerics.uncertainty.curvature import jacobian
 from ..numerics.uncertainty.sensitivity import prediction_variances
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import check_level, listed, one_of, texts
+from ..support.later import jax
 from ..support.warnings import RankWarning
 from .coefficients import coefficients, t_quantile
+from .row_variances import row_variances
 
 INTERVALS = ("confidence", "prediction")
 CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk
 
-_variances = jax.jit(prediction_variances)
+_variances = jit(prediction_variances)
 
 
 def predict(
@@ -146,25 +148,38 @@ def _standard_errors(
     if interval == "prediction":
         weights = np.ones(known.sum()) if rows.weights is None else rows.weights[known]
         variance = variance + fit.scale / weights
-    by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
-    W = fit.curvature.W
-    with np.errstate(divide="ignore"):
-        df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
     if fit.df_method == "normal":
         df[known] = np.inf
+    else:
+        by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
+        with np.errstate(divide="ignore"):
+            df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, fit.curvature.W, by_x)
     if theta_uncertainty:
         by_t = expected(rows.take(known), *estimates_by_t(fit))
-        variance = variance + np.einsum("nx,xy,ny->n", by_t, W[:-1, :-1], by_t)
+        variance = variance + np.einsum("nx,xy,ny->n", by_t, fit.curvature.W[:-1, :-1], by_t)
     se[known] = np.sqrt(variance)
     return se, df
 
 
 def _conditional_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its derivatives by t (n, d)."""
+    _refuse_new_covariances(fit.design.factors, rows)
+    variance, slopes, is_known = row_variances(fit, rows)
+    others = np.flatnonzero(~is_known)
     size = max(CHUNK, power_of_two(len(fit.design.y)))
-    chunks = [_chunk_variances(fit, rows.take(slice(a, a + size))) for a in range(0, max(len(rows.X), 1), size)]
-    variance, slopes = map(np.concatenate, zip(*chunks, strict=True))
+    for start in range(0, len(others), size):
+        some = others[start : start + size]
+        variance[some], slopes[some] = _chunk_variances(fit, rows.take(some))
     return fit.scale * variance, fit.scale * slopes
+
+
+def _refuse_new_covariances(factors: Sequence[Factor], rows: Rows) -> None:
+    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+        if f.across is not None and z[code < 0].any():
+            raise ValueError(
+                f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
+                "levels of the fit, and include_re with this factor"
+            )
 
 
 def _chunk_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -197,25 +212,20 @@ def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarra
     factors around it, so that a factor nested in another stays nested. Where levels covary there are no others.
     """
     codes, levels = [], []
-    for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
+    for f, code in zip(factors, rows.codes, strict=True):
         around = [c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)]
         unseen = code < 0
         _, group = np.unique(np.stack([code, *around])[:, unseen], axis=1, return_inverse=True)
         code = code.copy()
         code[unseen] = len(f.levels) + group.ravel()
         if f.across is not None:
-            if z[unseen].any():
-                raise ValueError(
-                    f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
-                    "levels of the fit, and include_re with this factor"
-                )
             code[unseen] = 0
         codes.append(np.concatenate([f.codes, code]))
         levels.append(max(len(f.levels), int(codes[-1].max()) + 1))
     return codes, levels
 
 
-@jax.jit
+@jit
 def _estimates_by_t(t, m):
     return jacobian(lambda t: (gaussian.coefficients(reduce(t, m), m), modes(t, m)), t)[1]
 

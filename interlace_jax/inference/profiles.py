@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ..design.design import Design
@@ -17,13 +16,14 @@ from ..models.parameters import component_name, component_pairs, natural_names
 from ..numerics.covariance.parameters import has_prior
 from ..numerics.uncertainty.profile_limits import Limit, Question, limits
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import listed
 from .variances import components, uncertainty
 
 CRITERIA = ("ML", "REML")
 LANES_NUMBERS = 1 << 24  # float64 numbers that the lanes run at once may keep
 TYPICAL = 0.4  # first step for a correlation without standard error, in radians
-_limits = functools.partial(jax.jit, static_argnums=2)(limits)
+_limits = functools.partial(jit, static_argnums=2)(limits)
 
 
 class Place(NamedTuple):
@@ -73,6 +73,13 @@ class Reached:
     at_bound: np.ndarray
 
 
+def _stacked(questions: list[Question]) -> Question:
+    """Many questions as one, with a leading axis."""
+    fields = zip(*questions, strict=True)
+    stacked = (tuple(map(np.stack, zip(*f, strict=True))) if isinstance(f[0], tuple) else np.stack(f) for f in fields)
+    return Question(*stacked)
+
+
 class Profiles:
     """The profiles of the named parameters of a fit. The last points found on each side are the next starts."""
 
@@ -102,7 +109,7 @@ class Profiles:
         """The points at which the signed roots are -z and z."""
         count, sides = len(self.places), (-1.0, 1.0)
         asked = [self._aimed(i, side * z) for side in sides for i in range(count)]
-        found = run(_limits, jax.tree.map(lambda *leaves: np.stack(leaves), *asked), self.m, self._lanes(len(asked)))
+        found = run(_limits, _stacked(asked), self.m, self._lanes(len(asked)))
         parts = [Limit(*(a[start : start + count] for a in found)) for start in (0, count)]
         for side, part in zip(sides, parts, strict=True):
             self._warn(part)
@@ -132,7 +139,7 @@ class Profiles:
 
     def _lanes(self, asked: int) -> int:
         m = self.m
-        numbers = sum(a.size for a in jax.tree.leaves((m.G, m.B, m.E, m.ZX, m.XX)))
+        numbers = m.XX.size + sum(a.size for part in (m.G, m.E, m.ZX, *m.B) for a in part)
         return int(np.clip(LANES_NUMBERS // (4 * numbers), 1, asked))
 
     def _warn(self, part: Limit) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..models import response
 from ..models.generalized import FittedGeneralizedModel
 from ..models.linear_predictor import Rows, expected
 from ..numerics.families.family import Ordinal, ZeroInflated
 from ..support.arguments import check_level, one_of
+from ..support.later import special
 from .prediction import _refuse_unseen, _rows, included_factors
 
 TYPES = ("response", "link")

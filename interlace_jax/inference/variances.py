@@ -11,11 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..design.design import Design
 from ..models.fitted import FittedModel
@@ -34,18 +31,20 @@ from ..numerics.estimation.estimate import Estimate
 from ..numerics.likelihood.coordinates import user_blocks
 from ..numerics.uncertainty.delta import Parameters, propagate, slopes
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import check_level
+from ..support.later import jax, jnp, special
 from .coefficients import coefficients
 
-_propagate = functools.partial(jax.jit, static_argnums=0)(propagate)
-_slopes = functools.partial(jax.jit, static_argnums=0)(slopes)
+_propagate = functools.partial(jit, static_argnums=0)(propagate)
+_slopes = functools.partial(jit, static_argnums=0)(slopes)
 
 ROUNDING = 1e-12  # standard error of a correlation that is 1 or -1
 
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
     "identity": (lambda v: v, np.ones_like, lambda z: z),
     "log": (np.log, lambda v: 1.0 / v, np.exp),
-    "logit": (special.logit, lambda v: 1.0 / (v * (1.0 - v)), special.expit),
+    "logit": (lambda v: special.logit(v), lambda v: 1.0 / (v * (1.0 - v)), lambda v: special.expit(v)),
     "fisher": (np.arctanh, lambda v: 1.0 / (1.0 - v**2), np.tanh),
 }
 "By name: the scale of the interval, its derivative, and the way back."

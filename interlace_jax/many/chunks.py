@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ..design.design import Design
@@ -16,6 +15,7 @@ from ..models.parameters import theta_names
 from ..numerics.crossproducts.layout import Layout
 from ..runtime.devices import accelerator_memory
 from ..support.arguments import listed
+from ..support.later import jax
 from .lanes import Lanes
 
 MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy

@@ -6,7 +6,6 @@ import abc
 import warnings
 from typing import Any
 
-import jax
 import narwhals.stable.v1 as nw
 import numpy as np
 import pandas as pd
@@ -19,7 +18,8 @@ from ..engines.packing import padded_model, plan_of
 from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import power_of_two
 from ..numerics.crossproducts.moments import moments
-from ..runtime.compilation import light
+from ..runtime.compilation import jit, light
+from ..support.later import jax
 from ..support.warnings import RankWarning
 from .chunks import Chunk, Failure, _hash, chunk_size, filled
 from .lanes import ROUNDS, Lanes
@@ -123,4 +123,7 @@ def _shape(design: Design):
     return tree, tuple(a.shape for a in leaves)
 
 
-_group_moments = light(jax.jit(jax.vmap(moments)))
+@light
+@jit
+def _group_moments(*models):
+    return jax.vmap(moments)(*models)

@@ -5,11 +5,11 @@ fit makes every lane wait for the slowest. Here all lanes take a few steps, then
 into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..numerics.crossproducts.layout import power_of_two
@@ -20,8 +20,9 @@ from ..numerics.estimation.estimate import Estimate, attempts, finish, is_exhaus
 from ..numerics.estimation.start import begin, moment_start
 from ..numerics.likelihood.gaussian import deviance, objective
 from ..runtime.calls import float32
-from ..runtime.compilation import light
+from ..runtime.compilation import jit, light
 from ..runtime.devices import device
+from ..support.later import jax, jnp
 
 
 class Rounds(NamedTuple):
@@ -80,7 +81,7 @@ def over_lanes(function, size=None):
             return jax.vmap(one)((lanes.each, *arrays))
         return in_slices(one, (lanes.each, *arrays), size)
 
-    return light(jax.jit(batched))
+    return light(jit(batched))
 
 
 _deviances = over_lanes(lambda m, reml, t: deviance(t, m, reml))
@@ -91,7 +92,7 @@ _finish = over_lanes(lambda m, reml, t, *ended: finish(t, m, reml, *ended))
 
 
 @light
-@jax.jit
+@jit
 def _advance(lanes, reml, states, trips):
     """States after so many steps, and what the host looks at (r, 2 d + 4): one array, as every transfer costs."""
 
@@ -116,14 +117,14 @@ class Ended(NamedTuple):
     status: np.ndarray  # (r,)
 
     @classmethod
-    def read(cls, packed: np.ndarray) -> "Ended":
+    def read(cls, packed: np.ndarray) -> Ended:
         """From what `_advance` packs."""
         d = (packed.shape[1] - 4) // 2
         f, gain, steps, status = packed[:, 2 * d :].T
         return cls(packed[:, :d], packed[:, d : 2 * d], f, gain, steps.astype(np.int32), status.astype(np.int32))
 
 
-@jax.jit
+@jit
 def _take(tree, index):
     return jax.tree.map(lambda a: a[index], tree)
 

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy
@@ -18,6 +17,7 @@ from ..models.parameters import component_names, component_pairs, natural_names,
 from ..numerics.uncertainty.curvature import degrees_of_freedom, derivatives, in_user_units
 from ..runtime.devices import gathered, share, spread
 from ..support.arguments import one_of
+from ..support.later import jnp
 from .chunks import filled
 from .designs import Designs
 from .lanes import over_lanes

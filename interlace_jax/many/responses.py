@@ -6,8 +6,6 @@ import functools
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import narwhals.stable.v1 as nw
 import numpy as np
 import pandas as pd
@@ -21,9 +19,10 @@ from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import Plan, power_of_two
 from ..numerics.crossproducts.moments import Basis, Moments, assemble, condition, moments, respond
 from ..runtime.calls import run
-from ..runtime.compilation import light
+from ..runtime.compilation import jit, light
 from ..runtime.devices import workers
 from ..support.arguments import listed, numbers
+from ..support.later import jax, jnp
 from .chunks import Chunk, Failure, _hash, chunk_size, filled, unfit_rows
 from .lanes import ROUNDS, Lanes, in_slices
 
@@ -192,16 +191,16 @@ def _as_matrix(responses: Any, data: Any) -> tuple[Any, pd.Index]:
     return frame.to_numpy(), pd.Index(list(frame.columns))
 
 
-_respond = light(jax.jit(respond))
+_respond = light(jit(respond))
 
 
-@jax.jit
+@jit
 def _masked_moments(plan, Y, X, Z, weights, K):
     return in_slices(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), SLICE)
 
 
 @light
-@jax.jit
+@jit
 def _prepare(plan, X, Z, weights, K):
     basis = condition(plan, X, Z, weights, K)
     some = jax.tree.map(lambda a: a[0], respond(plan, basis, jnp.ones((X.shape[0], 1))))

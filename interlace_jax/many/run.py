@@ -6,7 +6,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
@@ -18,6 +17,7 @@ from ..numerics.estimation.bfgs import CONVERGED, STATUS
 from ..numerics.estimation.boundary import NEAR_ZERO
 from ..numerics.estimation.estimate import Estimate
 from ..runtime.devices import gathered, is_first, share, spread
+from ..support.later import jax
 from ..support.progress import progress_bar
 from .checkpoint import Store
 from .chunks import Chunk, Failure

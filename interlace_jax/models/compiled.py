@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
 
-import jax
 import numpy as np
 
 from ..design.design import Design, build
@@ -21,6 +20,7 @@ from ..numerics.covariance.block import parameter_count
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.estimate import Estimate
 from ..support.arguments import numbers, one_of
+from ..support.later import is_jax_array, is_traced
 from .traced import TracedModel
 
 CORES = ("auto", "dense", "iterative")
@@ -80,7 +80,7 @@ class CompiledModel:
 
     def deviance(self, theta, reml: bool = True):
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
-        return self.engine.deviance(theta if isinstance(theta, jax.Array) else self.checked_theta(theta), reml)
+        return self.engine.deviance(theta if is_jax_array(theta) else self.checked_theta(theta), reml)
 
     def loglik(self, theta, reml: bool = True):
         """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
@@ -100,7 +100,7 @@ class CompiledModel:
         """
         given = {"y": y, "weights": weights, "offset": offset}
         given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
-        if any(isinstance(values, jax.core.Tracer) for values in given.values()):
+        if any(is_traced(values) for values in given.values()):
             self.engine.require("traced_rows")
             return TracedModel(self.design, given)
         return self.with_design(replace(self.design, **given))
@@ -116,7 +116,7 @@ class CompiledModel:
             raise ValueError(
                 f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"
             )
-        if isinstance(values, jax.core.Tracer):
+        if is_traced(values):
             return values
         values = numbers(name, values)
         if bad := np.count_nonzero(~np.isfinite(values)):

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..design.design import Design
 from ..design.determinacy import largest
@@ -19,6 +18,7 @@ from ..numerics.estimation.estimate import Estimate
 from ..numerics.uncertainty.curvature import Curvature
 from ..numerics.uncertainty.kenward_roger import why_not
 from ..support.arguments import check_level, one_of
+from ..support.later import special
 from ..support.warnings import ConvergenceWarning, SingularFitWarning
 from .compiled import CompiledModel
 from .identifiability import is_perfect, is_rounding, residual_doubt, weighted_size
@@ -92,6 +92,10 @@ class FittedModel:
         method = arguments.pop("method", self.method)
         df_method = arguments.pop("df_method", self.df_method)
         return self.of(self.model.update(formula, data, **arguments), method, df_method)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what verbs keep: it is made again where it is asked for."""
+        return self.__dict__ | {"_remembered": {}}
 
     def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` returned when it was first asked for under this key: verbs keep here what costs much."""

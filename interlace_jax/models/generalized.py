@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -21,6 +20,7 @@ from ..numerics.covariance.parameters import has_prior
 from ..numerics.families.family import Distribution, Ordinal, family_of
 from ..numerics.uncertainty.curvature import Curvature
 from ..support.arguments import one_of
+from ..support.later import is_jax_array, is_traced
 from ..support.warnings import ConvergenceWarning, SeparationWarning, SingularFitWarning
 from . import response
 from .compiled import CORES, CompiledModel
@@ -114,7 +114,7 @@ class CompiledGeneralizedModel(CompiledModel):
         """The same model of another response y (n,) in the form of the first, and of other weights or offset (n,)."""
         given = {"y": y, "weights": weights, "offset": offset}
         given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
-        if any(isinstance(values, jax.core.Tracer) for values in given.values()):
+        if any(is_traced(values) for values in given.values()):
             self.engine.require("traced_rows")
         if "y" in given:
             given["y"] = self.design.observed.read(given["y"], self.design.response)
@@ -138,7 +138,7 @@ def _check_nodes(nagq: int, design: Design) -> None:
 
 def _vector(values):
     """Numbers as an array of floats, a JAX array as it is."""
-    return values if isinstance(values, jax.Array) else np.atleast_1d(np.asarray(values, float))
+    return values if is_jax_array(values) else np.atleast_1d(np.asarray(values, float))
 
 
 class FittedGeneralizedModel(FittedModel):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from ..design.design import Design
@@ -22,7 +21,9 @@ from ..numerics.covariance.parameters import shape_start
 from ..numerics.estimation.boundary import NEAR_ZERO
 from ..numerics.estimation.estimate import Estimate
 from ..runtime.calls import run
+from ..runtime.compilation import jit
 from ..support.arguments import listed
+from ..support.later import jax
 from .parameters import level_roots
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
@@ -134,7 +135,7 @@ def _derivatives(f: Factor, theta: np.ndarray, L: np.ndarray | None, probes: np.
     return [np.einsum("nk,kl,nlr->nr", f.Z, S, covarying[f.codes]) for S in np.moveaxis(slopes, -1, 0)]
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jit, static_argnums=1)
 def _slopes(theta, block):
     """Derivatives (k, k, d) of Sigma = Lambda Lambda' by theta (d,)."""
 

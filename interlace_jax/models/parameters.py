@@ -6,8 +6,6 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -15,6 +13,8 @@ from ..design.grouping import Factor
 from ..numerics.covariance import parameters
 from ..numerics.covariance.parameters import natural
 from ..runtime.calls import run
+from ..runtime.compilation import jit
+from ..support.later import jax, jnp
 
 
 def varcov(covariances: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.nd
     return found
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jit, static_argnums=1)
 def _factors_of_lanes(theta, block):
     return jax.vmap(lambda values: parameters.factors(values, (block,))[0])(theta)
 
@@ -125,7 +125,7 @@ def level_roots(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray
     return [None if f.across is None else run(_root, values[f.block.own :], f.K, f.across) for f, values in parts]
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(jit, static_argnums=2)
 def _root(x, K, across):
     return across.root(x, K)
 
@@ -146,7 +146,7 @@ def natural_values(factors: Sequence[Factor], theta: np.ndarray) -> np.ndarray:
     return lanes.reshape(*theta.shape[:-1], -1)
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jit, static_argnums=1)
 def _natural_of_lanes(theta, blocks):
     return jax.vmap(lambda values: jnp.concatenate(natural(values, blocks)))(theta)
 

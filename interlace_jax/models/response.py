@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 
 from ..design.auxiliary import Predictor
@@ -15,7 +14,7 @@ from ..numerics.families import rows as families
 from ..numerics.families.family import Distribution, Ordinal
 from ..numerics.families.rows import At
 from ..runtime.calls import run
-from ..runtime.compilation import brief
+from ..runtime.compilation import brief, jit
 from .linear_predictor import _of_fit
 
 NODES = 32  # of the quadrature over random effects
@@ -68,11 +67,11 @@ def _by_row(function, family, eta, free, *more):
     return run(function, at, *padded[1 + parameters :])[:n]
 
 
-_location = brief(jax.jit(families.location_at))
-_mean = brief(jax.jit(families.mean_at))
-_slope = brief(jax.jit(families.slope_at))
-_variance = brief(jax.jit(families.variance_at))
-_deviance_residuals = brief(jax.jit(families.deviance_residuals_at))
+_location = brief(jit(families.location_at))
+_mean = brief(jit(families.mean_at))
+_slope = brief(jit(families.slope_at))
+_variance = brief(jit(families.variance_at))
+_deviance_residuals = brief(jit(families.deviance_residuals_at))
 
 
 def natural_parameters(family: Distribution, free: Sequence[np.ndarray]) -> list[np.ndarray]:

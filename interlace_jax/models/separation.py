@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 
 from ..design.design import Design
 from ..numerics.families.family import Ordinal
 from ..support.arguments import listed
+from ..support.later import Later
+
+scipy_linalg, optimize = Later("scipy.linalg"), Later("scipy.optimize")
 
 SUSPECT = 1e-6  # information along a coefficient, relative to that of rows of one mean, below which it is looked at
 PART = 1e-3  # of the largest entry of a direction, below which a column has no part in it
@@ -43,7 +45,7 @@ def separation(design: Design, e: Any) -> Separation | None:
     Xs = X / size
     now, plain = (Xs.T @ (np.maximum(w, 0.0)[:, None] * Xs) for w in (e.W, e.W0))
     try:
-        values, vectors = scipy.linalg.eigh(now, plain)
+        values, vectors = scipy_linalg.eigh(now, plain)
     except np.linalg.LinAlgError:
         return None
     if values[0] > SUSPECT:
@@ -72,7 +74,7 @@ def _recession(X, y, m, has_trials):
     if len(loose) == 0:
         return None
     equal = {} if len(tight) == 0 else dict(A_eq=tight, b_eq=np.zeros(len(tight)))
-    found = scipy.optimize.linprog(
+    found = optimize.linprog(
         -loose.sum(axis=0), A_ub=-loose, b_ub=np.zeros(len(loose)), bounds=(-1, 1), method="highs", **equal
     )
     return found.x if found.status == 0 and -found.fun > 1e-7 * len(loose) else None

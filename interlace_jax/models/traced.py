@@ -6,16 +6,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ..design.design import Design
 from ..engines.packing import padded_model
 from ..numerics.crossproducts.moments import Moments, moments
 from ..numerics.estimation.estimate import Estimate, estimate
 from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.gaussian import deviance
+from ..runtime.compilation import jit
 from ..runtime.island import island
+from ..support.later import is_traced, jax, jnp
 
 
 class TracedModel:
@@ -29,7 +28,7 @@ class TracedModel:
 
     def __init__(self, design: Design, rows: dict[str, Any]):
         """rows: `y`, `weights` and `offset`, those given, as NumPy arrays or traced; the design has the others."""
-        concrete = {name: a for name, a in rows.items() if not isinstance(a, jax.core.Tracer)}
+        concrete = {name: a for name, a in rows.items() if not is_traced(a)}
         self.design = replace(design, **concrete)
         self.traced = {name: a for name, a in rows.items() if name not in concrete}
 
@@ -71,13 +70,13 @@ class TracedModel:
         return plan, X, Z, dict(y=y, weights=weights, offset=offset), K
 
 
-@jax.jit
+@jit
 def _deviance(plan, X, Z, rows, K, reml, theta):
     m = moments(plan, X=X, Z=Z, K=K, **rows)
     return deviance(to_conditioned(theta, m.layout, m.A), m, reml)
 
 
-@jax.jit
+@jit
 def _estimate(plan, X, Z, rows, K, reml):
     """All in floating point, as what is differentiated must be."""
     found = estimate(moments(plan, X=X, Z=Z, K=K, **rows), reml)

@@ -13,7 +13,9 @@ from .diagnostics import qq as qq
 from .diagnostics import residuals as residuals
 from .many import heatmap as heatmap
 from .many import volcano as volcano
+from .parameters import coefficients as coefficients
 from .parameters import density as density
+from .parameters import effects as effects
 from .parameters import emmeans as emmeans
 from .parameters import profile as profile
 from .parameters import variance_components as variance_components

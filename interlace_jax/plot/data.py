@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import pandas as pd
 from scipy import special
 from scipy.interpolate import CubicSpline
 
+from ..design.design import Design
 from ..design.files import refuse_scanned
 from ..design.frames import as_frame, get_column, take_rows
 from ..design.grouping import Factor
 from ..design.model_matrices import parts_of, used_columns
 from ..design.new_data import new_data
 from ..diagnostics.findings import standardised_effects
+from ..inference.marginal_means import emmeans
+from ..inference.terms import variables
 from ..result import Fit
 from ..support.arguments import listed, one_of
 
@@ -51,6 +55,14 @@ def names_of(column: pd.Series) -> pd.Series:
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
     order = map(str, column.cat.categories) if categorical else dict.fromkeys(map(str, column))
     return pd.Series(pd.Categorical(column.map(str), list(order)), index=column.index, name=column.name)
+
+
+def in_order(column: pd.Series) -> pd.Series:
+    """Values as categories: numbers by size and without needless decimals, anything else in the order it has."""
+    if column.dtype.kind not in "iuf":
+        return names_of(column)
+    values = np.sort(column.unique())
+    return pd.Series(pd.Categorical(column.map("{:g}".format), [f"{value:g}" for value in values]), column.index)
 
 
 # Random effects ------------------------------------------------------------------------------------------------------
@@ -140,8 +152,12 @@ def shown_levels(fit: Fit, g: int, groups: Sequence[Any] | None, most: int) -> n
     return np.sort(by_effect[np.linspace(0, len(by_effect) - 1, most).round().astype(int)])
 
 
-def lines(fit: Fit, g: int, frame: pd.DataFrame, x: str, shown: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the levels shown, `group x y`, and over the range of x their lines `group x fitted average`."""
+def lines(
+    fit: Fit, g: int, frame: pd.DataFrame, x: str, shown: np.ndarray
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """The rows of the levels shown, `group x y`; over the range of x their lines `group x fitted average`; and at which
+    values of other predictors the lines are, in words.
+    """
     design, f = fit.model.design, fit.model.design.factors[g]
     names = pd.Categorical(f.levels[shown].astype(str), f.levels[shown].astype(str))
     position = np.full(len(f.levels), -1)
@@ -153,7 +169,7 @@ def lines(fit: Fit, g: int, frame: pd.DataFrame, x: str, shown: np.ndarray) -> t
 
     numeric = values.dtype == float
     grid = np.linspace(values.min(), values.max(), POINTS) if numeric else frame[x].drop_duplicates().to_numpy()
-    held = frame.drop(columns=x)[rows].groupby(at[rows]).agg(_middle)
+    held, said = _held(design, frame.drop(columns=x), f, at)
     each = np.repeat(np.arange(len(shown)), len(grid))
     new = held.iloc[each].reset_index(drop=True).assign(**{x: np.tile(grid, len(shown))})
     shift = None
@@ -163,7 +179,25 @@ def lines(fit: Fit, g: int, frame: pd.DataFrame, x: str, shown: np.ndarray) -> t
     average = found.X @ fit.estimate.beta + (0.0 if shift is None else shift)
     fitted = average + np.einsum("nk,nk->n", found.Z[g], fit.mode_arrays[g][found.codes[g]])
     over = new[x] if numeric else pd.Categorical(new[x].map(str), values.cat.categories)
-    return data, pd.DataFrame({"group": names[each], "x": over, "fitted": fitted, "average": average})
+    curves = pd.DataFrame({"group": names[each], "x": over, "fitted": fitted, "average": average})
+    return data, curves, said
+
+
+def _held(design: Design, frame: pd.DataFrame, f: Factor, at: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
+    """Values of the other columns for each level shown, and those that need to be told.
+
+    What varies within levels is held at the middle (or most frequent) value of all rows, so that lines of different
+    levels can be compared; what does not is the level's own.
+    """
+    rows = at >= 0
+    held = frame[rows].groupby(at[rows]).agg(_middle)
+    said = []
+    own = {design.offset_column, *(name for factor in design.factors for name in factor.variables)}
+    for name in frame.columns.difference(list(own), sort=False):
+        if (frame.groupby(f.codes)[name].nunique() > 1).any():
+            held[name] = [value := _middle(frame[name])] * len(held)
+            said.append(f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}")
+    return held, said
 
 
 def _middle(values: pd.Series) -> Any:
@@ -209,6 +243,78 @@ def _quantiles(z: np.ndarray, level: float) -> pd.DataFrame:
         i = np.unique(np.concatenate([i[:ENDS], np.linspace(1, n, 2 * ENDS).astype(int), i[-ENDS:]]))
     lower, upper = (special.ndtri(special.betaincinv(i, n + 1 - i, q)) for q in (0.5 - level / 2, 0.5 + level / 2))
     return pd.DataFrame({"x": special.ndtri((i - 0.5) / n), "y": z[i - 1], "lower": lower, "upper": upper})
+
+
+# Coefficients and what they predict ----------------------------------------------------------------------------------
+
+
+def forest(
+    fits: Sequence[Fit], names: Sequence[str] | None, intercept: bool, level: float, labels: dict[str, str]
+) -> pd.DataFrame:
+    """Rows of `tidy` for the coefficients of all fits, with `model`; the first are last as categories, hence on top."""
+    heads = [f"({i})" for i in range(1, len(fits) + 1)] if names is None else list(map(str, names))
+    if len(set(heads)) != len(fits):
+        raise ValueError(f"names must be {len(fits)} different names, one a fit, not {names!r}")
+    tables = [fit.tidy("fixed", level).assign(model=name) for fit, name in zip(fits, heads, strict=True)]
+    table = pd.concat(tables, ignore_index=True)
+    if not intercept:
+        table = table[table["term"] != "Intercept"]
+    if table.empty:
+        raise ValueError("there is no coefficient but the intercept: ask for it with intercept=True")
+    terms = list(dict.fromkeys(table["term"]))[::-1]
+    words = [labels.get(term, term) for term in terms]
+    shown = pd.Categorical(table["term"].map(dict(zip(terms, words, strict=True))), list(dict.fromkeys(words)))
+    return table.assign(term=shown, model=pd.Categorical(table["model"], heads[::-1]))
+
+
+@dataclass(frozen=True)
+class Over:
+    """Predicted means over a variable."""
+
+    table: pd.DataFrame
+    "The variable, those of `by` as categories, `emmean lower upper`."
+    by: tuple[str, ...]
+    data: pd.DataFrame
+    "(n, v) the variables of the fixed part in the rows used."
+    condition: str
+    "At which values of other variables the means are, in words."
+
+    @property
+    def colours(self) -> int:
+        """Levels of the first variable of `by`."""
+        return self.table[self.by[0]].nunique() if self.by else 0
+
+
+def over(fit: Fit, x: str, by: Sequence[str], at: Mapping[str, Any] | None, level: float) -> Over:
+    """Marginal means over a grid of x, for each combination of `by`."""
+    if len(by) > 2 or x in by:
+        raise ValueError(f"by takes one or two variables other than {x!r}, not {list(by)!r}")
+    frame = variables(fit.design, fit.model.data)
+    for name in (x, *by):
+        one_of("x" if name == x else "by", name, list(frame))
+    where = dict(at or {})
+    numbers_of = {name: frame[name].to_numpy(float) for name in frame if frame[name].dtype.kind in "iuf"}
+    if x in numbers_of and x not in where:
+        where[x] = np.linspace(numbers_of[x].min(), numbers_of[x].max(), POINTS)
+    for name in by:
+        if name in numbers_of and name not in where:
+            where[name] = _few(numbers_of[name])
+    means = emmeans(fit, x, list(by), where, level=level)
+    table = means.frame.assign(**{name: in_order(means.frame[name]) for name in by})
+    table[x] = names_of(table[x])
+    held = [name for name in frame if name not in (x, *by)]
+    said = [f"{name} = {where[name]}" if name in where else _said(name, numbers_of) for name in held]
+    return Over(table, tuple(by), frame, "; ".join(["an average group", *said]))
+
+
+def _few(values: np.ndarray) -> np.ndarray:
+    """All of a few different values, of many their quartiles."""
+    different = np.unique(values)
+    return different if len(different) <= 3 else np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
+
+
+def _said(name: str, numbers_of: Mapping[str, np.ndarray]) -> str:
+    return f"{name} at its mean, {numbers_of[name].mean():.4g}" if name in numbers_of else f"averaged over {name}"
 
 
 # Parameters ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,10 @@
-"""Plots of parameters: profiles, bootstrap densities, variance components, marginal means."""
+"""Plots of parameters and what they predict: coefficients, effects, marginal means, profiles, variance components."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotnine as p9
@@ -8,11 +12,11 @@ from scipy import special
 
 from ..inference.marginal_means import MarginalMeans
 from ..result import Fit
-from ..support.arguments import check_level
+from ..support.arguments import check_level, texts
 from . import data
-from .data import components, names_of
+from .data import components, forest, in_order, names_of, over
 from .many import _broken
-from .style import BLUE, COLOURS, GREY, ORANGE, _check, _panels, _theme
+from .style import BLUE, COLOURS, DRAWN, GREY, ORANGE, _check, _panels, _theme
 
 
 def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
@@ -67,6 +71,131 @@ def density(fit: Fit | pd.DataFrame) -> p9.ggplot:
     )
 
 
+def coefficients(
+    *fits: Fit,
+    names: Sequence[str] | None = None,
+    intercept: bool = False,
+    level: float = 0.95,
+    labels: Mapping[str, str] | None = None,
+) -> p9.ggplot:
+    """Forest plot: the coefficients of one or several fits with their intervals, a row a term.
+
+    fits: one or more. names: what the fits are called in the legend, by default (1), (2), ... intercept: whether it has
+    a row. level: of the intervals, which are those of `tidy`. labels: other words for terms, as {"x": "a longer name"}.
+    """
+    if not fits:
+        raise TypeError("this plot takes one or more fits, as plot.coefficients(m1, m2)")
+    for fit in fits:
+        _check(fit, Fit)
+    check_level(level)
+    table = forest(fits, names, intercept, level, dict(labels or {}))
+    several, rows = len(fits) > 1, table["term"].nunique()
+    dodge = p9.position_dodge(0.6 if several else 0.0)
+    aes = p9.aes("term", "estimate", ymin="conf_low", ymax="conf_high", **({"color": "model"} if several else {}))
+    return (
+        p9.ggplot(table, aes)
+        + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
+        + p9.geom_pointrange(position=dodge, size=0.5, na_rm=True, **({} if several else {"color": BLUE}))
+        + ([_legend_of_models(list(table["model"].cat.categories[::-1]))] if several else [])
+        + p9.coord_flip()
+        + p9.scale_x_discrete(labels=_names_in_lines)
+        + p9.labs(
+            x="",
+            y=f"effect on {_one_of([fit.design.response for fit in fits])}, with {level:.0%} interval",
+            color="model",
+            title="Coefficients",
+        )
+        + _theme(7.0, 1.3 + 0.3 * max(rows, 3) * (1.0 if not several else 0.6 + 0.3 * len(fits)))
+    )
+
+
+def _legend_of_models(names: list[str]) -> p9.scale_color_manual:
+    """Colours in the order of the models; their rows stand in that order from the top."""
+    return p9.scale_color_manual(dict(zip(names, _colours(len(names)), strict=True)), breaks=names)
+
+
+def _one_of(responses: list[str]) -> str:
+    """The response, if all fits have the same."""
+    return responses[0] if len(set(responses)) == 1 else "the response"
+
+
+def _colours(count: int) -> list[str]:
+    """Colours of so many models or levels; those of the palette as long as they last."""
+    return list(COLOURS[:count]) if count <= len(COLOURS) else [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def effects(
+    fit: Fit,
+    x: str,
+    by: str | Sequence[str] | None = None,
+    at: Mapping[str, Any] | None = None,
+    level: float = 0.95,
+    points: bool = False,
+) -> p9.ggplot:
+    """What the fixed part predicts over one variable, with intervals: a band over a number, points for a factor.
+
+    x: a variable of the fixed part. by: one or two others, of which the first is the colour and the second makes
+        panels. Numbers in `by` are shown at their quartiles unless `at` says where.
+    at: values of variables, as {"dose": [0, 10]}; all other factors are averaged over, with equal weights, and other
+        numbers are held at their means, as `interlace_jax.emmeans` does: the subtitle says so.
+    level: of the intervals, pointwise, for the mean of an average group. points: whether to draw the rows beneath.
+    """
+    _check(fit, Fit)
+    check_level(level)
+    shown = over(fit, x, texts("by", by, "x"), at, level)
+    means, others = shown.table, [*shown.by]
+    colour, panel = (others + [None, None])[:2]
+    numeric = means[x].dtype == float
+    mapping = {"color": colour, "fill": colour, "group": colour} if colour else {"group": 1}
+    look = {} if colour else {"color": BLUE}
+    dodge = p9.position_dodge(0.0 if numeric or not colour else 0.4)
+    band = p9.geom_ribbon(
+        p9.aes(ymin="lower", ymax="upper"), alpha=0.2, color="none", **({} if colour else {"fill": BLUE})
+    )
+    spans = p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look)
+    return (
+        p9.ggplot(means, p9.aes(x, "emmean", **mapping))
+        + ([_rows_beneath(fit, x, shown.data, colour)] if points else [])
+        + ([band] if numeric else [])
+        + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
+        + ([] if numeric else [spans])
+        + ([p9.scale_color_manual(_colours(n)), p9.scale_fill_manual(_colours(n))] if (n := shown.colours) else [])
+        + ([p9.facet_wrap(panel, labeller="label_both")] if panel else [])
+        + p9.labs(
+            y=f"mean {fit.design.response}, with {level:.0%} interval",
+            title=f"Effect of {x}{' by ' * bool(others)}{' and '.join(others)}",
+            subtitle=shown.condition,
+        )
+        + _theme(8.0 if panel else 6.5, 4.3)
+        + p9.theme(strip_text=p9.element_text(size=8))
+        + ([p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))] if _crowded(means[x]) else [])
+    )
+
+
+def _rows_beneath(fit: Fit, x: str, data: pd.DataFrame, colour: str | None) -> p9.geom_point:
+    """The rows used, at most DRAWN of them."""
+    rows = data.assign(emmean=fit.design.y).sample(min(DRAWN, len(data)), random_state=0)
+    rows[x] = names_of(rows[x])
+    same = colour is not None and colour in rows and rows[colour].dtype.kind not in "iuf"
+    mapping = p9.aes(x, "emmean", color=colour) if same else p9.aes(x, "emmean")
+    if same:
+        rows[colour] = names_of(rows[colour])
+    jitter = p9.position_identity() if rows[x].dtype == float else p9.position_jitter(0.1, 0, 0)
+    look = {} if same else {"color": GREY}
+    return p9.geom_point(mapping, rows, position=jitter, size=1.2, alpha=0.5, stroke=0, inherit_aes=False, **look)
+
+
+def _crowded(column: pd.Series) -> bool:
+    """Whether names under an axis would run into each other."""
+    return column.dtype != float and sum(len(str(name)) + 2 for name in column.cat.categories) > 60
+
+
+def _names_in_lines(names: Sequence[str]) -> list[str]:
+    """Long names of terms, broken where they are joined."""
+    parts = [textwrap.wrap(str(name).replace(":", ": "), 40, break_long_words=False) for name in names]
+    return ["\n".join(lines).replace(": ", ":") for lines in parts]
+
+
 def variance_components(fit: Fit) -> p9.ggplot:
     """Standard deviations and correlations of the random effects with their 95% Wald intervals, as in `varcorr`.
 
@@ -94,8 +223,8 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     """
     _check(means, MarginalMeans)
     table, names = means.frame, [*means.by, *means.specs]
-    table = table.assign(**{name: table[name].map(str) for name in names[:-1]}, all="all")
     *panels, x = names or ["all"]
+    table = table.assign(**{name: in_order(table[name]) for name in panels}, all="all")
     table[x] = names_of(table[x])
     colour = panels.pop() if panels else None
     numeric = table[x].dtype == float
@@ -104,9 +233,9 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     groups = {"color": colour, "group": colour} if colour else {"group": 1}
     return (
         p9.ggplot(table, p9.aes(x, "emmean", **groups))
-        + ([p9.geom_line(size=0.8, na_rm=True, **look)] if numeric else [])
+        + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
         + p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look)
-        + ([p9.scale_color_manual(COLOURS)] if colour else [])
+        + ([p9.scale_color_manual(_colours(table[colour].nunique()))] if colour else [])
         + ([p9.facet_wrap(panels)] if panels else [])
         + p9.labs(
             y=f"mean {means.response}, with {means.level:.0%} interval",

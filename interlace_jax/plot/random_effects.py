@@ -13,7 +13,20 @@ from mizani.breaks import breaks_extended
 from ..result import Fit
 from ..support.arguments import listed
 from .data import effects, label, lines, own_and_shrunk, place, predictor, shown_levels, used_data
-from .style import BLUE, GREY, INK, NAMED, ORANGE, _check, _height, _level_axis, _level_names, _theme
+from .style import (
+    BLUE,
+    GREY,
+    INK,
+    NAMED,
+    ORANGE,
+    _check,
+    _height,
+    _level_axis,
+    _level_names,
+    _name_width,
+    _short,
+    _theme,
+)
 
 
 def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.ggplot:
@@ -40,7 +53,7 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
             title=f"Random effects of {f.name}, ordered",
             subtitle=f"Blue: the {level:.0%} interval excludes 0",
         )
-        + _theme(1.0 + 3.0 * max(len(f.columns), 1.5), _height(m))
+        + _theme(1.0 + (3.0 + _name_width(f.levels)) * max(len(f.columns), 1.5), _height(m))
         + _level_names(m)
     )
 
@@ -131,8 +144,8 @@ def fitted_lines(
 
     x: the predictor, by default the first with a random slope, else the first of the fixed part. factor: as in
     `caterpillar`. groups: levels to show; by default all, or `most` of them spread evenly over the levels as ordered by
-    their first random effect. Other predictors are held at each group's middle (or most frequent) value, other random
-    effects at 0.
+    their first random effect. Lines are for the middle (or most frequent) value of other predictors, which the subtitle
+    names; of predictors that do not vary within groups each has its own. Other random effects are held at 0.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -140,7 +153,7 @@ def fitted_lines(
     f, frame = fit.model.design.factors[g], used_data(fit)
     x = predictor(fit, g, frame, x)
     shown = shown_levels(fit, g, groups, most)
-    data, curves = lines(fit, g, frame, x, shown)
+    data, curves, held = lines(fit, g, frame, x, shown)
     sampled = f"{len(shown)} of {len(f.levels):,} levels" if len(shown) < len(f.levels) else f"all {len(shown)} levels"
     columns = _columns(len(shown))
     return (
@@ -148,12 +161,12 @@ def fitted_lines(
         + p9.geom_point(color=INK, size=1.2, alpha=0.6)
         + p9.geom_line(p9.aes(y="average", group="group"), curves, color=ORANGE, linetype="dashed", size=0.6)
         + p9.geom_line(p9.aes(y="fitted", group="group"), curves, color=BLUE, size=0.9)
-        + p9.facet_wrap("group", ncol=columns)
+        + p9.facet_wrap("group", ncol=columns, labeller=_strip)
         + p9.labs(
             x=x,
             y=fit.model.design.response,
             title=f"Data and fitted lines, {sampled} of {f.name}",
-            subtitle="Blue: the group's own line; dashed: the average group",
+            subtitle=f"Blue: the group's own line; dashed: the average group{_conditions(held)}",
         )
         + _theme(max(1.3 * columns, 6.0), 1.0 + 1.25 * np.ceil(len(shown) / columns))
         + p9.theme(strip_text=p9.element_text(size=8), panel_spacing=0.01)
@@ -163,6 +176,19 @@ def fitted_lines(
             else p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))
         )
     )
+
+
+def _strip(name: str) -> str:
+    """The name of a level above a small panel."""
+    return _short(name, 7)
+
+
+def _conditions(held: Sequence[str]) -> str:
+    """At which values of other predictors lines are drawn, as far as a line of text has room."""
+    if not held:
+        return ""
+    more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+    return f".\nLines at {', '.join(held[:3])}{more}"
 
 
 def _columns(panels: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..many.many import Many
 from ..result import Fit
 
 NAMED = 60  # levels up to which their names are shown
+HALF = 16  # characters of either end of a long name
 DRAWN = 10_000  # points that a picture can show
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"  # Okabe & Ito's, apart for all kinds of eyes
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
@@ -52,11 +53,22 @@ def _level_axis(name: str, m: int) -> str:
 
 def _level_names(m: int) -> Any:
     """The names of levels beside an axis, as long as they can be read."""
-    names: Callable = lambda keys: [str(key).rpartition("\t")[2] for key in keys]  # noqa: E731
+    names: Callable = lambda keys: [_short(str(key).rpartition("\t")[2]) for key in keys]  # noqa: E731
     if m <= NAMED:
         return [p9.scale_y_discrete(labels=names), p9.theme(axis_text_y=p9.element_text(size=7 if m > 25 else 8))]
     hidden = p9.theme(axis_text_y=p9.element_blank(), axis_ticks_major_y=p9.element_blank())
     return [hidden, p9.theme(panel_grid_major_y=p9.element_blank())]
+
+
+def _short(name: str, half: int = HALF) -> str:
+    """A name whose middle is left out where it is long: ends tell levels apart."""
+    return name if len(name) <= 2 * half + 1 else f"{name[:half]}…{name[-half:]}"
+
+
+def _name_width(levels: Iterable[Any]) -> float:
+    """Inches that the names of levels need beside each panel, beyond those of a short one."""
+    names = list(map(str, levels))
+    return 0.065 * max(max(map(len, map(_short, names))) - 6, 0) if len(names) <= NAMED else 0.0
 
 
 def _height(m: int) -> float:

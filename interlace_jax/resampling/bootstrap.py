@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..many.designs import Designs
 from ..many.many import Many
@@ -16,6 +15,7 @@ from ..many.run import run_all
 from ..models.fitted import FittedModel
 from ..models.simulation import simulate
 from ..support.arguments import check_level, one_of, whole_number
+from ..support.later import special
 from .regrouping import Regrouped, independent_groups
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -22,7 +20,9 @@ from ..numerics.crossproducts.moments import moments
 from ..numerics.estimation.bfgs import STATUS
 from ..numerics.likelihood.random_effects import modes
 from ..numerics.uncertainty.sensitivity import row_variances
+from ..runtime.compilation import jit
 from ..support.arguments import one_of
+from ..support.later import jax, jnp
 from .refits import Refits, refit_without
 from .scores import _score, _scores
 
@@ -265,7 +265,7 @@ def _others(rows: np.ndarray, n: int) -> np.ndarray:
     return np.flatnonzero(mask)
 
 
-@jax.jit
+@jit
 def _predicted(plan, y, X, Z, weights, offset, K, t, theta, beta):
     """X beta + Z b of every row, left out or not, and its variance over sigma^2: (lanes, n) each."""
     codes = [plan.codes[j] for j in plan.layout.order]

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ..design.design import Design
@@ -25,7 +24,9 @@ from ..numerics.crossproducts.moments import moments
 from ..numerics.estimation.estimate import Estimate
 from ..runtime import devices
 from ..runtime.calls import float64
+from ..runtime.compilation import jit
 from ..runtime.devices import workers
+from ..support.later import jax
 from ..support.progress import progress_bar
 
 CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
@@ -152,4 +153,7 @@ def _unfit(design: Design, y: np.ndarray, used: np.ndarray) -> str | None:
     return unfit_rows(design, used, "that are left")
 
 
-_moments = jax.jit(jax.vmap(moments, in_axes=(None, None, None, None, 0, None, None)))
+@jit
+def _moments(*rows):
+    """Moments of one design with many weights."""
+    return jax.vmap(moments, in_axes=(None, None, None, None, 0, None, None))(*rows)

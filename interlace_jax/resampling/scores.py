@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from ..support.arguments import one_of
+from ..support.later import special
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 "Of observed values, predicted means and predictive standard deviations."

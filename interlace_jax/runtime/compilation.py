@@ -1,12 +1,20 @@
 """Options of XLA's compiler for programs that take longer to compile than to run."""
 
+from __future__ import annotations
+
 import functools
 
-import jax
+from ..support.later import jax
 
 _IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 _LIGHT = _IN_ORDER | {"xla_cpu_use_fusion_emitters": False}
 _BRIEF = _LIGHT | {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+def jit(function, **options):
+    """`jax.jit`, applied when the function is first called; `run` may do without."""
+    made = functools.cache(lambda: jax.jit(function, **options))
+    return functools.wraps(function)(lambda *args: made()(*args))
 
 
 def in_order(compiled):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import queue
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
 
+from ..support.later import Later, is_imported, jax
 from .calls import float64, session
+
+multihost_utils = Later("jax.experimental.multihost_utils")
+
+
+def _may_accelerate() -> bool:
+    """Whether JAX could find another device than the processor: a plugin of it is installed."""
+    return any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
 
 
 def device() -> jax.Device:
@@ -38,7 +45,7 @@ def accelerator_memory() -> int | None:
 
 def memory() -> int | None:
     """Bytes of memory where compiled code runs; None where the system does not say."""
-    if device().platform != "cpu":
+    if (is_imported() or _may_accelerate()) and device().platform != "cpu":
         return accelerator_memory()
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
 
@@ -82,7 +89,7 @@ def gathered(items: list[Any]) -> list[Any]:
     if jax.process_count() == 1:
         return items
     mine = np.frombuffer(pickle.dumps(items), np.uint8)
-    sizes = process_allgather(np.array([len(mine)], np.int32)).ravel()
+    sizes = multihost_utils.process_allgather(np.array([len(mine)], np.int32)).ravel()
     padded = np.concatenate([mine, np.zeros(sizes.max() - len(mine), np.uint8)])
-    texts = zip(process_allgather(padded), sizes, strict=True)
+    texts = zip(multihost_utils.process_allgather(padded), sizes, strict=True)
     return [item for text, size in texts for item in pickle.loads(text[:size].tobytes())]

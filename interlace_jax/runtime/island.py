@@ -1,7 +1,8 @@
 """float64 inside a float32 program."""
 
-import jax
-import jax.numpy as jnp
+from __future__ import annotations
+
+from ..support.later import jax, jnp
 
 
 def island(function):

@@ -95,14 +95,9 @@ def test_a_column_comes_before_a_constant_of_that_name():
     assert_allclose(quiet_fit("Reaction ~ I(pi) + (1 | Subject)", data).fe_params.iloc[1], 10.46729, rtol=1e-6)
 
 
-@pytest.mark.parametrize("call", ["I(Da.ys^2)", "factor(Da.ys)", "log(1 + Da.ys)"])
-def test_errors_say_how_names_with_dots_are_written_in_calls(call):
-    data = sleepstudy().rename(columns={"Days": "Da.ys"})
-    with pytest.raises(ValueError, match="in backticks: `Da.ys`"):
-        quiet_fit(f"Reaction ~ {call} + (1 | Subject)", data)
-    quiet_fit(f"Reaction ~ {call.replace('Da.ys', '`Da.ys`')} + (1 | Subject)", data)
-    with pytest.raises(ValueError, match="column of the data first"):  # another name is the unknown one
-        quiet_fit("Reaction ~ Da.ys + pmax(Reaction, 0) + (1 | Subject)", data)
+def test_functions_that_are_unknown_are_to_be_columns():
+    with pytest.raises(ValueError, match="column of the data first"):
+        quiet_fit("Reaction ~ Days + pmax(Reaction, 0) + (1 | Subject)", sleepstudy())
 
 
 @pytest.mark.parametrize("text", ["x + z", "df.x", "0.5", "x:z - 1"])

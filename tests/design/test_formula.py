@@ -114,7 +114,10 @@ def test_equal_texts_give_the_very_same_formula():
         ("y ~ (1|a|b)", "(1|a|b)"),
         ("y ~ (1|||g)", "(1|||g)"),
         ("y ~ x - (1|g)", "- (1|g)"),
-        ("y ~ ((1|g))", "((1|g))"),
+        ("y ~ (x*(1|g))", "x*(1|g)"),
+        ("y ~ x + (1|g) - (1|h)", "- (1|h)"),
+        ("y ~ x + (1|g) - (0 + x|g)", "- (0 + x|g)"),
+        ("y ~ x - (z + (1|g))", "- (z + (1|g))"),
         ("y ~ (1|C(g))", "C(g)"),
         ("y ~ (1|a + b)", "a + b"),
         ("y ~ (1|1)", "(1|1)"),
@@ -164,3 +167,53 @@ def test_arguments_that_are_no_text_are_type_errors(arguments):
 def test_groups_takes_names_only(group):
     with pytest.raises(ValueError, match="column name"):
         parse("y ~ x", groups=group)
+
+
+@pytest.mark.parametrize(
+    "text, same",
+    [
+        ("y ~ x + ((1 | g) + (0 + x | g))", "y ~ x + (1 | g) + (0 + x | g)"),
+        ("y ~ (x + (1 | g))", "y ~ x + (1 | g)"),
+        ("y ~ x + ((1 | g))", "y ~ x + (1 | g)"),
+        ("y ~ (((1 | g) + x) - z)", "y ~ (1 | g) + x - z"),
+        ("y ~ (a + b):x + (1 | g)", "y ~ (a + b):x + (1 | g)"),
+        ("y ~ x + (1 | factor(g))", "y ~ x + (1 | g)"),
+        ("y ~ x + (1 | as.factor(a)/factor(`b c`))", "y ~ x + (1 | a/`b c`)"),
+        ("y \u223c x \u2212 1\u00a0+ (1 | g)", "y ~ x - 1 + (1 | g)"),
+    ],
+)
+def test_formulas_that_are_pasted_are_read(text, same):
+    found, expected = parse(text), parse(same)
+    assert (found.response, found.fixed) == (expected.response, expected.fixed)
+    assert [(t.columns, t.group, t.independent) for t in found.terms] == [
+        (t.columns, t.group, t.independent) for t in expected.terms
+    ]
+
+
+def test_copied_characters_inside_quotes_are_left_alone():
+    assert parse("y ~ `a\u2212b` + C(f, levels=['\u223c']) + (1|g)").fixed == "`a\u2212b` + C(f, levels=['\u223c'])"
+
+
+def test_names_with_loose_accents_are_names():
+    assert parse("y ~ cafe\u0301 + (1 | g)").fixed == "`cafe\u0301`"
+    assert groups(parse("y ~ (1 | cafe\u0301/b)")) == [("b", "cafe\u0301"), ("cafe\u0301",)]
+
+
+@pytest.mark.parametrize(
+    "text, left",
+    [
+        ("y ~ x + (1 | g) + (1 | h) - (1 | h)", "y ~ x + (1 | g)"),
+        ("y ~ x + (1 | g) + (x + 1 | h) - (1+x|h)", "y ~ x + (1 | g)"),
+        ("y ~ x + (1 | a/b) - (1 | a)", "y ~ x + (1 | b:a)"),
+        ("y ~ x + (1 | a/b) + (1 | h) - (1 | a/b)", "y ~ x + (1 | h)"),
+        ("y ~ x + (1 | g) - (1 | g) + (x | g)", "y ~ x + (x | g)"),
+        ("y ~ x + (1 | g) + (0 + x || h) - ((0 + x || h))", "y ~ x + (1 | g)"),
+    ],
+)
+def test_a_random_term_can_be_taken_away(text, left):
+    assert str(parse(text)) == left
+
+
+def test_nothing_is_left_when_the_last_random_term_is_taken_away():
+    with pytest.raises(ValueError, match="no random effects"):
+        parse("y ~ x + (1 | g) - (1 | g)")

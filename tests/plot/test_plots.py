@@ -37,6 +37,11 @@ def many_groups() -> interlace.Fit:
 
 
 @cache
+def intercepts() -> interlace.Fit:
+    return quiet_fit("Reaction ~ Days + (1 | Subject)", sleepstudy())
+
+
+@cache
 def crossed() -> interlace.Fit:
     return quiet_fit("rt ~ condition + (1 + condition | subject) + (1 | item)", interlace.load_dataset("crossed"))
 
@@ -80,6 +85,11 @@ PLOTS = {
     "influence": lambda: plot.influence(influence_table(10)),
     "influence of many": lambda: plot.influence(influence_table(200), "Days"),
     "variance components": lambda: plot.variance_components(crossed()),
+    "coefficients": lambda: plot.coefficients(many_groups()),
+    "coefficients of two": lambda: plot.coefficients(fitted(SLEEP), intercepts(), intercept=True),
+    "effect of a number": lambda: plot.effects(fitted(SLEEP), "Days", points=True),
+    "effect of a factor by numbers": lambda: plot.effects(many_groups(), "kind", "x", points=True),
+    "effect of a number by a factor": lambda: plot.effects(many_groups(), "x", "kind", points=True),
     "marginal means": lambda: plot.emmeans(means("kind")),
     "marginal means over a number": lambda: plot.emmeans(means("x", "kind", at={"x": [0, 3]})),
     "volcano": lambda: plot.volcano(many(), "Days"),
@@ -133,7 +143,7 @@ def test_fitted_lines_are_predictions(fit):
     frame = data_module.used_data(fit)
     f, x = fit.model.design.factors[0], data_module.predictor(fit, 0, frame, None)
     shown = data_module.shown_levels(fit, 0, None, 30)
-    data, curves = data_module.lines(fit, 0, frame, x, shown)
+    data, curves, held = data_module.lines(fit, 0, frame, x, shown)
     np.testing.assert_array_equal(data["y"], fit.model.design.y[np.isin(f.codes, shown)])
     level = dict(zip(f.levels.astype(str), f.levels, strict=True))
     first = fit.model.data.drop_duplicates(f.name).set_index(f.name)
@@ -141,6 +151,7 @@ def test_fitted_lines_are_predictions(fit):
     new = new.join(first.drop(columns=x), on=f.name)
     if x == "condition":  # other random effects are left at 0
         new = new.assign(item="none")
+    assert held == []  # other predictors, if any, do not vary within groups
     np.testing.assert_allclose(curves["fitted"], fit.predict(new), rtol=1e-12)
     np.testing.assert_allclose(curves["average"], fit.predict(new, include_re=False), rtol=1e-12)
 
@@ -154,10 +165,11 @@ def test_fitted_lines_take_ordered_categories_and_polars():
         fit = quiet_fit("y ~ c + dose + (1 + dose | g)", data)
         drawn = plot.fitted_lines(fit)
         assert drawn.labels.x == "dose"  # which has the slope; c is part of "(Intercept)" only as a letter
-        _, curves = data_module.lines(fit, 0, data_module.used_data(fit), "dose", np.arange(9))
+        _, curves, held = data_module.lines(fit, 0, data_module.used_data(fit), "dose", np.arange(9))
         assert len(curves) == 27
         first = curves[curves["x"] == "high"].iloc[0]
-        middle = np.sort(frame.loc[frame["g"] == 0, "c"])[3]
+        middle = np.sort(frame["c"])[27]
+        assert held == [f"c = {middle:g}"]
         alone = pd.DataFrame({"g": [0], "dose": ["high"], "c": [middle]})
         assert first["fitted"] == pytest.approx(fit.predict(alone)[0])
     shown = plot.fitted_lines(quiet_fit("y ~ c + dose + (1 + dose | g)", ordered)).data["x"]
@@ -358,3 +370,75 @@ def test_plots_of_a_fit_say_so_of_anything_else(name):
 def test_plots_of_something_made_from_a_fit_say_how_it_is_made(draw, source):
     with pytest.raises(TypeError, match=f"{source} gives .*, not Fit"):
         draw(fitted(SLEEP))
+
+
+# Coefficients and effects
+
+
+def test_forest_shows_the_rows_of_tidy_first_terms_and_models_on_top():
+    fits = {"slopes": fitted(SLEEP), "intercepts": intercepts()}
+    table = plot.coefficients(*fits.values(), names=list(fits), intercept=True, level=0.9).data
+    for name, fit in fits.items():
+        rows = table[table["model"] == name]
+        np.testing.assert_array_equal(rows[["estimate", "conf_low"]], fit.tidy("fixed", 0.9)[["estimate", "conf_low"]])
+    assert list(table["term"].cat.categories) == ["Days", "Intercept"]
+    assert list(table["model"].cat.categories) == ["intercepts", "slopes"]
+
+
+def test_forest_takes_labels_and_refuses_what_it_cannot_show():
+    labels = {"x": "a longer name"}
+    assert "a longer name" in set(plot.coefficients(many_groups(), labels=labels).data["term"])
+    with pytest.raises(ValueError, match="intercept=True"):
+        plot.coefficients(quiet_fit("Reaction ~ 1 + (1 | Subject)", sleepstudy()))
+    with pytest.raises(ValueError, match="2 different names"):
+        plot.coefficients(fitted(SLEEP), intercepts(), names=["a", "a"])
+    with pytest.raises(TypeError, match="one or more fits"):
+        plot.coefficients()
+
+
+def test_effects_are_the_predictions_of_an_average_group():
+    table = plot.effects(fitted(SLEEP), "Days", level=0.9).data
+    new = pd.DataFrame({"Days": table["Days"]})
+    expected = fitted(SLEEP).predict(new, include_re=False, interval="confidence", level=0.9)
+    np.testing.assert_allclose(table["emmean"], expected["fit"], rtol=1e-10)
+    assert (table["Days"].min(), table["Days"].max()) == (0.0, 9.0)
+
+
+def test_effects_say_at_which_values_of_other_variables_they_are():
+    assert plot.effects(many_groups(), "kind").labels.subtitle == "an average group; x at its mean, 1.5"
+    assert plot.effects(many_groups(), "x").labels.subtitle == "an average group; averaged over kind"
+    assert plot.effects(many_groups(), "kind", at={"x": [2]}).labels.subtitle == "an average group; x = [2]"
+
+
+def test_numbers_beside_another_variable_are_in_order_of_size():
+    drawn = plot.emmeans(means(["x", "kind"], at={"x": [2, 10, 1]}))
+    assert list(drawn.data["x"].cat.categories) == ["1", "2", "10"]
+    assert list(plot.effects(many_groups(), "kind", "x").data["x"].cat.categories) == ["1", "2"]  # quartiles
+
+
+def test_effects_answer_wrong_variables_in_words():
+    with pytest.raises(ValueError, match="'x' or 'kind', not 'g'"):
+        plot.effects(many_groups(), "g")
+    with pytest.raises(ValueError, match="other than 'x'"):
+        plot.effects(many_groups(), "x", "x")
+
+
+def test_lines_of_groups_are_at_common_values_of_what_varies_within_them():
+    data = interlace.load_dataset("crossed").assign(size=lambda d: np.where(d["item"] > "item12", "large", "small"))
+    fit = quiet_fit("rt ~ condition + size + (1 + condition | subject)", data)
+    drawn = plot.fitted_lines(fit, "condition")
+    common = data["size"].mode()[0]
+    assert drawn.labels.subtitle.endswith(f"Lines at size = {common}")
+    frame = data_module.used_data(fit)
+    _, curves, _ = data_module.lines(fit, 0, frame, "condition", np.arange(3))
+    assert (curves.groupby("x", observed=True)["average"].nunique() == 1).all()
+    new = pd.DataFrame({"condition": ["congruent"], "size": [common]})
+    expected = fit.predict(new, include_re=False).iloc[0]
+    assert curves.loc[curves["x"] == "congruent", "average"].iloc[0] == pytest.approx(expected)
+
+
+def test_long_names_of_levels_keep_their_ends_and_get_room():
+    assert style._short("short") == "short"
+    name = "a school with a very long name, number 17"
+    assert style._short(name).endswith("name, number 17") and len(style._short(name)) == 33
+    assert style._name_width([name, "b"]) > 1.5 and style._name_width(["S1"]) == 0.0

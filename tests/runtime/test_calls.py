@@ -163,7 +163,7 @@ def test_importing_changes_nothing_and_a_second_process_finds_the_compilations(t
         assert [getattr(jax.config, name) for name in names] == before
     """)
     environment = {k: v for k, v in os.environ.items() if k != "INTERLACE_JAX_CACHE"}
-    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "INTERLACE_JAX_EXECUTION": "xla"}
     found, stored = [], []
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -1,13 +1,14 @@
 """How the levels of a factor covary: a known matrix, or a kernel of distances."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ...support.later import is_jax_array, jax, jnp
 from ..linalg.matrices import cholesky
 from .structures import Prior, Structure
 
@@ -101,7 +102,7 @@ class Kernel:
     @property
     def data(self):
         """The coordinates, as arrays."""
-        return jax.tree.map(lambda a: a if isinstance(a, jax.Array) else np.asarray(a, float), self.coordinates)
+        return jax.tree.map(lambda a: a if is_jax_array(a) else np.asarray(a, float), self.coordinates)
 
     def root(self, x, data):
         """L (m, m), the Cholesky factor of K."""

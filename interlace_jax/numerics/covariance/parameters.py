@@ -8,8 +8,11 @@ A structured factor (`families`) has a scale s and free numbers x instead, Lambd
 coordinates, to s |A| (Frobenius), the SD of what the factor adds to a row of average size. Numbers of K come last.
 """
 
-import jax.numpy as jnp
+from __future__ import annotations
+
 import numpy as np
+
+from ...support.later import jnp
 
 
 def _slices(blocks):

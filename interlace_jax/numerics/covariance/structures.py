@@ -1,13 +1,14 @@
 """How the columns of one level covary: structures of Lambda with few parameters, and priors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ...support.later import jax, jnp
 from ..linalg.matrices import cholesky
 
 Prior = Callable[[Any], Any]

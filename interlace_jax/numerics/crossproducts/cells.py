@@ -13,7 +13,7 @@ made by host NumPy; `product` and `congruence` are what the likelihood does with
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from jax import lax
 from jax.custom_derivatives import linear_call
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ...support.containers import container
 from ..covariance.block import Block
 from .layout import STATIC, Layout, Plan, bucket
 from .moments import Moments
@@ -37,8 +38,7 @@ AXIS = "chunks"  # of a mesh of devices
 WHOLE, SHARED, BLOCKS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, None, AXIS)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Cells:
     """The levels of one factor (rows of K) and the levels of another that they meet, in chunks of W cells."""
 
@@ -53,14 +53,17 @@ class Cells:
         return replace(self, owner=SHARED, level=SHARED, value=BLOCKS if self.value.ndim else WHOLE)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Products(Moments):
     """Conditioned sparse cross-products of a model: the `Moments` of a plan that `by_size` makes, and its cells.
 
     Blocks are ordered by size: the first is eliminated level by level, the others of the `chain` are what iterations
     work on, and the small ones of the `core` are columns beside those of X.
     """
+
+    generalised = None
+
+    generalised = None  # its cells are made for one size
 
     cells: tuple[tuple[Cells | None, ...], ...]  # cells[g][h]: Z_g'W Z_h, None for g = h
 

@@ -4,14 +4,19 @@ Everything here is host NumPy on level codes; the result, a `Plan`, is a pytree 
 lists are leaves, so that models of one shape share an executable.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from __future__ import annotations
 
-import jax
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import field, replace
+from typing import ClassVar
+
 import numpy as np
 
+from ...support.containers import Size, container
 from ..covariance.block import Block
-from .pair_products import Pairs, all_pairs
+from .pair_products import Chunks, Pairs, all_pairs
 
 STATIC = dict(static=True)
 # A dense update of the core costs 2 k m q^2 flops, one pair by pair as much as 2 * 50 a pair and column of the level.
@@ -20,8 +25,7 @@ MATRICES = 6  # of the core's size that are held at a time
 MOST_COLUMNS = 46_340  # of the core, whose places are 32-bit integers
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Entries:
     """Where the levels of one eliminated factor meet columns of the core, for a core too sparse to be stored dense."""
 
@@ -31,8 +35,7 @@ class Entries:
     pairs: Pairs
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Layout:
     """Elimination order and index lists of a model, without its rows.
 
@@ -56,22 +59,55 @@ class Layout:
     @property
     def offsets(self) -> tuple[int, ...]:
         """First core column of every core block, and q at the end."""
-        return tuple(int(c) for c in np.cumsum([0, *(b.levels * b.k for b in self.core)]))
+        return tuple(itertools.accumulate((b.levels * b.k for b in self.core), initial=0))
 
     @property
     def q(self) -> int:
         """Columns of the core."""
         return self.offsets[-1]
 
+    @functools.cached_property
+    def sizes(self) -> dict[str, int]:
+        """The levels of every block by the names that `generalised` gives them."""
+        return {f"m{j}": block.levels for j, block in enumerate(self.blocks)}
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+    @functools.cached_property
+    def generalised(self) -> Layout | None:
+        """The layout for any number of levels, dimensions in place of arrays; None where levels covary."""
+        if any(block.across is not None for block in self.blocks):
+            return None
+        blocks = tuple(replace(block, levels=Size(f"m{j}")) for j, block in enumerate(self.blocks))
+        parents = tuple(tuple(f"m{j}" for _ in found) for j, found in enumerate(self.parents))
+        entries = tuple(_generalised_entries(j, e) for j, e in enumerate(self.entries))
+        return Layout(blocks, self.order, self.chain, parents, entries)
+
+    @property
+    def open_q(self) -> str:
+        """The columns of the core in the words of `sizes`."""
+        return "+".join(f"{b.k}*m{j}" for j, b in enumerate(self.blocks) if j >= self.chain)
+
+
+def _generalised_entries(j: int, entries: Entries) -> Entries:
+    first, *chunks = f"a{j}", *(Chunks(*[f"{kind}{j}"] * 3) for kind in ("b", "f", "s"))
+    return Entries(f"e{j}", f"e{j}", tuple(f"e{j}" for _ in entries.up), Pairs(first, first, *chunks))
+
+
+@container
 class Plan:
     """A layout, and where every row of the data goes in it."""
 
     layout: Layout
     codes: tuple[np.ndarray, ...]  # per block (n,): level of every row
     rows: tuple[tuple[np.ndarray, ...], ...]  # sparse core: rows[j][h] (n,), first entry of chain block j a row adds to
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> Plan | None:
+        """The plan for any number of levels and rows; see `Layout.generalised`."""
+        if self.layout.generalised is None:
+            return None
+        return Plan(self.layout.generalised, ("n",) * len(self.codes), tuple(("n",) * len(r) for r in self.rows))
 
 
 def bucket(size: int) -> int:
@@ -210,5 +246,7 @@ def _meetings(codes, core_codes, layout):
 
 
 def pad_rows(arrays, rows: int):
-    """Arrays (n, ...) of any pytree with so many rows of zeros after them: zero weights, so they change nothing."""
-    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), arrays)
+    """Arrays (n, ...), in lists and tuples, with so many rows of zeros after them: zero weights change nothing."""
+    if isinstance(arrays, list | tuple):
+        return type(arrays)(pad_rows(a, rows) for a in arrays)
+    return np.concatenate([arrays, np.zeros((rows, *arrays.shape[1:]), arrays.dtype)])

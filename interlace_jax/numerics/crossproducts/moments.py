@@ -12,13 +12,14 @@ linear function of the conditioned parameters. Rescaling a predictor leaves Z~ a
 Where the levels of a factor covary, A takes the size of K too: 1/n of its Z~'WZ~, weighted by K_ii, is I.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax.lax import stop_gradient
+import functools
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
+from ...support.containers import container
+from ...support.later import jax, jnp, lax
 from ..covariance.parameters import shape_start
 from ..linalg.batching import triangular_factor
 from ..linalg.matrices import inverse_lower, inverse_upper
@@ -27,8 +28,7 @@ from .layout import Layout, Plan
 COLLINEAR = 1e-9  # below this relative size of its pivots a term is scaled by columns instead of made orthonormal
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Moments:
     """Conditioned cross-products of a model, in elimination order; c = q + p where the core is dense, else p.
 
@@ -57,7 +57,38 @@ class Moments:
         """Fixed-effect columns."""
         return self.R.shape[-1]
 
-    def with_response(self, response: "Response") -> "Moments":
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> Moments | None:
+        """These moments for any number of levels and coefficients; see `Layout.generalised`."""
+        layout = self.layout.generalised
+        if layout is None:
+            return None
+        p = "p" if self.p else ""
+        whole = "+".join(filter(None, (self.layout.open_q, p))) or "0"
+        c = whole if not self.layout.entries else p or "0"
+        each = range(len(self.G))
+        return Moments(
+            layout=layout,
+            G=tuple(f"_ _ m{j}" for j in each),
+            B=tuple(tuple(f"_ _ m{j}" for _ in self.B[j]) for j in each),
+            E=tuple(f"_ e{j}" for j in range(len(self.E))),
+            ZX=tuple(f"_ {c} m{j}" for j in each),
+            Zy=tuple(f"_ m{j}" for j in each),
+            XX=f"{whole} {whole}",
+            Xy=whole,
+            yy="",
+            n="",
+            log_weights="",
+            A=("_ _",) * len(self.A),
+            K=self.K,
+            R=f"{p or '_'} {p or '_'}",
+            beta0=p or "_",
+            scale="",
+        )
+
+    def with_response(self, response: Response) -> Moments:
         """The moments of this design with another response."""
         return replace(self, **response._asdict())
 
@@ -112,7 +143,7 @@ def condition(plan: Plan, X, Z, w, K=None) -> Basis:
     """Make the columns of X (n, p) and of every term of Z orthonormal."""
     n = jnp.sum(w > 0).astype(X.dtype)
     root = root_weights(w)[:, None]
-    R = triangular_factor(stop_gradient(root * X)) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
+    R = triangular_factor(lax.stop_gradient(root * X)) if X.shape[1] else jnp.zeros((0, 0), X.dtype)
     K = eliminated_order(plan.layout, K)
     A = conditioners(plan, [root * z for z in Z], n, K)
     return apply_constants(plan, X, Z, w, n, A, K, R)
@@ -133,7 +164,7 @@ def conditioners(plan: Plan, Z, n, K) -> tuple[jax.Array, ...]:
     order, blocks = plan.layout.order, plan.layout.blocks
     each = enumerate(zip(blocks, K, strict=True))
     return tuple(
-        _conditioner(stop_gradient(Z[order.index(j)]), n, block) * stop_gradient(_size_across(block, data))
+        _conditioner(lax.stop_gradient(Z[order.index(j)]), n, block) * lax.stop_gradient(_size_across(block, data))
         for j, (block, data) in each
     )
 
@@ -148,11 +179,11 @@ def apply_constants(plan: Plan, X, Z, w, n, A, K, R) -> Basis:
 def respond(plan: Plan, basis: Basis, Y) -> Response:
     """Cross-products of responses Y (n, r) with the design; every array of the result has a leading axis r."""
     X, _, w, n = basis[:4]
-    b0 = stop_gradient((w[:, None] * X).T @ Y)
+    b0 = lax.stop_gradient((w[:, None] * X).T @ Y)
     residual = Y - X @ b0
     size = jnp.max(jnp.abs(residual), 0)
     size = jnp.where(size > 0, size, 1.0)  # first, or squares under- and overflow
-    scale = stop_gradient(size * jnp.sqrt(jnp.sum(w[:, None] * (residual / size[None]) ** 2, 0) / n))
+    scale = lax.stop_gradient(size * jnp.sqrt(jnp.sum(w[:, None] * (residual / size[None]) ** 2, 0) / n))
     return response_products(plan, basis, Y, b0, jnp.where(scale > 0, scale, 1.0))
 
 

@@ -8,11 +8,13 @@ partners of an entry are its neighbours, and need no list. Only one of two mirro
 belongs there: of the core, the symmetric part counts.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+from ...support.later import custom_jvp, jnp
 
 AT_PLACE, OF_ENTRY = 3, 8  # pairs of a chunk
 SAFE = dict(mode="promise_in_bounds", wrap_negative_indices=False)
@@ -86,14 +88,14 @@ def chunked(sizes, width, rounded):
 
 def subtract_products(core, U, V, column, pairs: Pairs):
     """Subtract from core (q, q) what has the symmetric part sum_l U_l'V_l, from U and V (k, e); V'U is the same."""
-    diagonal = column * (len(core) + 1)
+    diagonal = column * (core.shape[0] + 1)
     flat = core.reshape(-1).at[diagonal].add(-jnp.sum(U * V, 0), **SAFE)
-    return _off_diagonal(flat, U, -2.0 * V, column * len(core), column, pairs).reshape(core.shape)
+    return _off_diagonal(flat, U, -2.0 * V, column * core.shape[0], column, pairs).reshape(core.shape)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _off_diagonal(flat, U, V, row, column, pairs):
-    met = [(_at(pairs.first, i), _at(pairs.second, i)) for i in _items(pairs.by_place, AT_PLACE, len(pairs.first))]
+    met = [(_at(pairs.first, i), _at(pairs.second, i)) for i in _items(pairs.by_place, AT_PLACE, pairs.first.shape[0])]
     # Row by row: a reduction would not fuse.
     added = sum(_at(u, a) * _at(v, b) for a, b in met for u, v in zip(U, V, strict=True))
     return flat.at[pairs.by_place.owner].add(added, **SAFE)
@@ -106,7 +108,7 @@ def _off_diagonal_jvp(primals, tangents):
     tangent, dU, dV, *_ = tangents
     for chunks, moved, fixed in ((pairs.by_first, dU, V), (pairs.by_second, dV, U)):
         moved, beginning = _at(moved, chunks.owner), _at(row, chunks.owner)
-        for other in _items(chunks, OF_ENTRY, len(column)):
+        for other in _items(chunks, OF_ENTRY, column.shape[0]):
             place = beginning + _at(column, other)
             tangent = tangent.at[place].add(jnp.sum(moved * _at(fixed, other), 0), **SAFE)
     return _off_diagonal(*primals), tangent

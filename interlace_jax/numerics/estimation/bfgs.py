@@ -4,11 +4,11 @@ The same code serves one problem and, under `vmap`, many: there is no inner line
 the objective appears once in the program, which halves the time to compile it.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from ...support.later import jax, jnp, lax
 
 RUNNING, CONVERGED, STALLED, EXHAUSTED = range(4)
 STATUS = ("running", "converged", "stalled", "step limit")

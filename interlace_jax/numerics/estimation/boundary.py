@@ -1,12 +1,12 @@
 """The boundary of the parameter space: columns of Lambda that vanish, and saddles."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from ...support.later import jax, jnp, lax
 from ..covariance.parameters import canonical_parameters, carriers, columns
 from ..crossproducts.moments import Moments
 from ..likelihood.gaussian import objective

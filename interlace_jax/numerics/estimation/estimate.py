@@ -1,13 +1,11 @@
 """Moments to estimate: the search, its implicit derivative, and what it found. Pure: jit it, vmap it."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.dtypes import float0
 
+from ...support.containers import container
+from ...support.later import custom_jvp, jax, jnp, lax
 from ..covariance.parameters import canonical_parameters, columns, factors
 from ..crossproducts.moments import Moments
 from ..likelihood.coordinates import to_user, user_blocks
@@ -22,8 +20,7 @@ SINGULAR = 1e-4  # lme4's tolerance, made free of scale
 NEGLIGIBLE = 1e-7  # deviance units: a search that stalled with less than this to gain has converged
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Estimate:
     """A fitted model as arrays. `theta` and `beta` are on the user's scale, the others as said."""
 
@@ -79,7 +76,7 @@ def estimate(m: Moments, reml=True, t0=None) -> Estimate:
     return finish(t, m, reml, *ended)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _optimum(m, reml, t0):
     """Conditioned t (d,) at the optimum; gradient, predicted decrease, evaluations and status of the search for it."""
 
@@ -107,7 +104,10 @@ def _optimum_jvp(primals, tangents):
     free = ~zero
     H = jnp.where(free[:, None] & free[None], jax.jacfwd(gradient)(t, m, reml), jnp.eye(t.shape[0], dtype=t.dtype))
     dt = -inverse_general(H) @ jnp.where(free, moved, 0.0)
-    none = [jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, float0) for a in ended]
+    none = [
+        jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, jax.dtypes.float0)
+        for a in ended
+    ]
     return (t, *ended), (dt, *none)
 
 

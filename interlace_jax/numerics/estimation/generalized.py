@@ -6,15 +6,15 @@ one step of BFGS on x. There is no loop within the loop, so that of many models 
 modes. Modes are predicted along the step of x, which leaves two or three looks to a gradient.
 """
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import field
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.scipy.linalg import block_diag
 
+from ...support.containers import container
+from ...support.later import Later, jax, jnp, lax
 from ..covariance.parameters import canonical_parameters, factors
 from ..crossproducts.layout import Plan
 from ..crossproducts.moments import assemble, condition, respond
@@ -48,6 +48,7 @@ from .bfgs import Bfgs
 from .estimate import vanishing_columns
 from .start import _diagonals, _start, curvature
 
+scipy_linalg = Later("jax.scipy.linalg")
 TOLERANCE = 1e-12  # predicted decrease that may be left
 LEAST, MOST, SHARE = 1e-11, 1e-6, 1e-3  # decrement of h from which the next step is the last: a share of BFGS's gain
 SCORINGS = 8  # steps of the model without random effects
@@ -57,8 +58,7 @@ MOST_START = 4.0  # the largest variance on the scale of the link that a search 
 DIFFERENCE = 3e-4  # step of the differences, in standard deviations of each coordinate
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Given:
     """A model's rows in the user's order and units, before they are conditioned."""
 
@@ -210,7 +210,7 @@ def _rough_inverse(x: Place, data: Data, m):
 
         own = jnp.abs(jnp.diagonal(jax.hessian(lack)(x.g)))
         parts.append(jnp.diag(1.0 / jnp.maximum(own, 1.0)))
-    return block_diag(*parts)
+    return scipy_linalg.block_diag(*parts)
 
 
 def flat(x: Place):

@@ -1,9 +1,10 @@
 """Where a search begins: moment estimates, and a rough diagonal of the deviance's Hessian."""
 
-import jax
-import jax.numpy as jnp
+from __future__ import annotations
+
 import numpy as np
 
+from ...support.later import jax, jnp
 from ..covariance.parameters import conditioned_factors, read, shape_start
 from ..crossproducts.moments import Moments
 from . import bfgs

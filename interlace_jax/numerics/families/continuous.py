@@ -1,7 +1,8 @@
 """Continuous responses: Gaussian, Student, gamma, inverse Gaussian and beta densities."""
 
-import jax.numpy as jnp
+from __future__ import annotations
 
+from ...support.later import jnp
 from .density import Density
 from .links import INVERSE, LINK, LOGS, POSITIVE
 from .special import HALF_LOG_2PI, lgamma, lgamma_ratio

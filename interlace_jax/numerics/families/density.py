@@ -6,11 +6,12 @@ What does not depend on eta belongs to the constant, which Newton's method for t
 negative binomial it is three quarters of the work). Scores, weights and third derivatives are the kernel's derivatives.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+from ...support.later import jax, jnp
 
 
 class Row(NamedTuple):

@@ -4,8 +4,9 @@ Kernels of Poisson and the negative binomial are minus half of the unit deviance
 a million keep their digits.
 """
 
-import jax.numpy as jnp
+from __future__ import annotations
 
+from ...support.later import jnp
 from .density import Density
 from .links import INVERSE, LINK, LOGS, POSITIVE
 from .special import lgamma, lgamma_ratio, softplus

@@ -5,6 +5,8 @@ NumPy only. A family is frozen and hashable and holds no arrays, so that it can 
 `densities.density` has the JAX half.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
@@ -428,8 +430,7 @@ class Family(Distribution):
 
     Examples
     --------
-    >>> import jax.numpy as jnp
-    >>> def weibull(y, mu, shape):
+    >>>     >>> def weibull(y, mu, shape):
     ...     return jnp.log(shape / mu) + (shape - 1) * jnp.log(y / mu) - (y / mu) ** shape
     >>> family = Family("weibull", weibull, link="log", parameters={"shape": "positive"})
     """

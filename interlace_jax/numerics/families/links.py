@@ -1,19 +1,21 @@
 """Links: from the linear predictor eta to the mean mu. Elementwise; arrays of any shape."""
 
-import jax.numpy as jnp
-from jax.scipy.special import log_ndtr, ndtr, ndtri
+from __future__ import annotations
 
+from ...support.later import Later, jnp
 from .special import log1mexp, sigmoid, softplus
+
+scipy_special = Later("jax.scipy.special")
 
 # mu of eta
 INVERSE = {
     "identity": lambda eta: eta,
-    "log": jnp.exp,
+    "log": lambda eta: jnp.exp(eta),
     "sqrt": lambda eta: eta * eta,
     "inverse": lambda eta: 1.0 / eta,
     "1/mu^2": lambda eta: 1.0 / jnp.sqrt(eta),
     "logit": sigmoid,
-    "probit": ndtr,
+    "probit": lambda eta: scipy_special.ndtr(eta),
     "cloglog": lambda eta: -jnp.expm1(-jnp.exp(eta)),
     "loglog": lambda eta: jnp.exp(-jnp.exp(-eta)),
     "cauchit": lambda eta: jnp.exp(_cauchit(eta)[0]),
@@ -22,12 +24,12 @@ INVERSE = {
 # eta of mu
 LINK = {
     "identity": lambda mu: mu,
-    "log": jnp.log,
-    "sqrt": jnp.sqrt,
+    "log": lambda mu: jnp.log(mu),
+    "sqrt": lambda mu: jnp.sqrt(mu),
     "inverse": lambda mu: 1.0 / mu,
     "1/mu^2": lambda mu: 1.0 / (mu * mu),
     "logit": lambda mu: jnp.log(mu) - jnp.log1p(-mu),
-    "probit": ndtri,
+    "probit": lambda mu: scipy_special.ndtri(mu),
     "cloglog": lambda mu: jnp.log(-jnp.log1p(-mu)),
     "loglog": lambda mu: -jnp.log(-jnp.log(mu)),
     "cauchit": lambda mu: jnp.tan(jnp.pi * (mu - 0.5)),
@@ -59,7 +61,7 @@ def _loglog(eta):
 # log p and log(1 - p) of eta, each without cancellation
 LOGS = {
     "logit": lambda eta: (-softplus(-eta), -softplus(eta)),
-    "probit": lambda eta: (log_ndtr(eta), log_ndtr(-eta)),
+    "probit": lambda eta: (scipy_special.log_ndtr(eta), scipy_special.log_ndtr(-eta)),
     "cloglog": _cloglog,
     "loglog": _loglog,
     "cauchit": _cauchit,

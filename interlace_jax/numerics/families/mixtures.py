@@ -1,7 +1,8 @@
 """Densities made of another: counts without their zeros, and mixtures with zeros."""
 
-import jax.numpy as jnp
+from __future__ import annotations
 
+from ...support.later import jnp
 from .density import Density, log_density
 from .special import sigmoid, softplus
 

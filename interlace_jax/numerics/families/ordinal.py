@@ -1,7 +1,8 @@
 """Ordered categories by a cumulative link: P(y <= j) = F(threshold_j - eta)."""
 
-import jax.numpy as jnp
+from __future__ import annotations
 
+from ...support.later import jnp
 from .density import Density
 from .links import INVERSE, LOGS
 from .special import log1mexp, softplus

@@ -1,11 +1,11 @@
 """What the likelihood asks of a family: log-densities, scores and weights of rows."""
 
-from dataclasses import dataclass, field, replace
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from dataclasses import field, replace
 
+from ...support.containers import container
+from ...support.later import jax, jnp, lax
 from . import continuous, discrete, mixtures, ordinal
 from .density import Density, Row
 from .family import Distribution
@@ -29,7 +29,7 @@ _MADE = {
     "nbinom2": discrete.negative_binomial,
     "ordinal": ordinal.cumulative,
 }
-_NATURAL = {"real": lambda x: x, "logit": lambda x: x, "positive": jnp.exp, "unit": sigmoid}
+_NATURAL = {"real": lambda x: x, "logit": lambda x: x, "positive": lambda x: jnp.exp(x), "unit": sigmoid}
 
 
 def density(family: Distribution) -> Density:
@@ -97,8 +97,7 @@ def rows_of(family: Distribution, row: Row, eta, free):
     return value, score, -change
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class At:
     """Linear predictors of rows (n,), and their parameters on free scales, (n,) each."""
 

@@ -3,18 +3,19 @@
 All are plain arithmetic, elementwise, with rules that keep derivatives of every order as short as the functions.
 """
 
-import math
-from functools import partial
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+import functools
+import math
+
+from ...support.later import custom_jvp, jnp
 
 HALF_LOG_2PI = 0.9189385332046727
 RAISE = 8  # by which the argument of an asymptotic series is raised, so that the series is good to rounding
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # numbers B_2, B_4, ...
 
 
-@jax.custom_jvp
+@custom_jvp
 def softplus(x):
     """log(1 + e^x); its derivatives of every order come from the sigmoid."""
     return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
@@ -25,7 +26,7 @@ def _(primals, tangents):
     return softplus(*primals), sigmoid(*primals) * tangents[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     z = jnp.exp(-jnp.abs(x))
@@ -53,19 +54,38 @@ def _stirling(x):
     return (1 / 12 - z * (1 / 360 - z * tail)) / x
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def polygamma(order: int, x):
     """Derivative number `order` of the digamma function (0: itself) at x > 0.
 
     By the asymptotic series at x + 8 (Abramowitz & Stegun 1964, 6.4.11) and the recurrence down to x.
     """
+    return _polygamma(order)(x)
+
+
+@functools.cache
+def _polygamma(order):
+    """Polygamma of one order, whose derivative is that of the next."""
+    made = custom_jvp(functools.partial(_digamma) if order == 0 else functools.partial(_higher, order))
+
+    @made.defjvp
+    def _(primals, tangents):
+        return made(*primals), polygamma(order + 1, *primals) * tangents[0]
+
+    return made
+
+
+def _digamma(x):
     big = x + RAISE
     z = 1.0 / (big * big)
-    if order == 0:
-        series = 0.0
-        for n, B in reversed(list(enumerate(BERNOULLI, 1))):
-            series = z * (B / (2 * n) + series)
-        return jnp.log(big) - 0.5 / big - series - sum(1.0 / (x + j) for j in range(RAISE))
+    series = 0.0
+    for n, B in reversed(list(enumerate(BERNOULLI, 1))):
+        series = z * (B / (2 * n) + series)
+    return jnp.log(big) - 0.5 / big - series - sum(1.0 / (x + j) for j in range(RAISE))
+
+
+def _higher(order, x):
+    big = x + RAISE
+    z = 1.0 / (big * big)
     series = 0.0
     for n, B in reversed(list(enumerate(BERNOULLI, 1))):
         series = z * (B * math.factorial(2 * n + order - 1) / math.factorial(2 * n) + series)
@@ -75,12 +95,7 @@ def polygamma(order: int, x):
     return total if order % 2 else -total
 
 
-@polygamma.defjvp
-def _(order, primals, tangents):
-    return polygamma(order, *primals), polygamma(order + 1, *primals) * tangents[0]
-
-
-@jax.custom_jvp
+@custom_jvp
 def lgamma(x):
     """Log of the gamma function of x > 0."""
     low = x * (x + 1) * (x + 2) * (x + 3)
@@ -94,7 +109,7 @@ def _(primals, tangents):
     return lgamma(*primals), polygamma(0, *primals) * tangents[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def lgamma_ratio(size, y):
     """gammaln(size + y) - gammaln(size) for y >= 0, without cancellation where size is large; 0 where y is."""
     a, b = size + RAISE, size + y + RAISE
@@ -115,7 +130,7 @@ def _(primals, tangents):
     return lgamma_ratio(size, y), by_size * tangents[0] + by_y * tangents[1]
 
 
-@jax.custom_jvp
+@custom_jvp
 def digamma_ratio(size, y):
     """Difference digamma(size + y) - digamma(size), without cancellation where size is large; 0 where y is."""
     a, b = size + RAISE, size + y + RAISE

@@ -1,7 +1,8 @@
 """Conditioned parameters t to theta and back, roots of covariances across levels, and priors as functions of t."""
 
-import jax.numpy as jnp
+from __future__ import annotations
 
+from ...support.later import jnp
 from ..covariance.parameters import _each, _fill, _rescaled, _unit, factors, has_prior, read
 from ..crossproducts.layout import Layout
 from ..linalg.matrices import inverse_lower

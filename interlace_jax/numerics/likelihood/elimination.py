@@ -15,21 +15,19 @@ Lambda' for level i, eliminating it subtracts C_i' W_i C_i from the cross-produc
 All functions take conditioned parameters t (see `covariance`) and `Moments`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.scipy.linalg import cho_solve
-
+from ...support.later import jax, jnp
 from ..covariance.parameters import conditioned_factors
 from ..crossproducts.layout import Layout
 from ..crossproducts.moments import Moments
 from ..crossproducts.pair_products import subtract_products
 from ..linalg.levels import absorb, whiten
-from ..linalg.matrices import cholesky, logdet_quadratic, symmetric
+from ..linalg.matrices import cholesky, inverse_lower, logdet_quadratic, symmetric
 from .coordinates import roots
 
 
@@ -82,7 +80,7 @@ class Eliminated(NamedTuple):
 
     layout: Layout
     levels: list[Level]
-    core: jax.Array | None  # (q, q) lower triangular root of what is left of M in the core; None where there is none
+    core: jax.Array | None  # (q, q) inverse of the root L L' of what is left of M in the core; None without a core
     Lams: list[jax.Array]
     Ls: list[jax.Array | None]
 
@@ -205,7 +203,7 @@ def whitened_core(Lams, Ls, layout, S):
 
 def _with_identity(M):
     """M + I, without an array of I's size that a search would keep and read again at every trial."""
-    diagonal = np.arange(len(M))
+    diagonal = jnp.arange(M.shape[0])
     return M.at[diagonal, diagonal].add(1.0)
 
 
@@ -243,7 +241,9 @@ def eliminate(Lams, Ls, m: Moments) -> Eliminated:
     identities = [jnp.eye(len(Lam), dtype=Lam.dtype) for Lam in Lams[:chain]]
     S = parts(m.XX, q)
     _, S, levels = _eliminate_chain(_FACTOR_FORM, identities, scaled, C, S, keep=True)
-    core = cholesky(_with_identity(_scale_both(Lams[chain:], Ls, layout, S.core))) if q else None
+    core = (
+        inverse_lower(cholesky(_with_identity(_scale_both(Lams[chain:], Ls, layout, S.core)))) if layout.core else None
+    )
     return Eliminated(layout, levels, core, list(Lams), list(Ls))
 
 
@@ -271,28 +271,28 @@ def solve(e: Eliminated, r):
     """M^-1 r of effects r, per block (k, m): forward along the chain, the core, and back."""
     layout, chain = e.layout, e.layout.chain
     r, forward = list(r), []
-    tail = core_vector(layout, r[chain:]) if layout.q else None
+    tail = core_vector(layout, r[chain:]) if layout.core else None
     for j, level in enumerate(e.levels):
         w = _times(level.root, r[j])
         for h, parent in enumerate(layout.parents[j], j + 1):
             met = _times_transposed(level.later[h - j - 1], w)
             r[h] = r[h] - jnp.zeros_like(r[h]).at[:, parent].add(met)
-        if layout.q:
+        if layout.core:
             tail = tail - _scaled_tail(e, _into_core(level, w, layout, j))
         forward.append(w)
     found: list = [None] * chain
     beside = None
-    if layout.q:
-        tail = cho_solve((e.core, True), tail)
+    if layout.core:
+        tail = e.core.T @ (e.core @ tail)
         beside = _scaled_tail(e, tail, transposed=True)
     for j in reversed(range(chain)):
         level, rest = e.levels[j], forward[j]
         for h, parent in enumerate(layout.parents[j], j + 1):
             rest = rest - _times(level.later[h - j - 1], found[h][:, parent])
-        if layout.q:
+        if layout.core:
             rest = rest - _from_core(level, beside, layout, j)
         found[j] = _times_transposed(level.root, rest)
-    return [*found, *(core_effects(layout, tail) if layout.q else [])]
+    return [*found, *(core_effects(layout, tail) if layout.core else [])]
 
 
 def _scaled_tail(e, v, transposed=False):

@@ -1,10 +1,10 @@
 """The Gaussian deviance: beta and sigma profiled out of what elimination leaves, or held."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
+from ...support.later import jax, jnp
 from ..crossproducts.moments import Moments
 from ..linalg.matrices import inverse, inverse_upper, logdet_quadratic
 from .coordinates import log_prior

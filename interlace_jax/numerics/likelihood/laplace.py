@@ -13,13 +13,13 @@ Columns are conditioned as those of the Gaussian model, theta is absolute: there
 to. Where the levels of a factor covary, L (x) Lambda stands in place of Lambda.
 """
 
-from dataclasses import dataclass, field, replace
+from __future__ import annotations
+
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
+from ...support.containers import container
+from ...support.later import custom_jvp, jax, jnp, lax
 from ..covariance.parameters import conditioned_factors
 from ..crossproducts.layout import Plan
 from ..crossproducts.moments import Moments, _sum_by, design_products
@@ -41,8 +41,7 @@ class Place(NamedTuple):
     g: jax.Array  # (r,) coefficients of the family's parameters
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Data:
     """Rows of a generalised model in conditioned columns, factors in elimination order. A pytree: `vmap` over it."""
 
@@ -333,7 +332,7 @@ def stationarity(x: Place, data: Data, u):
     return pulled_back(factors, collect(data, score))
 
 
-@jax.custom_jvp
+@custom_jvp
 def attach(x: Place, data: Data, u):
     """The mode u itself; its derivatives by x and the data are those of the implicit function."""
     return u

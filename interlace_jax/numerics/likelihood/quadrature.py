@@ -6,13 +6,13 @@ over the levels j and the nodes z_q of a standard normal with weights w_q (Liu &
 is Laplace's approximation; as their number grows the sum is the integral.
 """
 
+from __future__ import annotations
+
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from ...support.later import jax, jnp, lax
 from ..crossproducts.moments import _sum_by
 from ..families.rows import constants, kernels, rows_of
 from .elimination import solve
@@ -61,7 +61,6 @@ def objective(x: Place, u, data: Data):
 
     h0 = by_level(value, u)
 
-    @jax.checkpoint
     def add_node(total, node):
         z, log_weight = node
         away = sum(level.root[i] * z[i] for i in range(block.k))
@@ -72,7 +71,7 @@ def objective(x: Place, u, data: Data):
         return jnp.logaddexp(total, share), None
 
     nodes, log_weights = (jnp.asarray(a, eta.dtype) for a in rule(data.nodes, block.k))
-    total, _ = lax.scan(add_node, jnp.full_like(h0, -1e4), (nodes, log_weights))
+    total, _ = lax.scan(jax.checkpoint(add_node), jnp.full_like(h0, -1e4), (nodes, log_weights))
     logdet = -2.0 * sum(jnp.sum(jnp.log(level.root[i, i])) for i in range(block.k))
     constant = jnp.sum(constants(data.family, data.row, free))
     return jnp.sum(h0) + logdet - 2.0 * jnp.sum(total) - 2.0 * constant

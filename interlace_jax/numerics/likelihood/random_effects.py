@@ -5,11 +5,11 @@ explicit one), and  d log|M| / d(Z'WZ) = Lambda M^-1 Lambda',  the covariance of
 reverse pass yields just the entries that the cross-products have, whatever the order of elimination.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
-
+from ...support.later import jax, jnp
 from ..crossproducts.moments import Moments
 from ..linalg.matrices import inverse_lower, logdet_quadratic
 from .elimination import reduce

@@ -1,9 +1,12 @@
 """Batches of matrices on a processor, one after the other."""
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-from jax.custom_batching import custom_vmap
+from __future__ import annotations
+
+import functools
+
+from ...support.later import Later, jax, jnp, lax
+
+custom_batching = Later("jax.custom_batching")
 
 
 def in_turn(function):
@@ -12,7 +15,15 @@ def in_turn(function):
     It has no derivatives of its own in reverse mode: give it what is not differentiated, or a rule.
     """
 
-    @custom_vmap
+    @functools.cache
+    def made():
+        return _single(function)
+
+    return functools.wraps(function)(lambda *args: made()(*args))
+
+
+def _single(function):
+    @custom_batching.custom_vmap
     def single(*args):
         return function(*args)
 

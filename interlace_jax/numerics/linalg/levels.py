@@ -1,10 +1,10 @@
 """Small blocks of all levels at once: whitening and absorbing, with derivative rules."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
+from __future__ import annotations
 
+import numpy as np
+
+from ...support.later import custom_jvp, jnp, lax
 from .batching import eigh, triangular_factor
 from .matrices import UNROLL, _cholesky_unrolled, _forward_unrolled, _lower_half
 
@@ -39,7 +39,7 @@ def _whiten_unrolled(G, Lam, blocks, k):
     return 2.0 * jnp.sum(jnp.log(pivots)), whitened
 
 
-@jax.custom_jvp
+@custom_jvp
 def _whiten_columns(M, *blocks):
     """`log|M|` summed over levels of M = L L' (k, k, m), and every L^-1 C; column by column, for all levels at once."""
     k = M.shape[0]
@@ -89,7 +89,7 @@ def absorb(G, Sigma, blocks):
     return logdet, [_product(X, C) for C in blocks]
 
 
-@jax.custom_jvp
+@custom_jvp
 def _absorb(G, Sigma):
     values, vectors = eigh(Sigma)
     root = triangular_factor((vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]).T).T

@@ -1,20 +1,19 @@
 """Inverses, Cholesky factors and log-determinants, with derivative rules that stay cheap at every order."""
 
-import functools
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
+from ...support.later import Later, custom_jvp, jnp
 from .batching import in_turn
 
+scipy_linalg = Later("jax.scipy.linalg")
 UNROLL = 3  # unrolled code at k = 8 takes seconds to compile and runs slower than a loop over columns
 LEAF = 160  # below this size LAPACK inverts about as fast as matrix products do, and compiles in a fifth of the time
 
-_inverse_lower = in_turn(lambda L: solve_triangular(L, jnp.eye(L.shape[0], dtype=L.dtype), lower=True))
-_inverse_general = in_turn(jnp.linalg.inv)
-_cholesky = in_turn(functools.partial(jnp.linalg.cholesky, symmetrize_input=False))
+_inverse_lower = in_turn(lambda L: scipy_linalg.solve_triangular(L, jnp.eye(L.shape[0], dtype=L.dtype), lower=True))
+_inverse_general = in_turn(lambda M: jnp.linalg.inv(M))
+_cholesky = in_turn(lambda M: jnp.linalg.cholesky(M, symmetrize_input=False))
 
 
 def _inverse_jvp(inverse):
@@ -27,14 +26,14 @@ def _inverse_jvp(inverse):
 
 
 @_inverse_jvp
-@jax.custom_jvp
+@custom_jvp
 def inverse_lower(L):
     """Inverse of a lower triangular L (k, k)."""
     return _inverse_lower(L)
 
 
 @_inverse_jvp
-@jax.custom_jvp
+@custom_jvp
 def inverse_general(M):
     """Inverse of M (k, k)."""
     return _inverse_general(M)
@@ -45,7 +44,7 @@ def inverse_upper(R):
     return inverse_lower(R.T).T
 
 
-@jax.custom_jvp
+@custom_jvp
 def cholesky(M):
     """L (k, k), lower triangular, with L L' = M, of which the symmetric part counts."""
     return _cholesky(symmetric(M))
@@ -55,12 +54,17 @@ def cholesky(M):
 def _cholesky_jvp(primals, tangents):
     L = cholesky(*primals)
     W = inverse_lower(L)
-    return L, L @ (_lower_half(len(L)) * (W @ symmetric(tangents[0]) @ W.T))
+    return L, L @ (_lower_half(L.shape[0]) * (W @ symmetric(tangents[0]) @ W.T))
 
 
 def _lower_half(k):
     """What of a symmetric matrix (k, k) belongs to the lower triangle, so that the half and its transpose add up."""
     return np.tril(np.ones((k, k)), -1) + 0.5 * np.eye(k)
+
+
+def _is_at_most(size, limit):
+    """Whether a size is small; one that tracing leaves open is not: LAPACK takes matrices of any size."""
+    return isinstance(size, int) and size <= limit
 
 
 def _cholesky_unrolled(A, k):
@@ -79,7 +83,7 @@ def _forward_unrolled(L, B, k):
     return X
 
 
-@jax.custom_jvp
+@custom_jvp
 def logdet_inverse(M):
     """`(log|M|, W = M^-1)` of a positive definite M (q, q), whose symmetric part counts, with cheap tangents.
 
@@ -87,9 +91,9 @@ def logdet_inverse(M):
     4/3 q^3 operations where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.
     """
     q = M.shape[0]
-    if q <= UNROLL:
+    if _is_at_most(q, UNROLL):
         return _logdet_quadratic_unrolled(symmetric(M), jnp.eye(q, dtype=M.dtype))
-    if q <= LEAF:
+    if not isinstance(q, int) or q <= LEAF:
         return _logdet_inverse_lapack(symmetric(M))
     half = q // 2
     logdet_a, A = logdet_inverse(M[:half, :half])
@@ -103,7 +107,7 @@ def logdet_inverse(M):
 @in_turn
 def _logdet_inverse_lapack(M):
     L = _cholesky(M)
-    U = solve_triangular(L, jnp.eye(M.shape[0], dtype=M.dtype), lower=True, trans=1)
+    U = scipy_linalg.solve_triangular(L, jnp.eye(M.shape[0], dtype=M.dtype), lower=True, trans=1)
     return _logdet_of(L), U @ U.T
 
 
@@ -123,7 +127,7 @@ def inverse(M):
     return logdet_inverse(M)[1] if M.shape[0] else M
 
 
-@jax.custom_jvp
+@custom_jvp
 def _logdet_quadratic(M, C):
     return _logdet_quadratic_lapack(symmetric(M), C)
 
@@ -131,7 +135,7 @@ def _logdet_quadratic(M, C):
 @in_turn
 def _logdet_quadratic_lapack(M, C):
     L = _cholesky(M)
-    U = solve_triangular(L, C, lower=True)
+    U = scipy_linalg.solve_triangular(L, C, lower=True)
     return _logdet_of(L), U.T @ U
 
 
@@ -159,7 +163,7 @@ def logdet_quadratic(M, C):
     q = M.shape[0]
     if q == 0:
         return jnp.zeros((), M.dtype), jnp.zeros((C.shape[1],) * 2, M.dtype)
-    return (_logdet_quadratic if q > UNROLL else _logdet_quadratic_unrolled)(M, C)
+    return (_logdet_quadratic_unrolled if _is_at_most(q, UNROLL) else _logdet_quadratic)(M, C)
 
 
 def _logdet_quadratic_unrolled(M, C):

@@ -1,11 +1,10 @@
 """Second-order facts at the optimum: the joint Hessian, and Satterthwaite's degrees of freedom."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
+from ...support.later import jax, jnp, lax
 from ..crossproducts.moments import Moments
 from ..estimation.boundary import zero_columns
 from ..likelihood.coordinates import log_prior

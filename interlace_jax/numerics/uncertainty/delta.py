@@ -1,18 +1,18 @@
 """The delta method: functions of all parameters and their standard errors by exact derivatives."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
-import jax
-import jax.numpy as jnp
-
+from ...support.containers import container
+from ...support.later import jax, jnp
 from ..covariance.block import Block
 from ..covariance.parameters import factors, natural
 from ..likelihood.coordinates import to_user
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@container
 class Parameters:
     """All parameters of a model, as a function given to `delta` receives them."""
 

@@ -13,13 +13,13 @@ The basis of a pattern are its free entries; a structure has one if its covarian
 weights V_i of sigma^2 is W^-1; pbkrtest takes the identity.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from ...support.later import jax, jnp, lax
 from ..covariance.parameters import conditioned_factors, has_prior
 from ..crossproducts.moments import Moments
 from ..likelihood.coordinates import roots

@@ -14,12 +14,11 @@ Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(
 steps inside a bracket; dd/dc is the partial derivative, as all others vanish at the inner optimum.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
+from ...support.later import jax, jnp, lax
 from ..covariance.parameters import columns, conditioned_factors
 from ..crossproducts.moments import Moments
 from ..estimation.bfgs import minimise, resume

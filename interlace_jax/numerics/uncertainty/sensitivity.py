@@ -13,11 +13,11 @@ and log|X'V^-1 X| gives V^-1 X (X'V^-1 X)^-1 = 1/2 d log|H| / dX. One reverse pa
 rows, whatever the layout.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
+from ...support.later import jax, jnp
 from ..covariance.parameters import conditioned_factors
 from ..crossproducts.layout import Layout, Plan
 from ..crossproducts.moments import assemble, condition, moments, respond

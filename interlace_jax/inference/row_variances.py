@@ -1,0 +1,108 @@
+"""Variances of predictions from what a fit keeps: their cost does not depend on the rows of the fit."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models.fitted import FittedModel
+from ..models.linear_predictor import Rows
+from ..numerics.crossproducts.layout import Layout
+from ..numerics.uncertainty.row_information import Information, information
+from ..runtime.calls import run
+from ..runtime.compilation import jit
+
+MOST_NUMBERS = 1 << 27  # that the blocks and their derivatives may take
+AT_ONCE = 1 << 14  # rows
+
+_information = jit(information)
+
+
+def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and where it is known.
+
+    theta and sigma are held. It is not known where the core is sparse, or where a row puts a level of the fit into
+    another level of an outer factor than the fit does; codes of -1 are unseen levels.
+    """
+    m, n, d = fit.model.moments, len(rows.X), len(fit.estimate.t)
+    layout = m.layout
+    numbers = m.XX.size + sum(a.size for part in (m.G, m.ZX, *m.B) for a in part)
+    if layout.entries or numbers * (1 + d) > MOST_NUMBERS:
+        return np.zeros(n), np.zeros((n, d)), np.zeros(n, bool)
+    kept = fit.remembered("information", lambda: _stacked(run(_information, fit.estimate.t, m)))
+    parts = [_variances(kept, layout, rows.take(slice(a, a + AT_ONCE))) for a in range(0, max(n, 1), AT_ONCE)]
+    found = np.concatenate(parts)
+    return found[:, 0], found[:, 1:], _as_nested(layout, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """`Information` with values and slopes together, on a last axis (1 + d,)."""
+
+    G: list[np.ndarray]
+    B: list[list[np.ndarray]]
+    ZX: list[np.ndarray]
+    XX: np.ndarray
+    unseen: list[np.ndarray]
+    X: np.ndarray
+    Z: list[np.ndarray]
+
+
+def _stacked(found: Information) -> _Kept:
+    def both(value, slopes):
+        return np.concatenate([value[..., None], slopes], -1)
+
+    blocks, slopes = found.blocks, found.slopes
+    return _Kept(
+        G=list(map(both, blocks.G, slopes.G)),
+        B=[list(map(both, *pair)) for pair in zip(blocks.B, slopes.B, strict=True)],
+        ZX=list(map(both, blocks.ZX, slopes.ZX)),
+        XX=both(blocks.XX, slopes.XX),
+        unseen=list(map(both, blocks.unseen, slopes.unseen)),
+        X=found.X,
+        Z=found.Z,
+    )
+
+
+def _variances(kept: _Kept, layout: Layout, rows: Rows) -> np.ndarray:
+    """Quadratic forms of the conditioned rows and their derivatives: (n, 1 + d)."""
+    q, chain = layout.q, layout.chain
+    place = [layout.order.index(j) for j in range(len(layout.blocks))]
+    x = rows.X @ kept.X
+    z = [rows.Z[i] @ kept.Z[j] for j, i in enumerate(place)]
+    code = [np.asarray(rows.codes[i]) for i in place]
+    seen = [np.where((c >= 0)[:, None], values, 0.0) for c, values in zip(code, z, strict=True)]
+    new = [values - known for values, known in zip(z, seen, strict=True)]
+    columns = [
+        start + np.maximum(c, 0)[:, None] * block.k + np.arange(block.k)[None]
+        for block, start, c in zip(layout.core, layout.offsets, code[chain:], strict=False)
+    ]
+    total = np.einsum("np,pqs,nq->ns", x, kept.XX[q:, q:], x, optimize=True)
+    for values, variance in zip(new, kept.unseen, strict=True):
+        total += np.einsum("nk,kls,nl->ns", values, variance, values, optimize=True)
+    for (a, at), (b, other) in itertools.product(zip(seen[chain:], columns, strict=True), repeat=2):
+        total += np.einsum("nk,nkls,nl->ns", a, kept.XX[at[:, :, None], other[:, None, :]], b)
+    for a, at in zip(seen[chain:], columns, strict=True):
+        both = kept.XX[at, q:] + kept.XX[q:, at].transpose(1, 2, 0, 3)
+        total += np.einsum("nk,nkps,np->ns", a, both, x)
+    for j in range(chain):
+        a, level = seen[j], np.maximum(code[j], 0)
+        total += np.einsum("nk,klns,nl->ns", a, kept.G[j][:, :, level], a)
+        total += np.einsum("nk,kpns,np->ns", a, kept.ZX[j][:, q:, level], x)
+        for b, at in zip(seen[chain:], columns, strict=True):
+            total += np.einsum("nk,nlks,nl->ns", a, kept.ZX[j][:, at, level[:, None]].transpose(1, 2, 0, 3), b)
+        for h, B in enumerate(kept.B[j], j + 1):
+            total += np.einsum("nk,klns,nl->ns", a, B[:, :, level], seen[h])
+    return total
+
+
+def _as_nested(layout: Layout, rows: Rows) -> np.ndarray:
+    """Whether every level is within the levels of outer factors that it is within in the fit (n,)."""
+    code = [np.asarray(rows.codes[layout.order.index(j)]) for j in range(layout.chain)]
+    same = np.ones(len(rows.X), bool)
+    for j, parents in enumerate(layout.parents):
+        for h, parent in enumerate(parents, j + 1):
+            same &= (code[j] < 0) | (code[h] < 0) | (parent[code[j]] == code[h])
+    return same

@@ -1,0 +1,154 @@
+"""Written programs between processes: files of NumPy source, found by what they are made for. Imports no JAX.
+
+A program's name is a hash of the kernel's name, the description of its arguments, and the sources that programs are
+made from; so an entry is never out of date, only unused. They are Python modules, whose bytecode Python keeps beside
+them. The user's folder holds code, so it is theirs alone; no folder, or one that cannot be written to, is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from ...support.later import Later
+
+zipfile = Later("zipfile")
+PACKAGE = Path(__file__).parents[2]
+SHIPPED = Path(__file__).parent / "shipped.zip"  # programs of common models, by `scripts/ship_programs.py`
+MADE_FROM = ("numerics", "runtime/programs")  # sources that a written program depends on
+MOST_BYTES = 32 * 2**20
+LAST_LINE = "# the end"
+DAY = 86_400
+
+
+@functools.cache
+def fingerprint() -> str:
+    """A hash of the sources that programs are made from."""
+    found = hashlib.sha256()
+    for folder in MADE_FROM:
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            found.update(path.relative_to(PACKAGE).as_posix().encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def name_of(description: str) -> str:
+    """The name of the entry of a program so described."""
+    return "p" + hashlib.sha256(f"{fingerprint()}\n{description}".encode()).hexdigest()[:40]
+
+
+def find(description: str) -> Callable | None:
+    """The program so described, from the user's folder or the package; None where there is none, or a broken one."""
+    name, folder = name_of(description), _own_folder()
+    path = None if folder is None else folder / f"{name}.py"
+    if path is not None and path.exists():
+        found = _loaded(name, path)
+        if found is not None:
+            return found
+    source = _shipped(name)
+    if source is None:
+        return None
+    _write_if_possible(name, source)  # beside its bytecode it is found faster
+    space: dict[str, Any] = {"__name__": f"{__package__}.stored.{name}"}
+    exec(compile(source, name, "exec"), space)
+    return space["program"]
+
+
+def _shipped(name: str) -> str | None:
+    """Source of a program that came with the package."""
+    try:
+        with zipfile.ZipFile(SHIPPED) as archive:
+            return archive.read(f"{name}.py").decode()
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def keep(description: str, source: str) -> None:
+    """Keep a program for other processes, if there is a folder for it."""
+    _write_if_possible(name_of(description), source)
+
+
+def _write_if_possible(name: str, source: str) -> None:
+    folder = _own_folder(make=True)
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            write(folder, name, source)
+            _forget_oldest(folder)
+
+
+def write(folder: Path, name: str, source: str) -> None:
+    """Write an entry at once: who reads it sees all of it or nothing."""
+    handle, scratch = tempfile.mkstemp(suffix=".tmp", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"{source.rstrip()}\n{LAST_LINE}\n")
+        os.replace(scratch, folder / f"{name}.py")
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def _loaded(name: str, path: Path) -> Callable | None:
+    """The function that an entry defines; a broken entry is removed."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-min(path.stat().st_size, len(LAST_LINE) + 1), os.SEEK_END)
+            whole = file.read().decode().strip() == LAST_LINE
+        if whole:
+            spec = importlib.util.spec_from_file_location(f"{__package__}.stored.{name}", path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            _touch(path)
+            return module.program
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, the program is written anew
+        pass
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return None
+
+
+def _touch(path: Path) -> None:
+    """Say that an entry was read, where that was long ago; its time of writing tells Python that bytecode is fresh."""
+    with contextlib.suppress(OSError):
+        known = path.stat()
+        if time.time() - known.st_atime > DAY:
+            os.utime(path, ns=(time.time_ns(), known.st_mtime_ns))
+
+
+def _own_folder(make: bool = False) -> Path | None:
+    """The user's folder; None where they want none (INTERLACE_JAX_CACHE=0), or where others may write to it."""
+    if os.environ.get("INTERLACE_JAX_CACHE") == "0":
+        return None
+    try:
+        folder = Path(platformdirs.user_cache_dir("interlace_jax")) / "programs"
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = folder.stat()
+    except (OSError, RuntimeError):
+        return None
+    if hasattr(os, "getuid") and (known.st_uid != os.getuid() or known.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        return None
+    return folder
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Remove the entries that were not read for longest while there are too many bytes of them."""
+    known = [(path, path.stat()) for path in folder.glob("p*.py")]
+    total = sum(found.st_size for _, found in known)
+    for path, found in sorted(known, key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):
+        if total <= MOST_BYTES:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= found.st_size

@@ -1,0 +1,76 @@
+"""Write the programs of common models into the package, so that the first fit after an installation is already quick.
+
+    python scripts/ship_programs.py [archive]
+
+Fits, summarises and predicts models of common shapes with an empty store, and packs what the store then holds. To be
+run after every change of the kernels or of what writes programs, before a release; a test says when it is due.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+os.environ |= {"INTERLACE_JAX_EXECUTION": "numpy", "INTERLACE_JAX_CACHE": "1"}
+
+import numpy as np
+import pandas as pd
+
+import interlace_jax
+from interlace_jax.runtime.programs import store
+
+SLOPES = ("1", "1 + x", "1 + x + z")
+ONE = [*SLOPES, "1 + x + z + u"]
+FORMULAS = [
+    *(f"y ~ x + ({term} {bar} a)" for term in ONE for bar in ("|", "||") if not (term == "1" and bar == "||")),
+    *(f"y ~ x + ({first} | a) + ({second} | b)" for first, second in itertools.product(SLOPES[:2], repeat=2)),
+    *(f"y ~ x + ({first} | c) + ({second} | a)" for first, second in itertools.product(SLOPES[:2], repeat=2)),
+    "y ~ x + (0 + x | a)",
+    "y ~ x + (1 | a) + (1 | b) + (1 | e)",
+    "y ~ x + (1 | c) + (1 | a) + (1 | b)",
+]
+
+
+def frame(rows=240, seed=0):
+    """Data for all formulas: a within c, crossed with b and e."""
+    rng = np.random.default_rng(seed)
+    a, b, e = rng.integers(0, 24, rows), rng.integers(0, 10, rows), rng.integers(0, 6, rows)
+    numbers = {name: rng.normal(size=rows) for name in ("x", "z", "u")}
+    effects = [rng.normal(size=size)[codes] for size, codes in ((24, a), (8, a // 3), (10, b), (6, e))]
+    y = sum(effects) + (1.0 + rng.normal(size=24)[a]) * numbers["x"] + rng.normal(size=rows)
+    return pd.DataFrame(dict(y=y, a=a, b=b, c=a // 3, e=e, **numbers))
+
+
+def ask(formula, data):
+    """Everything that a first session asks of a fit."""
+    for method in ("REML", "ML"):
+        fit = interlace_jax.fit(formula, data, method=method)
+        str(fit.summary())
+    fit = interlace_jax.fit(formula, data)
+    fit.predict(data.iloc[:5], interval="prediction")
+    fit.anova(ddf="kenward-roger")
+    fit.random_effects_se, fit.leverage(), fit.r2(), fit.icc()  # noqa: B018
+    fit.confint(), fit.optimum
+
+
+def main(archive):
+    """Fill an empty store and pack it."""
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as home:
+        store.platformdirs.user_cache_dir = lambda name: home
+        store.SHIPPED = Path(home) / "none"
+        for formula in FORMULAS:
+            ask(formula, frame())
+            print(formula, flush=True)
+        found = sorted(Path(home).rglob("p*.py"))
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as packed:
+            for path in [*found]:
+                packed.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_LZMA)
+    print(f"{len(found)} programs, {os.path.getsize(archive) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else store.SHIPPED)
