@@ -18,7 +18,7 @@ from ..numerics.families.density import Row
 from ..numerics.families.family import Distribution
 from ..numerics.likelihood import quadrature
 from ..numerics.likelihood.coordinates import to_conditioned
-from ..numerics.likelihood.laplace import Place
+from ..numerics.likelihood.laplace import Modes, Place
 from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
 from ..runtime.calls import run
 from ..runtime.compilation import brief, jit, light
@@ -153,7 +153,7 @@ class Laplace(Engine):
         if theta0 is not None:
             x = x._replace(t=run(_conditioned_theta, theta0, data))
         for _ in range(attempts(data.layout.blocks)):
-            found = self._run(_search, data, x, H, u)
+            found = self._run(_search, data, x, H, Modes(tuple(u)))
             steps, trips = steps + int(found.steps), trips + int(found.trips)
             x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
             if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
@@ -193,13 +193,13 @@ class Laplace(Engine):
         found = []
         for some in rounds:
             filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), 0)])
-            f, g = self._run(_gradients, self.products, x, filled, u)
+            f, g = self._run(_gradients, self.products, x, filled, Modes(tuple(u)))
             found.append((f[: len(some)], g[: len(some)]))
         return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
 
     def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
         n, begun = len(self.design.y), self.begun
-        facts = self._run(_facts, begun.data, x, found.u, begun.RD)
+        facts = self._run(_facts, begun.data, x, Modes(tuple(found.u)), begun.RD)
         _, zero = zero_columns(x.t, begun.data.layout.blocks)
         rows = {name: getattr(facts, name)[:n] for name in ("eta", "score", "W", "W0")}
         return GeneralizedEstimate(
@@ -229,7 +229,7 @@ class Laplace(Engine):
 
     def mode_covariances(self, e: GeneralizedEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of variances: none."""
-        found = self._run(_mode_covariances, self.products, e.x, e.u)
+        found = self._run(_mode_covariances, self.products, e.x, Modes(tuple(e.u)))
         return found, [np.zeros(S.shape[:2]) for S in found]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:

@@ -8,8 +8,9 @@ modes. Modes are predicted along the step of x, which leaves two or three looks 
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import NamedTuple
+import functools
+from dataclasses import field, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from ..likelihood.coordinates import to_conditioned, to_user, user_blocks
 from ..likelihood.elimination import reduce
 from ..likelihood.laplace import (
     Data,
+    Modes,
     Newton,
     Place,
     advanced,
@@ -71,6 +73,17 @@ class Given:
     D: list  # per parameter of the family (n, r_j), or None
     g0: jax.Array  # (r,) where the family's numbers start
     nodes: int = field(default=1, metadata={"static": True})
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> Given | None:
+        """The same for any number of rows; None where levels covary."""
+        if any(K is not None for K in self.K):
+            return None
+        D = [None if columns is None else "n _" for columns in self.D]
+        row = Row("n", "n", "n")
+        return replace(self, row=row, offset="n", X="n _", Z=["n _"] * len(self.Z), D=D, g0="_")
 
 
 class Begun(NamedTuple):
@@ -289,9 +302,9 @@ class Found(NamedTuple):
     status: jax.Array
 
 
-def search(data: Data, x: Place, H, u) -> Found:
-    """To the optimum from x, with the inverse curvature H and modes near u."""
-    begun = begin(x, H, u)
+def search(data: Data, x: Place, H, near: Modes) -> Found:
+    """To the optimum from x, with the inverse curvature H; the modes are searched from `near`."""
+    begun = begin(x, H, list(near.parts))
     s = lax.while_loop(lambda s: s.outer.status == bfgs.RUNNING, lambda s: trip(data, x, s), begun)
     o, end = s.outer, split(s.outer.optimum, x)
     end = end._replace(t=canonical_parameters(end.t, data.layout.blocks))
@@ -301,8 +314,9 @@ def search(data: Data, x: Place, H, u) -> Found:
 # What follows from the optimum ----------------------------------------------------------------------------------------
 
 
-def gradients(data: Data, like: Place, points, u):
-    """Deviance (k,) and its gradient (k, x) at points (k, x) near each other, whose modes are searched from u."""
+def gradients(data: Data, like: Place, points, near: Modes):
+    """Deviance (k,) and its gradient (k, x) at points (k, x), whose modes are searched from `near`."""
+    u = list(near.parts)
 
     def one(v):
         x = split(v, like)
@@ -332,9 +346,9 @@ class Facts(NamedTuple):
     vanishing: list  # per factor, in the user's order (k,): columns of Lambda that are singular
 
 
-def facts(data: Data, x: Place, u, RD) -> Facts:
-    """Everything at x that a fit reports; the mode is searched from u."""
-    u = mode(x, u, data)
+def facts(data: Data, x: Place, near: Modes, RD) -> Facts:
+    """Everything at x that a fit reports; the mode is searched from `near`."""
+    u = mode(x, list(near.parts), data)
     at = look(x, u, data)
     free = free_parameters(x.g, data)
     slope = plus(pulled_back(at.factors, at.zs), u, -1.0)
@@ -375,9 +389,9 @@ def _user_effects(b, data: Data):
     return [b[j].T @ inverse_lower(data.A[j]).T for j in data.layout.order]
 
 
-def mode_covariances(data: Data, x: Place, u):
+def mode_covariances(data: Data, x: Place, modes: Modes):
     """Cov(b | y, beta, theta) of every level, one array (m, k, k) per factor, in the user's order and units."""
-    m = look(x, u, data).moments
+    m = look(x, list(modes.parts), data).moments
     return gaussian_mode_covariances(x.t, m)
 
 

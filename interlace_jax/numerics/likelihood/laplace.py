@@ -15,8 +15,9 @@ to. Where the levels of a factor covary, L (x) Lambda stands in place of Lambda.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ...support.containers import container
 from ...support.later import custom_jvp, jax, jnp, lax
@@ -58,10 +59,45 @@ class Data:
     beta0: jax.Array  # (p,) in the user's units
     nodes: int = field(default=1, metadata={"static": True})  # of quadrature, in every dimension; 1: Laplace
 
+    sizes: ClassVar[dict[str, int]] = {}
+
     @property
     def layout(self):
         """Elimination order and index lists."""
         return self.plan.layout
+
+    @functools.cached_property
+    def generalised(self) -> Data | None:
+        """These rows for any number of rows and levels; see `Layout.generalised`."""
+        plan = self.plan.generalised
+        if plan is None:
+            return None
+        return replace(
+            self,
+            plan=plan,
+            row=Row("n", "n", "n"),
+            offset="n",
+            X="n _",
+            Z=("n _",) * len(self.Z),
+            D=tuple(None if columns is None else "n _" for columns in self.D),
+            A=("_ _",) * len(self.A),
+            R="_ _",
+            beta0="_",
+        )
+
+
+@container
+class Modes:
+    """Effects u, per block (k, m), as an argument of a program."""
+
+    parts: tuple[jax.Array, ...]
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> Modes:
+        """The same for any number of levels."""
+        return Modes(tuple(f"_ m{j}" for j in range(len(self.parts))))
 
 
 def widths(D) -> list[int]:
