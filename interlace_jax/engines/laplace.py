@@ -11,7 +11,7 @@ from ..design.auxiliary import starts
 from ..numerics.covariance.parameters import canonical_parameters, columns
 from ..numerics.crossproducts.layout import bucket, pad_rows
 from ..numerics.estimation import bfgs, generalized
-from ..numerics.estimation.boundary import FREE_RISE, NEAR_ZERO, PROBE, leave_saddle, near_zero, zero_columns
+from ..numerics.estimation.boundary import FREE_RISE, NEAR_ZERO, PROBE, leave_saddle, near_zero
 from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
 from ..numerics.estimation.generalized import DIFFERENCE, Begun, Given
 from ..numerics.families.density import Row
@@ -46,6 +46,8 @@ class GeneralizedEstimate:
     steps: int
     trips: int
     status: int
+    zero: np.ndarray
+    "(d,) whether the column of Lambda that an entry belongs to is zero, in conditioned order."
     vanishing: list
     x: Place = field(repr=False)
     "Conditioned coordinates."
@@ -200,18 +202,18 @@ class Laplace(Engine):
     def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
         n, begun = len(self.design.y), self.begun
         facts = self._run(_facts, begun.data, x, Modes(tuple(found.u)), begun.RD)
-        _, zero = zero_columns(x.t, begun.data.layout.blocks)
         rows = {name: getattr(facts, name)[:n] for name in ("eta", "score", "W", "W0")}
         return GeneralizedEstimate(
             theta=facts.theta,
             beta=facts.beta,
             gamma=facts.gamma,
             deviance=facts.deviance,
-            gradient=np.where(zero, 0.0, np.abs(found.gradient[: len(x.t)])),
+            gradient=np.where(facts.zero, 0.0, np.abs(found.gradient[: len(x.t)])),
             predicted_decrease=found.predicted_decrease,
             steps=steps,
             trips=trips,
             status=int(found.status),
+            zero=facts.zero,
             vanishing=facts.vanishing,
             x=x,
             H=found.H,
@@ -268,8 +270,7 @@ class Laplace(Engine):
     def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
         """Covariance of all conditioned coordinates."""
         H = self.joint_hessian(e)
-        _, zero = zero_columns(e.x.t, self.products.layout.blocks)
-        free = np.concatenate([~zero, np.ones(len(H) - len(zero), bool)])
+        free = np.concatenate([~e.zero, np.ones(len(H) - len(e.zero), bool)])
         V = np.zeros_like(H)
         V[np.ix_(free, free)] = run(_parameter_covariance, H[np.ix_(free, free)])
         return V

@@ -47,6 +47,7 @@ from ..linalg.batching import eigh, triangular_factor
 from ..linalg.matrices import inverse, inverse_lower, inverse_upper
 from . import bfgs
 from .bfgs import Bfgs
+from .boundary import zero_columns
 from .estimate import vanishing_columns
 from .start import _diagonals, _start, curvature
 
@@ -343,6 +344,7 @@ class Facts(NamedTuple):
     beta: jax.Array  # (p,)
     gamma: jax.Array  # (r,) of the family's predictors in the user's columns, on their free scales
     jacobian: jax.Array  # of (theta, beta, gamma) by all coordinates
+    zero: jax.Array  # (d,) whether the column of Lambda that an entry of t belongs to is zero
     vanishing: list  # per factor, in the user's order (k,): columns of Lambda that are singular
 
 
@@ -370,6 +372,7 @@ def facts(data: Data, x: Place, near: Modes, RD) -> Facts:
         beta=user.c,
         gamma=user.g,
         jacobian=jacobian,
+        zero=zero_columns(x.t, data.layout.blocks)[1],
         vanishing=vanishing,
     )
 
