@@ -439,3 +439,20 @@ def test_quadrature_is_refused_where_the_integral_has_too_many_dimensions():
         interlace.fit("binary ~ x + (1 | g)", ROWS, family="binomial", nagq=0)
     with pytest.raises(ValueError, match="nagq= belongs to generalised models"):
         interlace.fit("positive ~ x + (1 | g)", ROWS, nagq=5)
+
+
+def test_marginal_means_of_the_response_are_those_of_emmeans(cbpp):
+    """Numbers of emmeans 1.8.4 for glmmTMB's fit, whose tests have 51 degrees of freedom; ours are normal."""
+    means = interlace.emmeans(cbpp, "period", type="response")
+    pairs = means.pairs()
+    assert_allclose(pairs["odds ratio"], [2.697519, 3.091546, 4.856479, 1.146070, 1.800351, 1.570890], rtol=2e-6)
+    assert_allclose(pairs["se"], [0.8271738, 1.0098158, 2.0758369, 0.4363184, 0.8466184, 0.7607574], rtol=2e-6)
+    assert pairs["contrast"].iloc[0] == "p1 / p2"
+    link = interlace.emmeans(cbpp, "period").frame
+    assert_allclose(means.frame["response"], special.expit(link["emmean"]))
+    assert_allclose(means.frame["upper"], special.expit(link["upper"]))
+    adjusted = interlace.emmeans(cbpp, "period", type="response", bias_adjust=True).frame
+    assert_allclose(adjusted["response"], [0.21783158, 0.09706133, 0.08601106, 0.05696916], rtol=1e-5)
+    assert_allclose(adjusted["se"], [0.03728079, 0.02648576, 0.02537255, 0.02276051], rtol=1e-4)
+    with pytest.raises(ValueError, match="use type='response'"):
+        interlace.emmeans(cbpp, "period", bias_adjust=True)

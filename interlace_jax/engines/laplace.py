@@ -120,9 +120,10 @@ class Laplace(Engine):
         weights = np.ones(n) if d.weights is None else d.weights
         trials = np.ones(n) if d.observed.trials is None else d.observed.trials
         offset = np.zeros(n) if d.offset is None else d.offset
-        Z, D = [f.Z for f in d.factors], [p.D for p in d.predictors]
-        by_row = plan.codes, plan.rows, (d.y, weights, trials), offset, d.X, Z, D
-        codes, entries, row, offset, X, Z, D = pad_rows(by_row, more)
+        Z = [f.Z for f in d.factors]
+        by_row = plan.codes, plan.rows, (d.y, weights, trials), offset, d.X, Z
+        codes, entries, row, offset, X, Z = pad_rows(by_row, more)
+        D = [None if p.D is None else pad_rows(p.D, more) for p in d.predictors]
         g0 = starts(self.family, d.predictors, d.y)
         given = Given(self.family, Row(*row), offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes)
         return replace(plan, codes=codes, rows=entries), given
