@@ -16,6 +16,7 @@ from .functional import estimate as estimate
 from .functional import moments as moments
 from .functional import predict as predict
 from .functional import random_effects as random_effects
+from .generalized import GeneralizedFit as GeneralizedFit
 from .inference.likelihood_ratio import anova as anova
 from .inference.marginal_means import emmeans as emmeans
 from .many.many import Many as Many
@@ -34,6 +35,19 @@ from .numerics.covariance.structures import Diagonal as Diagonal
 from .numerics.covariance.structures import HomogeneousDiagonal as HomogeneousDiagonal
 from .numerics.covariance.structures import Structure as Structure
 from .numerics.covariance.structures import Unstructured as Unstructured
+from .numerics.families.family import Bernoulli as Bernoulli
+from .numerics.families.family import Beta as Beta
+from .numerics.families.family import BetaBinomial as BetaBinomial
+from .numerics.families.family import Binomial as Binomial
+from .numerics.families.family import Family as Family
+from .numerics.families.family import Gamma as Gamma
+from .numerics.families.family import Gaussian as Gaussian
+from .numerics.families.family import InverseGaussian as InverseGaussian
+from .numerics.families.family import NegativeBinomial as NegativeBinomial
+from .numerics.families.family import Ordinal as Ordinal
+from .numerics.families.family import Poisson as Poisson
+from .numerics.families.family import Student as Student
+from .numerics.families.family import Truncated as Truncated
 from .reporting.equations import equation as equation
 from .reporting.sentences import report as report
 from .reporting.tables import compare as compare
@@ -44,6 +58,7 @@ from .result import Fit as Fit
 from .support.table import Table as Table
 from .support.warnings import ConvergenceWarning as ConvergenceWarning
 from .support.warnings import RankWarning as RankWarning
+from .support.warnings import SeparationWarning as SeparationWarning
 from .support.warnings import SingularFitWarning as SingularFitWarning
 
 __version__ = "0.1.0"

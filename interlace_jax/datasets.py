@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-DATASETS = ("cake", "crossed", "dyestuff", "dyestuff2", "machines", "pastes", "penicillin", "sleepstudy")
+DATASETS = ("cake", "cbpp", "crossed", "dyestuff", "dyestuff2", "machines", "pastes", "penicillin", "sleepstudy")
 
 
 def load_dataset(name: str) -> pd.DataFrame:
@@ -31,6 +31,8 @@ def load_dataset(name: str) -> pd.DataFrame:
                       (``T175`` ... ``T225``, degrees Fahrenheit) and ``replicate`` (15, numbered anew in each
                       recipe): a split plot. [4]_, [5]_
     machines    54    productivity ``score`` of each ``Worker`` (6) on each ``Machine`` (A-C), three times. [6]_
+    cbpp        56    ``incidence``: new cases of contagious bovine pleuropneumonia among the ``size`` animals of a
+                      ``herd`` (15) in a ``period`` (p1-p4). [7]_
     crossed     893   ``rt``: reaction time (ms) of a ``subject`` (40) to an ``item`` (24) in one of two
                       conditions, as a string (``condition``) and as -0.5 / 0.5 (``cond_c``); 7 % of the cells
                       are missing. Simulated: intercepts and condition effects vary by subject and by item.
@@ -62,6 +64,8 @@ def load_dataset(name: str) -> pd.DataFrame:
     .. [5] Cochran, W. G. and Cox, G. M. (1957). Experimental Designs, 2nd ed. Wiley, New York.
     .. [6] Milliken, G. A. and Johnson, D. E. (1992). Analysis of Messy Data, Volume 1: Designed Experiments.
        Chapman and Hall, London.
+    .. [7] Lesnoff, M. et al. (2004). Within-herd spread of contagious bovine pleuropneumonia in Ethiopian highlands.
+       Preventive Veterinary Medicine 64, 27-40.
 
     Examples
     --------

@@ -11,13 +11,16 @@ from typing import Any
 from .design.files import is_scanned
 from .design.formula import parse
 from .design.residual_formula import Power, Residual
+from .generalized import GeneralizedFit
 from .many.designs import Groups
 from .many.many import Many
 from .many.responses import Responses, responses_of
 from .many.run import run_all
 from .models.compiled import CompiledModel
 from .models.fitted import METHODS
+from .models.generalized import CompiledGeneralizedModel
 from .models.identifiability import confounded_message
+from .numerics.families.family import Distribution, Gaussian, family_of
 from .result import Fit
 from .support.arguments import one_of
 from .support.later import is_imported, jax
@@ -30,18 +33,22 @@ def fit(
     groups: str | Iterable[str] | None = None,
     random: str | Iterable[str] | None = None,
     *,
-    method: str = "REML",
+    method: str | None = None,
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
-    df_method: str = "satterthwaite",
+    df_method: str | None = None,
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
     residual: str | Residual | None = None,
     dispersion: str | Power | None = None,
     core: str = "auto",
-) -> Fit:
-    """Fit a linear mixed model.
+    family: str | Distribution = "gaussian",
+    trials: str | float | Iterable[float] | None = None,
+    nagq: int = 1,
+    zero_inflation: str | None = None,
+) -> Fit | GeneralizedFit:
+    """Fit a linear mixed model, or with `family` a generalised one.
 
     Parameters
     ----------
@@ -58,17 +65,19 @@ def fit(
         Random-effects terms: `"(1 + x | g)"`, `["(1 + x || g)", "(1 | h)"]`. With `||` every column has its own
         variance and no correlations, dummy columns of a categorical included (lme4 keeps those correlated).
     method
-        `"REML"` or `"ML"`.
+        `"REML"` (default) or `"ML"`; generalised models are fitted by ML.
     weights
-        Prior weights w, Var(eps_i) = sigma^2 / w_i: a column name or one number per row. Rows of weight zero are left
-        out.
+        Prior weights w: a column name or one number per row. Rows of weight zero are left out. Var(eps_i) = sigma^2 /
+        w_i; so too of families whose variance a dispersion scales (gamma, inverse Gaussian). In other families a weight
+        multiplies the log-density of its row: 2 is the row twice. Of a proportion without `trials` it is the trials.
     offset
-        Known part of the mean: a column name or one number per row.
+        Known part of the linear predictor: a column name or one number per row. It adds to `offset(...)` in the
+        formula.
     df_method
-        `"satterthwaite"`, `"kenward-roger"` (REML only) or `"normal"`. With `residual=` or `dispersion=` Kenward-Roger
-        is that of 2009, which does not depend on how the covariance is parametrised, and `"kenward-roger-linear"`
-        leaves its second-order term out (SAS's kr(linear)); both with the observed information.
-        `"between-within"` is the rule of Schluchter and Elashoff, as mmrm has it.
+        `"satterthwaite"` (default), `"kenward-roger"` (REML only) or `"normal"`, which generalised models have. With
+        `residual=` or `dispersion=` Kenward-Roger is that of 2009, which does not depend on how the covariance is
+        parametrised, and `"kenward-roger-linear"` leaves its second-order term out (SAS's kr(linear)); both with the
+        observed information. `"between-within"` is the rule of Schluchter and Elashoff, as mmrm has it.
     theta0
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
@@ -84,22 +93,45 @@ def fit(
         arma11, diag; sp_exp(t1, t2 | id), sp_gau. Numbers are times, whose differences count; other labels are visits
         in order.
     dispersion
-        On what the residual SD depends: a formula for its logarithm, `"~ sex + age"`, or `Power("dose")` for a power of
-        a covariate. `sigma` is then the SD at its reference.
+        On what the residual SD depends: a formula of fixed effects for its logarithm, `"~ sex + age"`, or
+        `Power("dose")` for a power of a covariate. `sigma` is then the SD at its reference. With a family, a formula
+        for the logarithm of its first parameter (dispersion, size, precision); without it that is one number.
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
         exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
         levels; the log-likelihood is known up to a small noise and `theta` to a small part of its standard error,
         given in `optimum.noise` and `optimum.theta_noise`. `"auto"` takes the dense core where an evaluation of it is
         predicted to take under a second and two gigabytes.
+    family
+        The distribution of the response: `"gaussian"`, `"binomial"`, `"poisson"`, `"nbinom2"`, `"nbinom1"`, `"gamma"`,
+        `"inverse_gaussian"`, `"beta"`, `"betabinomial"`, `"student"`, `"ordinal"`, `"truncated_poisson"`,
+        `"truncated_nbinom2"`, or an object that has another link: `Binomial("probit")`. A family of one's own is
+        `Family(name, log_density)`. The likelihood is Laplace's approximation with the observed information, as
+        glmmTMB's.
+    trials
+        Of binomial families: out of how many the response counts successes (a column name, one number per row or one
+        number). Other spellings: `cbind(successes, failures)` on the left of the formula, a proportion with `weights`;
+        without trials the response has two values, of which the second is success.
+    nagq
+        1 is Laplace's approximation; 2 to 25 nodes a dimension are adaptive Gauss-Hermite quadrature, for one grouping
+        factor with up to three effects: what there is to gain with few or binary rows a level.
+    zero_inflation
+        A one-sided formula for the logit of the probability of a zero beside those of the counts; `"~ 1"` for one
+        number. With a truncated family all zeros are of that kind (a hurdle model).
 
     Raises
     ------
     ValueError, TypeError
         For input that does not determine a model; the message names the column or term.
+
+    Examples
+    --------
+    >>> fit("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
     """
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    model = compile(formula, data, groups, random, **arguments, residual=residual, dispersion=dispersion, core=core)
+    predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
+    generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
+    model = compile(formula, data, groups, random, **arguments, residual=residual, core=core, **generalized)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -194,9 +226,23 @@ def compile(
     residual: str | Residual | None = None,
     dispersion: str | Power | None = None,
     core: str = "auto",
-) -> Model:
+    family: str | Distribution = "gaussian",
+    trials: str | float | Iterable[float] | None = None,
+    nagq: int = 1,
+    zero_inflation: str | None = None,
+) -> Model | GeneralizedModel:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    if family_of(family) != Gaussian() or zero_inflation is not None:
+        if residual is not None:
+            raise ValueError(f"residual= belongs to linear mixed models, not to family={family_of(family).name!r}")
+        arguments |= dict(family=family, trials=trials, nagq=nagq)
+        arguments |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
+        return GeneralizedModel.of(formula, data, groups, random, core, **arguments)
+    if trials is not None:
+        raise ValueError("trials= belongs to binomial families: say family='binomial'")
+    if nagq != 1:
+        raise ValueError("nagq= belongs to generalised models: a Gaussian likelihood has its integral in closed form")
     return Model.of(formula, data, groups, random, core, residual, dispersion, **arguments)
 
 
@@ -210,7 +256,17 @@ class Model(CompiledModel):
     """
 
     def fit(
-        self, method: str = "REML", *, df_method: str = "satterthwaite", theta0: Iterable[float] | None = None
+        self, method: str | None = None, *, df_method: str | None = None, theta0: Iterable[float] | None = None
     ) -> Fit:
         """Estimate the model. Arguments as in `fit`."""
-        return Fit.of(self, method, df_method, theta0)
+        return Fit.of(self, method or "REML", df_method or "satterthwaite", theta0)
+
+
+class GeneralizedModel(CompiledGeneralizedModel):
+    """A generalised mixed model before it is fitted: `compile(..., family=)`."""
+
+    def fit(
+        self, method: str | None = None, *, df_method: str | None = None, theta0: Iterable[float] | None = None
+    ) -> GeneralizedFit:
+        """Estimate the model by maximum likelihood. Arguments as in `fit`."""
+        return GeneralizedFit.of(self, method, df_method, theta0)

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from .inference.coefficients import coefficients
+from .inference.family_parameters import family_params, predictor_table
 from .inference.variances import residual_table, structure, uncertainty
 from .models.fitted import FittedModel
+from .models.generalized import FittedGeneralizedModel
 from .models.parameters import _blocks, _correlations, natural_names
 from .models.residual import relative_sds
 from .numerics.covariance.parameters import has_prior
@@ -34,18 +36,20 @@ class Summary:
     """A fit as text (`str`, `print`) and, in a notebook, as HTML."""
 
     def __init__(self, fit: FittedModel):
-        self._parts: list[str | Table] = [
-            _heading(fit),
-            _criteria(fit),
-            _scaled_residuals(fit),
-            _random_effects(fit),
-            *_structures(fit),
-            *_residual_covariance(fit),
-            _observations(fit),
-            *_fixed_effects(fit),
-            *_correlations_of_fixed(fit),
-            *_notes(fit),
-        ]
+        self._parts = list(self._made_of(fit))
+
+    @staticmethod
+    def _made_of(fit: FittedModel) -> Iterator[str | Table]:
+        yield _heading(fit)
+        yield _criteria(fit)
+        yield _scaled_residuals(fit)
+        yield _random_effects(fit)
+        yield from _structures(fit)
+        yield from _residual_covariance(fit)
+        yield _observations(fit)
+        yield from _fixed_effects(fit)
+        yield from _correlations_of_fixed(fit)
+        yield from _notes(fit)
 
     def __str__(self) -> str:
         return "\n\n".join(map(as_text, self._parts))
@@ -63,6 +67,71 @@ class Summary:
         """Its tables by title, each with `to_latex()`, `to_markdown()`, `frame` and more."""
         tables = [part for part in self._parts if isinstance(part, Table)]
         return {table.title.rstrip(":") or "Criteria": table for table in tables}
+
+
+class GeneralizedSummary(Summary):
+    """A generalised fit as text and as HTML."""
+
+    @staticmethod
+    def _made_of(fit: FittedGeneralizedModel) -> Iterator[str | Table]:
+        yield _generalized_heading(fit)
+        yield _criteria(fit)
+        yield _random_effects(fit, has_residual=False)
+        yield from _structures(fit)
+        yield _observations(fit)
+        yield from _fixed_effects(fit)
+        yield from _family_parts(fit)
+        yield from _correlations_of_fixed(fit)
+        yield from _generalized_notes(fit)
+
+
+def _generalized_heading(fit: FittedGeneralizedModel) -> str:
+    by = "Laplace" if fit.nagq == 1 else f"{fit.nagq} quadrature nodes"
+    lines = [f"Generalised linear mixed model: {fit.family.title} ({fit.family.link}), {by}"]
+    seen, arguments = fit.design.observed, fit.model.arguments
+    if seen.outcome is not None:
+        lines.append(f"P({seen.outcome})")
+    lines.append(f"Formula: {fit.design.formula}")
+    for name in ("trials", "weights", "offset", "dispersion", "zero_inflation"):
+        given = arguments.get(name)
+        if given is not None:
+            shown = given if isinstance(given, str | int | float) else "an array"
+            lines.append(f"{name.replace('_', ' ').capitalize()}: {shown}")
+    return "\n".join(lines)
+
+
+def _family_parts(fit: FittedGeneralizedModel) -> Iterator[Table]:
+    """Predictors of the family's parameters, and its other numbers."""
+    for key, title in (("zero_inflation", "Zero inflation (logit):"), ("dispersion", "Dispersion (log):")):
+        table = predictor_table(fit, key)
+        if len(table):
+            yield _z_table(title, table)
+    if len(numbers := family_params(fit)):
+        rows = [[name, *_significant(row)] for name, row in zip(numbers.index, numbers.to_numpy(), strict=True)]
+        title = "Thresholds:" if fit.family.name == "ordinal" else "Family:"
+        yield Table(title, ("", "Estimate", "Std. Error", "2.5%", "97.5%"), rows, "lrrrr")
+
+
+def _z_table(title: str, table: pd.DataFrame) -> Table:
+    decimals = _decimals(table["se"])
+    columns = {
+        "": list(map(str, table.index)),
+        "Estimate": _fixed(table["estimate"], decimals),
+        "Std. Error": _fixed(table["se"], decimals),
+        "z value": _fixed(table["t"], 3),
+        "Pr(>|z|)": list(map(_p_value, table["p"])),
+        " ": list(map(_stars, table["p"])),
+    }
+    return Table(title, tuple(columns), list(zip(*columns.values(), strict=True)), "lrrrrl")
+
+
+def _generalized_notes(fit: FittedGeneralizedModel) -> Iterator[str]:
+    if fit.separation is not None:
+        yield f"Warning: {fit.separation.message}"
+        if fit.is_singular:
+            yield f"Note: {fit.singularity}"
+    else:
+        yield from _notes(fit)
 
 
 def _heading(fit: FittedModel) -> str:
@@ -89,10 +158,11 @@ def _scaled_residuals(fit: FittedModel) -> Table:
     return Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
 
 
-def _random_effects(fit: FittedModel) -> Table:
+def _random_effects(fit: FittedModel, has_residual: bool = True) -> Table:
     factors = fit.design.factors
     blocks = list(_blocks(factors, fit.covariances))
-    variances = np.concatenate([*(np.diag(b.covariance) for b in blocks), [fit.scale]])
+    residual = [[fit.scale]] if has_residual else []
+    variances = np.concatenate([*(np.diag(b.covariance) for b in blocks), *residual])
     numbers = zip(_significant(variances), _significant(np.sqrt(variances)), strict=True)
     width = max((len(b.columns) for b in blocks), default=1) - 1
     rows: list[Sequence[str]] = []
@@ -100,7 +170,8 @@ def _random_effects(fit: FittedModel) -> Table:
         label = "" if previous and previous.factor == block.factor else block.factor
         for i, (name, R) in enumerate(zip(block.columns, block.correlations, strict=True)):
             rows.append(["" if i else label, name, *next(numbers), *_fixed(R[:i], 2), *[""] * (width - i)])
-    rows.append(["Residual", "", *next(numbers), *[""] * width])
+    if has_residual:
+        rows.append(["Residual", "", *next(numbers), *[""] * width])
     header = ("Groups", "Name", "Variance", "Std.Dev.", *("Corr", *[""] * width)[:width])
     return Table("Random effects:" if blocks else "Residual:", header, rows, "llrr" + "r" * width)
 

@@ -19,6 +19,7 @@ FACTS = {
     "pastes": (60, "strength", 60.0533333333333),
     "cake": (270, "angle", 32.1222222222222),
     "machines": (54, "score", 59.65),
+    "cbpp": (56, "incidence", 99 / 56),
     "crossed": (893, "rt", 620.2216573348263),
 }
 LEVELS = {
@@ -29,6 +30,7 @@ LEVELS = {
     "pastes": {"batch": 10, "cask": 3},
     "cake": {"recipe": 3, "temp": 6, "replicate": 15},
     "machines": {"Machine": 3, "Worker": 6},
+    "cbpp": {"herd": 15, "period": 4},
     "crossed": {"condition": 2, "subject": 40, "item": 24},
 }
 

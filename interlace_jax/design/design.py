@@ -16,8 +16,11 @@ import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
 from ..numerics.covariance.block import parameter_count
+from ..numerics.families.family import Distribution, Ordinal
 from ..support.arguments import listed
 from ..support.warnings import RankWarning
+from .auxiliary import Predictor, predictors
+from .counts import Coding, Observed, coding_of, observed, response_parts
 from .covariances import structured, tied_factors
 from .determinacy import _dependence, independent_columns
 from .formula import Formula
@@ -32,6 +35,7 @@ from .model_matrices import (
     find_gaps,
     model_matrices,
     of_other_rows,
+    offset_of,
     parts_of,
     refuse_gaps,
     refuse_infinite,
@@ -75,6 +79,12 @@ class Design:
     "Where new data have the offset; None when it was given as an array, or not at all."
     specs: ModelSpecs | None = field(repr=False)
     "formulaic's state for new data; None when all columns are plain numbers."
+    offset_is_array: bool = False
+    "Whether new data need an offset given again."
+    observed: Observed | None = None
+    "What the family needs of the response; None in a linear mixed model."
+    predictors: tuple[Predictor, ...] = ()
+    "Of the family's parameters besides the mean."
     variables: frozenset[str] = field(default=frozenset(), repr=False)
     "The columns of the data that the formula uses; any other name in it is that of a function or value."
     other_rows: tuple[str, ...] = field(default=(), repr=False)
@@ -135,6 +145,8 @@ def build(
     response: bool = True,
     context: Mapping[str, Any] | None = None,
     cov: Mapping[str, Any] | None = None,
+    family: Distribution | None = None,
+    trials: str | float | Iterable[float] | None = None,
 ) -> Design:
     """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never modified).
 
@@ -143,6 +155,8 @@ def build(
     response: False leaves the left side alone (y is None).
     context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the formula may use.
     cov: covariance structures by the name of the grouping factor.
+    family: the distribution of the response in a generalised model; trials: of binomial families, a column name, one
+    number per row, or one number.
 
     Fixed columns that depend linearly on those before them are left out with a warning, as R does.
     Raises ValueError or TypeError, naming the column or term, when the data do not determine the model.
@@ -154,33 +168,52 @@ def build(
     frame = as_frame(data)
     if len(frame) == 0:
         raise ValueError("the data have no rows")
-    parts = parts_of(formula)
-    if not response:
-        parts = {key: part for key, part in parts.items() if key != "y"}
+    parts = {key: part for key, part in parts_of(formula).items() if key != "y"}
+    if response:
+        parts = ({"y": parts_of(formula)["y"]} if family is None else response_parts(formula, family)[0]) | parts
     columns = used_columns(frame, parts, formula.terms, context) | residual_columns(formula, frame)
     w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
     if w is not None:
         check_weights(w)
 
+    m = row_vector(frame, "trials", _for_each_row(trials, len(frame)))
+    coding = None if family is None or not response else coding_of(formula, family, columns)
     used = np.ones(len(frame), bool) if w is None else w != 0
-    missing = missing_values(columns, weights=w, offset=shift)
-    rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context)
-    if absent := absent_factors(specs, parts.keys() - {"y"}):
+    missing = missing_values(columns, weights=w, offset=shift, trials=m)
+    rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context, coding)
+    if absent := absent_factors(specs, parts.keys() - {"y", "of"}):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
-    w, shift = (v if v is None else v[rows] for v in (w, shift))
+    w, shift, m = (v if v is None else v[rows] for v in (w, shift, m))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
     index = index if len(rows) == len(index) else index[rows]
     coded = factorized(columns, formula.terms)
     needing = of_other_rows(parts, columns, matrices, specs, context)
     residual = residual_groups(formula, columns, matrices.get(DISPERSION), len(rows))
     whose = dict(variables=frozenset(columns), other_rows=needing, residual=residual)
-    return finish(formula, Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped, **whose), offset, cov)
+    made = Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped, **whose)
+    return finish(formula, made, offset, cov, coding, m)
 
 
-def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] | None = None) -> Design:
+def finish(
+    formula: Formula,
+    e: Evaluated,
+    offset: Any,
+    cov: Mapping[str, Any] | None = None,
+    coding: Coding | None = None,
+    trials: np.ndarray | None = None,
+) -> Design:
     """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
-    y, name = response_of(e.matrices["y"], parts_of(formula)["y"]) if "y" in e.matrices else (None, formula.response)
+    seen, used = None, ()
+    if coding is not None:
+        y, weights, seen = observed(coding, e.matrices, e.weights, trials, e.index)
+        name, e, used = formula.response, e._replace(weights=weights), predictors(seen.family, e.matrices)
+    elif "y" in e.matrices:
+        y, name = response_of(e.matrices["y"], parts_of(formula)["y"])
+    else:
+        y, name = None, formula.response
     X, names = e.matrices["X"]
+    if seen is not None and isinstance(seen.family, Ordinal):  # the thresholds are its intercept
+        X, names = without_intercept(X, names)
     weighted = X if e.weights is None else X * np.sqrt(e.weights)[:, None]
     kept = independent_columns(weighted)
     dropped = tuple(name for j, name in enumerate(names) if j not in kept)
@@ -191,7 +224,9 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(X) <= len(names):
         raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    factors = structured(grouping_factors(formula.terms, e.matrices, e.coded, len(X), tied_factors(cov)), cov)
+    # Where nothing else scatters the rows, an effect a row is how they are let scatter more than the family has it.
+    most = np.inf if seen is not None and seen.family.is_count else len(X)
+    factors = structured(grouping_factors(formula.terms, e.matrices, e.coded, most, tied_factors(cov)), cov)
     for f in factors:
         if twins := _undetermined(f):
             warnings.warn(_twin_message(f, twins), RankWarning, stacklevel=2)
@@ -203,7 +238,7 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         columns=names,
         dropped_columns=dropped,
         weights=e.weights,
-        offset=e.offset,
+        offset=offset_of(e.matrices, e.offset),
         factors=factors,
         index=e.index,
         rows=e.rows,
@@ -212,10 +247,24 @@ def finish(formula: Formula, e: Evaluated, offset: Any, cov: Mapping[str, Any] |
         dependence=dependence,
         offset_column=offset if isinstance(offset, str) else None,
         specs=e.specs,
+        offset_is_array=offset is not None and not isinstance(offset, str),
+        observed=seen,
+        predictors=used,
         variables=e.variables,
         other_rows=e.other_rows,
         residual=e.residual,
     )
+
+
+def _for_each_row(value: Any, n: int) -> Any:
+    """One number as one for each of n rows; anything else as it is."""
+    return np.full(n, float(value)) if np.isscalar(value) and not isinstance(value, str) else value
+
+
+def without_intercept(X: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The other columns of X (n, p)."""
+    kept = [j for j, name in enumerate(names) if name != "Intercept"]
+    return X[:, kept], tuple(names[j] for j in kept)
 
 
 def _evaluate(
@@ -225,6 +274,7 @@ def _evaluate(
     used: np.ndarray,
     na_action: str,
     context: Mapping[str, Any] | None,
+    coding: Coding | None = None,
 ) -> tuple[np.ndarray, int, dict[str, pd.Series], Matrices, ModelSpecs | None]:
     """The rows with nothing missing, how many are not, and everything evaluated on exactly those rows.
 
@@ -233,6 +283,7 @@ def _evaluate(
     """
     rows, n_dropped = complete_rows(missing, used, na_action)
     columns = take_rows(columns, rows, len(used))
+    columns = columns if coding is None else coding.numbers(columns)
     check_types(parts, columns, len(rows))
     matrices, specs = model_matrices(parts, columns, len(rows), context)
     if gaps := find_gaps(matrices):

@@ -56,7 +56,7 @@ _WORD = re.compile(rf"{_QUOTED}|\^|\b(?:TRUE|FALSE|NULL)\b|(?<![\w.])(?:as\.)?fa
 
 _HINTS = {
     r"(?<![\w.(])\.(?![\w(])": "name the columns that '.' stands for, as in a + b",
-    r"\boffset\(": 'an offset is an argument: offset="w"',
+    r"\boffset\(": "an offset is a summand of its own: y ~ x + offset(w) + (1 | g)",
     r"\bns\(": 'natural splines are cr(x, df=3, constraints="center"), B-splines bs(x, df=4)',
     r"\b(s|te|ti|t2)\(": "smooth terms are splines of fixed size: bs(x, df=4)",
     r"\brelevel\(": 'write C(f, contr.treatment(base="b")) for the reference level b',

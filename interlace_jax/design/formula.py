@@ -48,13 +48,18 @@ class Formula:
     response: str | None
     fixed: str
     terms: tuple[Term, ...]
+    offsets: tuple[str, ...] = ()
+    "What stands in offset(...), which is added to the linear predictor."
+    auxiliary: tuple[tuple[str, str], ...] = ()
+    "Predictors of other parameters than the mean by the argument that has them: ('dispersion', 'site')."
     residual: Residual | None = None
     "How the residuals of one subject covary; None: they do not."
     dispersion: str | Power | None = None
     "On what the residual SD depends: the right side of a formula, or a power; None: on nothing."
 
     def __str__(self) -> str:
-        right = " + ".join([self.fixed, *dict.fromkeys(term.text for term in self.terms)])
+        offsets = [f"offset({inner})" for inner in self.offsets]
+        right = " + ".join([self.fixed, *offsets, *dict.fromkeys(term.text for term in self.terms)])
         return f"{self.response} ~ {right}" if self.response else f"~ {right}"
 
 
@@ -64,6 +69,8 @@ def parse(
     random: str | Iterable[str] | None = None,
     residual: str | Residual | None = None,
     dispersion: str | Power | None = None,
+    *,
+    proportion: bool = False,
 ) -> Formula:
     """Read a mixed-model formula in lme4's grammar.
 
@@ -71,6 +78,7 @@ def parse(
     ("(1 + x | g)", or several) and from bars inside `formula`; the three may be mixed, and are kept in the order
     formula, groups, random. Without a left side ("~ x") the response is None. With `residual` ("us(visit | id)") or
     `dispersion` ("~ sex") there may be no random effects.
+    proportion: whether the left side may be a quotient of two columns, successes / trials.
 
     Raises ValueError, quoting the piece and a right spelling, for malformed text or when no random effects are given;
     TypeError when an argument is no text.
@@ -79,7 +87,7 @@ def parse(
         raise TypeError(f'formula must be text such as "y ~ x + (1 | g)", not {type(formula).__name__}')
     terms = tuple(map(plain, texts("random", random, "(1 + x | g)")))
     given = residual_of(residual), dispersion_of(dispersion)
-    return _parse(plain(formula), texts("groups", groups, "g"), terms, *given)
+    return _parse(plain(formula), texts("groups", groups, "g"), terms, proportion, *given)
 
 
 @lru_cache(maxsize=1024)
@@ -87,11 +95,12 @@ def _parse(
     formula: str,
     groups: tuple[str, ...],
     random: tuple[str, ...],
+    proportion: bool,
     residual: Residual | None,
     dispersion: str | Power | None,
 ) -> Formula:
-    response, right = _sides(formula)
-    fixed, bars = _split_right(right)
+    response, right = _sides(formula, proportion)
+    fixed, bars, offsets = _split_right(right)
     terms = _combined(bars)
     terms += [term for text in groups for term in _intercepts(text)]
     terms += [term for text in random for bar in _only_bars(text) for term in _terms(bar)]
@@ -99,7 +108,7 @@ def _parse(
         raise ValueError(
             f"the formula {formula!r} has no random effects; write {SPELLINGS}; or give residual= or dispersion="
         )
-    return Formula(response, fixed, tuple(terms), residual, dispersion)
+    return Formula(response, fixed, tuple(terms), offsets, residual=residual, dispersion=dispersion)
 
 
 # Masks ---------------------------------------------------------------------------------------------------------------
@@ -152,26 +161,52 @@ def _cut(text: str, operators: str) -> list[tuple[str, str]]:
 # The formula ---------------------------------------------------------------------------------------------------------
 
 
-def _sides(formula: str) -> tuple[str | None, str]:
+def _sides(formula: str, proportion: bool) -> tuple[str | None, str]:
     pieces = [piece for _, piece in _cut(formula, "~")]
     if len(pieces) != 2:
         raise ValueError(f'the formula {formula!r} needs exactly one "~", as in "y ~ x + (1 | g)" or "~ x + (1 | g)"')
-    if not re.fullmatch("(n+|f+)?", _mask(pieces[0])):  # formulaic would read a - b as "a, without the term b"
+    left = _mask(pieces[0])
+    is_quotient = proportion and re.fullmatch(r"n+\s*/\s*n+", left)
+    if not re.fullmatch("(n+|f+)?", left) and not is_quotient:  # formulaic would read a - b as "a, without the term b"
         raise ValueError(f"the response {pieces[0]!r} must be a column or a call; write I(...) ~ ... for arithmetic")
     if not pieces[1]:
         raise ValueError(f'the formula {formula!r} has nothing after "~"; write "y ~ 1 + (1 | g)" for an intercept')
     return pieces[0] or None, pieces[1]
 
 
-def _split_right(right: str) -> tuple[str, list[tuple[str, str]]]:
-    """The fixed part, and the random terms in parentheses with their signs."""
+def _split_right(right: str) -> tuple[str, list[tuple[str, str]], tuple[str, ...]]:
+    """The fixed part, the random terms in parentheses with their signs, and what stands in offset(...)."""
     pieces = _summands(right)
     for _, piece in pieces:
         _refuse_structure(piece)
     bars = [(sign, piece) for sign, piece in pieces if _is_bar(piece)]
-    fixed = _joined([pair for pair in pieces if pair not in bars])
+    offsets = [(sign, piece) for sign, piece in pieces if _is_offset(sign, piece)]
+    fixed = _joined([pair for pair in pieces if pair not in bars and pair not in offsets])
     _check_operands(fixed)
-    return fixed, bars
+    return fixed, bars, tuple(piece[piece.index("(") + 1 : -1].strip() for _, piece in offsets)
+
+
+def _is_offset(sign: str, piece: str) -> bool:
+    """Whether the summand is offset(...)."""
+    if not re.fullmatch(r"offset\s*\(.*\)", piece, re.DOTALL) or not re.fullmatch("f+", _mask(piece)):
+        return False
+    if sign == "-":
+        raise ValueError(f"an offset is a summand: leave '- {piece}' out, or write + offset(-(...))")
+    return True
+
+
+def with_auxiliary(formula: Formula, **given: str | None) -> Formula:
+    """The formula with predictors of other parameters, given as one-sided formulas: dispersion="~ site"."""
+    found = []
+    for name, text in given.items():
+        if text is None:
+            continue
+        if not isinstance(text, str) or not text.lstrip().startswith("~") or "|" in text:
+            raise ValueError(f'{name}= takes a one-sided formula of fixed effects such as "~ x", not {text!r}')
+        right = text.lstrip()[1:].strip()
+        _check_operands(right)
+        found.append((name, right))
+    return replace(formula, auxiliary=tuple(found))
 
 
 def _summands(text: str) -> list[tuple[str, str]]:

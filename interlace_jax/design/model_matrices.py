@@ -70,7 +70,20 @@ def parts_of(formula: Formula) -> dict[str, Part]:
         parts.setdefault(key_of(term), _part(term.columns, f"term {term.text!r}"))
     if isinstance(formula.dispersion, str):
         parts[DISPERSION] = _part(formula.dispersion, f"dispersion '~ {formula.dispersion}'")
+    if formula.offsets:
+        summands = [text if text.isidentifier() or text.startswith("`") else f"I({text})" for text in formula.offsets]
+        parts["offset"] = _part("0 + " + " + ".join(summands), f"offset {', '.join(map(repr, formula.offsets))}")
+    for name, text in formula.auxiliary:
+        parts[name] = _part(text, f"argument {name}={text!r}")
     return parts
+
+
+def offset_of(matrices: Matrices, given: np.ndarray | None) -> np.ndarray | None:
+    """The offsets of the formula (n,), added to the one given as an argument."""
+    if "offset" not in matrices:
+        return given
+    total = matrices["offset"][0].sum(axis=1)
+    return total if given is None else total + given
 
 
 def key_of(term: Term) -> str:

@@ -42,6 +42,7 @@ def check(fit: FittedModel, nsim: int = 250, seed: Any = 0) -> Check:
     nsim, seed: of the data simulated to compare with.
     """
     check_fit("check", fit)
+    fit.model.engine.require("checks")
     findings = [
         _optimum(fit),
         _boundary(fit),

@@ -25,6 +25,7 @@ def hlm_resid(
     type: "conditional" or "marginal"; standardized: `Fit.residuals("standardized")`, or "normalized" for marginal ones.
     full_data: beside the columns of the data.
     """
+    model.model.engine.require("hlmdiag")
     one_of("type", type, ("conditional", "marginal"))
     if level != 1:
         factor = factor_named(model.design, level)

@@ -13,7 +13,7 @@ from ..inference.prediction import predict
 from ..models.covariance import blocks, covariance
 from ..models.fitted import FittedModel
 from ..models.residual import relative_sds
-from ..models.simulation import draw_responses
+from ..models.simulation import new_responses
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.uncertainty.sensitivity import Leverages, leverages
 from ..runtime.calls import run
@@ -103,8 +103,6 @@ def scaled_residuals(fit: FittedModel, nsim: int = 250, seed: Any = None) -> pd.
 
 def _simulations(fit: FittedModel, nsim: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Responses (n, some), with new random effects, until there are nsim."""
-    design, e = fit.design, fit.estimate
-    at_once = max(1, NUMBERS // len(design.y))
+    at_once = max(1, NUMBERS // fit.nobs)
     for start in range(0, nsim, at_once):
-        now = min(at_once, nsim - start)
-        yield draw_responses(design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, now, rng)
+        yield new_responses(fit, min(at_once, nsim - start), rng)

@@ -8,6 +8,7 @@ from ..numerics.crossproducts.layout import FLOPS_PER_PAIR, MATRICES, eliminated
 from ..support.later import Later
 from .dense import Dense
 from .engine import Engine
+from .laplace import Laplace
 
 iterative = Later(f"{__package__}.iterative")  # brings JAX with it
 
@@ -18,6 +19,8 @@ SECONDS_PER_FLOP = 2.5e-11
 
 def engine_for(design: Design, choice: str) -> Engine:
     """The engine of a design; choice: "auto", "dense" or "iterative", as `core=` of `fit`."""
+    if design.observed is not None:
+        return Laplace(design)
     return (iterative.Iterative if wants_iterative(design, choice) else Dense)(design)
 
 

@@ -24,6 +24,12 @@ CAPABILITIES = {
     "bootstrap": "the bootstrap",
     "cross_validation": "cross-validation",
     "power": "a power analysis",
+    "satterthwaite": "Satterthwaite's approximation of degrees of freedom",
+    "checks": "check()",
+    "report": "report()",
+    "equation": "equation()",
+    "hlmdiag": "hlm_resid()",
+    "plots_of_rows": "a plot of rows, of lines through them or of their residuals",
 }
 "What some engine cannot do, and what a message calls it."
 

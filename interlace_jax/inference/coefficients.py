@@ -223,12 +223,13 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
     if rule.startswith("kenward-roger"):
         check_kenward_roger(fit.model, fit.method, rule, 'ddf="satterthwaite"')
     if rule == "normal" or not names:
-        return Coefficients(names, e.beta, e.vcov)
+        return Coefficients(names, e.beta, fit.beta_covariance)
     if rule == "between-within":
         df = between_within(fit.design.X, names, subjects_of(fit.design))
         return BetweenWithinCoefficients(names, e.beta, e.vcov, df)
     if rule == "satterthwaite":
-        return SatterthwaiteCoefficients(names, e.beta, e.vcov, lambda: fit.curvature)
+        engine.require("satterthwaite")
+        return SatterthwaiteCoefficients(names, e.beta, fit.beta_covariance, lambda: fit.curvature)
     if fit.design.residual is not None:
         arguments = e.t, np.log(e.sigma), fit.curvature.W, engine.moments, rule == "kenward-roger-linear"
         adjusted = run(_kenward_roger_2009, *arguments)

@@ -53,6 +53,7 @@ def anova(*fits: FittedModel, refit: bool = True, nsim: int = 0, seed: int | Non
     if wrong := [a for a in fits if not isinstance(a, FittedModel)]:
         raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
     for a, b in itertools.pairwise(fits):
+        _check_families(a.model.design, b.model.design)
         _check_same_data(a.model.design, b.model.design)
     ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)
     names, fits = [f"m{i}" for i, _ in ordered], [f for _, f in ordered]
@@ -99,6 +100,26 @@ def _check_methods(fits):
             raise ValueError("REML fits can be compared only if their fixed parts are the same: use refit=True")
 
 
+def _check_families(a: Design, b: Design) -> None:
+    """Refuse to compare likelihoods of different distributions."""
+    names = [_family_of(design) for design in (a, b)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"the fits have different distributions or approximations, {names[0]} and {names[1]}, neither of which is "
+            "a special case of the other inside its parameter space: compare them by AIC or BIC"
+        )
+    if a.observed is not None and not np.array_equal(a.observed.m, b.observed.m):
+        raise ValueError("the fits differ in their trials: only models of the same data can be compared")
+
+
+def _family_of(design: Design) -> str:
+    if design.observed is None:
+        return "gaussian (identity)"
+    family, nodes = design.observed.family, design.observed.nodes
+    by = "" if nodes == 1 else f", {nodes} quadrature nodes"
+    return f"{family.name} ({family.link}{by})".replace("bernoulli", "binomial")
+
+
 def _check_same_data(a: Design, b: Design) -> None:
     if len(a.y) != len(b.y):
         raise ValueError(
@@ -119,6 +140,8 @@ def _nested(small: FittedModel, big: FittedModel) -> str:
     if outside.any():
         names = [repr(a.columns[j]) for j in np.flatnonzero(outside)]
         return f"the larger model's fixed part lacks {', '.join(names)} of the smaller's"
+    if name := _predicted_otherwise(a, b):
+        return f"the larger model's {name}= lacks columns of the smaller's"
     if name := _tied_otherwise(a, b):
         return f"the covariance structure of {name!r} in the larger model does not include the smaller's"
     if not allows(b.residual, a.residual):
@@ -128,6 +151,14 @@ def _nested(small: FittedModel, big: FittedModel) -> str:
     if _outside(np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])).any():
         return "the larger model's random effects cannot reproduce the smaller's"
     return ""
+
+
+def _predicted_otherwise(a: Design, b: Design) -> str | None:
+    """The argument with a predictor in a that the one in b cannot reproduce."""
+    for mine, theirs in zip(a.predictors, b.predictors, strict=True):
+        if mine.D is not None and (theirs.D is None or _outside(mine.D, theirs.D).any()):
+            return mine.key
+    return None
 
 
 def _tied_otherwise(a: Design, b: Design) -> str | None:
@@ -186,7 +217,8 @@ def _boundary_pvalue(a: FittedModel, b: FittedModel, statistic: float, naive: fl
     q = len(b.theta) - len(a.theta)
     if q == 0:
         return naive
-    same_fixed = a.model.design.X.shape[1] == b.model.design.X.shape[1]
+    others = [sum(len(p.columns) for p in f.model.design.predictors) for f in (a, b)]
+    same_fixed = a.model.design.X.shape[1] == b.model.design.X.shape[1] and others[0] == others[1]
     if not same_fixed or any(not columns <= big.get(group, set()) for group, columns in small.items()):
         return np.nan
     added = sum(map(len, big.values())) - sum(map(len, small.values()))

@@ -24,6 +24,7 @@ from ..design.new_data import new_data
 from ..models.fitted import FittedModel, check_fit
 from ..support.arguments import check_level, check_mapping, listed, numbers, texts
 from .coefficients import Coefficients, coefficients, t_quantile
+from .scales import ResponseScale, scale_of
 from .terms import variables
 
 METHODS = ("pairwise", "trt.vs.ctrl")
@@ -38,6 +39,8 @@ def emmeans(
     *,
     ddf: str | None = None,
     level: float = 0.95,
+    type: str = "link",
+    bias_adjust: bool = False,
 ) -> MarginalMeans:
     """Marginal means of the levels of `specs`: predictions averaged over a balanced grid, not over the rows.
 
@@ -47,6 +50,10 @@ def emmeans(
     values, R's emmeans takes those). An offset counts with its mean.
     What the data cannot tell, as the mean over cells of which one is empty, is NaN (R: nonEst).
     ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
+    type: of generalised models, "link" or "response": means are taken back from the link, and contrasts become (odds)
+    ratios where the link is a logarithm or a logit. They are those of a level whose random effects are 0 (and of
+    counts beside zero inflation); bias_adjust: of all levels, to second order in the variance of the random effects
+    (`predict(marginal=True)` has the integral).
     """
     check_fit("emmeans", fit)
     check_level(level)
@@ -62,8 +69,9 @@ def emmeans(
         raise ValueError(f"{strange[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
     grid, L, unknown = _averaged(fit.design, frame, values, by + specs)
     shift = 0.0 if fit.design.offset is None else float(fit.design.offset.mean())
-    response = fit.design.response
-    return MarginalMeans(grid, L, unknown, coefficients(fit, ddf), tuple(specs), tuple(by), level, shift, response)
+    response, scale = fit.design.response, scale_of(fit, type, bias_adjust)
+    names = tuple(specs), tuple(by)
+    return MarginalMeans(grid, L, unknown, coefficients(fit, ddf), *names, level, shift, response, scale)
 
 
 def _numbers_as_categories(design: Design) -> set[str]:
@@ -100,7 +108,7 @@ def _averaged(design: Design, frame, values, shown) -> tuple[pd.DataFrame, np.nd
     """The combinations of the variables shown, and averages over the others: of rows of X and their unknown part."""
     grid = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
     grid = grid.astype({name: c.dtype for name, c in frame.items() if isinstance(c.dtype, pd.CategoricalDtype)})
-    new = new_data(design, grid, np.zeros(len(grid)), random=False)
+    new = new_data(design, grid, random=False, bare=True)
     X = np.hstack([new.X, new.unknown])
     cells = pd.DataFrame(list(itertools.product(*(values[name] for name in shown))), columns=shown)
     place = np.zeros(len(grid), int)
@@ -128,12 +136,14 @@ class MarginalMeans:
     level: float
     shift: float
     response: str
+    scale: ResponseScale | None = None
 
     @functools.cached_property
     def frame(self) -> pd.DataFrame:
-        """The variables, then `emmean se df lower upper`."""
+        """The variables, then `emmean` (`response` on the scale of it) `se df lower upper`."""
         table = self._table(np.eye(len(self.L)), slice(None), self.shift)
         table = table.rename(columns={"estimate": "emmean"})[["emmean", "se", "df", "lower", "upper"]]
+        table = table if self.scale is None else self.scale.means(table)
         return pd.concat([self.grid, table], axis=1)
 
     def _table(self, C: np.ndarray, rows, shift: float = 0.0) -> pd.DataFrame:
@@ -169,6 +179,7 @@ class MarginalMeans:
             table = self._table(C, rows)
             table = _adjusted(table, adjust, len(rows), self.level)
             table.insert(0, "contrast", names)
+            table = table if self.scale is None else self.scale.contrasts(table)
             for name, value in reversed(list(zip(self.by, np.atleast_1d(np.array(key, object)), strict=False))):
                 table.insert(0, name, [value] * len(table))
             tables.append(table)

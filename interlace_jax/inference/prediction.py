@@ -171,7 +171,7 @@ def _rows(
         new = new_data(design, data, offset, random=random, unknown=excluded, residual=with_subjects)
         _warn_of_unknown(design, new)
         subjects = new.residual
-        rows = Rows(new.X, (), (), new.offset, new.index)
+        rows = Rows(new.X, (), (), new.offset, new.index, D=new.D)
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
     n = len(rows.X)
     none = np.full(n, -1, np.int32)

@@ -228,3 +228,19 @@ def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataF
         mean_square = fit.scale * t.F / t.scale
         rows.append((mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
     return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))
+
+
+def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
+    """Wald chi-square tests of the terms of the fixed part: `Chisq Df Pr(>Chisq)`.
+
+    type: 2, each after all that do not contain it; 3, each after all others, with cells counting alike. Use
+    `interlace_jax.anova` to compare fits. ddf: "normal", the only rule there is.
+    """
+    if type not in (2, 3):
+        raise ValueError(f"type must be 2 or 3 for a generalised model, not {type!r}")
+    terms, c = Terms(fit.design, variables(fit.design, fit.model.data)), coefficients(fit, ddf)
+    rows = []
+    for name in terms.columns:
+        t = c.f_test(terms.hypothesis(name, type))
+        rows.append((t.F * t.num_df, t.num_df, t.p))
+    return pd.DataFrame(rows, columns=["Chisq", "Df", "Pr(>Chisq)"], index=pd.Index(terms.columns, dtype=object))

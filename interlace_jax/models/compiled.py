@@ -27,8 +27,12 @@ from .residual_identifiability import check_residual_covariance
 from .traced import TracedModel
 
 CORES = ("auto", "dense", "iterative")
-_HELD = {"weights": snapshot_vector, "offset": snapshot_vector, "cov": snapshot_cov}
-"How arguments are kept as they are now, whatever is done to the arrays later."
+_HELD = {"weights": snapshot_vector, "offset": snapshot_vector, "trials": snapshot_vector, "cov": snapshot_cov}
+
+
+def held(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as they are now, whatever is done to their arrays later."""
+    return {name: _HELD.get(name, lambda value: value)(value) for name, value in arguments.items()}
 
 
 class CompiledModel:
@@ -67,7 +71,7 @@ class CompiledModel:
         """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`, all of them."""
         one_of("core", core, CORES)
         parsed = parse(formula, groups, random, residual, dispersion)
-        arguments = {name: _HELD.get(name, lambda value: value)(value) for name, value in arguments.items()}
+        arguments = held(arguments)
         if is_scanned(data):
             if parsed.residual or parsed.dispersion:
                 raise TypeError("residual= and dispersion= need data in memory: read the file into a data frame first")

@@ -199,6 +199,14 @@ class FittedModel:
         """Coefficients."""
         return self._by_coefficient(self.estimate.beta)
 
+    has_residual = True
+    "Whether there is a residual beside the random effects, with a standard deviation of its own."
+
+    @property
+    def beta_covariance(self) -> np.ndarray:
+        """Covariance of the coefficients (p, p), before any rule for degrees of freedom adjusts it."""
+        return self.estimate.vcov
+
     def _by_level(self, arrays: Iterable[np.ndarray]) -> dict[str, pd.Series | pd.DataFrame]:
         """Label arrays (m, k), one per factor."""
         labelled = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class Rows:
     offset: np.ndarray | None = None
     index: pd.Index | None = None
     weights: np.ndarray | None = None
+    D: Mapping[str, np.ndarray] = field(default_factory=dict)
+    "(n, r) predictors of the family's parameters, by argument."
 
     @property
     def missing(self) -> np.ndarray:
@@ -49,4 +51,5 @@ def expected(rows: Rows, beta: np.ndarray, modes: Sequence[np.ndarray]) -> np.nd
 
 def _of_fit(design: Design) -> Rows:
     Z, codes = [f.Z for f in design.factors], [f.codes for f in design.factors]
-    return Rows(design.X, Z, codes, design.offset, design.index, design.weights)
+    D = {p.key: p.D for p in design.predictors if p.D is not None}
+    return Rows(design.X, Z, codes, design.offset, design.index, design.weights, D)

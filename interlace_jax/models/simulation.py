@@ -12,16 +12,32 @@ from ..design.grouping import Factor
 from ..support.arguments import whole_number
 from .fitted import FittedModel
 from .residual import draws
+from .response import draw
 
 
 def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
     """New responses from the fitted model: rows used x nsim, with new random effects and residuals.
 
+    Of generalised models in the form of the response: counts where it was counts, proportions where it was those, and
+    for an ordinal response numbers of categories from 0.
     seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
     """
-    e = fit.estimate
-    Y = draw_responses(fit.design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed)
-    return pd.DataFrame(Y, index=fit.design.index)
+    Y, seen = new_responses(fit, nsim, seed), fit.design.observed
+    return pd.DataFrame(Y if seen is None else seen.shown(Y), index=fit.design.index)
+
+
+def new_responses(fit: FittedModel, nsim: int, seed: Any) -> np.ndarray:
+    """What `simulate` draws, as an array (n, nsim) in the form of `Design.y`."""
+    design, e = fit.design, fit.estimate
+    if design.observed is None:
+        return draw_responses(design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed)
+    whole_number("nsim", nsim, 0)
+    rng = np.random.default_rng(seed)
+    eta = np.repeat((design.X @ e.beta + design.shift)[:, None], nsim, axis=1)
+    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+        b = new_effects(f, Lam, L, (nsim,), rng)
+        eta += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
+    return draw(design, eta, e.gamma, rng)
 
 
 def draw_responses(

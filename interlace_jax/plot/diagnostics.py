@@ -19,6 +19,7 @@ def residuals(fit: Fit) -> p9.ggplot:
     random sample is drawn as points; the average is that of all.
     """
     _check(fit, Fit)
+    fit.model.engine.require("plots_of_rows")
     design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), fit.residuals("pearson").to_numpy()
     line, points = smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
@@ -44,6 +45,7 @@ def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
     Residuals are in units of their own SD, random effects in units of what their predictions vary by under the model.
     """
     _check(fit, Fit)
+    fit.model.engine.require("plots_of_rows")
     check_level(level)
     table = quantiles(fit, level)
     panels = table["panel"].nunique()

@@ -66,6 +66,7 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
     in the fit. Groups whose rows do not determine their own estimates are left out.
     """
     _check(fit, Fit)
+    fit.model.engine.require("plots_of_rows")
     g = place(fit, factor)
     f = fit.model.design.factors[g]
     chosen = list(f.columns[:2] if terms is None else [terms] if isinstance(terms, str) else terms)
@@ -147,6 +148,7 @@ def fitted_lines(
     names; of predictors that do not vary within groups each has its own. Other random effects are held at 0.
     """
     _check(fit, Fit)
+    fit.model.engine.require("plots_of_rows")
     g = place(fit, factor)
     f, frame = fit.model.design.factors[g], used_data(fit)
     x = predictor(fit, g, frame, x)

@@ -26,6 +26,7 @@ def equation(fit: FittedModel, values: bool = False) -> str:
     >>> IPython.display.Math(interlace_jax.equation(fit, values=True))
     """
     check_fit("equation", fit)
+    fit.model.engine.require("equation")
     lines = [*_mean(fit, values), *_random(fit, values), _residual(fit, values)]
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 

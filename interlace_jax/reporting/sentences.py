@@ -32,6 +32,7 @@ def report(fit: FittedModel, level: float = 0.95) -> str:
     >>> print(interlace_jax.report(fit))
     """
     check_fit("report", fit)
+    fit.model.engine.require("report")
     check_level(level)
     sentences = [_model(fit), _rows(fit), *_effects(fit, level), _spread(fit), *_caveats(fit)]
     return " ".join(sentences)

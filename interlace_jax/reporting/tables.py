@@ -197,7 +197,7 @@ def _random_rows(frames, words) -> list[list[str]]:
     random = [frame[frame["effect"] == "ran_pars"] for frame in frames]
     residual = [("Residual", "sd__Observation")]
     found = dict.fromkeys((row.group, row.term) for frame in random for row in frame.itertuples())
-    keys = [key for key in found if key not in residual] + residual
+    keys = [key for key in found if key not in residual] + [key for key in residual if key in found]
     tables = [{(row.group, row.term): row for row in frame.itertuples()} for frame in random]
     rows = []
     for key in keys:

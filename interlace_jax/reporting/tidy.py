@@ -76,8 +76,10 @@ def _ran_pars(fit: FittedModel, level: float) -> pd.DataFrame:
         names = f.columns
         pairs = component_pairs(f.sizes)
         places += [(f.name, f"sd__{names[i]}" if i == j else f"cor__{names[i]}.{names[j]}") for i, j in pairs]
-    places.append(("Residual", "sd__Observation"))
-    tables = [components(known, level).drop(columns="vcov_se")]
+    table = components(known, level).drop(columns="vcov_se")
+    if fit.has_residual:
+        places.append(("Residual", "sd__Observation"))
+    tables = [table.iloc[: len(places)]]
     if any(map(natural_names, factors)):
         tables.append(structure_table(known, level))
         places += [(f.name, name.removesuffix(f"|{f.name}")) for f in factors for name in natural_names(f)]

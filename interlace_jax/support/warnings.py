@@ -11,3 +11,7 @@ class ConvergenceWarning(UserWarning):
 
 class RankWarning(UserWarning):
     """Fixed-effects columns that depend linearly on the others were left out."""
+
+
+class SeparationWarning(UserWarning):
+    """Predictors tell the outcomes apart without error: a coefficient has no finite estimate."""

@@ -59,7 +59,7 @@ def test_calls_are_translated_and_nothing_else(text, python):
     [
         (".", "name the columns"),
         (". - x", "name the columns"),
-        ("x + offset(log(x))", 'offset="w"'),
+        ("x * offset(log(x))", "y ~ x + offset(w)"),
         ("ns(x, 3)", "cr(x, df=3"),
         ("splines::ns(x, 3)", "cr(x, df=3"),
         ("s(x)", "bs(x, df=4)"),

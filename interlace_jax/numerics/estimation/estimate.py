@@ -135,11 +135,11 @@ def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease
         predicted_decrease=predicted_decrease,
         steps=steps,
         status=status,
-        vanishing=_vanishing(factors(theta, user_blocks(m.layout)), m),
+        vanishing=vanishing_columns(factors(theta, user_blocks(m.layout)), m),
     )
 
 
-def _vanishing(Lams, m):
+def vanishing_columns(Lams, m):
     """A diagonal entry of Lambda, the SD relative to sigma that is its column's own, times the RMS of Z's column."""
     rms = [jnp.sqrt(jnp.sum(m.A[j] ** 2, 0)) for j in m.layout.order]
     return [jnp.abs(jnp.diagonal(Lam)) * r < SINGULAR for Lam, r in zip(Lams, rms, strict=True)]

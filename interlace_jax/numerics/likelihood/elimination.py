@@ -18,14 +18,16 @@ All functions take conditioned parameters t (see `covariance`) and `Moments`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from ...support.later import jax, jnp
 from ..covariance.parameters import conditioned_factors
+from ..crossproducts.layout import Layout
 from ..crossproducts.moments import Moments
 from ..crossproducts.pair_products import subtract_products
 from ..linalg.levels import absorb, whiten
-from ..linalg.matrices import logdet_quadratic, symmetric
+from ..linalg.matrices import cholesky, inverse_lower, logdet_quadratic, symmetric
 from .coordinates import roots
 
 
@@ -67,6 +69,24 @@ def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
     return _reduce(_COVARIANCE_FORM, Sigmas, Ks, m)
 
 
+class Level(NamedTuple):
+    """What eliminating one factor of the chain leaves for `solve`, with L L' = I + Lambda'G Lambda at every level."""
+
+    root: jax.Array  # (k, k, m) L^-1
+    later: tuple[jax.Array, ...]  # per later factor of the chain (k, k_h, m): L^-1 Lambda'B Lambda_h
+    core: jax.Array  # (k, q, m) L^-1 Lambda'Z'W Z_core, or (k, e) at the entries of a sparse core
+
+
+class Eliminated(NamedTuple):
+    """M factored by elimination, for `solve`."""
+
+    layout: Layout
+    levels: list[Level]
+    core: jax.Array | None  # (q, q) inverse of the root L L' of what is left of M in the core; None without a core
+    Lams: list[jax.Array]
+    Ls: list[jax.Array | None]
+
+
 class _Form(NamedTuple):
     """How a factor is eliminated: C'WC = left'right for every pair of blocks."""
 
@@ -97,26 +117,28 @@ def _cross_products(m) -> Cross:
 def _reduce(form, given, across, m):
     layout, q = m.layout, m.layout.q
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
-    logdet, S = _eliminate_chain(form, given, m, C, _cross_products(m))
+    logdet, S, _ = _eliminate_chain(form, given, m, C, _cross_products(m))
     core_logdet, explained = form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
     logdet, S = logdet + core_logdet, S.rest - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
 
-def _eliminate_chain(form, given, m, C, S):
+def _eliminate_chain(form, given, m, C, S, keep=False):
     layout = m.layout
     G, B, E = list(m.G), [list(b) for b in m.B], list(m.E)
-    logdet = 0.0
+    logdet, kept = 0.0, []
     for j in range(layout.chain):
         blocks = [C[j], *B[j]]
-        if E:
+        if E or keep:
             k, levels = G[j].shape[1:]
             blocks.append(jnp.broadcast_to(jnp.eye(k, dtype=G[j].dtype)[:, :, None], (k, k, levels)))
         added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], blocks)
         logdet = logdet + added
+        root, root_right = (UB.pop(), VB.pop()) if E or keep else (None, None)
+        UE = None
         if E:
             entries = layout.entries[j]
-            UE, VE = (jnp.einsum("abe,be->ae", T.pop()[:, :, entries.level], E[j]) for T in (UB, VB))
+            UE, VE = (jnp.einsum("abe,be->ae", T[:, :, entries.level], E[j]) for T in (root, root_right))
             S = _sparse_update(S, UE, VE, UC, VC, entries)
         else:
             S = Cross(*map(jnp.subtract, S, parts(_gram(UC, VC), layout.q)))
@@ -129,7 +151,8 @@ def _eliminate_chain(form, given, m, C, S):
             if E:
                 fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], VE)
                 E[h] = E[h].at[:, entries.up[h - j - 1]].add(-fill)
-    return logdet, S
+        kept.append(Level(root, tuple(UB), UC[:, : layout.q] if UE is None else UE))
+    return logdet, S, kept
 
 
 def _sparse_update(S, UE, VE, UC, VC, entries):
@@ -200,3 +223,114 @@ def _absorbed_core(Sigmas, Ks, layout, S):
 
 _FACTOR_FORM = _Form(_whitened_level, whitened_core)
 _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
+
+
+def eliminate(Lams, Ls, m: Moments) -> Eliminated:
+    """Factor M, from the factors Lambda~ (k, k) of the blocks, and of the core's the roots of K or None.
+
+    Elimination of the scaled products: in the coordinates u of b = Lambda u, where nothing is divided by Lambda, which
+    may be singular.
+    """
+    layout, chain = m.layout, m.layout.chain
+    q = layout.q
+    scaled = replace(
+        m,
+        G=tuple(_both_sides(Lam, G, Lam) for Lam, G in zip(Lams, m.G, strict=False)),
+        B=tuple(tuple(_both_sides(Lams[j], B, Lams[h]) for h, B in enumerate(row, j + 1)) for j, row in enumerate(m.B)),
+        E=tuple(jnp.einsum("ka,ke->ae", Lam, E) for Lam, E in zip(Lams, m.E, strict=False)),
+    )
+    C = [_from_left(Lam, ZX) for Lam, ZX in zip(Lams, m.ZX, strict=False)]
+    identities = [jnp.eye(len(Lam), dtype=Lam.dtype) for Lam in Lams[:chain]]
+    S = parts(m.XX, q)
+    _, S, levels = _eliminate_chain(_FACTOR_FORM, identities, scaled, C, S, keep=True)
+    core = (
+        inverse_lower(cholesky(_with_identity(_scale_both(Lams[chain:], Ls, layout, S.core)))) if layout.core else None
+    )
+    return Eliminated(layout, levels, core, list(Lams), list(Ls))
+
+
+def _from_left(Lam, C):
+    """Lambda'C at every level: (k, c, m)."""
+    return jnp.stack([sum(Lam[i, j] * C[i] for i in range(len(Lam))) for j in range(len(Lam))])
+
+
+def _both_sides(Lam, G, right):
+    """Lambda'G Lambda_h at every level."""
+    return jnp.swapaxes(_from_left(right, jnp.swapaxes(_from_left(Lam, G), 0, 1)), 0, 1)
+
+
+def _times(A, v):
+    """A v at every level: (k, c, m) and (c, m)."""
+    return sum(A[:, c] * v[c][None] for c in range(A.shape[1]))
+
+
+def _times_transposed(A, v):
+    """A'v at every level: (k, c, m) and (k, m)."""
+    return sum(A[i] * v[i][None] for i in range(A.shape[0]))
+
+
+def solve(e: Eliminated, r):
+    """M^-1 r of effects r, per block (k, m): forward along the chain, the core, and back."""
+    layout, chain = e.layout, e.layout.chain
+    r, forward = list(r), []
+    tail = core_vector(layout, r[chain:]) if layout.core else None
+    for j, level in enumerate(e.levels):
+        w = _times(level.root, r[j])
+        for h, parent in enumerate(layout.parents[j], j + 1):
+            met = _times_transposed(level.later[h - j - 1], w)
+            r[h] = r[h] - jnp.zeros_like(r[h]).at[:, parent].add(met)
+        if layout.core:
+            tail = tail - _scaled_tail(e, _into_core(level, w, layout, j))
+        forward.append(w)
+    found: list = [None] * chain
+    beside = None
+    if layout.core:
+        tail = e.core.T @ (e.core @ tail)
+        beside = _scaled_tail(e, tail, transposed=True)
+    for j in reversed(range(chain)):
+        level, rest = e.levels[j], forward[j]
+        for h, parent in enumerate(layout.parents[j], j + 1):
+            rest = rest - _times(level.later[h - j - 1], found[h][:, parent])
+        if layout.core:
+            rest = rest - _from_core(level, beside, layout, j)
+        found[j] = _times_transposed(level.root, rest)
+    return [*found, *(core_effects(layout, tail) if layout.core else [])]
+
+
+def _scaled_tail(e, v, transposed=False):
+    """(L (x) Lambda)' v of the core (q,), or (L (x) Lambda) v."""
+    Lams = e.Lams[e.layout.chain :]
+    if transposed:
+        Lams, Ls = [Lam.T for Lam in Lams], [None if L is None else L.T for L in e.Ls]
+    else:
+        Ls = e.Ls
+    return _scale_rows(Lams, Ls, e.layout, v[:, None])[:, 0]
+
+
+def _into_core(level, w, layout, j):
+    """Sum over levels of what effects w (k, m) of a factor meet in the core: (q,)."""
+    if not layout.entries:
+        return sum(level.core[i] @ w[i] for i in range(len(w)))
+    entries = layout.entries[j]
+    met = jnp.sum(level.core * w[:, entries.level], 0)
+    return jnp.zeros(layout.q, w.dtype).at[entries.column].add(met)
+
+
+def _from_core(level, v, layout, j):
+    """What a vector of the core (q,) meets at every level of a factor: (k, m)."""
+    if not layout.entries:
+        return jnp.stack([v @ level.core[i] for i in range(len(level.core))])
+    entries = layout.entries[j]
+    met = level.core * v[entries.column][None]
+    return jnp.zeros((len(met), level.root.shape[-1]), v.dtype).at[:, entries.level].add(met)
+
+
+def core_vector(layout, effects):
+    """Effects of the core's factors, per block (k, m), as one vector (q,)."""
+    return jnp.concatenate([b.T.reshape(-1) for b in effects])
+
+
+def core_effects(layout, vector):
+    """A vector (q,) of the core as effects per block (k, m)."""
+    spans = zip(layout.core, layout.offsets, layout.offsets[1:], strict=False)
+    return [vector[start:end].reshape(block.levels, block.k).T for block, start, end in spans]

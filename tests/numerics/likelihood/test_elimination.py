@@ -9,8 +9,9 @@ import pytest
 from helpers import arrays, oracle
 from numpy.testing import assert_allclose
 
+from interlace_jax.numerics.covariance import parameters
 from interlace_jax.numerics.crossproducts import layout, moments
-from interlace_jax.numerics.likelihood import gaussian
+from interlace_jax.numerics.likelihood import coordinates, elimination, gaussian
 from interlace_jax.runtime import calls
 
 # One of each kind of code: unrolled and LAPACK blocks, a chain, a dense core. Other files differentiate the rest.
@@ -185,3 +186,41 @@ def test_an_impossible_residual_is_nan():
     m = arrays.condition(oracle.random_design(0, "slope"))
     broken = replace(m, yy=np.float64(-1.0))
     assert np.isnan(calls.run(arrays.quick_jit(gaussian.deviance), np.ones(3), broken, True))
+
+
+def dense_inverse(plan, basis, Lams, Ls, r):
+    """M^-1 r by one dense matrix, r per block (k, m)."""
+    blocks, n = plan.layout.blocks, len(basis.w)
+    Ls = [None] * plan.layout.chain + list(Ls)
+    wide = []
+    for z, code, block, Lam, L in zip(basis.Z, plan.codes, blocks, Lams, Ls, strict=True):
+        Z = np.zeros((n, block.levels, block.k))
+        Z[np.arange(n), np.asarray(code)] = np.asarray(z)
+        Z = Z @ np.asarray(Lam) if L is None else np.einsum("nmk,kj,ml->nlj", Z, Lam, L)
+        wide.append(Z.reshape(n, -1))
+    whole = np.hstack(wide)
+    M = np.eye(whole.shape[1]) + whole.T @ (np.asarray(basis.w)[:, None] * whole)
+    found = np.linalg.solve(M, np.concatenate([b.T.ravel() for b in r]))
+    parts = np.split(found, np.cumsum([a.size for a in r])[:-1])
+    return [part.reshape(b.T.shape).T for part, b in zip(parts, r, strict=True)]
+
+
+@jax.jit
+def solved(t, m, plan, rows, r):
+    Lams, Ls = parameters.conditioned_factors(t, m.layout.blocks, m.A), coordinates.roots(t, m)
+    y, X, Z, w, _ = rows
+    return elimination.solve(elimination.eliminate(Lams, Ls, m), r), Lams, Ls, moments.condition(plan, X, Z, w)
+
+
+@pytest.mark.parametrize("kind", [k for k in oracle.KINDS if k not in ("zero_weights",)])
+@pytest.mark.parametrize("flops", [0, 1e9], ids=["sparse", "dense"])
+def test_solve_is_the_inverse_of_m(kind, flops, monkeypatch):
+    monkeypatch.setattr(layout, "FLOPS_PER_PAIR", flops)
+    problem, rng = oracle.random_design(0, kind), np.random.default_rng(5)
+    theta, plan = oracle.random_theta(problem, 3), arrays.plan(problem, True)
+    m = arrays.condition(problem, True)
+    t = calls.run(jax.jit(lambda theta, m: coordinates.to_conditioned(theta, m.layout, m.A)), theta, m)
+    r = [rng.normal(size=(b.k, b.levels)) for b in m.layout.blocks]
+    found, Lams, Ls, basis = calls.run(solved, t, m, plan, arrays.rows(problem), r)
+    for mine, theirs in zip(found, dense_inverse(plan, basis, Lams, Ls, r), strict=True):
+        assert_allclose(mine, theirs, rtol=1e-9, atol=1e-11)

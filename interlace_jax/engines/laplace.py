@@ -1,0 +1,336 @@
+"""A generalised model by Laplace's approximation: everything that needs its parameters and the data."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..design.auxiliary import starts
+from ..numerics.covariance.parameters import canonical_parameters, columns
+from ..numerics.crossproducts.layout import bucket, pad_rows
+from ..numerics.estimation import bfgs, generalized
+from ..numerics.estimation.boundary import FREE_RISE, NEAR_ZERO, PROBE, leave_saddle, near_zero
+from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
+from ..numerics.estimation.generalized import DIFFERENCE, Begun, Given
+from ..numerics.families.density import Row
+from ..numerics.families.family import Distribution
+from ..numerics.likelihood import quadrature
+from ..numerics.likelihood.coordinates import to_conditioned
+from ..numerics.likelihood.laplace import Modes, Place
+from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
+from ..runtime.calls import run
+from ..runtime.compilation import brief, jit, light
+from ..runtime.island import island
+from ..support.later import is_jax_array, jnp
+from .engine import CAPABILITIES, Engine
+from .packing import plan_of
+
+SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedEstimate:
+    """A fitted generalised model as arrays, in the user's units unless said otherwise."""
+
+    theta: np.ndarray
+    "(d,) lme4's order; absolute: b ~ N(0, Lambda Lambda')."
+    beta: np.ndarray
+    gamma: np.ndarray
+    "(r,) of the family's parameters, on their free scales."
+    deviance: np.ndarray
+    gradient: np.ndarray
+    "(d,) absolute derivatives by conditioned t; 0 for columns of Lambda that are zero."
+    predicted_decrease: np.ndarray
+    steps: int
+    trips: int
+    status: int
+    zero: np.ndarray
+    "(d,) whether the column of Lambda that an entry belongs to is zero, in conditioned order."
+    vanishing: list
+    x: Place = field(repr=False)
+    "Conditioned coordinates."
+    H: np.ndarray = field(repr=False)
+    "Inverse curvature in conditioned coordinates as BFGS has it."
+    u: list = field(repr=False)
+    b: list = field(repr=False)
+    "Modes of the random effects (m, k) by factor; m may be padded."
+    mode_decrement: float
+    "How far the modes are from theirs, in deviance units."
+    mode_residual: float
+    eta: np.ndarray = field(repr=False)
+    score: np.ndarray = field(repr=False)
+    W: np.ndarray = field(repr=False)
+    W0: np.ndarray = field(repr=False)
+    "(n,) observed information of the rows, and what it would be had all rows one mean."
+    jacobian: np.ndarray = field(repr=False)
+    "Of (theta, beta, gamma) by conditioned coordinates."
+
+    sigma = 1.0
+    noise = theta_noise = 0.0
+
+    @property
+    def t(self) -> np.ndarray:
+        """Conditioned parameters of the random effects (d,)."""
+        return self.x.t
+
+    @property
+    def converged(self) -> bool:
+        """Whether what is left to gain is negligible."""
+        done = np.isfinite(self.deviance) & (self.predicted_decrease < NEGLIGIBLE)
+        return bool((self.status == bfgs.CONVERGED) | done)
+
+
+class Laplace(Engine):
+    """A generalised model by the rows themselves, which are looked at again at every trial."""
+
+    name = "laplace"
+    missing = dict.fromkeys(CAPABILITIES, "is for linear mixed models so far, not for one with a family") | {
+        "moments": "needs moments of the rows, which do not suffice for a likelihood that is not Gaussian",
+    }
+
+    @property
+    def family(self) -> Distribution:
+        """The distribution of the response."""
+        return self.design.observed.family
+
+    def _run(self, programs, *args):
+        """Run one of the programs, compiled as befits the size of the model."""
+        usual, quick = programs
+        size = self.design.X.size + sum(f.Z.size for f in self.design.factors)
+        return run(quick if size <= SMALL else usual, *args)
+
+    @functools.cached_property
+    def begun(self) -> Begun:
+        """Conditioned rows and where the search starts, as NumPy arrays."""
+        begun = self._run(_prepare, *self._given())
+        self._require_start(begun)
+        return begun
+
+    @property
+    def products(self):
+        """The conditioned rows: what functions of theta need of layout and units."""
+        return self.begun.data
+
+    def _given(self):
+        d = self.design
+        plan, n = plan_of(d, bucket), len(d.y)
+        more = bucket(n) - n
+        weights = np.ones(n) if d.weights is None else d.weights
+        trials = np.ones(n) if d.observed.trials is None else d.observed.trials
+        offset = np.zeros(n) if d.offset is None else d.offset
+        Z = [f.Z for f in d.factors]
+        by_row = plan.codes, plan.rows, (d.y, weights, trials), offset, d.X, Z
+        codes, entries, row, offset, X, Z = pad_rows(by_row, more)
+        D = [None if p.D is None else pad_rows(p.D, more) for p in d.predictors]
+        g0 = starts(self.family, d.predictors, d.y)
+        given = Given(self.family, Row(*row), offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes)
+        return replace(plan, codes=codes, rows=entries), given
+
+    def _require_start(self, begun):
+        """Refuse rows at which the family has no value, where the search would begin."""
+        n = len(self.design.y)
+        bad = ~np.isfinite(begun.values)[:n]
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(
+                f"the log-density of family {self.family.name!r} has no value where the search would start, first in "
+                f"row {self.design.index[i]!r} (response {self.design.y[i]:g}): is it a value that the family can have?"
+            )
+
+    def start(self) -> np.ndarray:
+        """Moment estimates of theta (d,)."""
+        return self.joint_start().t
+
+    def joint_start(self) -> Place:
+        """Where the search starts: theta, beta, gamma in the user's units, as `t c g`."""
+        begun = self.begun
+        return run(_user, begun.x, begun.data, begun.RD)
+
+    def estimate(self, reml: bool, theta0: np.ndarray | None) -> GeneralizedEstimate:
+        """Search for the optimum; a search that ends on a saddle, or too early, is repeated from there."""
+        begun, steps, trips = self.begun, 0, 0
+        data, x, H = begun.data, begun.x, begun.H
+        u = [np.zeros((b.k, b.levels)) for b in data.layout.blocks]
+        if theta0 is not None:
+            x = x._replace(t=run(_conditioned_theta, theta0, data))
+        for _ in range(attempts(data.layout.blocks)):
+            found = self._run(_search, data, x, H, Modes(tuple(u)))
+            steps, trips = steps + int(found.steps), trips + int(found.trips)
+            x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
+            if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
+                x, is_saddle = self._settled(x, found.u)
+                restart |= is_saddle
+            if not restart:
+                break
+        return self._described(x, found, steps, trips)
+
+    def _settled(self, x: Place, u) -> tuple[Place, bool]:
+        """Columns of Lambda that are all but zero set to zero where that costs nothing; x off a saddle, or not.
+
+        The deviance is even in each column, so that a zero column is stationary, be it a minimum or a saddle.
+        """
+        data, blocks = self.products, self.products.layout.blocks
+        deviance = self._gradients([x], x, u)[0][0]
+        for i in (c[0] for c in columns(blocks)):
+            if abs(x.t[i]) >= NEAR_ZERO:
+                continue
+            t = x.t.copy()
+            t[i] = 0.0
+            there = x._replace(t=run(_canonical, t, data))
+            value = self._gradients([there], x, u)[0][0]
+            if value <= deviance + FREE_RISE:
+                x, deviance = there, value
+        d = len(x.t)
+        probes = [x._replace(t=x.t + PROBE * e) for e in np.eye(d)]
+        probed = self._gradients(probes, x, u)[1][:, :d] / PROBE
+        t, saddle = run(_leave_saddle, x.t, probed, data)
+        return x._replace(t=t), bool(saddle)
+
+    def _gradients(self, places, x: Place, u) -> tuple[np.ndarray, np.ndarray]:
+        """Deviances and gradients at some places, by the program that the covariance of the parameters needs too."""
+        points = np.array([_flat(place) for place in places])
+        size = 2 * points.shape[1]
+        rounds = [points[i : i + size] for i in range(0, len(points), size)]
+        found = []
+        for some in rounds:
+            filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), 0)])
+            f, g = self._run(_gradients, self.products, x, filled, Modes(tuple(u)))
+            found.append((f[: len(some)], g[: len(some)]))
+        return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
+
+    def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
+        n, begun = len(self.design.y), self.begun
+        facts = self._run(_facts, begun.data, x, Modes(tuple(found.u)), begun.RD)
+        rows = {name: getattr(facts, name)[:n] for name in ("eta", "score", "W", "W0")}
+        return GeneralizedEstimate(
+            theta=facts.theta,
+            beta=facts.beta,
+            gamma=facts.gamma,
+            deviance=facts.deviance,
+            gradient=np.where(facts.zero, 0.0, np.abs(found.gradient[: len(x.t)])),
+            predicted_decrease=found.predicted_decrease,
+            steps=steps,
+            trips=trips,
+            status=int(found.status),
+            zero=facts.zero,
+            vanishing=facts.vanishing,
+            x=x,
+            H=found.H,
+            u=facts.u,
+            b=facts.b,
+            mode_decrement=float(facts.decrement),
+            mode_residual=float(facts.residual),
+            jacobian=facts.jacobian,
+            **rows,
+        )
+
+    def modes(self, e: GeneralizedEstimate) -> list[np.ndarray]:
+        """Conditional modes (m, k) by factor; m may be padded."""
+        return e.b
+
+    def mode_covariances(self, e: GeneralizedEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of variances: none."""
+        found = self._run(_mode_covariances, self.products, e.x, Modes(tuple(e.u)))
+        return found, [np.zeros(S.shape[:2]) for S in found]
+
+    def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
+        """Hessian of the deviance in all conditioned coordinates, by central differences of the exact gradient.
+
+        Steps are parts of the standard deviation of each coordinate: standard errors are right to 1e-7 and better.
+        """
+        v, curved = _flat(e.x), np.sqrt(2.0 * np.maximum(np.diagonal(e.H), 1e-12))
+        step = DIFFERENCE * curved
+        points = np.concatenate([v + np.diag(step), v - np.diag(step)])
+        places = [_split(point, e.x) for point in points]
+        _, g = self._gradients(places, e.x, e.u)
+        H = (g[: len(v)] - g[len(v) :]) / (2.0 * step[:, None])
+        return 0.5 * (H + H.T)
+
+    def hessian(self, e: GeneralizedEstimate, reml: bool) -> np.ndarray:
+        """Hessian in the conditioned parameters of the random effects (d, d)."""
+        d = len(e.x.t)
+        return self.joint_hessian(e)[:d, :d]
+
+    def curvature(self, e: GeneralizedEstimate, reml: bool) -> Curvature:
+        """Covariances of the coefficients, and of the parameters of the random effects beside a sigma that is known."""
+        return curvature_of(self.conditioned_covariance(e), e)
+
+    def deviance(self, theta, reml: bool):
+        """Refused: it is a function of all parameters, not of theta alone."""
+        raise ValueError("the deviance of a generalised model is a function of theta, beta and the family's numbers")
+
+    def joint_deviance(self, theta, beta, gamma):
+        """-2 log-likelihood at (theta, beta, gamma): a number for NumPy arrays, traceable for JAX arrays."""
+        begun = self.begun
+        if any(is_jax_array(a) for a in (theta, beta, gamma)):
+            return island(lambda *at: _deviance(*at, begun.data, begun.RD))(*map(jnp.asarray, (theta, beta, gamma)))
+        return float(run(_deviance, theta, beta, gamma, begun.data, begun.RD))
+
+    def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
+        """Covariance of all conditioned coordinates."""
+        H = self.joint_hessian(e)
+        free = np.concatenate([~e.zero, np.ones(len(H) - len(e.zero), bool)])
+        V = np.zeros_like(H)
+        V[np.ix_(free, free)] = run(_parameter_covariance, H[np.ix_(free, free)])
+        return V
+
+
+def curvature_of(V: np.ndarray, e: GeneralizedEstimate) -> Curvature:
+    """What verbs ask of the covariance V of all conditioned coordinates."""
+    d, p = len(e.theta), len(e.beta)
+    W = np.zeros((d + 1, d + 1))
+    W[:d, :d] = V[:d, :d]
+    vcov = (e.jacobian @ V @ e.jacobian.T)[d : d + p, d : d + p]
+    return Curvature(vcov, np.zeros((d + 1, p, p)), W)
+
+
+def _flat(x: Place) -> np.ndarray:
+    return np.concatenate(x)
+
+
+def _split(v: np.ndarray, like: Place) -> Place:
+    return Place(*np.split(v, np.cumsum([len(part) for part in like])[:-1]))
+
+
+def _program(function):
+    """A kernel compiled without optimising it where data are small, and otherwise with light options."""
+    return light(jit(function)), brief(jit(function))
+
+
+_prepare = _program(generalized.prepare)
+_search = _program(generalized.search)
+_facts = _program(generalized.facts)
+_gradients = _program(generalized.gradients)
+_mode_covariances = _program(generalized.mode_covariances)
+_parameter_covariance = brief(jit(parameter_covariance))
+
+
+@brief
+@jit
+def _canonical(t, data):
+    return canonical_parameters(t, data.layout.blocks)
+
+
+@brief
+@jit
+def _leave_saddle(t, probed, data):
+    return leave_saddle(t, probed, data.layout.blocks)
+
+
+@brief
+@jit
+def _user(x, data, RD):
+    return generalized.in_user_units(generalized.flat(x), data, x, RD)
+
+
+@brief
+@jit
+def _conditioned_theta(theta, data):
+    return to_conditioned(theta, data.layout, data.A)
+
+
+@jit
+def _deviance(theta, beta, gamma, data, RD):
+    return quadrature.deviance(generalized.in_conditioned_units(theta, beta, gamma, data, RD), data)

@@ -1,0 +1,136 @@
+"""Predictions of generalised models: on the scale of the link or of the response, for a typical level or averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..models import response
+from ..models.generalized import FittedGeneralizedModel
+from ..models.linear_predictor import Rows, expected
+from ..numerics.families.family import Ordinal, ZeroInflated
+from ..support.arguments import check_level, one_of
+from ..support.later import special
+from .prediction import _refuse_unseen, _rows, included_factors
+
+TYPES = ("response", "link")
+STEP = 1e-4  # of the differences by a parameter, in its standard errors
+
+
+def predict_generalized(
+    fit: FittedGeneralizedModel,
+    newdata: Any = None,
+    type: str = "response",
+    include_re: bool | Iterable[str] = True,
+    marginal: bool = False,
+    allow_new_levels: bool = True,
+    offset: str | Iterable[float] | None = None,
+    interval: str | None = None,
+    level: float = 0.95,
+) -> pd.Series | pd.DataFrame:
+    """Expected responses for the rows of a frame (by default those of the fit), or `fit lower upper se`.
+
+    newdata: a frame with the columns of the formula (and of `dispersion=` and `zero_inflation=`).
+    type: "response" (R's default is "link"): means, probabilities where there are trials, and of an ordinal response a
+    frame of the probabilities of its categories; "link": X beta + Z b + offset.
+    include_re: add the random effects of the levels known; False: those of a typical level, where they are 0; names
+    of factors: those of these factors only.
+    marginal: average over the random effects, in place of their estimates: what is expected of all levels together.
+    With a curved link that is not the mean of a typical level.
+    allow_new_levels, offset: as for a linear mixed model.
+    interval: "confidence", without random effects (include_re=False or marginal=True). Limits of the response are
+    those of the link, transformed; averages have them on the scale of the log, or of the logit of a probability.
+    """
+    one_of("type", type, TYPES)
+    design = fit.design
+    if marginal:
+        if type == "link":
+            raise ValueError("marginal=True averages responses: use type='response'")
+        include_re = False
+    included = included_factors(design, include_re)
+    rows = _rows(design, newdata, included, offset, marginal)
+    if not allow_new_levels:
+        _refuse_unseen(design, rows, included)
+    modes = [b if f.name in included else 0.0 * b for f, b in zip(design.factors, fit.mode_arrays, strict=True)]
+    eta = expected(rows, fit.estimate.beta, modes)
+    if interval is None:
+        values = eta if type == "link" else _means(fit, rows, eta, marginal)
+        return fit.labelled(values, rows.index)
+    one_of("interval", interval, ("confidence",))
+    check_level(level)
+    if included:
+        raise ValueError(
+            "intervals of a generalised model are for predictions without random effects so far: use "
+            "include_re=False or marginal=True"
+        )
+    if isinstance(fit.family, Ordinal) and type == "response":
+        raise ValueError("intervals of an ordinal response are on the scale of the link so far: use type='link'")
+    half = special.ndtri(0.5 + level / 2.0)
+    if marginal or isinstance(fit.family, ZeroInflated) and type == "response":
+        return _by_differences(fit, rows, marginal, half)
+    return _transformed(fit, rows, eta, type, half)
+
+
+def _means(fit, rows: Rows, eta: np.ndarray, marginal: bool) -> np.ndarray:
+    """Expected responses of rows (n,), NaN where something is missing."""
+    known = ~np.isnan(eta)
+    free = [a[known] for a in fit.free_rows(rows)]
+    if marginal:
+        codes = {f.name: c[known] for f, c in zip(fit.design.factors, rows.codes, strict=True)}
+        Z = [z[known] for z in rows.Z]
+        s2 = response.random_variances(fit.design.factors, fit.Lambdas, fit.level_roots, Z, codes)
+        values = response.averaged(fit.family, eta[known], free, s2)
+    else:
+        values = response.mean(fit.family, eta[known], free)
+    out = np.full((len(eta), *values.shape[1:]), np.nan)
+    out[known] = values
+    return out
+
+
+def _transformed(fit, rows, eta, type, half):
+    """Limits on the scale of the link, transformed."""
+    V = fit.beta_covariance
+    se = np.sqrt(np.einsum("np,pq,nq->n", rows.X, V, rows.X))
+    limits = dict(fit=eta, lower=eta - half * se, upper=eta + half * se)
+    if type == "link":
+        return pd.DataFrame(limits | {"se": se}, index=rows.index)
+    known = ~np.isnan(eta)
+    free = [a[known] for a in fit.free_rows(rows)]
+    found = {name: np.full(len(eta), np.nan) for name in (*limits, "se")}
+    for name, values in limits.items():
+        found[name][known] = response.mean(fit.family, values[known], free)
+    lower, upper = np.minimum(found["lower"], found["upper"]), np.maximum(found["lower"], found["upper"])
+    found["se"][known] = np.abs(response.slope(fit.family, eta[known], free)) * se[known]
+    return pd.DataFrame(found | {"lower": lower, "upper": upper}, index=rows.index)
+
+
+def _by_differences(fit, rows, marginal, half):
+    """Delta method over all parameters, by central differences of the means; limits on the log or logit scale."""
+    e, V = fit.estimate, fit.joint_covariance
+    value = np.concatenate([e.theta, e.beta, e.gamma])
+    steps = STEP * np.sqrt(np.diag(V))
+    modes = [0.0 * b for b in fit.mode_arrays]
+
+    def means(v):
+        d, p = len(e.theta), len(e.beta)
+        moved = fit.with_parameters(v[:d], v[d : d + p], v[d + p :])
+        return _means(moved, rows, expected(rows, v[d : d + p], modes), marginal)
+
+    centre, slopes = means(value), []
+    for step, unit in zip(steps, np.eye(len(value)), strict=True):
+        slopes.append(
+            (means(value + step * unit) - means(value - step * unit)) / (2.0 * step) if step else 0.0 * centre
+        )
+    J = np.array(slopes)
+    se = np.sqrt(np.einsum("an,ab,bn->n", J, V, J))
+    bounded = fit.family.has_trials
+    to, back = (special.logit, special.expit) if bounded else (np.log, np.exp)
+    if not bounded and np.nanmin(centre) <= 0:  # a mean that may be negative has no scale but its own
+        lower, upper = centre - half * se, centre + half * se
+    else:
+        width = half * se / (centre * (1.0 - centre) if bounded else centre)
+        lower, upper = back(to(centre) - width), back(to(centre) + width)
+    return pd.DataFrame(dict(fit=centre, lower=lower, upper=upper, se=se), index=rows.index)
