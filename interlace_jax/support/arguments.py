@@ -21,6 +21,8 @@ def whole_number(name: str, value: Any, least: int) -> None:
 
 def texts(name: str, value: Any, example: str) -> tuple[str, ...]:
     """One text or several of them, as a tuple; None is none."""
+    if hasattr(value, "to_numpy") and not isinstance(value, str):
+        raise TypeError(f'{name} takes text such as "{example}", the name of a column and not its values')
     found = () if value is None else (value,) if isinstance(value, str) else value
     if isinstance(found, Iterable):
         found = tuple(found)
