@@ -8,13 +8,12 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .batch import Many
 from .design.files import is_scanned
 from .design.formula import parse
 from .design.residual_formula import Power, Residual
 from .many.designs import Groups
-from .many.many import Many
 from .many.responses import Responses, responses_of
-from .many.run import run_all
 from .models.compiled import CompiledModel
 from .models.fitted import METHODS
 from .models.identifiability import confounded_message
@@ -125,13 +124,16 @@ def fit_many(
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action, cov
+    formula, data, groups, random, method, offset, na_action, cov
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
         memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
         model only. The formula is evaluated once, so `poly(x, 2)` or `scale(x)` is that of all rows in every model;
         `many[label]` evaluates it in the rows that this model has, and its coefficients then differ in unit.
+    weights
+        As in `fit`; with `responses` also a matrix of precision weights, one for each value of the responses (a frame
+        needs their columns, in the same order). A weight of 0, or a missing one, leaves that value out.
     by
         Instead of `responses`, a column of `data` whose values tell the models apart: one model per value, each with
         its own rows and levels.
@@ -170,15 +172,16 @@ def fit_many(
     work = responses_of(*source) if by is None else Groups(*source)
     if isinstance(work, Responses) and work.confounded.any():
         warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
-    single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
-    many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    single = functools.partial(_one_of_many, work, dict(work.arguments, method=method, df_method=df_method))
+    many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:
         many.fe_df  # noqa: B018 - while all processes are here
     return many
 
 
 def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:
-    return fit(*work.problem(place), **arguments)
+    formula, data, more = work.problem(place)
+    return fit(formula, data, **arguments | more)
 
 
 def compile(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotnine as p9
 
-from ..many.many import Many
+from ..batch import Many
 from ..support.arguments import listed, one_of
 from .data import names_of
 from .diagnostics import _apart

@@ -46,6 +46,8 @@ def check_level(level: float, name: str = "level") -> None:
 def numbers(name: str, values: Any) -> np.ndarray:
     """Values as an array of floats, NaN where they are masked."""
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("these are complex; take their real part, absolute value or angle")
         if np.ma.isMaskedArray(values):
             return values.astype(float).filled(np.nan)
         return np.asarray(values, float)
