@@ -22,7 +22,7 @@ from .contrasts import t_tests
 from .enhancement import components, masses, signed, tfce
 from .flips import flip_statistics, normal_scores, signs
 from .neighbours import Edges, edges_of
-from .scores import Tested, null_fits, scores
+from .scores import Contrast, null_fits, scores
 
 STATISTICS = ("tfce", "mass", "max")
 TAILS = (0, 1, -1)
@@ -130,13 +130,13 @@ def clusters(
     return _tested_map(many, tested, u, is_known, flips, edges, enhance, _Reporting(statistic, threshold, tail, alpha))
 
 
-def _tested(many: ManyFits, contrast: Hypothesis) -> Tested:
+def _tested(many: ManyFits, contrast: Hypothesis) -> Contrast:
     L, rhs, _ = contrast_matrix(contrast, many.coefficients)
     if len(L) != 1:
         raise ValueError(f"a map has one contrast, but {contrast!r} has {len(L)} rows: test them one by one")
     if rhs[0] != 0.0:
         raise ValueError(f"flips test that a contrast is 0, not {rhs[0]:g}: subtract that effect from the responses")
-    return Tested.of(many.work.design, L[0])
+    return Contrast.of(many.work.design, L[0])
 
 
 def _subjects(design: Design, x: np.ndarray, by: str | None) -> Factor:
@@ -210,7 +210,7 @@ class _Reporting:
 
 def _tested_map(
     many: ManyFits,
-    tested: Tested,
+    tested: Contrast,
     u: np.ndarray,
     is_known: np.ndarray,
     flips: np.ndarray,
@@ -263,7 +263,7 @@ def _table(many: ManyFits, nodes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sign", "size", "mass", "peak", "peak_at", "p"])
 
 
-def _agreement(many: ManyFits, tested: Tested, t: np.ndarray, subjects: int) -> dict[str, float]:
+def _agreement(many: ManyFits, tested: Contrast, t: np.ndarray, subjects: int) -> dict[str, float]:
     """How close the statistics of the flips are to those of full fits, on the normal scale."""
     full = t_tests(many, tested.contrast[None])
     ours = normal_scores(t, np.full(len(t), subjects - 1.0))

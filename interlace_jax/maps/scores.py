@@ -28,7 +28,7 @@ _information = over_lanes(lambda m, reml, t: (reduce(t, m).XX, m.R))
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Contrast:
     """A contrast c'beta = 0 as a column x beside those of the null model, X0 = X N with N a basis of what c leaves."""
 
     contrast: np.ndarray
@@ -41,7 +41,7 @@ class Tested:
     "(n,)"
 
     @classmethod
-    def of(cls, design: Design, contrast: np.ndarray) -> Tested:
+    def of(cls, design: Design, contrast: np.ndarray) -> Contrast:
         """Of the coefficients (p,) of a design."""
         rest = scipy.linalg.null_space(contrast[None])
         names = tuple(f"rest{j}" for j in range(rest.shape[1]))
@@ -49,12 +49,12 @@ class Tested:
         return cls(contrast, rest, null, design.X @ contrast / (contrast @ contrast))
 
 
-def null_fits(many: ManyFits, tested: Tested) -> ManyFits:
+def null_fits(many: ManyFits, tested: Contrast) -> ManyFits:
     """The models fitted without the contrast."""
     return many.refitted(tested.design)
 
 
-def scores(many: ManyFits, null: ManyFits, tested: Tested, codes: np.ndarray) -> np.ndarray:
+def scores(many: ManyFits, null: ManyFits, tested: Contrast, codes: np.ndarray) -> np.ndarray:
     """U (subjects, models) of the null fits; codes (n,): the subject of every row. NaN for what was not fitted."""
     u = np.full((int(codes.max()) + 1, len(many)), np.nan)
     gamma = projections(many, null, tested)
@@ -69,7 +69,7 @@ def scores(many: ManyFits, null: ManyFits, tested: Tested, codes: np.ndarray) ->
     return u
 
 
-def projections(many: ManyFits, null: ManyFits, tested: Tested) -> np.ndarray:
+def projections(many: ManyFits, null: ManyFits, tested: Contrast) -> np.ndarray:
     """Gamma (models, p - 1) at the variances of the null fits."""
     found = np.full((len(many), tested.rest.shape[1]), np.nan)
     T = np.column_stack([tested.rest, tested.contrast / (tested.contrast @ tested.contrast)])
@@ -96,7 +96,7 @@ def _weighted_residuals(null: ManyFits, chunk: Chunk, beta: np.ndarray, all_mode
     return np.nan_to_num(r * (design.w[:, None] if W is None else W[:, at]))
 
 
-def _by_subject(residuals: np.ndarray, tested: Tested, gamma: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _by_subject(residuals: np.ndarray, tested: Contrast, gamma: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Sums (subjects, models) over the rows of each subject of x~ W r0."""
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(int(codes.max()) + 1))

@@ -83,9 +83,9 @@ def test_the_family_wise_error_holds_with_slopes():
     Y = np.hstack([_responses(data, 20, np.random.default_rng(seed)) for seed in range(100)])
     many = interlace.fit_many(FORMULA, data, responses=Y, progress=False)
     from interlace_jax.maps.flips import flip_statistics, signs  # isort: skip
-    from interlace_jax.maps.scores import Tested, null_fits, scores  # isort: skip
+    from interlace_jax.maps.scores import Contrast, null_fits, scores  # isort: skip
 
-    tested = Tested.of(many.work.design, np.array([0.0, 1.0]))
+    tested = Contrast.of(many.work.design, np.array([0.0, 1.0]))
     u = scores(many, null_fits(many, tested), tested, many.work.design.factors[0].codes)
     t = np.abs(np.vstack(list(flip_statistics(u, signs(12, 199, 0)[0]))))
     largest = t.reshape(200, 100, 20).max(2)

@@ -6,7 +6,7 @@ from helpers import many_maps
 from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
-from interlace_jax.maps.scores import Tested, null_fits, projections, scores
+from interlace_jax.maps.scores import Contrast, null_fits, projections, scores
 
 
 def _dense(many, null, tested, place, used, w):
@@ -39,7 +39,7 @@ def test_scores_are_those_of_dense_matrices(contrast, weighted):
     if weighted:
         right = "~ " + many_maps.FORMULA
         many = interlace.fit_many(right, many_maps.frame(), responses=many_maps.responses(), weights=W)
-    tested = Tested.of(many.work.design, np.array(contrast, float))
+    tested = Contrast.of(many.work.design, np.array(contrast, float))
     null = null_fits(many, tested)
     gamma, u = projections(many, null, tested), scores(many, null, tested, many.work.design.factors[0].codes)
     for place, lane in enumerate(many_maps.LANES[:5]):
@@ -52,7 +52,7 @@ def test_scores_are_those_of_dense_matrices(contrast, weighted):
 
 def test_the_null_model_has_all_columns_but_the_contrast():
     many = many_maps.many()
-    tested = Tested.of(many.work.design, np.eye(6)[3])
+    tested = Contrast.of(many.work.design, np.eye(6)[3])
     assert_allclose(
         tested.design.X @ tested.rest.T, many.work.design.X @ (np.eye(6) - np.diag(np.eye(6)[3])), atol=1e-12
     )
