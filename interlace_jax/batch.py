@@ -6,6 +6,7 @@ from .many.fits import ManyFits
 from .maps.clusters import clusters
 from .maps.comparison import compare
 from .maps.contrasts import test
+from .maps.curves import curves
 from .maps.moderation import moderate, top
 from .maps.modes import predict, random_effects, variance_fractions
 from .maps.permutation import permutation_test
@@ -36,4 +37,5 @@ class Many(ManyFits):
     # All models together
 
     clusters = clusters
+    curves = curves
     permutation_test = permutation_test

@@ -116,8 +116,8 @@ def clusters(
     one_of("tail", tail, TAILS)
     whole_number("n", n, 1)
     check_level(alpha, "alpha")
-    tested = _tested(many, contrast)
-    factor = _subjects(many.work.design, tested.x, by)
+    tested = contrast_of(many, contrast)
+    factor = subjects_of(many.work.design, tested.x, by)
     null = null_fits(many, tested)
     u = scores(many, null, tested, factor.codes)
     is_known = np.isfinite(u).all(0) & (np.abs(u).max(0, initial=0.0) > 0.0)
@@ -130,7 +130,8 @@ def clusters(
     return _tested_map(many, tested, u, is_known, flips, edges, enhance, _Reporting(statistic, threshold, tail, alpha))
 
 
-def _tested(many: ManyFits, contrast: Hypothesis) -> Contrast:
+def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
+    """The one contrast of a map, split from what else is in the fixed part."""
     L, rhs, _ = contrast_matrix(contrast, many.coefficients)
     if len(L) != 1:
         raise ValueError(f"a map has one contrast, but {contrast!r} has {len(L)} rows: test them one by one")
@@ -139,7 +140,7 @@ def _tested(many: ManyFits, contrast: Hypothesis) -> Contrast:
     return Contrast.of(many.work.design, L[0])
 
 
-def _subjects(design: Design, x: np.ndarray, by: str | None) -> Factor:
+def subjects_of(design: Design, x: np.ndarray, by: str | None) -> Factor:
     """The grouping factor whose levels are flipped."""
     if by is not None:
         named = {f.name: f for f in design.factors}
@@ -265,7 +266,7 @@ def _table(many: ManyFits, nodes: pd.DataFrame) -> pd.DataFrame:
 
 def _agreement(many: ManyFits, tested: Contrast, t: np.ndarray, subjects: int) -> dict[str, float]:
     """How close the statistics of the flips are to those of full fits, on the normal scale."""
-    full = t_tests(many, tested.contrast[None])
+    full = t_tests(many, tested.weights[None])
     ours = normal_scores(t, np.full(len(t), subjects - 1.0))
     theirs = normal_scores(full.t[:, 0], full.df[:, 0])
     both = np.isfinite(ours) & np.isfinite(theirs)

@@ -31,8 +31,8 @@ _information = over_lanes(lambda m, reml, t: (reduce(t, m).XX, m.R))
 class Contrast:
     """A contrast c'beta = 0 as a column x beside those of the null model, X0 = X N with N a basis of what c leaves."""
 
-    contrast: np.ndarray
-    "(p,)"
+    weights: np.ndarray
+    "(p,) c."
     rest: np.ndarray
     "(p, p - 1) N."
     design: Design
@@ -41,12 +41,12 @@ class Contrast:
     "(n,)"
 
     @classmethod
-    def of(cls, design: Design, contrast: np.ndarray) -> Contrast:
+    def of(cls, design: Design, weights: np.ndarray) -> Contrast:
         """Of the coefficients (p,) of a design."""
-        rest = scipy.linalg.null_space(contrast[None])
+        rest = scipy.linalg.null_space(weights[None])
         names = tuple(f"rest{j}" for j in range(rest.shape[1]))
         null = replace(design, X=design.X @ rest, columns=names, dropped_columns=(), specs=None)
-        return cls(contrast, rest, null, design.X @ contrast / (contrast @ contrast))
+        return cls(weights, rest, null, design.X @ weights / (weights @ weights))
 
 
 def null_fits(many: ManyFits, tested: Contrast) -> ManyFits:
@@ -57,7 +57,7 @@ def null_fits(many: ManyFits, tested: Contrast) -> ManyFits:
 def scores(many: ManyFits, null: ManyFits, tested: Contrast, codes: np.ndarray) -> np.ndarray:
     """U (subjects, models) of the null fits; codes (n,): the subject of every row. NaN for what was not fitted."""
     u = np.full((int(codes.max()) + 1, len(many)), np.nan)
-    gamma = projections(many, null, tested)
+    gamma, _ = projections(many, null, tested)
     beta = null.fe_params.to_numpy()
 
     def of_chunk(chunk: Chunk, all_modes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -69,21 +69,23 @@ def scores(many: ManyFits, null: ManyFits, tested: Contrast, codes: np.ndarray) 
     return u
 
 
-def projections(many: ManyFits, null: ManyFits, tested: Contrast) -> np.ndarray:
-    """Gamma (models, p - 1) at the variances of the null fits."""
+def projections(many: ManyFits, null: ManyFits, tested: Contrast) -> tuple[np.ndarray, np.ndarray]:
+    """Gamma (models, p - 1), and x~'V^-1 x~ sigma^2 (models,), at the variances of the null fits."""
     found = np.full((len(many), tested.rest.shape[1]), np.nan)
-    T = np.column_stack([tested.rest, tested.contrast / (tested.contrast @ tested.contrast)])
+    information = np.full(len(many), np.nan)
+    T = np.column_stack([tested.rest, tested.weights / (tested.weights @ tested.weights)])
     optima = null.optima
 
-    def of_chunk(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+    def of_chunk(chunk: Chunk) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         t = optima[filled(chunk.places, chunk.lanes.count)]
         XX, R = (np.asarray(a)[: len(chunk.places)] for a in _information(chunk.lanes, True, t))
         A = T.T @ (R.mT @ XX @ R) @ T
-        return chunk.places, np.linalg.solve(A[:, :-1, :-1], A[:, :-1, -1:])[..., 0]
+        gamma = np.linalg.solve(A[:, :-1, :-1], A[:, :-1, -1:])[..., 0]
+        return chunk.places, gamma, A[:, -1, -1] - np.sum(gamma * A[:, -1, :-1], axis=1)
 
-    for places, gamma in many.over_chunks(of_chunk):
-        found[places] = gamma
-    return found
+    for places, gamma, left in many.over_chunks(of_chunk):
+        found[places], information[places] = gamma, left
+    return found, information
 
 
 def _weighted_residuals(null: ManyFits, chunk: Chunk, beta: np.ndarray, all_modes: list[np.ndarray]) -> np.ndarray:

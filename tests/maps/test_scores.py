@@ -10,7 +10,7 @@ from interlace_jax.maps.scores import Contrast, null_fits, projections, scores
 
 
 def _dense(many, null, tested, place, used, w):
-    """Gamma and u by subject from V0^-1 (relative to sigma^2) of a null fit."""
+    """Gamma, u by subject and x~'V0^-1 x~ from V0^-1 (relative to sigma^2) of a null fit."""
     design = many.work.design
     theta = null.theta.iloc[place].to_numpy()
     f = design.factors[0]
@@ -28,7 +28,8 @@ def _dense(many, null, tested, place, used, w):
     gamma = np.linalg.solve(A @ X0, A @ x)
     whitened = inverse @ (y - X0 @ np.linalg.solve(A @ X0, A @ y))  # V^-1 (y - X0 beta0) = W r0
     each = (x - X0 @ gamma) * whitened
-    return gamma, np.bincount(f.codes[used], each, len(f.levels))
+    left = (x - X0 @ gamma) @ inverse @ (x - X0 @ gamma)
+    return gamma, np.bincount(f.codes[used], each, len(f.levels)), left
 
 
 @pytest.mark.parametrize("contrast", [[0, 0, 0, 1, 0, 0], [0, 1, -1, 0, 0.5, 0]])
@@ -41,11 +42,13 @@ def test_scores_are_those_of_dense_matrices(contrast, weighted):
         many = interlace.fit_many(right, many_maps.frame(), responses=many_maps.responses(), weights=W)
     tested = Contrast.of(many.work.design, np.array(contrast, float))
     null = null_fits(many, tested)
-    gamma, u = projections(many, null, tested), scores(many, null, tested, many.work.design.factors[0].codes)
+    gamma, information = projections(many, null, tested)
+    u = scores(many, null, tested, many.work.design.factors[0].codes)
     for place, lane in enumerate(many_maps.LANES[:5]):
         used = many_maps.responses()[lane].notna().to_numpy()
-        expected, by_subject = _dense(many, null, tested, place, used, W[:, place])
+        expected, by_subject, left = _dense(many, null, tested, place, used, W[:, place])
         assert_allclose(gamma[place], expected, atol=1e-8)
+        assert_allclose(information[place], left, rtol=1e-8)
         assert_allclose(u[:, place], by_subject, atol=1e-8 * np.abs(by_subject).max())
     assert np.isnan(u[:, 5]).all()
 
