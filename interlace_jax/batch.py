@@ -7,6 +7,7 @@ from .maps.clusters import clusters
 from .maps.comparison import compare
 from .maps.contrasts import test
 from .maps.curves import curves
+from .maps.marginal_means import emmeans
 from .maps.moderation import moderate, top
 from .maps.modes import predict, random_effects, variance_fractions
 from .maps.permutation import permutation_test
@@ -24,6 +25,7 @@ class Many(ManyFits):
 
     test = test
     anova = anova
+    emmeans = emmeans
     compare = compare
     moderate = moderate
     top = top

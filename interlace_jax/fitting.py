@@ -174,10 +174,7 @@ def fit_many(
     one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
         raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
-    given = [
-        name for name, what in (("responses", responses), ("by", by), ("predictors", predictors)) if what is not None
-    ]
-    if len(given) != 1:
+    if sum(source is not None for source in (responses, by, predictors)) != 1:
         raise ValueError(
             "fit_many needs one of responses=, by= and predictors=: responses= (many responses of one design) or by= "
             "(one model per group) or predictors= (many candidates beside one formula)"
