@@ -37,8 +37,8 @@ class ManyMeans:
     ) -> pd.DataFrame:
         """Contrasts of the means of each model: `contrast estimate se df lower upper t p` after its label.
 
-        Arguments as those of the contrasts of one fit: adjust is for the contrasts of one model. Over the models, adjust
-        the p-values of one contrast by `Many.test(..., adjust="bh")`.
+        Arguments as those of the contrasts of one fit: adjust is for the contrasts of one model. Over the models, the
+        p-values of one contrast are adjusted by `Many.test(..., adjust="bh")`.
         """
         return self._joined(lambda means: means.contrasts(method, adjust, ref))
 
