@@ -18,9 +18,8 @@ def test_means_and_contrasts_of_responses(lane):
     for make in (lambda m: m.pairs(), lambda m: m.contrasts("trt.vs.ctrl", ref="none")):
         rows, alone = make(means).query("model == @lane"), make(expected)
         assert rows["contrast"].tolist() == alone["contrast"].tolist()
-        assert_allclose(
-            rows[["estimate", *NUMBERS, "t", "p"]], alone[["estimate", *NUMBERS, "t", "p"]], rtol=5e-3, atol=1e-4
-        )
+        columns = ["estimate", *NUMBERS, "t", "p"]
+        assert_allclose(rows[columns], alone[columns], rtol=5e-3, atol=1e-4)
 
 
 def test_means_at_values_and_of_models_without_fit():
