@@ -81,7 +81,8 @@ def filled(index: np.ndarray, size: int) -> np.ndarray:
 def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:
     """Why some of the rows of a design do not determine the model; which: words for the rows used (n,)."""
     columns, n = design.columns, int(used.sum())
-    if lost := set(range(len(columns))) - set(independent_columns(design.X[used])):
+    lost = set(range(len(columns))) - set(independent_columns(design.X[used]))
+    if lost:
         return f"the fixed effects are rank deficient in the rows {which}: {listed(columns[j] for j in sorted(lost))}"
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))

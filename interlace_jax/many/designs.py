@@ -119,7 +119,8 @@ class Groups(Designs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
             design = build(self.formula, self._part(place), **self.arguments)
-        if reason := why_unusable(design.y if design.offset is None else design.y - design.offset):
+        reason = why_unusable(design.y - design.shift)
+        if reason:
             raise ValueError(reason)
         return design
 

@@ -240,7 +240,7 @@ class ManyFits:
         return self._part("t").to_numpy()
 
     def by(self, method: str) -> ManyFits:
-        """The same models fitted by "ML" or "REML"."""
+        """These models fitted by "ML" or "REML"."""
         if method == self.method:
             return self
         return ManyFits.of(
@@ -248,7 +248,7 @@ class ManyFits:
         )
 
     def refitted(self, design: Design) -> ManyFits:
-        """The same responses fitted to another design of their rows."""
+        """These responses fitted to another design of their rows."""
         return ManyFits.of(self.work.with_design(design), self.method, self.df_method, self._single, progress=False)
 
     def to_frame(self) -> pd.DataFrame:

@@ -145,7 +145,8 @@ def are_singular(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
 def _are_doubtful(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
     """Whether the residual SD of each of many models is estimated as 0, as `residual_doubt` says it in words: (r,)."""
     doubtful = e.sigma < NEAR_ZERO * np.asarray(lanes.each.scale)
-    if len(some := np.flatnonzero(doubtful)):
+    some = np.flatnonzero(doubtful)
+    if len(some):
         less = _with_less_effect(e.t[some], lanes.design.layout.blocks)
         doubtful[some] = deviances(lanes, some, reml, less) - e.deviance[some] < RISE
     return doubtful

@@ -123,7 +123,8 @@ def _draws(fit: FittedModel, design: Design, coefficient: str, nsim: int, seed: 
 
 def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
     """The design with so many levels of each factor: the first ones, or copies of all in turn."""
-    if n_levels and (tied := [f.name for f in design.factors if f.across is not None]):
+    tied = [f.name for f in design.factors if f.across is not None]
+    if n_levels and tied:
         raise ValueError(f"n_levels needs levels that are independent, but those of {tied[0]} covary as cov says")
     for name, m in n_levels.items():
         factor = factor_named(design, name)
