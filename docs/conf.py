@@ -1,6 +1,7 @@
 """How the documentation is built: `make docs`."""
 
 import re
+from pathlib import Path
 
 import interlace_jax
 
@@ -76,6 +77,19 @@ def literal(text):
     return "".join(escaped)
 
 
+def pictures(app):
+    """Run the code of the gallery, and save each `picture` where the page shows it."""
+    folder = Path(__file__).parent
+    (folder / "gallery").mkdir(exist_ok=True)
+    names, count = {}, 0
+    for block in re.findall(r"^```python\n(.*?)^```$", (folder / "gallery.md").read_text(), re.M | re.S):
+        exec(block, names)
+        if "picture =" in block:
+            count += 1
+            names["picture"].save(folder / "gallery" / f"{count}.png", dpi=110, verbose=False)
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("builder-inited", pictures)
     app.connect("autodoc-process-docstring", paragraphs, priority=100)  # before napoleon

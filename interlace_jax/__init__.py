@@ -1,5 +1,6 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
+from .batch import Many as Many
 from .datasets import load_dataset as load_dataset
 from .design.residual_formula import Power as Power
 from .design.residual_formula import Residual as Residual
@@ -19,7 +20,6 @@ from .functional import random_effects as random_effects
 from .generalized import GeneralizedFit as GeneralizedFit
 from .inference.likelihood_ratio import anova as anova
 from .inference.marginal_means import emmeans as emmeans
-from .many.many import Many as Many
 from .numerics.covariance.across import Kernel as Kernel
 from .numerics.covariance.across import Known as Known
 from .numerics.covariance.correlations import ARMA11 as ARMA11

@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .batch import Many
 from .design.files import is_scanned
 from .design.formula import parse
 from .design.residual_formula import Power, Residual
 from .generalized import GeneralizedFit
 from .many.designs import Groups
-from .many.many import Many
 from .many.responses import Responses, responses_of
-from .many.run import run_all
+from .maps.scan import Scan, scan
 from .models.compiled import CompiledModel
 from .models.fitted import METHODS
 from .models.generalized import CompiledGeneralizedModel
@@ -143,6 +143,8 @@ def fit_many(
     *,
     responses: Any = None,
     by: str | None = None,
+    predictors: Any = None,
+    exact: int = 0,
     method: str = "REML",
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
@@ -152,21 +154,30 @@ def fit_many(
     cov: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
-) -> Many:
+) -> Many | Scan:
     """Fit one formula many times.
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action, cov
+    formula, data, groups, random, method, offset, na_action, cov
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
         memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
         model only. The formula is evaluated once, so `poly(x, 2)` or `scale(x)` is that of all rows in every model;
         `many[label]` evaluates it in the rows that this model has, and its coefficients then differ in unit.
+    weights
+        As in `fit`; with `responses` also a matrix of precision weights, one for each value of the responses (a frame
+        needs their columns, in the same order). A weight of 0, or a missing one, leaves that value out.
     by
         Instead of `responses`, a column of `data` whose values tell the models apart: one model per value, each with
         its own rows and levels.
+    predictors
+        Instead of `responses`, candidate predictors of one response, each of which is added to the formula alone: an
+        array (rows of `data`, candidates), a memory map or a frame. Gives a `Scan`: tests with the variances of the
+        model without candidates, a matter of microseconds for each.
+    exact
+        With `predictors`: so many candidates with the smallest p-values are fitted with variances of their own.
     df_method
         `"satterthwaite"` or `"normal"`.
     dtype
@@ -195,22 +206,31 @@ def fit_many(
     one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
         raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
-    if (responses is None) == (by is None):
-        raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
+    if sum(source is not None for source in (responses, by, predictors)) != 1:
+        raise ValueError(
+            "fit_many needs one of responses=, by= and predictors=: responses= (many responses of one design) or by= "
+            "(one model per group) or predictors= (many candidates beside one formula)"
+        )
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    if predictors is not None:
+        null = fit(formula, data, groups, random, method=method, **arguments)
+        return scan(null, predictors, exact, progress)
+    if exact:
+        raise ValueError("exact= belongs to predictors=")
     source = (parse(formula, groups, random), data, responses if by is None else by, arguments, dtype)
     work = responses_of(*source) if by is None else Groups(*source)
     if isinstance(work, Responses) and work.confounded.any():
         warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
-    single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
-    many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    single = functools.partial(_one_of_many, work, dict(work.arguments, method=method, df_method=df_method))
+    many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:
         many.fe_df  # noqa: B018 - while all processes are here
     return many
 
 
 def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:
-    return fit(*work.problem(place), **arguments)
+    formula, data, more = work.problem(place)
+    return fit(formula, data, **arguments | more)
 
 
 def compile(

@@ -411,30 +411,38 @@ def evaluate(
 ) -> tuple[Any, list[str]]:
     """The value of code, and the columns that it uses.
 
-    functions: functions and values by name, formulaic's stateful transforms among them. states: what these remember, by
-    code; it is filled in the fit, and holds for new rows. rows: their number. spec: formulaic's.
+    functions: functions and values by name, formulaic's stateful transforms among them.
+    states: what these remember, by the code and the place in it; it is filled in the fit, and holds for new rows.
+    rows: their number. spec: formulaic's.
     """
     found = _Resolver(columns, functions)
     tree = found.visit(copy.deepcopy(_tree(text)))
     names = {**functions, **_HELPERS, "_rows": rows, "_spec": spec, "_states": states}
     names |= {_alias(name): columns[name] for name in found.used}
-    code = _Stateful(names, states).visit(tree)
+    code = _Stateful(text, names, states).visit(tree)
     value = eval(compile(ast.fix_missing_locations(code), "<formula>", "eval"), names)
     return value, list(found.used)
+
+
+def with_state(states: Mapping[str, Any]) -> list[str]:
+    """The code in which some call remembers what the rows of the fit were like."""
+    return list(dict.fromkeys(key.rpartition(" [")[0] for key, state in states.items() if state))
 
 
 class _Stateful(ast.NodeTransformer):
     """Gives calls what they remember; a statistic that is remembered is not computed again."""
 
-    def __init__(self, names: Mapping[str, Any], states: MutableMapping[str, Any]):
-        self.names, self.states = names, states
+    def __init__(self, text: str, names: Mapping[str, Any], states: MutableMapping[str, Any]):
+        self.text, self.names, self.states = text, names, states
+        self.count = 0
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        key = ast.unparse(node)
         function = self.names.get(node.func.id) if isinstance(node.func, ast.Name) else None
         self.generic_visit(node)
         if not getattr(function, "__is_stateful_transform__", False):
             return node
+        self.count += 1
+        key = f"{self.text} [{self.count}]"
         state = ast.Subscript(ast.Name("_states", ast.Load()), ast.Constant(key), ast.Load())
         if "value" in self.states.setdefault(key, {}) and function is _remembered:
             return ast.Subscript(state, ast.Constant("value"), ast.Load())

@@ -11,6 +11,8 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from .alignment import in_order_of
+
 
 def as_frame(data: Any) -> pd.DataFrame | nw.DataFrame:
     """A frame as pandas, or as narwhals wraps it; refuses what is none."""
@@ -156,7 +158,7 @@ def row_vector(frame: pd.DataFrame | nw.DataFrame, what: str, value: str | Itera
     if value is None:
         return None
     shown = f"the {what} {value!r}" if isinstance(value, str) else f"the {what}"
-    values = get_column(frame, value, what) if isinstance(value, str) else _in_order(frame, value, what)
+    values = get_column(frame, value, what) if isinstance(value, str) else in_order_of(frame, value, f"the {what}")
     try:
         vector = _floats(values)
     except (TypeError, ValueError):
@@ -177,21 +179,6 @@ def _floats(values: Any) -> np.ndarray:
 
 
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
-
-
-def _in_order(frame: pd.DataFrame | nw.DataFrame, values: Any, what: str) -> Any:
-    """A series of pandas in the order of the labels of the data; anything else as it is."""
-    if not (isinstance(values, pd.Series) and isinstance(frame, pd.DataFrame)) or values.index.equals(frame.index):
-        return values
-    if len(values) != len(frame) or not values.index.isin(frame.index).any():
-        return values
-    are_unique = values.index.is_unique and frame.index.is_unique
-    if are_unique and frame.index.isin(values.index).all():
-        return values.reindex(frame.index)
-    raise ValueError(
-        f"the {what} given as a series: its index has some of the labels of the data, but not all of them once; give "
-        f"it their index, or as an array ({what}.to_numpy()) where it is in their order"
-    )
 
 
 def check_weights(weights: np.ndarray) -> None:

@@ -130,6 +130,8 @@ class CompiledModel:
     def _row_vector(self, name, values):
         """One number for each row used, checked where it is known."""
         n = len(self.design.y)
+        if np.shape(values) == (n, 1):  # as simulate(1) has it
+            values = (values if hasattr(values, "reshape") else values.to_numpy()).reshape(n)
         if np.shape(values) != (n,):
             raise ValueError(
                 f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"

@@ -225,7 +225,7 @@ def test_a_series_of_weights_is_put_into_the_order_of_the_labels():
     assert_array_equal(expected, np.arange(1.0, N + 1))
     assert_array_equal(build(parse("y ~ x + (1 | g)"), frame, weights=w.sample(frac=1, random_state=1)).w, expected)
     assert_array_equal(build(parse("y ~ x + (1 | g)"), frame, weights=w.reset_index(drop=True)).w, expected)
-    with pytest.raises(ValueError, match="some of the labels of the data"):
+    with pytest.raises(ValueError, match="the offset and the data have different indices"):
         build(parse("y ~ x + (1 | g)"), frame, offset=w.set_axis(frame.index + 1))
 
 
