@@ -132,6 +132,8 @@ def _generalized_notes(fit: FittedGeneralizedModel) -> Iterator[str]:
             yield f"Note: {fit.singularity}"
     else:
         yield from _notes(fit)
+    for name, meaning in fit.runaway.items():
+        yield f"Note: {name!r} runs off to infinity: {meaning}"
 
 
 def _heading(fit: FittedModel) -> str:

@@ -27,6 +27,8 @@ from ..support.later import is_jax_array, jnp
 from .engine import CAPABILITIES, Engine
 from .packing import plan_of
 
+LONGEST = 0.03  # step of the differences where the curvature is next to none
+FLAT = 1e-3  # curvature of the deviance by a free number of the family below which it is not determined
 SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
 
 
@@ -241,12 +243,17 @@ class Laplace(Engine):
         Steps are parts of the standard deviation of each coordinate: standard errors are right to 1e-7 and better.
         """
         v, curved = _flat(e.x), np.sqrt(2.0 * np.maximum(np.diagonal(e.H), 1e-12))
-        step = DIFFERENCE * curved
+        step = np.minimum(DIFFERENCE * curved, LONGEST)
         points = np.concatenate([v + np.diag(step), v - np.diag(step)])
         places = [_split(point, e.x) for point in points]
         _, g = self._gradients(places, e.x, e.u)
         H = (g[: len(v)] - g[len(v) :]) / (2.0 * step[:, None])
         return 0.5 * (H + H.T)
+
+    def runaway_numbers(self, H: np.ndarray, e: GeneralizedEstimate) -> np.ndarray:
+        """Which numbers of the family (r,) run off to infinity: the deviance does not know their logarithm."""
+        own = np.diagonal(H)[len(H) - len(e.gamma) :]
+        return np.abs(own) < FLAT
 
     def hessian(self, e: GeneralizedEstimate, reml: bool) -> np.ndarray:
         """Hessian in the conditioned parameters of the random effects (d, d)."""
@@ -271,7 +278,8 @@ class Laplace(Engine):
     def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
         """Covariance of all conditioned coordinates."""
         H = self.joint_hessian(e)
-        free = np.concatenate([~e.zero, np.ones(len(H) - len(e.zero), bool)])
+        flat = self.runaway_numbers(H, e)
+        free = np.concatenate([~e.zero, np.ones(len(e.beta), bool), ~flat])
         V = np.zeros_like(H)
         V[np.ix_(free, free)] = run(_parameter_covariance, H[np.ix_(free, free)])
         return V

@@ -38,10 +38,11 @@ def family_params(fit: FittedGeneralizedModel, level: float = 0.95) -> pd.DataFr
     rows, at = {}, 0
     for parameter, used in zip(fit.family.parameters, fit.design.predictors, strict=True):
         if used.D is None:
-            half = special.ndtri(0.5 + level / 2.0) * np.sqrt(V[at, at])
+            se = np.sqrt(V[at, at]) if V[at, at] > 0.0 else np.nan  # it runs off to infinity
+            half = special.ndtri(0.5 + level / 2.0) * se
             back, slope = _BACK.get(parameter.domain, _BACK["unit"])
             g = e.gamma[at]
-            rows[parameter.name] = (back(g), slope(g) * np.sqrt(V[at, at]), back(g - half), back(g + half))
+            rows[parameter.name] = (back(g), slope(g) * se, back(g - half), back(g + half))
         at += len(used.columns)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS, dtype=float)
 

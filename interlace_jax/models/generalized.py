@@ -31,6 +31,7 @@ from .parameters import component_names, natural_names, natural_values, varcorr_
 from .separation import Separation, separation
 from .singularity import singular_message
 
+SETTLED = 1e-3  # deviance units that may be left to gain where a number of the family runs off to infinity
 MOST_NODES = 25
 MOST_EFFECTS = 3  # a level, for quadrature
 
@@ -225,8 +226,18 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def converged(self) -> bool:
-        """Whether what is left to gain is negligible, and all estimates are finite."""
-        return self.estimate.converged and self.separation is None
+        """Whether what is left to gain is negligible, and all coefficients are finite."""
+        ended = self.estimate.converged or (bool(self.runaway) and self.estimate.predicted_decrease < SETTLED)
+        return ended and self.separation is None
+
+    @functools.cached_property
+    def runaway(self) -> dict[str, str]:
+        """Numbers of the family that run off to infinity, where it is another family, with what that says."""
+        if not len(self.estimate.gamma) or not np.isfinite(self.estimate.deviance):
+            return {}
+        known = np.diag(self.conditioned_covariance)[-len(self.estimate.gamma) :] == 0.0
+        names = [name for name, is_known in zip(self.family_names, known, strict=True) if is_known]
+        return {name: _LIMITS.get(name, "it is not determined by the data") for name in names}
 
     @property
     def residual_doubt(self) -> None:
@@ -344,8 +355,20 @@ class FittedGeneralizedModel(FittedModel):
         return f"<Fit of {self.design.formula}, family {self.family.name} ({self.family.link}), {self.nobs} rows>"
 
 
+_LIMITS = {
+    "size": "there is no overdispersion: use family='poisson'",
+    "alpha": "there is no overdispersion: use family='poisson'",
+    "precision": "the probability does not vary beyond the model: use family='binomial'",
+    "nu": "the tails are those of a Gaussian: use family='gaussian'",
+    "zero_probability": "there are no more zeros than the counts have: leave zero_inflation= out",
+}
+
+
 def _report(fit: FittedGeneralizedModel) -> None:
-    """Warn of separation, of a search that did not end at the optimum, and of singular fits."""
+    """Warn of separation, of a search that did not end at the optimum, of singular fits and limits of families."""
+    for name, meaning in fit.runaway.items():
+        text = f"{name!r} of family {fit.family.name!r} runs off to infinity: {meaning}"
+        warnings.warn(text, SingularFitWarning, stacklevel=5)
     if fit.separation is not None:
         warnings.warn(fit.separation.message, SeparationWarning, stacklevel=5)
     elif not fit.converged:

@@ -55,6 +55,7 @@ scipy_linalg = Later("jax.scipy.linalg")
 TOLERANCE = 1e-12  # predicted decrease that may be left
 LEAST, MOST, SHARE = 1e-11, 1e-6, 1e-3  # decrement of h from which the next step is the last: a share of BFGS's gain
 SCORINGS = 8  # steps of the model without random effects
+SHORTER = (0.1, 1.0)
 NEWTONS = 8  # steps of the family's own parameters
 LEAST_START = 0.05  # of its standard error, that a variance starts with
 MOST_START = 4.0  # the largest variance on the scale of the link that a search starts with
@@ -159,10 +160,14 @@ def _scored(data: Data, g, eta0):
         W = jnp.maximum(W, 1e-10 * jnp.max(W))
         XW = data.X * W[:, None]
         new = inverse(XW.T @ data.X) @ (XW.T @ (eta - data.offset) + data.X.T @ score)
-        there = data.offset + data.X @ new
-        value = likelihood(there)
-        better = jnp.isfinite(value) & (value >= best)
-        return jnp.where(better, new, c), jnp.where(better, there, eta), jnp.where(better, value, best)
+        for part in SHORTER:  # of the step, where the whole of it goes too far
+            to = c + part * (new - c)
+            there = data.offset + data.X @ to
+            value = likelihood(there)
+            better = jnp.isfinite(value) & (value >= best)
+            c, eta = jnp.where(better, to, c), jnp.where(better, there, eta)
+            best = jnp.where(better, value, best)
+        return c, eta, best
 
     used = data.row.w > 0
     plain = data.X.T @ jnp.where(used, eta0 - data.offset, 0.0)

@@ -29,6 +29,17 @@ def gaussian(family) -> Density:
     )
 
 
+def _positive_start(link):
+    """Half way to the mean, so that the inverse of a tiny response is not taken for the scale of all."""
+
+    def start(row):
+        used = row.w > 0
+        mean = jnp.sum(jnp.where(used, row.y, 0.0)) / jnp.maximum(jnp.sum(used), 1)
+        return LINK[link](0.5 * (row.y + mean))
+
+    return start
+
+
 def gamma(family) -> Density:
     """Variance phi[0] mu^2 / w; shape w / phi[0]."""
 
@@ -42,7 +53,7 @@ def gamma(family) -> Density:
 
     return Density(
         kernel,
-        start=lambda row: LINK[family.link](row.y),
+        start=_positive_start(family.link),
         location=lambda eta, phi: INVERSE[family.link](eta),
         variance=lambda mu, phi, w: phi[0] * mu * mu / w,
         constant=constant,
@@ -61,7 +72,7 @@ def inverse_gaussian(family) -> Density:
 
     return Density(
         kernel,
-        start=lambda row: LINK[family.link](row.y),
+        start=_positive_start(family.link),
         location=lambda eta, phi: INVERSE[family.link](eta),
         variance=lambda mu, phi, w: phi[0] * mu**3 / w,
         constant=constant,

@@ -71,6 +71,8 @@ def natural(family: Distribution, free) -> tuple:
 
 def kernels(family: Distribution, row: Row, eta, free):
     """Log-densities (n,) up to what is free of eta; 0 where the weight is 0."""
+    # A link may have no value at what stands in a row that is not used, and its derivatives would spread from there.
+    eta = jnp.where(row.w > 0, eta, LINK[family.link](jnp.full_like(eta, 0.5)))
     return _where_used(row, lambda used: density(family).kernel(used, eta, natural(family, free)))
 
 

@@ -369,3 +369,10 @@ def test_simulated_categories_have_the_probabilities_of_the_model():
 def test_links_are_the_inverses_of_their_inverses(link):
     mu = jnp.array([0.02, 0.3, 0.5, 0.97])
     np.testing.assert_allclose(INVERSE[link](LINK[link](mu)), mu, rtol=1e-13)
+
+
+def test_rows_that_are_not_used_have_no_derivatives_whatever_the_link_is_there():
+    row = Row(jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]), jnp.ones(2))
+    for link in ("inverse", "log"):
+        slopes = jax.grad(lambda free, link=link: kernels(F.Gamma(link), row, jnp.array([0.8, 0.0]), free).sum())
+        assert np.isfinite(slopes(jnp.array([0.1]))).all()
