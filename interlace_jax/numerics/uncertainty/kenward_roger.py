@@ -27,6 +27,9 @@ from ..likelihood.elimination import reduce_covariances
 from ..linalg.matrices import inverse_upper
 from .curvature import parameter_covariance
 
+ALIKE = 1e-7  # relative difference of A1 and q A2 that is rounding
+NEAR_TWO = 0.005  # 1 / E within a hundredth of 2 df
+
 
 class Adjusted(NamedTuple):
     """What tests of beta need, on the user's scale."""
@@ -113,16 +116,27 @@ def _coordinates(S, basis):
 
 
 def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
-    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank."""
+    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank.
+
+    Kenward & Roger (1997), section 3, match mean E and variance V of the statistic. Where its components are alike,
+    A1 = q A2, as they are for one row and in balanced designs, this comes to 2 q / A2 df and a scale of 1, which are
+    taken as they are: at 2 df, where E and V are infinite, their ratio is 0 / 0. So they are within a hundredth of
+    2 df for any components (pbkrtest takes a scale of 1 there).
+    """
     q = len(L)
     M = L.T @ np.linalg.solve(L @ a.vcov @ L.T, L)
     T = M @ a.dvcov
     t = np.einsum("iaa->i", T)
     A1, A2 = t @ a.W @ t, np.einsum("ij,iab,jba->", a.W, T, T)
+    rest = 1.0 - A2 / q  # 1 / E
+    if abs(A1 - q * A2) <= ALIKE * A1 or abs(rest) < NEAR_TWO:
+        return 2.0 * q / A2, 1.0
     B = (A1 + 6.0 * A2) / (2.0 * q)
     g = ((q + 1.0) * A1 - (q + 4.0) * A2) / ((q + 2.0) * A2)
     d = 3.0 * q + 2.0 * (1.0 - g)
-    c1, c2, c3 = g / d, (q - g) / d, (q + 2.0 - g) / d
-    E, V = 1.0 / (1.0 - A2 / q), 2.0 / q * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
-    df = 4.0 + (q + 2.0) / (q * V / (2.0 * E**2) - 1.0)
-    return df, df / (E * (df - 2.0))
+    V0 = 1.0 + g / d * B
+    V1 = 1.0 - (q - g) / d * B
+    V2 = 1.0 - (q + 2.0 - g) / d * B
+    # df = 4 + (q + 2) / (q rho - 1) with q rho = (rest / V1)^2 V0 / V2, which may be infinite
+    df = 4.0 + (q + 2.0) * V2 / ((rest / V1) ** 2 * V0 - V2)
+    return df, df * rest / (df - 2.0)
