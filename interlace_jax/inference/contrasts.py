@@ -12,6 +12,7 @@ from formulaic.utils.constraints import LinearConstraints
 
 from ..support.arguments import listed
 
+EXPONENT = r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])"  # a number that formulaic takes for a name
 ROUNDING = 1e-9  # relative size of what rounding leaves of 0
 
 Hypothesis = str | Mapping[str, float] | Sequence[Any] | np.ndarray
@@ -87,6 +88,7 @@ def _parsed(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, li
     by_length = sorted(names, key=len, reverse=True)
     alternatives = "|".join(rf"`{re.escape(n)}`|(?<![\w.]){re.escape(n)}(?![\w.\[:])" for n in by_length)
     replaced = re.sub(alternatives, lambda found: plain[names.index(found[0].strip("`"))], text) if names else text
+    replaced = re.sub(EXPONENT, lambda found: np.format_float_positional(float(found[0]), trim="-"), replaced)
     try:
         constraints = LinearConstraints.from_spec(replaced, variable_names=plain)
     except (FormulaicError, ValueError, KeyError, RuntimeError) as err:
