@@ -68,23 +68,6 @@ def width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
-def _html(part: str | _Table) -> str:
-    if isinstance(part, str):
-        return f"<p>{escape(part).replace(chr(10), '<br/>')}</p>"
-    sides = {"l": "left", "r": "right"}
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        pairs = zip(cells, part.align, strict=True)
-        return "".join(
-            f'<{tag} style="text-align:{sides[side]};padding:0.1em 0.6em">{escape(cell)}</{tag}>'
-            for cell, side in pairs
-        )
-
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in part.rows)
-    title = f"<b>{escape(part.title)}</b>" if part.title else ""
-    return f"{title}<table><thead><tr>{row(part.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-
-
 def free_name(name: str, taken: Iterable[str]) -> str:
     """A name for a column beside others: itself, or with underscores after it where it is taken."""
     while name in taken:
