@@ -59,7 +59,7 @@ def test_gradients_can_be_taken_under_a_transfer_guard():
     model = interlace.compile("Reaction ~ Days + (1 | Subject)", sleepstudy())
     right = jax.grad(model.loglik)(THETA)
     with jax.transfer_guard("disallow"):
-        found = jax.grad(model.loglik)(THETA)
+        found = jax.jit(jax.grad(model.loglik))(THETA)  # outside jit JAX itself transfers the 1 that it starts with
     assert_allclose(found, right)
 
 
