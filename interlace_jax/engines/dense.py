@@ -25,6 +25,7 @@ from .chunked_moments import LARGE, moments_by_chunks
 from .engine import Engine
 from .packing import padded_model, plan_of
 
+AT_ZERO = 1e-4  # conditioned parameters of a user's start below this start at 0, where saddles are recognised
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
@@ -69,6 +70,7 @@ class Dense(Engine):
         """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
         m, steps = self.products, 0
         t = None if theta0 is None else run(_conditioned, theta0, m)
+        t = None if t is None else np.where(np.abs(t) < AT_ZERO, 0.0, t)
         for _ in range(attempts(m.layout.blocks)):
             made = run(_search, m, reml, t)
             steps += int(made.steps)

@@ -16,7 +16,7 @@ from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
 from ..runtime.calls import run
 from ..runtime.compilation import jit, light
 from ..support.later import special
-from .contrasts import Hypothesis, contrast_matrix
+from .contrasts import Hypothesis, check_rows, contrast_matrix
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RULES = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
@@ -88,7 +88,7 @@ def _independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (q,) of S that are not 0, and their eigenvectors (q, r)."""
     values, vectors = np.linalg.eigh(S)
-    used = values > RANK * max(values[-1], 0.0)
+    used = values > RANK * max(values.max(initial=0.0), 0.0)
     return values[used], vectors[:, used].T
 
 
@@ -188,8 +188,7 @@ def wald_test(
 ) -> pd.DataFrame:
     """Test linear hypotheses about coefficients, as `test` does for those of a fit."""
     L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
-    if not len(L):
-        raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
+    check_rows(L, rhs, labels, joint)
     if joint and len(L) > 1:
         outcome = coefficients.f_test(L, rhs)._asdict()
         del outcome["scale"]

@@ -15,7 +15,7 @@ from ..models.fitted import FittedModel
 from ..models.parameters import component_name, component_pairs, natural_names
 from ..models.residual import residual_names
 from ..numerics.covariance.parameters import has_prior
-from ..numerics.uncertainty.profile_limits import Limit, Question, limits
+from ..numerics.uncertainty.profile_limits import STRIDE, Limit, Question, limits
 from ..runtime.calls import run
 from ..runtime.compilation import jit
 from ..support.arguments import listed
@@ -134,7 +134,8 @@ class Profiles:
 
     def _aimed(self, i: int, z: float) -> Question:
         question, bounds = self.questions[i]
-        question = question._replace(z=np.float64(z), bound=np.float64(bounds[int(z > 0)]), first=np.float64(abs(z)))
+        bound, first = bounds[int(z > 0)], STRIDE * abs(z)
+        question = question._replace(z=np.float64(z), bound=np.float64(bound), first=np.float64(first))
         if np.sign(z) not in self.last:
             return question
         before, found = self.last[np.sign(z)]

@@ -21,6 +21,7 @@ from ..engines.choice import engine_for
 from ..engines.engine import Engine
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.estimate import Estimate
+from ..runtime.calls import own_rules
 from ..support.arguments import numbers, one_of
 from ..support.later import is_jax_array, is_traced
 from .residual_identifiability import check_residual_covariance
@@ -100,6 +101,7 @@ class CompiledModel:
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
         return self.engine.deviance(theta if is_jax_array(theta) else self.checked_theta(theta), reml)
 
+    @own_rules()
     def loglik(self, theta, reml: bool = True):
         """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
         return -0.5 * self.deviance(theta, reml)
