@@ -304,7 +304,6 @@ def _simulated_pvalue(a: _Compared, b: _Compared, statistic: float, nsim: int, r
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # half of the simulated fits are singular, as they should be
         for _ in range(nsim):
-            parts = small.estimate.beta, small.Lambdas, small.level_roots, small.theta, small.sigma
             y = new_responses(small, 1, rng)[a.order, 0]
             found.append(a.deviance(y) - b.deviance(y))
     return (1.0 + np.count_nonzero(np.array(found) >= statistic)) / (nsim + 1.0)
