@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,8 @@ def predict(
     missing values gives NaN.
     include_re: add the random effects of the levels known; False gives population values; names of factors add
     those of these factors only.
-    allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
+    allow_new_levels: a level the fit has not seen has random effect 0, with a warning where none of a factor is known;
+    False refuses it.
     offset: needed again when the fit's was an array; an offset column is read from newdata.
     interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
     b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
@@ -170,6 +171,7 @@ def _rows(
         random = [f.name for f in design.factors if new_response or f.name in included]
         new = new_data(design, data, offset, random=random, unknown=excluded, residual=with_subjects)
         _warn_of_unknown(design, new)
+        _warn_of_strangers(design, new, dict(zip(random, new.codes, strict=True)), included)
         subjects = new.residual
         rows = Rows(new.X, (), (), new.offset, new.index)
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
@@ -188,6 +190,21 @@ def _warn_of_unknown(design: Design, new: NewDesign) -> None:
             RankWarning,
             stacklevel=4,
         )
+
+
+def _warn_of_strangers(
+    design: Design, new: NewDesign, codes: Mapping[str, np.ndarray], included: tuple[str, ...]
+) -> None:
+    """Warn where no row has a level that the fit knows: labels that changed look like new groups."""
+    for factor in design.factors:
+        rows = codes[factor.name][~new.missing] if factor.name in included else ()
+        if len(rows) and (rows < 0).all():
+            warnings.warn(
+                f"none of the levels of {factor.name!r} in newdata is known to the fit, which has "
+                f"{listed(factor.levels, 3)}: their random effects are taken as 0; include_re=False asks for that",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> None:

@@ -248,3 +248,14 @@ def test_levels_of_another_type_are_refused():
     )
     with pytest.raises(ValueError, match="'308'.*same type"):
         fit.predict(pd.DataFrame({"Days": [0.0], "Subject": ["308"]}), interval="confidence")
+
+
+def test_groups_none_of_which_the_fit_knows_are_said():
+    data = sleepstudy()
+    fit = quiet_fit("Reaction ~ Days + (1 | Subject)", data)
+    renamed = data.assign(Subject="S" + data.Subject.astype(str))
+    with pytest.warns(UserWarning, match="none of the levels of 'Subject' in newdata is known to the fit, which has"):
+        found = fit.predict(renamed)
+    assert_allclose(found, fit.predict(data, include_re=False))
+    fit.predict(renamed, include_re=False)
+    fit.predict(pd.concat([renamed, data]))
