@@ -211,7 +211,7 @@ def complete_rows(missing: Mapping[str, np.ndarray], used: np.ndarray, na_action
 
 
 def take_rows(columns: Mapping[str, pd.Series], rows: np.ndarray, n: int) -> dict[str, pd.Series]:
-    """The same columns on some of their n rows, with types that can be computed with. A row may be there twice."""
+    """Columns in some of their n rows, with types that can be computed with. A row may be there twice."""
     if not np.array_equal(rows, np.arange(n)):
         columns = {name: column.iloc[rows] for name, column in columns.items()}
     return {name: _usable(column) for name, column in columns.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from ..design.design import Design
 from ..design.determinacy import ESTIMABLE
+from ..design.frames import as_frame, get_column
 from ..design.grouping import Factor, is_nested
 from ..design.new_data import NewDesign, new_data
 from ..design.residual_groups import SubjectRows
@@ -57,7 +59,8 @@ def predict(
     missing values gives NaN.
     include_re: add the random effects of the levels known; False gives population values; names of factors add
     those of these factors only.
-    allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
+    allow_new_levels: a level the fit has not seen has random effect 0, with a warning where none is known but some are
+    spelled like those that are; False refuses it.
     offset: needed again when the fit's was an array; an offset column is read from newdata.
     interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
     b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
@@ -170,6 +173,7 @@ def _rows(
         random = [f.name for f in design.factors if new_response or f.name in included]
         new = new_data(design, data, offset, random=random, unknown=excluded, residual=with_subjects)
         _warn_of_unknown(design, new)
+        _warn_of_strangers(design, data, new, dict(zip(random, new.codes, strict=True)), included)
         subjects = new.residual
         rows = Rows(new.X, (), (), new.offset, new.index, D=new.D)
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
@@ -188,6 +192,43 @@ def _warn_of_unknown(design: Design, new: NewDesign) -> None:
             RankWarning,
             stacklevel=4,
         )
+
+
+def _warn_of_strangers(
+    design: Design, data: Any, new: NewDesign, codes: Mapping[str, np.ndarray], included: tuple[str, ...]
+) -> None:
+    """Warn where no row has a level that the fit knows, though some are spelled like one: `s308` for `S308`."""
+    frame = as_frame(data)
+    for factor in design.factors:
+        rows = codes[factor.name][~new.missing] if factor.name in included else ()
+        if len(rows) == 0 or (rows >= 0).any():
+            continue
+        for name, levels in zip(factor.variables, factor.variable_levels, strict=True):
+            if pair := _look_alikes(get_column(frame, name, f"factor {factor.name!r}"), levels):
+                warnings.warn(
+                    f"none of the levels of {factor.name!r} in newdata is known to the fit, where {pair[0]!r} is "
+                    f"spelled {pair[1]!r}: their random effects are taken as 0",
+                    UserWarning,
+                    stacklevel=4,
+                )
+
+
+def _look_alikes(column: pd.Series, levels: pd.Index) -> tuple[Any, Any] | None:
+    """A value that is not among the levels, and one of them that differs in case, spaces, zeros or a prefix."""
+    known = {_folded(level): level for level in levels}
+    numbers = {re.sub(r"\D", "", text): level for text, level in known.items()}
+    for value in column.dropna().unique():
+        text = _folded(value)
+        level = known.get(text, numbers.get(text) if text.isdigit() else known.get(re.sub(r"\D", "", text)))
+        if level is not None and level != value:
+            return value, level
+    return None
+
+
+def _folded(level: Any) -> str:
+    """A label without case, spaces and signs, and without zeros before numbers."""
+    text = re.sub(r"[\W_]", "", str(level)).casefold()
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
 
 def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> None:

@@ -3,11 +3,13 @@
 import datetime as dt
 from decimal import Decimal
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from helpers.designs import design
 from numpy.testing import assert_allclose, assert_array_equal
 
 from interlace_jax.design.design import build
@@ -254,3 +256,52 @@ def test_a_snapshot_does_not_follow_the_frame():
             frame[0, "y"] = 7.0
         found = kept if isinstance(kept, pd.DataFrame) else pd.DataFrame(kept.to_dict(as_series=False))
         pd.testing.assert_frame_equal(found, plain(), check_dtype=False)
+
+
+def test_polars_gives_the_design_of_pandas(frame):
+    text = "y ~ x*f + (x + f || g) + (1 | h)"
+    data = frame.assign(f=frame.f.astype("category"))
+    ours, theirs = design(text, frame), design(text, pl.from_pandas(data))
+    assert ours.columns == theirs.columns and theirs.index.equals(pd.RangeIndex(24))
+    np.testing.assert_allclose(ours.X, theirs.X)
+    for a, b in zip(ours.factors, theirs.factors, strict=True):
+        assert (a.name, a.columns, list(a.levels)) == (b.name, b.columns, list(b.levels))
+        np.testing.assert_array_equal(a.codes, b.codes)
+        np.testing.assert_allclose(a.Z, b.Z)
+
+
+def test_a_narwhals_frame_is_the_frame_it_wraps(frame):
+    found = design("y ~ x + f + (1|g)", nw.from_native(frame))
+    np.testing.assert_array_equal(found.index, frame.index)
+
+
+def test_polars_nulls_are_missing_and_integers_stay_integers(frame):
+    data = pl.from_pandas(frame).with_columns(
+        h=pl.when(pl.col("h") == 7).then(None).otherwise(pl.col("h")),
+        f=pl.col("f").cast(pl.Enum(["c", "b", "a"])),
+        d=pl.col("h").cast(pl.Decimal(10, 2)),
+    )
+    found = design("y ~ f + d + (1|h)", data)
+    assert found.n_dropped == 8 and found.columns == ("Intercept", "f[T.b]", "f[T.a]", "d")
+    assert found.factors[0].levels.dtype == np.int64 and list(found.factors[0].levels) == [2, 10]
+    np.testing.assert_array_equal(found.rows, np.flatnonzero(frame.h != 7))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.array([1.5, None, *[2.0, 4.0] * 11], dtype="Float64"),
+        pd.Series([1.5, None, *[2.0, 4.0] * 11], dtype=object).array,
+        np.array([1.5, np.nan, *[2.0, 4.0] * 11], dtype=np.float32),
+    ],
+)
+def test_numbers_in_nullable_or_object_columns_stay_numbers(frame, column):
+    found = design("x ~ v + (0 + v | g)", frame.assign(v=column))
+    assert found.columns == ("Intercept", "v") and found.n_dropped == 1
+    np.testing.assert_array_equal(found.X[:, 1], [1.5, *[2.0, 4.0] * 11])
+
+
+def test_decimals_of_arrow_are_numbers(frame):
+    pa = pytest.importorskip("pyarrow")
+    exact = pd.array([*map(Decimal, [1, 2, 3] * 8)], dtype=pd.ArrowDtype(pa.decimal128(5, 1)))
+    np.testing.assert_array_equal(design("y ~ v + (1 | g)", frame.assign(v=exact)).X[:, 1], [1, 2, 3] * 8)
