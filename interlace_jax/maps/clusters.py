@@ -14,7 +14,7 @@ import pandas as pd
 from ..design.design import Design
 from ..design.grouping import Factor
 from ..inference.coefficients import t_quantile
-from ..inference.contrasts import Hypothesis, contrast_matrix
+from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
 from ..many.fits import ManyFits, with_labels
 from ..many.responses import Responses
 from ..support.arguments import check_level, listed, one_of, whole_number
@@ -132,7 +132,8 @@ def clusters(
 
 def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
     """The one contrast of a map, split from what else is in the fixed part."""
-    L, rhs, _ = contrast_matrix(contrast, many.coefficients)
+    L, rhs, labels = contrast_matrix(contrast, many.coefficients)
+    check_rows(L, rhs, labels, False)
     if len(L) != 1:
         raise ValueError(f"a map has one contrast, but {contrast!r} has {len(L)} rows: test them one by one")
     if rhs[0] != 0.0:
