@@ -104,7 +104,7 @@ def clusters(
     Raises
     ------
     ValueError
-        For models of `by=`; several rows or a right-hand side in the contrast; too few subjects to flip.
+        For models of `by=`; several rows or a right-hand side in the contrast; subjects that covary (`cov=`).
 
     Examples
     --------
@@ -143,6 +143,9 @@ def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
 
 def subjects_of(design: Design, x: np.ndarray, by: str | None) -> Factor:
     """The grouping factor whose levels are flipped."""
+    tied = [f.name for f in design.factors if f.across is not None]
+    if tied:
+        raise ValueError(f"flips need subjects that are independent of each other, but the levels of {tied[0]} covary")
     if by is not None:
         named = {f.name: f for f in design.factors}
         one_of("by", by, named)

@@ -1,5 +1,6 @@
 """Clusters of models: an effect is found where it is, the level holds without one, and odd requests are refused."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from pandas.testing import assert_frame_equal
 
 import interlace_jax as interlace
 from interlace_jax.maps import neighbours
+from interlace_jax.maps.clusters import subjects_of
 from interlace_jax.maps.flips import flip_statistics, signs
 from interlace_jax.maps.scores import Contrast, null_fits, scores
 
@@ -106,6 +108,13 @@ def test_few_subjects_are_flipped_in_all_ways_and_said():
     with pytest.warns(UserWarning, match="32 different flips only"):
         found = many.clusters("x", statistic="max", n=999)
     assert len(found.null) == 32
+
+
+def test_subjects_that_covary_are_not_flipped():
+    design = _many().work.design
+    related = replace(design, factors=(replace(design.factors[0], across=object()),))
+    with pytest.raises(ValueError, match="independent of each other, but the levels of s covary"):
+        subjects_of(related, design.X[:, 1], None)
 
 
 @pytest.mark.parametrize(
