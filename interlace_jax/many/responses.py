@@ -96,7 +96,7 @@ class Responses:
         if W is not None:
             is_plain[:] = False  # every response has a design of its own
         others = np.flatnonzero(~is_plain)
-        reasons = {int(j): self._unfit(Y[:, j]) or _unusable(W, j) for j in others}
+        reasons = {int(j): self._unfit(Y[:, j], None if W is None else W[:, j]) for j in others}
         failures = [Failure(start + j, reason) for j, reason in reasons.items() if reason]
         holes = np.array([j for j, reason in reasons.items() if not reason], int)
         whole = np.flatnonzero(is_plain)
@@ -108,19 +108,19 @@ class Responses:
             some = Y[:, holes].T
             sizes = weighted_size(self.design, np.nanmax(np.abs(some), 1))
             if W is not None:
-                sizes = sizes * np.sqrt(W[:, holes].max(0))
+                sizes = sizes * np.sqrt(np.nanmax(W[:, holes], 0))
             chunks.append(Chunk(start + holes, [self.design], self._masked(Y, W, holes), sizes, ~np.isnan(some)))
         return chunks, failures
 
     def adjusted(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Responses less the offset, missing where their own weight is 0; and these weights, if there are any."""
+        """Responses less the offset, missing where their own weight is 0 or missing; and these weights, if any."""
         Y = self.Y.read(start, stop)
         Y = Y if len(self.rows) == len(Y) else Y[self.rows]
         Y = Y if self.design.offset is None else Y - self.design.offset[:, None]
         if self.weights is None:
             return Y, None
-        W = np.nan_to_num(self.weights.read(start, stop)[self.rows], posinf=np.inf)
-        return np.where(W == 0.0, np.nan, Y), W
+        W = self.weights.read(start, stop)[self.rows]
+        return np.where((W == 0.0) | np.isnan(W), np.nan, Y), W
 
     def are_confounded(self, chunk: Chunk) -> np.ndarray:
         """Whether the residual variance of each model is a part of those of its random effects."""
@@ -144,17 +144,21 @@ class Responses:
         """Missing values are rows of weight zero, so every lane has a design of its own, as with weights of its own."""
         every = filled(part, max(SLICE, power_of_two(len(part))))
         Y = Y[:, every].T
-        weights = np.where(np.isnan(Y), 0.0, self.design.w[None] if W is None else W[:, every].T)
+        weights = self.design.w[None] if W is None else W[:, every].T
+        weights = np.where(np.isnan(Y), 0.0, weights)
         Z, K = ([getattr(f, name) for f in self.design.factors] for name in ("Z", "K"))
         return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K))
 
-    def _unfit(self, y: np.ndarray) -> str | None:
-        """Why there is no model of a response with infinite or missing values, or a constant one."""
+    def _unfit(self, y: np.ndarray, w: np.ndarray | None) -> str | None:
+        """Why there is no model of a response (n,) with weights (n,) of its own, or with those of all."""
         used = ~np.isnan(y)
+        missing = ~used if w is None else ~used & (w != 0.0)  # a row of weight 0 is not there
         if np.isinf(y).any():
             return "infinite values"
-        if self.arguments["na_action"] == "raise" and not used.all():
-            return f"na_action='raise': {np.count_nonzero(~used)} missing values"
+        if w is not None and ((w < 0.0) | np.isinf(w)).any():
+            return "weights that are negative or infinite"
+        if self.arguments["na_action"] == "raise" and missing.any():
+            return f"na_action='raise': {np.count_nonzero(missing)} missing values"
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
         return why_unusable(y[used]) or unfit_rows(self.design, used)
@@ -218,13 +222,6 @@ def _weights_by_response(data: Any, weights: Any, shape: tuple[int, int], labels
             f"{listed(labels, 3)}, in their order"
         )
     return Columns.snapshot(W)
-
-
-def _unusable(W: np.ndarray | None, j: int) -> str | None:
-    """Why the weights of a response are none."""
-    if W is None or (np.isfinite(W[:, j]) & (W[:, j] >= 0.0)).all():
-        return None
-    return "weights that are negative or infinite"
 
 
 def _as_matrix(responses: Any, data: Any, what: str) -> tuple[Any, pd.Index]:

@@ -14,7 +14,7 @@ import pandas as pd
 from ..design.design import Design
 from ..design.grouping import Factor
 from ..inference.coefficients import t_quantile
-from ..inference.contrasts import Hypothesis, contrast_matrix
+from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
 from ..many.fits import ManyFits, with_labels
 from ..many.responses import Responses
 from ..support.arguments import check_level, listed, one_of, whole_number
@@ -104,7 +104,7 @@ def clusters(
     Raises
     ------
     ValueError
-        For models of `by=`; several rows or a right-hand side in the contrast; too few subjects to flip.
+        For models of `by=`; several rows or a right-hand side in the contrast; subjects that covary (`cov=`).
 
     Examples
     --------
@@ -132,7 +132,8 @@ def clusters(
 
 def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
     """The one contrast of a map, split from what else is in the fixed part."""
-    L, rhs, _ = contrast_matrix(contrast, many.coefficients)
+    L, rhs, labels = contrast_matrix(contrast, many.coefficients)
+    check_rows(L, rhs, labels, False)
     if len(L) != 1:
         raise ValueError(f"a map has one contrast, but {contrast!r} has {len(L)} rows: test them one by one")
     if rhs[0] != 0.0:
@@ -142,6 +143,9 @@ def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
 
 def subjects_of(design: Design, x: np.ndarray, by: str | None) -> Factor:
     """The grouping factor whose levels are flipped."""
+    tied = [f.name for f in design.factors if f.across is not None]
+    if tied:
+        raise ValueError(f"flips need subjects that are independent of each other, but the levels of {tied[0]} covary")
     if by is not None:
         named = {f.name: f for f in design.factors}
         one_of("by", by, named)

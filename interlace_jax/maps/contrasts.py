@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..inference.coefficients import RANK, SAME, Coefficients, SatterthwaiteCoefficients, t_pvalue, t_quantile
-from ..inference.contrasts import Hypothesis, contrast_matrix
+from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
 from ..many.curvature import LaneCurvatures
 from ..many.fits import ManyFits, false_discovery, with_labels
 from ..numerics.uncertainty.curvature import Curvature
@@ -75,7 +75,7 @@ def test(
     Raises
     ------
     ValueError, TypeError
-        For a hypothesis that cannot be read, or that is empty.
+        For a hypothesis that cannot be read, that is empty or says nothing, or whose rows contradict each other.
 
     Examples
     --------
@@ -85,8 +85,7 @@ def test(
     check_level(level)
     one_of("adjust", adjust, ADJUSTMENTS)
     L, rhs, labels = contrast_matrix(hypothesis, many.coefficients)
-    if not len(L):
-        raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
+    check_rows(L, rhs, labels, joint and len(L) > 1)
     if joint and len(L) > 1:
         found = f_tests(many, L, rhs)
         names = [", ".join(labels)]
@@ -159,6 +158,8 @@ def f_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0) -> FTests:
 
 def _rank(many: ManyFits, L: np.ndarray) -> int:
     """How many independent combinations of coefficients L (r, p) has, seen in the units of the predictors."""
+    if not len(L):
+        return 0
     sizes = np.ones(L.shape[1])
     for _, design in reversed(many.work.named):
         at = [many.coefficients.index(name) for name in design.columns]

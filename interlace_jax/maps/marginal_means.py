@@ -33,7 +33,10 @@ class ManyMeans:
         return self._joined(lambda means: means.frame)
 
     def contrasts(
-        self, method: str | Mapping[str, Sequence[float]] = "pairwise", adjust: str | None = None, ref: Any = 0
+        self,
+        method: str | Mapping[str, Sequence[float]] | Sequence[Any] = "pairwise",
+        adjust: str | None = None,
+        ref: Any = None,
     ) -> pd.DataFrame:
         """Contrasts of the means of each model: `contrast estimate se df lower upper t p` after its label.
 

@@ -20,7 +20,7 @@ import pandas as pd
 import scipy
 
 from ..inference.coefficients import t_pvalue
-from ..inference.contrasts import Hypothesis, contrast_matrix
+from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
 from ..many.chunks import Chunk
 from ..many.fits import ManyFits, false_discovery
 from ..support.arguments import one_of, whole_number
@@ -61,6 +61,7 @@ def moderate(many: ManyFits, contrast: Hypothesis) -> pd.DataFrame:
     if many.df_method == "normal":
         raise ValueError('moderation needs degrees of freedom: fit with df_method="satterthwaite"')
     L, rhs, labels = contrast_matrix(contrast, many.coefficients)
+    check_rows(L, rhs, labels, len(L) > 1)
     if len(L) == 1:
         return _moderated_t(many, L, rhs, labels)
     return _moderated_f(many, L, rhs, [", ".join(labels)])

@@ -104,6 +104,18 @@ def test_t_and_df_do_not_depend_on_the_unit_of_the_weights():
     assert_allclose(again.sigma, _weighted().sigma * np.sqrt([100.0, 1e-3]), rtol=1e-4)
 
 
+def test_a_row_of_weight_zero_is_not_there_and_a_missing_weight_is_missing():
+    data, genes = _data()
+    Y = genes.to_numpy().copy()
+    Y[3, 0] = np.inf  # where its weight is 0
+    many = interlace.fit_many("~ age + (1 | subject)", data, responses=Y, weights=_weights().to_numpy())
+    assert_allclose(many.fe_params.loc[0], _weighted().fe_params.loc["g1"], rtol=1e-6)
+    refused = interlace.fit_many(
+        "~ age + (1 | subject)", data, responses=Y, weights=_weights().to_numpy(), na_action="raise"
+    )
+    assert refused.status[0] == "na_action='raise': 1 missing values" and refused.converged[1]
+
+
 def test_weights_that_are_none_are_refused():
     data, genes = _data()
     bad = _weights().copy()
