@@ -30,6 +30,7 @@ ORDER = (
     "diagnostics",
     "reporting",
     "summary",
+    "saving",
     "result",
     "batch",
     "fitting",
