@@ -53,6 +53,7 @@ CLASSES = {
 }  # fmt: skip
 CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
 CONTRASTS = {f"{name}Contrasts": getattr(contrasts, f"{name}Contrasts") for name in CODINGS}
+ENGINES = ("dense", "iterative")  # of linear models
 LABELS = re.compile(r"str|string|object|bool|u?int\d+|float\d+")  # types of levels
 TABLES = ("fe_params", "fe_bse", "fe_df", "fe_tvalues", "fe_pvalues", "fe_conf_int", "varcorr")
 
@@ -160,6 +161,8 @@ def save(fit: FittedModel, path: str | os.PathLike) -> None:
     """
     if reason := why_unsafe(fit.design.formula):
         raise ValueError(f"a file can hold formulas that compute with functions they know only; there is {reason}")
+    if fit.model.engine.name not in ENGINES or getattr(fit.design, "residual", None) is not None:
+        raise ValueError("a file can hold linear models with independent residuals: pickle the fit instead")
     if tied := [f.name for f in fit.design.factors if f.across is not None]:
         raise ValueError(f"a file cannot hold the covariance of the levels of {tied[0]!r}: pickle the fit instead")
     writer = _Writer()
