@@ -55,6 +55,8 @@ from .reporting.tables import table as table
 from .resampling.cross_validation import cross_val as cross_val
 from .resampling.power import power as power
 from .result import Fit as Fit
+from .saving import SavedFit as SavedFit
+from .saving import load as load
 from .support.table import Table as Table
 from .support.warnings import ConvergenceWarning as ConvergenceWarning
 from .support.warnings import RankWarning as RankWarning

@@ -23,6 +23,7 @@ from .reporting.tidy import glance, tidy
 from .resampling.bootstrap import bootstrap
 from .resampling.cross_validation import cross_validated
 from .resampling.intervals import confint
+from .saving import save
 from .summary import Summary
 
 
@@ -103,6 +104,10 @@ class Fit(FittedModel):
 
     bootstrap = bootstrap
     cross_val = cross_validated
+
+    # For other processes
+
+    save = save
 
     # For the eye
 

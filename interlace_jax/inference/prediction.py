@@ -274,10 +274,12 @@ def _conditional_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np
     _refuse_new_covariances(fit.design.factors, rows)
     variance, slopes, is_known = row_variances(fit, rows)
     others = np.flatnonzero(~is_known)
-    size = max(CHUNK, power_of_two(len(fit.design.y)))
-    for start in range(0, len(others), size):
-        some = others[start : start + size]
-        variance[some], slopes[some] = _chunk_variances(fit, rows.take(some))
+    if len(others):
+        fit.model.engine.require("moments")
+        size = max(CHUNK, power_of_two(len(fit.design.y)))
+        for start in range(0, len(others), size):
+            some = others[start : start + size]
+            variance[some], slopes[some] = _chunk_variances(fit, rows.take(some))
     return fit.scale * variance, fit.scale * slopes
 
 

@@ -23,7 +23,7 @@ from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.estimate import Estimate
 from ..runtime.calls import own_rules
 from ..support.arguments import numbers, one_of
-from ..support.later import is_jax_array, is_traced
+from ..support.later import catch_up, is_jax_array, is_traced
 from .residual_identifiability import check_residual_covariance
 from .traced import TracedModel
 
@@ -90,6 +90,7 @@ class CompiledModel:
     @property
     def moments(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays; those of any engine are `engine.products`."""
+        catch_up()  # they may be handed to JAX
         return self.engine.moments
 
     @property

@@ -31,6 +31,7 @@ ORDER = (
     "diagnostics",
     "reporting",
     "summary",
+    "saving",
     "result",
     "generalized",
     "batch",
