@@ -63,7 +63,7 @@ class Coefficients:
 
     def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
         """Joint test of L beta = rhs; redundant rows do not count."""
-        variances, combinations = _independent(L @ self.vcov @ L.T)
+        variances, combinations = independent(L @ self.vcov @ L.T)
         q = len(variances)
         if q == 0:
             return FTest(np.nan, 0, np.nan, np.nan, 1.0)
@@ -73,7 +73,7 @@ class Coefficients:
         return FTest(F, q, df, f_pvalue(F, q, df), scale)
 
 
-def _independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variances (q,) and rows (q, r) of independent combinations of r statistics of covariance S, largest last.
 
     They are principal components of S, as lmerTest has them, or of the correlations where the statistics differ so much
@@ -196,21 +196,29 @@ def wald_test(
     return coefficients.t_table(L, rhs, level).set_axis(pd.Index(labels), axis=0)
 
 
-def test(fit: FittedModel, hypothesis: Hypothesis, joint: bool = True, ddf: str | None = None) -> pd.DataFrame:
+def test(
+    fit: FittedModel, hypothesis: Hypothesis, joint: bool = True, ddf: str | Coefficients | None = None
+) -> pd.DataFrame:
     """Test linear hypotheses about the coefficients.
 
     hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas or in a list; a
     mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with an interval; several the joint
-    F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal".
+    F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal", or
+    the `coefficients` of `fit.robust()`.
     """
     return wald_test(coefficients(fit, ddf), hypothesis, joint)
 
 
-def coefficients(fit: FittedModel, ddf: str | None = None) -> Coefficients:
+def coefficients(fit: FittedModel, ddf: str | Coefficients | None = None) -> Coefficients:
     """Fixed effects as arrays with a rule for degrees of freedom, by default the `df_method` of the fit.
 
-    ddf: "satterthwaite", "kenward-roger" or "normal". What the rule needs is computed once for a fit.
+    ddf: "satterthwaite", "kenward-roger" or "normal"; what the rule needs is computed once for a fit. Coefficients of
+    this fit, as `fit.robust().coefficients`, are returned as they are.
     """
+    if isinstance(ddf, Coefficients):
+        if not np.array_equal(ddf.beta, fit.estimate.beta):
+            raise ValueError("these coefficients are of another fit: make them of the fit that is tested")
+        return ddf
     rule = ddf or fit.df_method
     return fit.remembered(("coefficients", rule), lambda: _by_rule(fit, rule))
 

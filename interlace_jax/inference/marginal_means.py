@@ -38,7 +38,7 @@ def emmeans(
     *,
     trend: str | None = None,
     weights: str = "equal",
-    ddf: str | None = None,
+    ddf: str | Coefficients | None = None,
     level: float = 0.95,
     type: str = "link",
     bias_adjust: bool = False,
@@ -53,7 +53,8 @@ def emmeans(
     over those of the number.
     weights: of the levels averaged over: "equal"; "proportional", as often as they occur in the data; or "cells", as
     often as they do within each combination shown.
-    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's. level: of the intervals.
+    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's, or the `coefficients` of
+    `fit.robust()`. level: of the intervals.
     type: of generalised models, "link" or "response": means are taken back from the link, and contrasts become (odds)
     ratios where the link is a logarithm or a logit. They are those of a level whose random effects are 0 (and of
     counts beside zero inflation); bias_adjust: of all levels, to second order in the variance of the random effects

@@ -9,12 +9,14 @@ of cluster i), the covariance is Phi [ sum_i X*_i' A_i u_i u_i' A_i X*_i ] Phi w
 
 Degrees of freedom of c'beta follow Bell & McCaffrey with V as the working model: u = (I - H) e makes the variance a
 quadratic form in e with the matrix G = g'g, g_i = (I - H)_i A_i X*_i Phi c, and df = tr(G)^2 / tr(G^2).
+Joint hypotheses have Hotelling's T^2 (Pustejovsky & Tipton 2018, J. Bus. Econ. Stat. 36).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ import pandas as pd
 from ..models.covariance import blocks, covariance
 from ..models.fitted import FittedModel
 from ..support.arguments import one_of
-from .coefficients import Coefficients, wald_test
+from .coefficients import Coefficients, FTest, independent, wald_test
 from .contrasts import Hypothesis
 
 KINDS = ("CR0", "CR2", "CR3")
@@ -51,9 +53,39 @@ class RobustCoefficients(Coefficients):
         square = (own**2 - 2.0 * own * shared).sum(1) + np.einsum("rps,rsp->r", inner, inner)
         return trace**2 / square
 
+    def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
+        """Joint test of L beta = rhs; NaN where the clusters are fewer than its rows, or too few for them."""
+        rows = len(independent(L @ self.Phi @ L.T)[0])
+        found = super().f_test(L, rhs)
+        return found if found.num_df == rows else FTest(np.nan, rows, np.nan, np.nan, 1.0)
+
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
-        """The least df of the rows of a joint hypothesis: cautious, as there is no agreed rule."""
-        return 1.0, float(self.df(L).min())
+        """Hotelling's T^2 of L beta (q, p): (eta - q + 1) / eta and eta - q + 1 (Pustejovsky & Tipton 2018, "HTZ").
+
+        eta = q (q + 1) / sum_st Var(d_st) of the entries of the covariance of L beta in units of its expectation. NaN
+        where the clusters are too few for so many rows.
+        """
+        q = len(L)
+        values, vectors = np.linalg.eigh(self._moments(L)[0])
+        eta = q * (q + 1.0) / self._moments((vectors / np.sqrt(values)).T @ L)[1]
+        df = eta - q + 1.0
+        return (df / eta, float(df)) if df > 0.0 else (np.nan, np.nan)
+
+    def _moments(self, L: np.ndarray) -> tuple[np.ndarray, float]:
+        """Expectation (q, q) of the covariance d of L beta if V is right, and the sum of the variances of its entries.
+
+        d_st = sum_i a_si a_ti with Cov(a_si, a_tj) = delta_ij own_sti - across_si' Phi across_tj, and
+        Var(d_st) = sum_ij Cov(a_si, a_sj) Cov(a_ti, a_tj) + Cov(a_si, a_tj) Cov(a_ti, a_sj).
+        """
+        c = L @ self.Phi
+        own = np.einsum("sp,ipq,tq->sti", c, self.squares, c, optimize=True)
+        across = np.einsum("ipq,sq->sip", self.halves, c)
+        shared = np.einsum("sip,pq,tiq->sti", across, self.Phi, across, optimize=True)
+        inner = np.einsum("sip,tiq,qr->stpr", across, across, self.Phi, optimize=True)
+        alike = np.einsum("ssi,tti->", own, own) - 2.0 * np.einsum("ssi,tti->", own, shared)
+        crossed = np.sum(own**2) - 2.0 * np.sum(own * shared)
+        both = np.einsum("stpr,tsrp->", inner, inner) + np.einsum("stpr,strp->", inner, inner)
+        return (own - shared).sum(axis=-1), float(alike + crossed + both)
 
 
 class Robust:
@@ -80,7 +112,7 @@ class Robust:
         return self.coefficients.t_table(np.eye(len(names))).set_axis(names, axis=0)
 
     def test(self, hypothesis: Hypothesis, joint: bool = True) -> pd.DataFrame:
-        """Linear hypotheses as `Fit.test` takes them; of a joint test the denominator df is the least of its rows'."""
+        """Linear hypotheses as `Fit.test` takes them; several at once by Hotelling's T squared."""
         return wald_test(self.coefficients, hypothesis, joint)
 
     def __repr__(self) -> str:
@@ -95,7 +127,11 @@ def robust(fit: FittedModel, kind: str = "CR2", cluster: str | None = None) -> R
     cluster: by default the subjects of `residual=`, else the outermost grouping factor; or the name of a column or
     factor whose levels share no random effect and no residual.
 
-    Returns an object with `table`, `cov`, `bse` and `test`.
+    Returns an object with `table`, `cov`, `bse` and `test`. Its `coefficients` stand for `ddf` in other verbs:
+
+    >>> robust = fit.robust("CR2", "school").coefficients
+    >>> fit.anova(ddf=robust)
+    >>> interlace_jax.emmeans(fit, "treatment", ddf=robust).pairs()
     """
     one_of("kind", kind, KINDS)
     codes = _clusters(fit, cluster)

@@ -24,7 +24,7 @@ from ..design.model_matrices import evaluated, parts_of, used_columns
 from ..models.fitted import FittedModel
 from ..support.arguments import listed
 from ..support.warnings import RankWarning
-from .coefficients import coefficients
+from .coefficients import Coefficients, coefficients
 
 ROUNDING = 1e-8  # singular values below this part of the largest are 0
 
@@ -259,7 +259,7 @@ def _sizes(X: np.ndarray) -> np.ndarray:
     return np.where(norms > 0.0, norms, 1.0)
 
 
-def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
+def f_table(fit: FittedModel, type: int = 3, ddf: str | Coefficients | None = None) -> pd.DataFrame:
     """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as lmerTest's.
 
     type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells

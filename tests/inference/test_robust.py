@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.fits import fitted, quiet_fit
+from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
+
+import interlace_jax as interlace
 
 FOLDER = Path(__file__).parents[1] / "reference" / "residual"
 CASES = {"fev_us_full_REML": "us(visit | id)", "fev_ar1_arm_REML": "ar1(visit | id)"}
@@ -76,6 +78,50 @@ def test_tests_use_the_robust_covariance():
     assert joint["num_df"].iloc[0] == 2
     assert joint["den_df"].iloc[0] < found.table["df"].max()
     assert "CR2 over 197 clusters" in repr(found)
+
+
+@every_kind
+def test_joint_tests_are_hotellings_by_dense_matrices(kind):
+    """eta from the variances of the entries of the standardised covariance, of the quadratic forms of all rows."""
+    fit = fitted("sleepstudy_slope_REML")
+    found, X, n = fit.robust(kind).coefficients, fit.design.X, fit.nobs
+    f, S = fit.design.factors[0], fit.covariances["Subject"].to_numpy()
+    L = np.linalg.cholesky(fit.scale * np.eye(n) + (f.Z @ S @ f.Z.T) * (f.codes[:, None] == f.codes[None]))
+    Xs = np.linalg.solve(L, X)
+    Phi = np.linalg.inv(Xs.T @ Xs)
+    R = np.eye(n) - Xs @ Phi @ Xs.T
+    g = []
+    for i in range(len(f.levels)):
+        mine = np.flatnonzero(f.codes == i)
+        values, vectors = np.linalg.eigh(R[np.ix_(mine, mine)])
+        A = vectors @ np.diag(values ** {"CR0": 0, "CR2": -0.5, "CR3": -1}[kind]) @ vectors.T
+        g.append(R[:, mine] @ A @ Xs[mine] @ Phi)
+    G = np.array([[sum(np.outer(part[:, s], part[:, t]) for part in g) for t in (0, 1)] for s in (0, 1)])
+    expected = np.einsum("stii->st", G)
+    root = np.linalg.inv(np.linalg.cholesky(expected))
+    D = np.einsum("as,bt,stij->abij", root, root, G)
+    D = 0.5 * (D + D.swapaxes(2, 3))
+    eta = 2 * 3 / (2 * np.einsum("stij,stij->", D, D))  # Var(u'Du) = 2 tr(D D) for symmetric D
+    assert_allclose(found.scale_and_df(np.eye(2)), ((eta - 1) / eta, eta - 1), rtol=1e-8)
+    assert_allclose(found.scale_and_df(np.eye(2)[:1]), (1.0, found.df(np.eye(2)[:1])[0]), rtol=1e-8)
+
+
+def test_too_few_clusters_for_a_joint_test_give_no_number():
+    fit = quiet_fit("Reaction ~ Days + I(Days^2) + (1 | Subject)", sleepstudy().iloc[:20])
+    row = fit.robust().test(np.eye(3)).iloc[0]
+    assert np.isnan(row[["F", "den_df", "p"]]).all()
+
+
+def test_terms_and_means_take_robust_coefficients():
+    fit = fitted("sleepstudy_slope_REML")
+    robust = fit.robust()
+    row = robust.test("Days = 0").iloc[0]
+    assert_allclose(fit.test("Days = 0", ddf=robust.coefficients).iloc[0], row)
+    assert_allclose(fit.anova(3, ddf=robust.coefficients).loc["Days", "Pr(>F)"], row.p, rtol=1e-8)
+    slope = interlace.emmeans(fit, [], trend="Days", ddf=robust.coefficients).frame.iloc[0]
+    assert_allclose(slope[["se", "df"]], row[["se", "df"]], rtol=1e-8)
+    with pytest.raises(ValueError, match="another fit"):
+        fitted("sleepstudy_int_REML").test("Days = 0", ddf=robust.coefficients)
 
 
 def test_clusters_must_be_independent():
