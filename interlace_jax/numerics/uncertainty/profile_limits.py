@@ -29,6 +29,7 @@ from ..likelihood.elimination import reduce_factors
 from ..linalg.matrices import inverse_lower, logdet_quadratic
 
 AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
+ZERO = 1e-8  # diagonals below this give a row no direction, in which its SD could be held
 PRECISE = 1e-8  # of |z|, where the search for a root ends
 CLOSE = 1e-4  # of |z|, within which a limit has been found
 CLOSED = 1e-12  # relative width of a bracket in which there is nothing left to try
@@ -101,9 +102,10 @@ def deviance_at(y, q: Question, m: Moments):
     return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + r2 / sigma**2 - m.log_weights
 
 
-def _off_saddles(y, blocks):
+def _off_saddles(y, blocks, near):
+    """Y (d + 2,) with AWAY in place of diagonals of Lambda smaller than `near`."""
     for c in columns(blocks):
-        y = y.at[c[0]].set(jnp.where(jnp.abs(y[c[0]]) < AWAY, AWAY, y[c[0]]))
+        y = y.at[c[0]].set(jnp.where(jnp.abs(y[c[0]]) < near, AWAY, y[c[0]]))
     return y
 
 
@@ -132,7 +134,8 @@ def limit(q: Question, m: Moments) -> Limit:
 
     def lowest(s, y, H):
         """The lowest point (d + 2,) at |u| = s found from a point inside, its deviance, gradient and H."""
-        starts = jnp.stack([y, _off_saddles(y, m.layout.blocks)]).at[:, -1].set(side * s)
+        starts = [_off_saddles(y, m.layout.blocks, near) for near in (ZERO, AWAY)]
+        starts = jnp.stack(starts).at[:, -1].set(side * s)
         found = jax.vmap(lambda start: minimise(value_and_grad, resume(start, H)))(starts)
         best = jnp.argmin(jnp.where(jnp.isfinite(found.f), found.f, jnp.inf))
         return jax.tree.map(lambda a: a[best], (found.x, found.f, found.g, found.H))
