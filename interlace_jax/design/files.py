@@ -24,7 +24,8 @@ from narwhals import selectors
 
 from ..support.arguments import listed
 from .design import Design, Evaluated, finish
-from .expressions import columns_in, with_state
+from .evaluation import with_state
+from .expressions import columns_in
 from .formula import Formula
 from .frames import check_weights, missing_values, row_vector, take_rows
 from .grouping import sorted_positions

@@ -29,7 +29,8 @@ from interface_meta import override
 from ..support.arguments import listed
 from .contrasts import CODING
 from .dialect import CONSTANTS, FUNCTIONS, STATISTICS, hint, translated
-from .expressions import asks_other_rows, columns_in, evaluate, normal, shown
+from .evaluation import evaluate
+from .expressions import asks_other_rows, columns_in, normal, shown
 from .formula import Formula, Term
 from .frames import get_column
 
