@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..design.design import Design
+from ..inference.intervals import chosen_names
 from ..many.columns import Columns
 from ..many.designs import Designs
 from ..many.fits import ManyFits
@@ -79,7 +80,7 @@ class Bootstrap:
         return pd.concat([self.many.status.value_counts(), pd.Series({"singular": int(self.many.is_singular.sum())})])
 
     def confint(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
-        """Intervals `lower upper` of every parameter.
+        """Intervals `lower upper` of every parameter, in the order of `Fit.confint`.
 
         kind: "percentile"; "basic" (reflected about the estimate, on the log scale of standard deviations, Fisher's z
         of correlations and the scale on which parameters of structures are searched, so that no limit lies outside of
@@ -92,12 +93,13 @@ class Bootstrap:
         check_level(level)
         one_of("kind", kind, ("percentile", "basic", "bca"))
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        order = chosen_names(self.fit.design, None)
         if kind == "bca":
-            return self._bca(special.ndtri(tails))
+            return self._bca(special.ndtri(tails)).loc[order]
         low, high = (self.estimates.quantile(q) for q in tails)
         if kind == "basic":
             low, high = (self._reflected(q) for q in tails[::-1])
-        return pd.DataFrame({"lower": low, "upper": high})
+        return pd.DataFrame({"lower": low, "upper": high}).loc[order]
 
     def _reflected(self, q: float) -> pd.Series:
         """Quantiles q of all parameters reflected about the estimates, each on a scale without bounds."""
@@ -137,7 +139,7 @@ class Bootstrap:
         m = len(factor.levels)
         without = [np.delete(np.arange(m), i) for i in range(m)]
         left = _refitted(self.fit, Regrouped(self.fit, factor, without), None).parameters
-        _warn_of_failures(int(left.isna().all(1).sum()), m, "groups could not be left out", "the acceleration is")
+        _warn_of_failures(int(left.isna().all(axis=1).sum()), m, "groups could not be left out", "the acceleration is")
         influence = left.mean() - left
         return (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
 

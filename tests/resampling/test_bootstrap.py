@@ -204,3 +204,9 @@ def test_cases_may_have_predictors_of_any_size():
     frame = sleepstudy().assign(x=lambda f: 1e9 * (f.Days + 1.0))
     fit = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame)
     assert fit.bootstrap(2, seed=1, kind="cases", progress=False).many.converged.all()
+
+
+def test_intervals_have_the_order_of_those_of_the_fit():
+    fit = fitted("sleepstudy_slope_REML")
+    made = fit.bootstrap(20, seed=1, progress=False)
+    assert list(made.confint().index) == list(made.confint(kind="basic").index) == list(fit.confint().index)
