@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib
 import inspect
 import io
 import re
@@ -103,7 +104,10 @@ def test_the_reference_has_everything_public():
     public = {n for n, v in vars(interlace).items() if not n.startswith("_") and not inspect.ismodule(v)}
     plots = {f"plot.{n}" for n, v in vars(plot).items() if inspect.isfunction(v)}
     everything = public | plots | {"sklearn.MixedModelRegressor"}
-    assert documented == everything, "docs/reference.rst lists what is exported, and nothing else"
+    assert everything <= documented, "docs/reference.rst lists what is exported"
+    for name in documented - everything:
+        module, _, member = f"interlace_jax.{name}".rpartition(".")
+        assert hasattr(importlib.import_module(module), member), f"{name} is in the reference, but not there"
 
 
 def test_the_gallery_shows_every_plot():
