@@ -52,7 +52,7 @@ def _wanted(name: str, wanted: Any, known: list[Any] | np.ndarray) -> list[Any] 
         return numbers(f"at[{name!r}]", wanted)
     if unseen := [level for level in wanted if level not in known]:
         raise ValueError(f"at[{name!r}] has {listed(unseen)}; the levels are {listed(known)}")
-    return [known[known.index(level)] for level in wanted]
+    return list(dict.fromkeys(known[known.index(level)] for level in wanted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class ReferenceGrid:
     def _row_codes(self) -> dict[str, np.ndarray]:
         """By categorical variable the place (n,) of each row's level among the values, -1 where it is not there."""
         return {
-            name: pd.Categorical(self.frame[name].astype(object), self.values[name]).codes.astype(int)
+            name: pd.Index(self.values[name], dtype=object).get_indexer(self.frame[name].astype(object))
             for name in self._categories
         }
 
