@@ -15,6 +15,7 @@ import pandas as pd
 from .design.design import Design, build
 from .design.formula import SPELLINGS, Term, parse
 from .design.frames import as_frame, get_column
+from .design.grouping import NOWHERE
 from .design.new_data import new_data
 from .fitting import fit as fit_formula
 
@@ -34,7 +35,6 @@ except ImportError as err:
 
 
 GROUPS = "groups"  # the column that holds the groups given to fit
-NOWHERE = "(a group that the fit has not seen)"
 
 
 class MixedModelRegressor(RegressorMixin, BaseEstimator):

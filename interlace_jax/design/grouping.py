@@ -19,6 +19,9 @@ from ..support.arguments import listed
 from .formula import Term
 from .model_matrices import Matrices, key_of
 
+NOWHERE = "(a group that the fit has not seen)"
+"A label that no factor has, whatever the type of its levels."
+
 
 @dataclass(frozen=True, eq=False)
 class Factor:
@@ -217,7 +220,7 @@ def _known(name: str, column: pd.Series, levels: pd.Index) -> np.ndarray:
     at = np.full(len(found), -1) if is_parsed else _dated(levels).get_indexer(_dated(found))
     kinds = {_kind(level) for level in levels} if (at < 0).any() else set()
     for level in found[at < 0]:
-        if _kind(level) not in kinds:
+        if _kind(level) not in kinds and level != NOWHERE:
             twin = next((known for known in levels if _label(known) == _label(level)), levels[0])
             raise ValueError(
                 f"the grouping variable {name!r} has {level!r} ({type(level).__name__}) in the new data, but {twin!r} "
