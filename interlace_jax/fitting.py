@@ -152,6 +152,8 @@ def fit_many(
     na_action: str = "drop",
     dtype: str = "float64",
     cov: Mapping[str, Any] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> Many | Scan:
@@ -159,8 +161,9 @@ def fit_many(
 
     Parameters
     ----------
-    formula, data, groups, random, method, offset, na_action, cov
-        As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
+    formula, data, groups, random, method, offset, na_action, cov, residual, dispersion
+        As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`. `residual` and `dispersion`
+        go with `responses`, which then have a value in every row; one that has not is not fitted, as its status says.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
         memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
@@ -211,17 +214,21 @@ def fit_many(
             "fit_many needs one of responses=, by= and predictors=: responses= (many responses of one design) or by= "
             "(one model per group) or predictors= (many candidates beside one formula)"
         )
+    parsed = parse(formula, groups, random, residual, dispersion)
+    if (parsed.residual or parsed.dispersion) and (responses is None or dtype != "float64"):
+        raise ValueError("residual= and dispersion= go with responses= and dtype='float64': fit groups one by one")
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if predictors is not None:
         null = fit(formula, data, groups, random, method=method, **arguments)
         return scan(null, predictors, exact, progress)
     if exact:
         raise ValueError("exact= belongs to predictors=")
-    source = (parse(formula, groups, random), data, responses if by is None else by, arguments, dtype)
+    source = (parsed, data, responses if by is None else by, arguments, dtype)
     work = responses_of(*source) if by is None else Groups(*source)
     if isinstance(work, Responses) and work.confounded.any():
         warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
-    single = functools.partial(_one_of_many, work, dict(work.arguments, method=method, df_method=df_method))
+    given = dict(work.arguments, residual=residual, dispersion=dispersion, method=method, df_method=df_method)
+    single = functools.partial(_one_of_many, work, given)
     many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:
         many.fe_df  # noqa: B018 - while all processes are here

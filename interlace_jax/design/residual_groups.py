@@ -301,7 +301,8 @@ def _steps(residual, values: pd.Series) -> np.ndarray:
 def _numbers(residual, values: pd.Series) -> np.ndarray:
     """Times or coordinates as floats; dates in days."""
     if values.dtype.kind in "mM":
-        return values.to_numpy().astype("int64") / 86_400e9
+        kind = "datetime64[ns]" if values.dtype.kind == "M" else "timedelta64[ns]"
+        return values.to_numpy().astype(kind).astype("int64") / 86_400e9
     if values.dtype.kind not in "iuf":
         raise ValueError(
             f"residual '{residual}' needs distances, but column {values.name!r} is {values.dtype}; make it numbers"

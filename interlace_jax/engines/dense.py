@@ -34,7 +34,7 @@ ROW_BY_ROW = (
     "independent and of one variance"
 )
 NOT_YET = ("profiles", "leverages", "deletion", "deletion_beside_the_data", "jackknife")
-NOT_YET += ("bootstrap", "cross_validation", "power")
+NOT_YET += ("cross_validation", "power")
 
 
 class Dense(Engine):

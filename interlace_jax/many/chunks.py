@@ -10,6 +10,7 @@ import numpy as np
 from ..design.design import Design
 from ..design.determinacy import independent_columns
 from ..models.parameters import theta_names
+from ..models.residual import free_names
 from ..numerics.crossproducts.layout import Layout
 from ..runtime.devices import accelerator_memory
 from ..support.arguments import listed
@@ -62,8 +63,9 @@ def _names(design: Design) -> Hashable:
 
 
 def theta_names_of(design: Design) -> list[str]:
-    """Names of the entries of theta, factor by factor."""
-    return [name for f in design.factors for name in theta_names(f)]
+    """Names of the entries of theta, factor by factor, then of the residual covariance."""
+    names = [name for f in design.factors for name in theta_names(f)]
+    return names if design.residual is None else names + free_names(design.residual)
 
 
 class Failure(NamedTuple):

@@ -32,6 +32,8 @@ def _words(design: Design) -> Iterator[str]:
     yield from (f"dropped {name}" for name in design.dropped_columns)
     for f in design.factors:
         yield from _words_of_factor(f)
+    if design.residual is not None:
+        yield f"{design.residual} {design.residual.visits} {design.residual.groups}"
 
 
 def _words_of_factor(f: Factor) -> Iterator[str]:
@@ -43,4 +45,5 @@ def _words_of_factor(f: Factor) -> Iterator[str]:
 def _arrays(design: Design) -> list[np.ndarray]:
     """Everything with numbers in it but the response."""
     by_factor = tuple((f.codes, f.Z, f.K) for f in design.factors)
-    return jax.tree.leaves((design.X, design.weights, design.offset, design.rows, by_factor))
+    subjects = None if design.residual is None else tuple(design.residual.by_row)
+    return jax.tree.leaves((design.X, design.weights, design.offset, design.rows, by_factor, subjects))

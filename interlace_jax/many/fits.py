@@ -14,6 +14,7 @@ import scipy
 from ..design.design import Design
 from ..inference.coefficients import t_pvalue
 from ..models.parameters import component_name, component_pairs, natural_names, natural_values, relative_factors
+from ..models.residual import residual_names, residual_values
 from ..runtime.devices import gathered, share, spread
 from ..support.arguments import listed, one_of
 from .chunks import Chunk, theta_names_of
@@ -318,7 +319,11 @@ def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[st
 def _structures(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters (r,) of covariance structures by their names."""
     names = [name for f in design.factors for name in natural_names(f)]
-    return dict(zip(names, natural_values(design.factors, theta).T, strict=True))
+    found = dict(zip(names, natural_values(design.factors, theta).T, strict=True))
+    if design.residual is not None:
+        values = np.array([residual_values(design, x, s) for x, s in zip(theta, sigma, strict=True)])
+        found |= dict(zip(residual_names(design.residual), values.T, strict=True))
+    return found
 
 
 def false_discovery(p: pd.Series, method: str) -> pd.Series:

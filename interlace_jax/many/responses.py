@@ -33,6 +33,7 @@ from .lanes import ROUNDS, Lanes, in_slices
 
 HASHED = 1024  # responses that are read at a time to tell a run from others
 
+MOST_CORRELATED = 256  # lanes with cross-products by class at a time
 SLICE = 32  # lanes with missing values whose rows are held at a time
 
 
@@ -57,7 +58,8 @@ class Responses:
         self.formula, self.arguments, self.start, self.dtype = design.formula, arguments, start, dtype
         share = -(-len(labels) // (len(workers()) * jax.process_count()))
         size = chunk_size(self.plan.layout, design.X.shape[1], len(rows))
-        self.chunking = Chunking(min(size, max(32, power_of_two(share))), ROUNDS)
+        most = MOST_CORRELATED if design.residual is not None else size
+        self.chunking = Chunking(min(size, most, max(32, power_of_two(share))), ROUNDS)
 
     def rechunked(self, chunking: Chunking) -> Self:
         """These models, divided into other chunks."""
@@ -159,6 +161,9 @@ class Responses:
             return "weights that are negative or infinite"
         if self.arguments["na_action"] == "raise" and missing.any():
             return f"na_action='raise': {np.count_nonzero(missing)} missing values"
+        if self.design.residual is not None and (missing.any() or w is not None):
+            what = f"{np.count_nonzero(missing)} missing values" if missing.any() else "weights of its own"
+            return f"{what}: with residual= or dispersion= a response has all rows, with one set of weights"
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
         return why_unusable(y[used]) or unfit_rows(self.design, used)
@@ -272,5 +277,7 @@ def _masked_moments(plan, Y, X, Z, weights, K):
 @jit
 def _prepare(plan, X, Z, weights, K):
     basis = condition(plan, X, Z, weights, K)
+    if plan.residual is not None:
+        return basis, moments(plan, jnp.ones_like(weights), X, Z, weights, None, K)
     some = jax.tree.map(lambda a: a[0], respond(plan, basis, jnp.ones((X.shape[0], 1))))
     return basis, assemble(plan, basis, some)

@@ -139,6 +139,8 @@ def _named(e: Estimate, lanes: np.ndarray, design: Design, places: pd.Index) -> 
 
 def are_singular(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
     """Whether a column of Lambda vanishes in each of many models, or its residual: (r,); see also `is_confounded`."""
+    if not e.vanishing:  # no random effects
+        return np.zeros(e.status.shape, bool)
     return np.concatenate(e.vanishing, 1).any(1) | _are_doubtful(lanes, e, reml)
 
 

@@ -33,6 +33,17 @@ def residual_names(given: ResidualGroups) -> list[str]:
     return names + list(given.slopes)
 
 
+def free_names(given: ResidualGroups) -> list[str]:
+    """Names of the free numbers psi in theta."""
+    covariance = given.covariance
+    own = [f"sd {visit}" for visit in given.visits] if covariance.visits > 1 else ["sd"]
+    names = []
+    for group in given.groups or ("",):
+        tail = f" | {group}" if given.groups else ""
+        names += [f"residual.free({name}{tail})" for name in own + _shape_names(given)]
+    return names[1:] + [f"residual.free({name})" for name in given.slopes]  # the first SD is sigma
+
+
 def _sd_names(given: ResidualGroups) -> list[str]:
     if given.covariance.visits > 1:
         return [f"sd {visit}" for visit in given.visits]

@@ -15,7 +15,7 @@ from ..numerics.covariance.parameters import shape_start
 from ..numerics.covariance.structures import CompoundSymmetry
 from ..support.arguments import listed
 from .parameters import level_roots, relative_factors, theta_names
-from .residual import residual_covariances, residual_names
+from .residual import free_names, residual_covariances
 
 MOST_ROWS = 160  # in which V is formed
 MOST_PATTERNS = 24
@@ -76,10 +76,7 @@ def _confounded(design: Design) -> list[str]:
 
 
 def _names(design: Design) -> list[str]:
-    given = design.residual
-    own = residual_names(given)
-    first = [given.reference or "everywhere"] if given.covariance.visits > 1 or given.groups else []
-    psi = own[len(first) :]  # the first SD of the reference is sigma
+    psi = [name.removeprefix("residual.free(")[:-1] for name in free_names(design.residual)]
     return [*(name for f in design.factors for name in theta_names(f)), *psi, "sigma"]
 
 

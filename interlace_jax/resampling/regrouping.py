@@ -50,6 +50,8 @@ def independent_groups(design: Design, what: str) -> Factor:
 
 
 def _refuse_tied(design: Design, what: str) -> None:
+    if design.residual is not None:
+        raise ValueError(f"{what} is not offered for models with residual= or dispersion=; use kind='parametric'")
     tied = [f.name for f in design.factors if f.across is not None]
     if tied:
         raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")

@@ -96,7 +96,7 @@ def test_kenward_roger_is_free_of_the_parametrisation(name):
 def test_normalized_residuals_are_the_references(name):
     fit, given = fitted(name), case(name)
     rows, expected = zip(*given["exact"]["whitened_marginal_residuals"]["values"], strict=True)
-    assert_allclose(fit.residuals("normalized").loc[list(rows)], expected, atol=1e-5)
+    assert_allclose(fit.residuals("normalized").iloc[list(rows)], expected, atol=1e-5)
 
 
 def test_the_matrices_by_visit_are_the_references():

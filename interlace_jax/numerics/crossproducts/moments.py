@@ -100,7 +100,10 @@ class Moments:
 
     def with_response(self, response: Response) -> Moments:
         """The moments of this design with another response."""
-        return replace(self, **response._asdict())
+        given = response._asdict()
+        answer = given.pop("residual")
+        residual = self.residual if answer is None else self.residual.with_answer(answer)
+        return replace(self, **given, residual=residual)
 
 
 class Basis(NamedTuple):
@@ -123,6 +126,7 @@ class Response(NamedTuple):
     yy: jax.Array
     beta0: jax.Array
     scale: jax.Array
+    residual: Any = None  # the same for residuals that covary: `Answer`, or rows
 
 
 def moments(plan: Plan, y, X, Z, weights=None, offset=None, K=None) -> Moments:
@@ -143,7 +147,8 @@ def moments(plan: Plan, y, X, Z, weights=None, offset=None, K=None) -> Moments:
 def assemble(plan: Plan, basis: Basis, response: Response) -> Moments:
     """The moments of a conditioned design and one response to it."""
     constants = dict(n=basis.n, log_weights=log_weights(basis.w), A=basis.A, K=basis.K, R=basis.R)
-    return Moments(plan.layout, **design_products(plan, *basis[:3]), **response._asdict(), **constants)
+    given = response._replace(residual=None)._asdict()
+    return Moments(plan.layout, **design_products(plan, *basis[:3]), **given, **constants)
 
 
 def log_weights(w):
@@ -215,7 +220,8 @@ def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
     core = [jnp.swapaxes(zy, 1, 2).reshape(Y.shape[1], -1) for zy in Zy[t:]]
     Xy = jnp.concatenate([*core, (wX.T @ Y).T], 1)
     beta0 = (inverse_upper(basis.R) @ b0).T
-    return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale)
+    answer = None if plan.residual is None else plan.residual.answers(plan, basis, Y)
+    return Response(tuple(Zy[:t]), Xy, jnp.sum(wY * Y, 0), beta0, scale, answer)
 
 
 def _size_across(block, K):

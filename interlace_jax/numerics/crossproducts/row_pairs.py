@@ -16,7 +16,7 @@ from ...support.containers import container
 from ...support.later import jax, jnp, lax
 from ..covariance.residual import Patterns, ResidualCovariance, whiteners
 from .layout import Plan
-from .moments import Moments, _core_columns, _outer, assemble, condition, respond, root_weights
+from .moments import Basis, Moments, _core_columns, _outer, assemble, condition, respond, root_weights
 
 
 class Products(NamedTuple):
@@ -30,6 +30,15 @@ class Products(NamedTuple):
     XX: jax.Array
     Xy: jax.Array
     yy: jax.Array
+
+
+class Answer(NamedTuple):
+    """The part of the cross-products by class that depends on y, and y~ y~' by pattern."""
+
+    Zy: tuple[jax.Array, ...]
+    Xy: jax.Array
+    yy: jax.Array
+    squares: jax.Array
 
 
 class Pairs(NamedTuple):
@@ -64,6 +73,11 @@ class ByClass:
     products: Products
     squares: Any  # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
 
+    def with_answer(self, answer: Answer) -> ByClass:
+        """The same design with another response."""
+        Zy, Xy, yy, squares = answer
+        return replace(self, products=self.products._replace(Zy=Zy, Xy=Xy, yy=yy), squares=squares)
+
     def at(self, psi, m: Moments):
         """Moments of the rows whitened by R(psi), and log|R|."""
         return self.of_matrices(self.structure.matrices(psi, self.patterns), m)
@@ -91,8 +105,22 @@ class ClassPlan:
         """Cross-products class by class. rows: y, X, Z, weights, offset, K as `moments` takes them."""
         m, XY, Z = conditioned_rows(plan, *rows)
         products = pair_products(plan, XY, Z, self.pairs, len(self.classes.first))
-        squares = products_by_pattern(by_place(XY[:, -1:], self.place)[0], self.pattern, len(self.patterns.count))
+        squares = self._squares(XY[:, -1])
         return replace(m, residual=ByClass(self.structure, self.patterns, self.classes, products, squares))
+
+    def answers(self, plan: Plan, basis: Basis, Y) -> Answer:
+        """What several conditioned responses Y (n, r) change, with a leading axis r."""
+        root = root_weights(basis.w)[:, None]
+        X, Z = root * basis.X, [root * z for z in basis.Z]
+        kinds = len(self.classes.first)
+
+        def one(y):
+            return Answer(*response_pairs(plan, X, Z, y, self.pairs, kinds), self._squares(y))
+
+        return lax.map(one, (root * Y).T)
+
+    def _squares(self, y):
+        return products_by_pattern(by_place(y[:, None], self.place)[0], self.pattern, len(self.patterns.count))
 
 
 def by_place(rows, place):
@@ -134,6 +162,37 @@ def pair_products(plan: Plan, X, Z, pairs: Pairs, kinds: int) -> Products:
     first = _chunk_products(plan, X, Z, Pairs(*(a[0] for a in pairs)), kinds)
     total, _ = lax.scan(add, first, tuple(a[1:] for a in pairs))
     return joined(total, plan.layout.q)
+
+
+def response_pairs(plan: Plan, X, Z, y, pairs: Pairs, kinds: int):
+    """Zy, Xy and yy of every class: those of `pair_products` for a response y (n,) alone."""
+    layout, t = plan.layout, plan.layout.chain
+    columns = _core_columns(layout, plan.codes)
+
+    def of_chunk(left, right, kind, w):
+        y_left, y_right = w * y[left], w * y[right]
+
+        def both(a):
+            """a_left y_right + a_right y_left."""
+            return a[left] * y_right[:, None] + a[right] * y_left[:, None]
+
+        Zy = []
+        for j in range(t):
+            none = jnp.zeros((kinds, layout.blocks[j].levels, Z[j].shape[1]), y.dtype)
+            Zy.append(jnp.moveaxis(none.at[kind, plan.codes[j][left]].add(both(Z[j])), 1, -1))
+        core = jnp.zeros((kinds, layout.q), y.dtype)
+        for cols, z in zip(columns, Z[t:], strict=True):
+            core = core.at[kind[:, None], cols[left]].add(z[left] * y_right[:, None])
+            core = core.at[kind[:, None], cols[right]].add(z[right] * y_left[:, None])
+        rest = jnp.zeros((kinds, X.shape[1]), y.dtype).at[kind].add(both(X))
+        yy = jnp.zeros(kinds, y.dtype).at[kind].add(2.0 * y_left * y[right])
+        return tuple(Zy), jnp.concatenate([core, rest], 1), yy
+
+    def add(total, chunk):
+        return jax.tree.map(jnp.add, total, of_chunk(*chunk)), None
+
+    first = of_chunk(*(a[0] for a in pairs))
+    return lax.scan(add, first, tuple(a[1:] for a in pairs))[0]
 
 
 def _chunk_products(plan, X, Z, pairs, kinds):
@@ -215,6 +274,7 @@ def conditioned_rows(plan: Plan, y, X, Z, weights=None, offset=None, K=None):
     """Moments of uncorrelated residuals, and the rows they are made of: [X~ y~] (n, p + 1) and Z~ per block, times
     the roots of the weights.
     """
+    plan = replace(plan, residual=None)
     basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights, K)
     y = y if offset is None else y - offset
     response = jax.tree.map(lambda a: a[0], respond(plan, basis, y[:, None]))

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...support.containers import container
-from ...support.later import jax, jnp
+from ...support.later import jax, jnp, lax
 from ..covariance.residual import Patterns, ResidualCovariance, whiteners
 from .layout import Plan
-from .moments import Moments, design_products
+from .moments import Basis, Moments, design_products, root_weights
 from .row_pairs import by_place, conditioned_rows, joined, products_by_pattern
 
 
@@ -28,6 +28,11 @@ class ByRow:
     X: Any  # (c, m, N) with the response as its last column; 0 where there is no row
     Z: tuple[Any, ...]  # per block (k, m, N)
     squares: Any  # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
+
+    def with_answer(self, answer) -> ByRow:
+        """The same design with another response: its rows (m, N), and y~ y~' by pattern."""
+        y, squares = answer
+        return replace(self, X=self.X.at[-1].set(y), squares=squares)
 
     def at(self, psi, m: Moments):
         """Moments of the rows whitened by R(psi), and log|R|."""
@@ -64,3 +69,9 @@ class RowPlan:
         X, *Z = (by_place(a, self.place) for a in (XY, *Z))
         squares = products_by_pattern(X[-1], self.pattern, len(self.patterns.count))
         return replace(m, residual=ByRow(self.structure, self.patterns, self.pattern, spread, X, tuple(Z), squares))
+
+    def answers(self, plan: Plan, basis: Basis, Y):
+        """What several conditioned responses Y (n, r) change, with a leading axis r."""
+        rows = by_place(root_weights(basis.w)[:, None] * Y, self.place)  # (r, m, N)
+        P = len(self.patterns.count)
+        return rows, lax.map(lambda y: products_by_pattern(y, self.pattern, P), rows)
