@@ -276,7 +276,7 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def family_names(self) -> list[str]:
-        """Names of all numbers of the family, `size`, or `size:x` where it has a predictor."""
+        """Names of all numbers of the family, as `size`; with a predictor one for each column, after a colon."""
         return [
             p.parameter if p.D is None else f"{p.parameter}:{column}"
             for p in self.design.predictors
