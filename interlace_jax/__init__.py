@@ -1,6 +1,9 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
+from .batch import Many as Many
 from .datasets import load_dataset as load_dataset
+from .design.residual_formula import Power as Power
+from .design.residual_formula import Residual as Residual
 from .diagnostics.check import check as check
 from .diagnostics.hlmdiag import hlm_augment as hlm_augment
 from .diagnostics.hlmdiag import hlm_influence as hlm_influence
@@ -17,9 +20,14 @@ from .functional import random_effects as random_effects
 from .generalized import GeneralizedFit as GeneralizedFit
 from .inference.likelihood_ratio import anova as anova
 from .inference.marginal_means import emmeans as emmeans
-from .many.many import Many as Many
 from .numerics.covariance.across import Kernel as Kernel
 from .numerics.covariance.across import Known as Known
+from .numerics.covariance.correlations import ARMA11 as ARMA11
+from .numerics.covariance.correlations import Antedependence as Antedependence
+from .numerics.covariance.correlations import Exponential as Exponential
+from .numerics.covariance.correlations import Matern as Matern
+from .numerics.covariance.correlations import SquaredExponential as SquaredExponential
+from .numerics.covariance.correlations import Toeplitz as Toeplitz
 from .numerics.covariance.structures import AR1 as AR1
 from .numerics.covariance.structures import BoundaryAvoiding as BoundaryAvoiding
 from .numerics.covariance.structures import CompoundSymmetry as CompoundSymmetry
@@ -47,6 +55,8 @@ from .reporting.tables import table as table
 from .resampling.cross_validation import cross_val as cross_val
 from .resampling.power import power as power
 from .result import Fit as Fit
+from .saving import SavedFit as SavedFit
+from .saving import load as load
 from .support.table import Table as Table
 from .support.warnings import ConvergenceWarning as ConvergenceWarning
 from .support.warnings import RankWarning as RankWarning

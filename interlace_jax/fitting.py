@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .batch import Many
 from .design.files import is_scanned
 from .design.formula import parse
+from .design.residual_formula import Power, Residual
 from .generalized import GeneralizedFit
 from .many.designs import Groups
-from .many.many import Many
 from .many.responses import Responses, responses_of
-from .many.run import run_all
+from .maps.scan import Scan, scan
 from .models.compiled import CompiledModel
 from .models.fitted import METHODS
 from .models.generalized import CompiledGeneralizedModel
@@ -39,11 +40,12 @@ def fit(
     theta0: Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     core: str = "auto",
     family: str | Distribution = "gaussian",
     trials: str | float | Iterable[float] | None = None,
     nagq: int = 1,
-    dispersion: str | None = None,
     zero_inflation: str | None = None,
 ) -> Fit | GeneralizedFit:
     """Fit a linear mixed model, or with `family` a generalised one.
@@ -72,7 +74,10 @@ def fit(
         Known part of the linear predictor: a column name or one number per row. It adds to `offset(...)` in the
         formula.
     df_method
-        `"satterthwaite"` (default), `"kenward-roger"` (REML only) or `"normal"`, which generalised models have.
+        `"satterthwaite"` (default), `"kenward-roger"` (REML only) or `"normal"`, which generalised models have. With
+        `residual=` or `dispersion=` Kenward-Roger is that of 2009, which does not depend on how the covariance is
+        parametrised, and `"kenward-roger-linear"` leaves its second-order term out (SAS's kr(linear)); both with the
+        observed information. `"between-within"` is the rule of Schluchter and Elashoff, as mmrm has it.
     theta0
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
@@ -81,6 +86,16 @@ def fit(
         Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
         covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
         own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
+    residual
+        How the residuals of one subject covary: `"us(visit | id)"` for any covariance of the visits (an MMRM, whose
+        formula may have no random effects), `"ar1h(visit | arm / id)"` with parameters by arm, or a `Residual`. Names
+        are mmrm's and SAS's: us; cs, ar1, toep, ad with one variance, csh, ar1h, toeph, adh with one for every visit;
+        arma11, diag; sp_exp(t1, t2 | id), sp_gau. Numbers are times, whose differences count; other labels are visits
+        in order.
+    dispersion
+        On what the residual SD depends: a formula of fixed effects for its logarithm, `"~ sex + age"`, or
+        `Power("dose")` for a power of a covariate. `sigma` is then the SD at its reference. With a family, a formula
+        for the logarithm of its first parameter (dispersion, size, precision); without it that is one number.
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
         exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
@@ -100,9 +115,6 @@ def fit(
     nagq
         1 is Laplace's approximation; 2 to 25 nodes a dimension are adaptive Gauss-Hermite quadrature, for one grouping
         factor with up to three effects: what there is to gain with few or binary rows a level.
-    dispersion
-        A one-sided formula of fixed effects, `"~ x"`, for the logarithm of the family's first parameter (sigma,
-        dispersion, size, precision); without it that is one number.
     zero_inflation
         A one-sided formula for the logit of the probability of a zero beside those of the counts; `"~ 1"` for one
         number. With a truncated family all zeros are of that kind (a hurdle model).
@@ -119,7 +131,7 @@ def fit(
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
     generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
-    model = compile(formula, data, groups, random, **arguments, core=core, **generalized)
+    model = compile(formula, data, groups, random, **arguments, residual=residual, core=core, **generalized)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -131,6 +143,8 @@ def fit_many(
     *,
     responses: Any = None,
     by: str | None = None,
+    predictors: Any = None,
+    exact: int = 0,
     method: str = "REML",
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
@@ -140,21 +154,30 @@ def fit_many(
     cov: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
-) -> Many:
+) -> Many | Scan:
     """Fit one formula many times.
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action, cov
+    formula, data, groups, random, method, offset, na_action, cov
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
         memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
         model only. The formula is evaluated once, so `poly(x, 2)` or `scale(x)` is that of all rows in every model;
         `many[label]` evaluates it in the rows that this model has, and its coefficients then differ in unit.
+    weights
+        As in `fit`; with `responses` also a matrix of precision weights, one for each value of the responses (a frame
+        needs their columns, in the same order). A weight of 0, or a missing one, leaves that value out.
     by
         Instead of `responses`, a column of `data` whose values tell the models apart: one model per value, each with
         its own rows and levels.
+    predictors
+        Instead of `responses`, candidate predictors of one response, each of which is added to the formula alone: an
+        array (rows of `data`, candidates), a memory map or a frame. Gives a `Scan`: tests with the variances of the
+        model without candidates, a matter of microseconds for each.
+    exact
+        With `predictors`: so many candidates with the smallest p-values are fitted with variances of their own.
     df_method
         `"satterthwaite"` or `"normal"`.
     dtype
@@ -183,22 +206,31 @@ def fit_many(
     one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
         raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
-    if (responses is None) == (by is None):
-        raise ValueError("fit_many needs either responses= (many responses of one design) or by= (one model per group)")
+    if sum(source is not None for source in (responses, by, predictors)) != 1:
+        raise ValueError(
+            "fit_many needs one of responses=, by= and predictors=: responses= (many responses of one design) or by= "
+            "(one model per group) or predictors= (many candidates beside one formula)"
+        )
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    if predictors is not None:
+        null = fit(formula, data, groups, random, method=method, **arguments)
+        return scan(null, predictors, exact, progress)
+    if exact:
+        raise ValueError("exact= belongs to predictors=")
     source = (parse(formula, groups, random), data, responses if by is None else by, arguments, dtype)
     work = responses_of(*source) if by is None else Groups(*source)
     if isinstance(work, Responses) and work.confounded.any():
         warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
-    single = functools.partial(_one_of_many, work, dict(arguments, method=method, df_method=df_method))
-    many = Many(work, method, df_method, run_all(work, method, checkpoint, progress), single)
+    single = functools.partial(_one_of_many, work, dict(work.arguments, method=method, df_method=df_method))
+    many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:
         many.fe_df  # noqa: B018 - while all processes are here
     return many
 
 
 def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:
-    return fit(*work.problem(place), **arguments)
+    formula, data, more = work.problem(place)
+    return fit(formula, data, **arguments | more)
 
 
 def compile(
@@ -211,16 +243,19 @@ def compile(
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     core: str = "auto",
     family: str | Distribution = "gaussian",
     trials: str | float | Iterable[float] | None = None,
     nagq: int = 1,
-    dispersion: str | None = None,
     zero_inflation: str | None = None,
 ) -> Model | GeneralizedModel:
     """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    if family_of(family) != Gaussian() or dispersion is not None or zero_inflation is not None:
+    if family_of(family) != Gaussian() or zero_inflation is not None:
+        if residual is not None:
+            raise ValueError(f"residual= belongs to linear mixed models, not to family={family_of(family).name!r}")
         arguments |= dict(family=family, trials=trials, nagq=nagq)
         arguments |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
         return GeneralizedModel.of(formula, data, groups, random, core, **arguments)
@@ -228,7 +263,7 @@ def compile(
         raise ValueError("trials= belongs to binomial families: say family='binomial'")
     if nagq != 1:
         raise ValueError("nagq= belongs to generalised models: a Gaussian likelihood has its integral in closed form")
-    return Model.of(formula, data, groups, random, core, **arguments)
+    return Model.of(formula, data, groups, random, core, residual, dispersion, **arguments)
 
 
 class Model(CompiledModel):

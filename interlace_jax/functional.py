@@ -23,9 +23,14 @@ from .numerics.likelihood.coordinates import to_conditioned
 from .numerics.likelihood.elimination import reduce
 from .numerics.likelihood.gaussian import profile
 from .numerics.likelihood.random_effects import modes
-from .support.later import is_traced, jax, jnp
+from .runtime.calls import own_rules
+from .runtime.island import floating
+from .support.later import is_jax_array, is_traced, jax, jnp
+
+LARGEST_CODE = np.iinfo(np.int32).max
 
 
+@own_rules()
 def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments:
     """Cross-products of the rows: all that the functions below need of the data.
 
@@ -33,7 +38,7 @@ def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments
     (n,) concrete integers from 0 (they decide shapes, so they cannot be traced) and Z (n, k). The third is either the
     numbers of columns of mutually uncorrelated terms, `(2,)` for `(1 + x | g)`, the default, and `(1, 1)` for
     `(1 + x || g)`; or a covariance structure as `fit` takes in `cov`: `AR1()`, `Known(K)`, `Kernel(...)`, or a tuple.
-    weights (n,), zero for rows to leave out. offset (n,).
+    weights (n,), zero for rows to leave out, whatever stands in them. offset (n,).
 
     Differentiable in y, X, Z, weights and offset, in a JAX array K and in JAX arrays of a kernel's coordinates. K is
     then to be positive definite, with a row for each code from 0 to the largest.
@@ -42,8 +47,18 @@ def moments(y, X, groups: Sequence[tuple], weights=None, offset=None) -> Moments
     y, X, weights, offset = map(_floating, (y, X, weights, offset))
     Z = [_floating(z) for _, z, *_ in groups]
     _check_rows(y, X, Z, weights, offset, codes)
+    if weights is not None:
+        y, X, offset, *Z = (_without(weights, a) for a in (y, X, offset, *Z))
     sizes, covariances, K = zip(*map(_structure, groups, Z, codes), strict=True)
     return _moments(plan(codes, sizes, covariances=covariances), y, X, Z, weights, offset, K)
+
+
+def _without(weights, rows):
+    """Rows (n, ...) with zeros where the weights (n,) are 0: NaN times 0 would be NaN. None stays."""
+    if rows is None:
+        return None
+    is_there = (weights != 0).reshape(-1, *(1,) * (rows.ndim - 1))
+    return jnp.where(is_there, rows, 0.0)
 
 
 def _codes(codes):
@@ -55,12 +70,20 @@ def _codes(codes):
             "the codes of a grouping factor are integers from 0, one a row: make them with "
             "np.unique(labels, return_inverse=True)[1]"
         )
+    if codes.max() > LARGEST_CODE:
+        raise ValueError(f"the codes of a grouping factor are at most {LARGEST_CODE}, not {codes.max()}")
     return codes
 
 
 def _floating(values):
     """Numbers of any kind as an array in JAX's own precision; None stays."""
-    return None if values is None else jnp.asarray(values, jnp.result_type(float))
+    if values is None:
+        return None
+    own = jnp.result_type(float)
+    values = values if is_jax_array(values) else np.asarray(values)
+    if values.dtype.kind in "biuf":
+        return jnp.asarray(values, own)
+    return floating(values).astype(own)
 
 
 def _check_rows(y, X, Z, weights, offset, codes):
@@ -97,6 +120,7 @@ def _structure(group, Z, codes):
     return sizes, (within, across.static), K
 
 
+@own_rules()
 def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """-2 log L_REML, or -2 log L, at theta (d,): lme4's theta, factors in the order of `groups`.
 
@@ -107,7 +131,7 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """
     if beta is not None and not (isinstance(reml, bool) and not reml):
         raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
-    m = _in_jax(m)
+    m, sigma, beta = _in_jax(m), _floating(sigma), _floating(beta)
     if beta is not None and jnp.shape(beta) != (m.p,):
         raise ValueError(f"beta has shape {jnp.shape(beta)}; this model has {m.p} coefficients: ({m.p},)")
     reduced = reduce(to_conditioned(_theta(theta, m), m.layout, m.A), m)
@@ -120,6 +144,7 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     return found.at(jnp.log(sigma)) - m.log_weights
 
 
+@own_rules()
 def estimate(m: Moments, reml=True) -> Estimate:
     """The fitted model: `theta` (d,), `beta` (p,), `sigma`, `vcov` (p, p), `deviance`, and how the search ended.
 
@@ -128,6 +153,7 @@ def estimate(m: Moments, reml=True) -> Estimate:
     return _estimate(_in_jax(m), reml)
 
 
+@own_rules()
 def random_effects(fitted: Estimate | jax.Array, m: Moments):
     """Conditional modes (BLUPs) at an estimate or a theta (d,): one array (m, k) per factor, in the order of `groups`.
 
@@ -135,37 +161,53 @@ def random_effects(fitted: Estimate | jax.Array, m: Moments):
     """
     m = _in_jax(m)
     t = fitted.t if isinstance(fitted, Estimate) else to_conditioned(_theta(fitted, m), m.layout, m.A)
-    return modes(jnp.asarray(t), m)
+    return modes(_floating(t), m)
 
 
 def _theta(theta, m):
-    theta, d = jnp.asarray(theta), parameter_count(m.layout.blocks)
+    theta, d = _floating(theta), parameter_count(m.layout.blocks)
     if theta.shape != (d,):
         raise ValueError(f"theta has shape {theta.shape}; this model has {d} parameters: ({d},)")
     return theta
 
 
 def _in_jax(m: Moments) -> Moments:
-    """The moments as JAX arrays: those of a compiled model are NumPy's, in float64 whatever JAX's setting."""
+    """The moments in JAX's own precision: those of a compiled model, or of a 64-bit context that ended, are wider."""
     if not isinstance(m, Moments):
         raise TypeError(f"this takes what interlace_jax.moments makes of the rows, not {type(m).__name__}")
-    return jax.tree.map(jnp.asarray, m)
+    return jax.tree.map(_floating, m)
 
 
+@own_rules()
 def predict(fitted: Estimate, m: Moments, X, groups: Sequence[tuple]):
     """X beta + Z b for rows X (n, p) and, per factor, `(codes, Z)` with codes (n,) of its levels.
 
-    A level that the moments do not have (-1, or too large) counts as that of the population, b = 0. The codes may be
-    traced here. Returns (n,), without any offset.
+    A level that the moments do not have (-1, NaN, or too large) counts as that of the population, b = 0. The codes may
+    be traced here; traced codes that are no whole numbers count as unknown levels, others are refused. Returns (n,),
+    without any offset.
     """
-    effects, X = random_effects(fitted, m), jnp.asarray(X)
+    effects, X = random_effects(fitted, m), _floating(X)
     _check_new_rows(X, groups, m.p, [b.shape[1] for b in effects])
-    total = X @ fitted.beta
+    total = X @ _floating(fitted.beta)
     for b, (codes, Z, *_) in zip(effects, groups, strict=True):
-        codes = jnp.asarray(codes, jnp.int32)
-        known = (codes >= 0) & (codes < len(b))
-        total = total + jnp.where(known, jnp.einsum("nk,nk->n", jnp.asarray(Z), b[jnp.where(known, codes, 0)]), 0.0)
+        known, places = _known_codes(codes, len(b))
+        total = total + jnp.where(known, jnp.einsum("nk,nk->n", _floating(Z), b[places]), 0.0)
     return total
+
+
+def _known_codes(codes, levels: int):
+    """Which codes (n,) are among so many levels, and these codes; 0 for the others. Looked at before they are cast."""
+    if is_traced(codes):
+        lib = jnp
+    else:
+        lib, codes = np, np.asarray(codes)
+    if codes.dtype.kind not in "iuf":
+        raise TypeError(f"the codes of a grouping factor are whole numbers, not {codes.dtype}")
+    is_whole = lib.floor(codes) == codes
+    if lib is np and not (is_whole | np.isnan(codes)).all():
+        raise ValueError("the codes of a grouping factor are whole numbers, NaN or -1 for an unknown level")
+    known = is_whole & (codes >= 0) & (codes < levels)
+    return known, lib.where(known, codes, 0).astype(np.int32)
 
 
 def _check_new_rows(X, groups, p, widths):

@@ -14,6 +14,7 @@ from .diagnostics.residuals import leverage, residuals, scaled_residuals
 from .inference.coefficients import coefficients, t_pvalue, t_quantile, test
 from .inference.intervals import profile
 from .inference.prediction import predict
+from .inference.robust import robust
 from .inference.terms import f_table
 from .inference.variances import delta, icc, r2, structure, uncertainty, varcorr
 from .models.fitted import FittedModel
@@ -22,6 +23,7 @@ from .reporting.tidy import glance, tidy
 from .resampling.bootstrap import bootstrap
 from .resampling.cross_validation import cross_validated
 from .resampling.intervals import confint
+from .saving import save
 from .summary import Summary
 
 
@@ -69,6 +71,7 @@ class Fit(FittedModel):
     coefficients = coefficients
     test = test
     anova = f_table
+    robust = robust
 
     # Variances and functions of all parameters
 
@@ -101,6 +104,10 @@ class Fit(FittedModel):
 
     bootstrap = bootstrap
     cross_val = cross_validated
+
+    # For other processes
+
+    save = save
 
     # For the eye
 

@@ -29,7 +29,7 @@ try:
     )
 except ImportError as err:
     raise ImportError(
-        "interlace_jax.sklearn needs scikit-learn 1.6 or newer: python -m pip install 'interlace_jax[sklearn]'"
+        "interlace_jax.sklearn needs scikit-learn 1.6 or newer: python -m pip install scikit-learn"
     ) from err
 
 

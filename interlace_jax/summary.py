@@ -9,10 +9,11 @@ import pandas as pd
 
 from .inference.coefficients import coefficients
 from .inference.family_parameters import family_params, predictor_table
-from .inference.variances import structure
+from .inference.variances import residual_table, structure, uncertainty
 from .models.fitted import FittedModel
 from .models.generalized import FittedGeneralizedModel
 from .models.parameters import _blocks, _correlations, natural_names
+from .models.residual import relative_sds
 from .numerics.covariance.parameters import has_prior
 from .support.table import Table, as_html, as_text
 from .support.text import LEGEND, LINE, _decimals, _fixed, _p_value, _significant, _stars
@@ -25,6 +26,8 @@ METHODS = {"REML": "REML", "ML": "maximum likelihood"}
 DF_METHODS = {
     "satterthwaite": "Satterthwaite df",
     "kenward-roger": "Kenward-Roger df",
+    "kenward-roger-linear": "Kenward-Roger df, linear",
+    "between-within": "between-within df",
     "normal": "normal approximation",
 }
 
@@ -42,6 +45,7 @@ class Summary:
         yield _scaled_residuals(fit)
         yield _random_effects(fit)
         yield from _structures(fit)
+        yield from _residual_covariance(fit)
         yield _observations(fit)
         yield from _fixed_effects(fit)
         yield from _correlations_of_fixed(fit)
@@ -133,8 +137,11 @@ def _generalized_notes(fit: FittedGeneralizedModel) -> Iterator[str]:
 
 
 def _heading(fit: FittedModel) -> str:
-    lines = [f"Linear mixed model fit by {METHODS[fit.method]} ({DF_METHODS[fit.df_method]})"]
+    what = "Linear mixed model" if fit.design.factors else "Linear model with a residual covariance"
+    lines = [f"{what} fit by {METHODS[fit.method]} ({DF_METHODS[fit.df_method]})"]
     lines.append(f"Formula: {fit.design.formula}")
+    if residual := fit.design.residual:
+        lines += [part[0].upper() + part[1:].replace(" ", ": ", 1) for part in residual.parts]
     given = {name: fit.model.arguments[name] for name in ("weights", "offset")}
     lines += [f"{k.title()}: {v if isinstance(v, str) else 'an array'}" for k, v in given.items() if v is not None]
     return "\n".join(lines)
@@ -147,7 +154,7 @@ def _criteria(fit: FittedModel) -> Table:
 
 
 def _scaled_residuals(fit: FittedModel) -> Table:
-    resid = fit.resid.to_numpy() * np.sqrt(fit.design.w)
+    resid = fit.resid.to_numpy() / relative_sds(fit.design, fit.theta)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.quantile(resid / fit.sigma, [0.0, 0.25, 0.5, 0.75, 1.0])
     return Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
@@ -159,7 +166,7 @@ def _random_effects(fit: FittedModel, has_residual: bool = True) -> Table:
     residual = [[fit.scale]] if has_residual else []
     variances = np.concatenate([*(np.diag(b.covariance) for b in blocks), *residual])
     numbers = zip(_significant(variances), _significant(np.sqrt(variances)), strict=True)
-    width = max(len(b.columns) for b in blocks) - 1
+    width = max((len(b.columns) for b in blocks), default=1) - 1
     rows: list[Sequence[str]] = []
     for previous, block in zip([None, *blocks], blocks, strict=False):
         label = "" if previous and previous.factor == block.factor else block.factor
@@ -168,7 +175,7 @@ def _random_effects(fit: FittedModel, has_residual: bool = True) -> Table:
     if has_residual:
         rows.append(["Residual", "", *next(numbers), *[""] * width])
     header = ("Groups", "Name", "Variance", "Std.Dev.", *("Corr", *[""] * width)[:width])
-    return Table("Random effects:", header, rows, "llrr" + "r" * width)
+    return Table("Random effects:" if blocks else "Residual:", header, rows, "llrr" + "r" * width)
 
 
 def _structures(fit: FittedModel) -> Iterator[Table]:
@@ -186,9 +193,24 @@ def _structures(fit: FittedModel) -> Iterator[Table]:
         yield Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
 
 
+def _residual_covariance(fit: FittedModel) -> Iterator[str | Table]:
+    """Numbers of the residual covariance, and what sigma is."""
+    given = fit.design.residual
+    if given is None:
+        return
+    table = residual_table(uncertainty(fit))
+    rows = [[name, *_significant(numbers)] for name, numbers in zip(table.index, table[LIMITS].to_numpy(), strict=True)]
+    yield Table("Residual covariance:", ("", "Estimate", "2.5%", "97.5%"), rows, "lrrr")
+    if reference := given.reference:
+        yield f"The residual variance above is that {reference}."
+
+
 def _observations(fit: FittedModel) -> str:
-    groups = "; ".join(f"{name}, {m}" for name, m in fit.ngroups.items())
-    lines = [f"Number of obs: {fit.nobs}, groups: {groups}"]
+    given, counts = fit.design.residual, dict(fit.ngroups)
+    if given is not None and given.residual is not None:
+        counts.setdefault(given.residual.subject, len(given.subjects))
+    groups = "; ".join(f"{name}, {m}" for name, m in counts.items())
+    lines = [f"Number of obs: {fit.nobs}" + (f", groups: {groups}" if groups else "")]
     if fit.n_dropped:
         rows = "1 row" if fit.n_dropped == 1 else f"{fit.n_dropped} rows"
         lines.append(f"{rows} with missing values left out")

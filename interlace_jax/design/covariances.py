@@ -25,6 +25,29 @@ def structured(factors: Sequence[Factor], cov: Mapping[str, Any] | None) -> tupl
     return tuple(_structured(f, cov[f.name]) if f.name in cov else f for f in factors)
 
 
+def snapshot_cov(cov: Any) -> Any:
+    """The argument with the arrays of `Known` and `Kernel` as they are now."""
+    return {name: _copied(given) for name, given in cov.items()} if isinstance(cov, Mapping) else cov
+
+
+def _copied(given: Any) -> Any:
+    if isinstance(given, tuple):
+        return tuple(map(_copied, given))
+    if not isinstance(given, Known | Kernel):
+        return given
+    name = "K" if isinstance(given, Known) else "coordinates"
+    return replace(given, **{name: _own(getattr(given, name))})
+
+
+def _own(held: Any) -> Any:
+    """Arrays and frames copied, in tuples, lists and mappings too."""
+    if isinstance(held, tuple | list):
+        return type(held)(map(_own, held))
+    if isinstance(held, Mapping):
+        return {name: _own(inner) for name, inner in held.items()}
+    return held.copy() if isinstance(held, np.ndarray | pd.DataFrame | pd.Series) else held
+
+
 def tied_factors(cov: Any) -> list[str]:
     """Factors with structures that tie random effects together, so that there may be as many of them as rows."""
     check_mapping("cov", cov, '{"subject": AR1()}')

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from formulaic.model_spec import ModelSpecs
 
+from ..numerics.covariance.block import parameter_count
 from ..numerics.families.family import Distribution, Ordinal
 from ..support.arguments import listed
 from ..support.warnings import RankWarning
@@ -26,6 +27,7 @@ from .formula import Formula
 from .frames import as_frame, check_weights, complete_rows, missing_values, row_vector, take_rows
 from .grouping import Factor, factorized, grouping_factors
 from .model_matrices import (
+    DISPERSION,
     Matrices,
     Part,
     absent_factors,
@@ -40,6 +42,7 @@ from .model_matrices import (
     response_of,
     used_columns,
 )
+from .residual_groups import ResidualGroups, residual_columns, residual_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,8 @@ class Design:
     "The columns of the data that the formula uses; any other name in it is that of a function or value."
     other_rows: tuple[str, ...] = field(default=(), repr=False)
     "Columns, of X or of slopes, that are computed from several rows at once."
+    residual: ResidualGroups | None = None
+    "How residuals covary, and on what their SD depends; None: independent, with one SD."
 
     @property
     def w(self) -> np.ndarray:
@@ -105,6 +110,13 @@ class Design:
         """
         return [(f.codes, f.Z, f.sizes) for f in self.factors]
 
+    @property
+    def parameter_count(self) -> int:
+        """Length d of theta, with the numbers of the residual covariance."""
+        return parameter_count([f.block for f in self.factors]) + (
+            self.residual.covariance.size if self.residual else 0
+        )
+
 
 class Evaluated(NamedTuple):
     """What a formula makes of the rows used."""
@@ -120,6 +132,7 @@ class Evaluated(NamedTuple):
     n_dropped: int
     variables: frozenset[str] = frozenset()
     other_rows: tuple[str, ...] = ()
+    residual: ResidualGroups | None = None
 
 
 def build(
@@ -158,7 +171,7 @@ def build(
     parts = {key: part for key, part in parts_of(formula).items() if key != "y"}
     if response:
         parts = ({"y": parts_of(formula)["y"]} if family is None else response_parts(formula, family)[0]) | parts
-    columns = used_columns(frame, parts, formula.terms, context)
+    columns = used_columns(frame, parts, formula.terms, context) | residual_columns(formula, frame)
     w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
     if w is not None:
         check_weights(w)
@@ -175,9 +188,9 @@ def build(
     index = index if len(rows) == len(index) else index[rows]
     coded = factorized(columns, formula.terms)
     needing = of_other_rows(parts, columns, matrices, specs, context)
-    made = Evaluated(
-        matrices, specs, coded, w, shift, index, rows, n_dropped, variables=frozenset(columns), other_rows=needing
-    )
+    residual = residual_groups(formula, columns, matrices.get(DISPERSION), len(rows))
+    whose = dict(variables=frozenset(columns), other_rows=needing, residual=residual)
+    made = Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped, **whose)
     return finish(formula, made, offset, cov, coding, m)
 
 
@@ -239,6 +252,7 @@ def finish(
         predictors=used,
         variables=e.variables,
         other_rows=e.other_rows,
+        residual=e.residual,
     )
 
 

@@ -1,4 +1,4 @@
-"""Calls in a formula, `log(x + 1)`: read as R reads them, evaluated by Python.
+"""Calls in a formula, `log(x + 1)`: read as R reads them, written as Python evaluates them.
 
 In R a name before a parenthesis is looked up among functions, any other name among columns first. Python has one place
 for both, so that a column `C` would hide the function of that name. Here columns get names of their own before code is
@@ -16,11 +16,10 @@ import keyword
 import re
 import types
 import unicodedata
-from collections.abc import Container, Mapping, MutableMapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from formulaic.transforms import TRANSFORMS
 
 from .dialect import FUNCTIONS
@@ -65,7 +64,8 @@ def shown(text: str) -> str:
     return _ALIAS.sub(lambda found: _spelled(bytes.fromhex(found[1]).decode()), text)
 
 
-def _alias(name: str) -> str:
+def alias(name: str) -> str:
+    """The name that a column has in resolved code."""
     return f"_x{name.encode().hex()}_"
 
 
@@ -96,11 +96,11 @@ def _aliased(text: str, logical: bool) -> str:
         token = found[0]
         match found.lastgroup:
             case "quoted":
-                return _alias(found["quoted"])
+                return alias(found["quoted"])
             case "whole":
                 return found["whole"]
             case "name":
-                return _alias(token) if _is_name(text, found) else token
+                return alias(token) if _is_name(text, found) else token
             case "percent":
                 return _percent(text, found)
             case "logical" if logical:
@@ -162,6 +162,12 @@ def columns_in(text: str, known: Container[str], functions: Mapping[str, Any]) -
     return list(found.used | found.unknown)
 
 
+def resolved(text: str, known: Container[str], functions: Mapping[str, Any]) -> tuple[ast.Expression, list[str]]:
+    """Code that calls the functions of `evaluation`, and the columns that stand in it by their `alias`."""
+    found = _Resolver(known, functions)
+    return found.visit(copy.deepcopy(_tree(text))), list(found.used)
+
+
 def asks_other_rows(text: str, known: Container[str], functions: Mapping[str, Any]) -> bool:
     """Whether code calls what may compute a row from others, as `x.rank()` does."""
     found = _Resolver(known, functions)
@@ -177,7 +183,11 @@ _TYPES = ("bool", "float", "int", "str")
 
 
 class _Resolver(ast.NodeTransformer):
-    """Tells columns from functions, and spells R's arithmetic out."""
+    """Tells columns from functions, and writes R's arithmetic and logic as calls of `evaluation`'s functions.
+
+    Columns get names of their own (`alias`), and calls that may be statistics of the rows are marked, to be remembered.
+    After a visit `used` has the columns, `unknown` what is neither column nor function.
+    """
 
     def __init__(self, known: Container[str], functions: Mapping[str, Any]):
         self.known, self.functions = known, functions
@@ -186,7 +196,7 @@ class _Resolver(ast.NodeTransformer):
         self.bound: set[str] = set()
         self.has_open_calls = False
 
-    def visit_Expression(self, node: ast.Expression) -> ast.AST:
+    def visit_Expression(self, node: ast.Expression) -> ast.Expression:
         for inner in ast.walk(node):
             if isinstance(inner, ast.arg):
                 self.bound.add(inner.arg)
@@ -194,19 +204,19 @@ class _Resolver(ast.NodeTransformer):
                 self.bound.add(inner.id)
         return ast.Expression(self.visit(node.body))
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         return self._value([node.id], node)
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         path = _path(node)
         if path is not None:
             return self._value(path, node)
         return ast.Attribute(self.visit(node.value), node.attr, node.ctx)
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         return self._kept(self.generic_visit(node))
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
+    def visit_Call(self, node: ast.Call) -> ast.expr:
         path = _path(node.func)
         name = None if path is None else ".".join(path)
         quoted = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
@@ -223,7 +233,7 @@ class _Resolver(ast.NodeTransformer):
         is_closed = isinstance(function, np.ufunc) or name in TRANSFORMS or name in FUNCTIONS
         return call if is_closed else self._kept(call)
 
-    def _method(self, node: ast.Call) -> ast.AST:
+    def _method(self, node: ast.Call) -> ast.expr:
         args = [self.visit(a) for a in node.args]
         keywords = [ast.keyword(k.arg, self.visit(k.value)) for k in node.keywords]
         if not isinstance(node.func, ast.Attribute):
@@ -233,28 +243,28 @@ class _Resolver(ast.NodeTransformer):
         owner = owner if node.func.attr in _RAW_METHODS else _number(owner)
         return self._kept(ast.Call(ast.Attribute(owner, node.func.attr, ast.Load()), args, keywords))
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         left, right = self.visit(node.left), self.visit(node.right)
         if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div | ast.Pow | ast.Mod | ast.FloorDiv):
             left, right = _number(left), _number(right)
         return ast.BinOp(left, node.op, right)
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         operand = self.visit(node.operand)
         if isinstance(node.op, ast.Not):
             return _helper("_not", operand)
         return ast.UnaryOp(node.op, _number(operand) if isinstance(node.op, ast.USub | ast.UAdd) else operand)
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         return _helper("_and" if isinstance(node.op, ast.And) else "_or", *map(self.visit, node.values))
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
         values = [self.visit(value) for value in (node.left, *node.comparators)]
         pairs = zip(values, node.ops, values[1:], strict=False)
         made = [_compared(left, op, right) for left, op, right in pairs]
         return made[0] if len(made) == 1 else _helper("_and", *made)
 
-    def _value(self, path: list[str], node: ast.AST) -> ast.AST:
+    def _value(self, path: list[str], node: ast.expr) -> ast.expr:
         names = [_decoded(part) for part in path]
         if names[0] in self.bound:
             return node
@@ -262,7 +272,7 @@ class _Resolver(ast.NodeTransformer):
             return node
         for size in range(len(names), 0, -1):
             if (name := ".".join(names[:size])) in self.known:
-                column: ast.AST = self._column(name)
+                column: ast.expr = self._column(name)
                 for attribute in names[size:]:
                     column = ast.Attribute(column, attribute, ast.Load())
                 return column if size == len(names) else self._kept(column, is_open=False)
@@ -272,9 +282,9 @@ class _Resolver(ast.NodeTransformer):
 
     def _column(self, name: str) -> ast.Name:
         self.used[name] = None
-        return ast.Name(_alias(name), ast.Load())
+        return ast.Name(alias(name), ast.Load())
 
-    def _missing(self, name: str, node: ast.AST) -> ast.AST:
+    def _missing(self, name: str, node: ast.expr) -> ast.expr:
         self.unknown[name] = None
         return node
 
@@ -298,7 +308,7 @@ class _Resolver(ast.NodeTransformer):
             found = getattr(found, attribute)
         return True
 
-    def _kept(self, node: ast.AST, is_open: bool = True) -> ast.AST:
+    def _kept(self, node: ast.expr, is_open: bool = True) -> ast.expr:
         if not any(isinstance(inner, ast.Name) and _ALIAS.fullmatch(inner.id) for inner in ast.walk(node)):
             return node
         self.has_open_calls |= is_open
@@ -319,11 +329,11 @@ def _decoded(name: str) -> str:
     return bytes.fromhex(found[1]).decode() if found else name
 
 
-def _helper(name: str, *args: ast.AST) -> ast.Call:
+def _helper(name: str, *args: ast.expr) -> ast.Call:
     return ast.Call(ast.Name(name, ast.Load()), list(args), [])
 
 
-def _number(node: ast.AST) -> ast.AST:
+def _number(node: ast.expr) -> ast.expr:
     return node if isinstance(node, ast.Constant) else _helper("_number", node)
 
 
@@ -331,112 +341,9 @@ def _is_series(node: ast.AST) -> bool:
     return isinstance(node, ast.Compare) or (isinstance(node, ast.Name) and bool(_ALIAS.fullmatch(node.id)))
 
 
-def _compared(left: ast.AST, op: ast.cmpop, right: ast.AST) -> ast.AST:
+def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
     if isinstance(op, ast.In):
         return _helper("_in", left, right)
     if isinstance(op, ast.NotIn):
         return _helper("_not", _helper("_in", left, right))
     return ast.Compare(left, [op], [right])
-
-
-# What resolved code calls --------------------------------------------------------------------------------------------
-
-
-def _kind(values: Any) -> str | None:
-    """NumPy's letter for the type of an array or series; None of anything else."""
-    return getattr(getattr(values, "dtype", None), "kind", None)
-
-
-def _as_number(values: Any) -> Any:
-    """Whole numbers and logicals in double precision; anything else as it is."""
-    if _kind(values) in ("i", "u", "b"):
-        return values.astype(np.float64)
-    return float(values) if isinstance(values, bool) else values
-
-
-def _truth(values: Any) -> Any:
-    """Logicals of logicals or numbers, as R takes them."""
-    if isinstance(values, str) or _kind(values) not in (None, "b", "i", "u", "f"):
-        raise TypeError("&, | and ! are of logicals and numbers")
-    return values != 0
-
-
-def _all_of(*values: Any) -> Any:
-    return functools.reduce(np.logical_and, map(_truth, values))
-
-
-def _any_of(*values: Any) -> Any:
-    return functools.reduce(np.logical_or, map(_truth, values))
-
-
-def _none_of(values: Any) -> Any:
-    return np.logical_not(_truth(values))
-
-
-def _is_in(values: Any, wanted: Any) -> Any:
-    wanted = [wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else list(wanted)
-    return pd.Series(values).isin(wanted).to_numpy() if np.ndim(values) else values in wanted
-
-
-def _remembered(values: Any, rows: int, _state: MutableMapping[str, Any], _spec: Any = None) -> Any:
-    """A statistic of the rows of the fit, also for new rows; what has a value for each row as it is."""
-    is_several = isinstance(values, np.ndarray | pd.Series | list | tuple) and np.ndim(values) > 0
-    if pd.api.types.is_scalar(values) or (is_several and len(values) != rows):
-        _state["value"] = values
-    return values
-
-
-_remembered.__is_stateful_transform__ = True  # type: ignore[attr-defined]
-
-_HELPERS: dict[str, Any] = {
-    "_number": _as_number,
-    "_and": _all_of,
-    "_or": _any_of,
-    "_not": _none_of,
-    "_in": _is_in,
-    "_kept": _remembered,
-}
-
-
-# Evaluation ----------------------------------------------------------------------------------------------------------
-
-
-def evaluate(
-    text: str,
-    columns: Mapping[str, pd.Series],
-    functions: Mapping[str, Any],
-    states: MutableMapping[str, Any],
-    rows: int,
-    spec: Any,
-) -> tuple[Any, list[str]]:
-    """The value of code, and the columns that it uses.
-
-    functions: functions and values by name, formulaic's stateful transforms among them. states: what these remember, by
-    code; it is filled in the fit, and holds for new rows. rows: their number. spec: formulaic's.
-    """
-    found = _Resolver(columns, functions)
-    tree = found.visit(copy.deepcopy(_tree(text)))
-    names = {**functions, **_HELPERS, "_rows": rows, "_spec": spec, "_states": states}
-    names |= {_alias(name): columns[name] for name in found.used}
-    code = _Stateful(names, states).visit(tree)
-    value = eval(compile(ast.fix_missing_locations(code), "<formula>", "eval"), names)
-    return value, list(found.used)
-
-
-class _Stateful(ast.NodeTransformer):
-    """Gives calls what they remember; a statistic that is remembered is not computed again."""
-
-    def __init__(self, names: Mapping[str, Any], states: MutableMapping[str, Any]):
-        self.names, self.states = names, states
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        key = ast.unparse(node)
-        function = self.names.get(node.func.id) if isinstance(node.func, ast.Name) else None
-        self.generic_visit(node)
-        if not getattr(function, "__is_stateful_transform__", False):
-            return node
-        state = ast.Subscript(ast.Name("_states", ast.Load()), ast.Constant(key), ast.Load())
-        if "value" in self.states.setdefault(key, {}) and function is _remembered:
-            return ast.Subscript(state, ast.Constant("value"), ast.Load())
-        given = [ast.keyword("_state", state), ast.keyword("_spec", ast.Name("_spec", ast.Load()))]
-        return ast.Call(node.func, node.args, [*node.keywords, *given])

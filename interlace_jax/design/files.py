@@ -24,7 +24,8 @@ from narwhals import selectors
 
 from ..support.arguments import listed
 from .design import Design, Evaluated, finish
-from .expressions import columns_in, shown
+from .evaluation import with_state
+from .expressions import columns_in
 from .formula import Formula
 from .frames import check_weights, missing_values, row_vector, take_rows
 from .grouping import sorted_positions
@@ -270,7 +271,7 @@ def _evaluate(parts, columns, n, specs) -> tuple[Matrices, ModelSpecs | None]:
 def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) -> None:
     """Refuse what one batch of rows cannot tell: centres and knots, and numbers used as categories."""
     numbers = {name for name, column in columns.items() if column.dtype.kind in "if"}
-    needs_all = {shown(name): None for spec in specs for name in spec.transform_state}
+    needs_all = {name: None for spec in specs for name in with_state(spec.transform_state)}
     for spec in specs:
         for name, (kind, _) in spec.encoder_state.items():
             is_call = kind is Factor.Kind.CATEGORICAL and name not in columns

@@ -17,6 +17,7 @@ from formulaic.parser.algos.tokenize import tokenize
 
 from ..support.arguments import texts
 from .dialect import plain
+from .residual_formula import TAGS, Power, Residual, dispersion_of, residual_of
 
 SPELLINGS = 'groups="g", random="(1 + x | g)", or (1 + x | g) inside the formula'
 
@@ -51,6 +52,10 @@ class Formula:
     "What stands in offset(...), which is added to the linear predictor."
     auxiliary: tuple[tuple[str, str], ...] = ()
     "Predictors of other parameters than the mean by the argument that has them: ('dispersion', 'site')."
+    residual: Residual | None = None
+    "How the residuals of one subject covary; None: they do not."
+    dispersion: str | Power | None = None
+    "On what the residual SD depends: the right side of a formula, or a power; None: on nothing."
 
     def __str__(self) -> str:
         offsets = [f"offset({inner})" for inner in self.offsets]
@@ -62,6 +67,8 @@ def parse(
     formula: str,
     groups: str | Iterable[str] | None = None,
     random: str | Iterable[str] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     *,
     proportion: bool = False,
 ) -> Formula:
@@ -69,7 +76,8 @@ def parse(
 
     Random effects come from `groups` (random intercepts: "g", "a:b", "a/b", or several), from `random`
     ("(1 + x | g)", or several) and from bars inside `formula`; the three may be mixed, and are kept in the order
-    formula, groups, random. Without a left side ("~ x") the response is None.
+    formula, groups, random. Without a left side ("~ x") the response is None. With `residual` ("us(visit | id)") or
+    `dispersion` ("~ sex") there may be no random effects.
     proportion: whether the left side may be a quotient of two columns, successes / trials.
 
     Raises ValueError, quoting the piece and a right spelling, for malformed text or when no random effects are given;
@@ -78,19 +86,29 @@ def parse(
     if not isinstance(formula, str):
         raise TypeError(f'formula must be text such as "y ~ x + (1 | g)", not {type(formula).__name__}')
     terms = tuple(map(plain, texts("random", random, "(1 + x | g)")))
-    return _parse(plain(formula), texts("groups", groups, "g"), terms, proportion)
+    given = residual_of(residual), dispersion_of(dispersion)
+    return _parse(plain(formula), texts("groups", groups, "g"), terms, proportion, *given)
 
 
 @lru_cache(maxsize=1024)
-def _parse(formula: str, groups: tuple[str, ...], random: tuple[str, ...], proportion: bool) -> Formula:
+def _parse(
+    formula: str,
+    groups: tuple[str, ...],
+    random: tuple[str, ...],
+    proportion: bool,
+    residual: Residual | None,
+    dispersion: str | Power | None,
+) -> Formula:
     response, right = _sides(formula, proportion)
     fixed, bars, offsets = _split_right(right)
     terms = _combined(bars)
     terms += [term for text in groups for term in _intercepts(text)]
     terms += [term for text in random for bar in _only_bars(text) for term in _terms(bar)]
-    if not terms:
-        raise ValueError(f"the formula {formula!r} has no random effects; write {SPELLINGS}")
-    return Formula(response, fixed, tuple(terms), offsets)
+    if not terms and residual is None and dispersion is None:
+        raise ValueError(
+            f"the formula {formula!r} has no random effects; write {SPELLINGS}; or give residual= or dispersion="
+        )
+    return Formula(response, fixed, tuple(terms), offsets, residual=residual, dispersion=dispersion)
 
 
 # Masks ---------------------------------------------------------------------------------------------------------------
@@ -159,6 +177,8 @@ def _sides(formula: str, proportion: bool) -> tuple[str | None, str]:
 def _split_right(right: str) -> tuple[str, list[tuple[str, str]], tuple[str, ...]]:
     """The fixed part, the random terms in parentheses with their signs, and what stands in offset(...)."""
     pieces = _summands(right)
+    for _, piece in pieces:
+        _refuse_structure(piece)
     bars = [(sign, piece) for sign, piece in pieces if _is_bar(piece)]
     offsets = [(sign, piece) for sign, piece in pieces if _is_offset(sign, piece)]
     fixed = _joined([pair for pair in pieces if pair not in bars and pair not in offsets])
@@ -243,6 +263,16 @@ def _alone(term: Term, split: set[str]) -> Term:
         return term
     names = ":".join(name if re.fullmatch(r"[\w.]+", name) else f"`{name}`" for name in term.group)
     return replace(term, text=f"({term.columns} {'||' if term.independent else '|'} {names})")
+
+
+def _refuse_structure(piece: str) -> None:
+    """`us(visit | id)` in a formula: elsewhere a random effect of visits, in mmrm the residual covariance."""
+    found = re.fullmatch(r"(\w+)\s*\(([^()|]*)\|([^()|]*)\)", piece)
+    if found and (found[1] in TAGS or found[1] in ("hetar1", "homcs", "homtoep")):
+        raise ValueError(
+            f"the term {piece!r}: a covariance structure of residuals is an argument, residual={piece!r}; that of a "
+            f"random effect is (0 + {found[2].strip()} | {found[3].strip()}) with cov="
+        )
 
 
 def _joined(pieces: Sequence[tuple[str, str]]) -> str:

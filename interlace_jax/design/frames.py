@@ -11,14 +11,24 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from .alignment import in_order_of
+
 
 def as_frame(data: Any) -> pd.DataFrame | nw.DataFrame:
     """A frame as pandas, or as narwhals wraps it; refuses what is none."""
-    if isinstance(data, pd.DataFrame):
-        return data
+    native = nw.to_native(data, pass_through=True)
+    if isinstance(native, pd.DataFrame):
+        if native.columns.nlevels > 1:
+            raise ValueError(
+                "the columns of the data are a MultiIndex, whose names have several parts; join them first, as by "
+                'data.columns = ["_".join(map(str, parts)) for parts in data.columns]'
+            )
+        return native
     try:
-        native = nw.to_native(data, pass_through=True)
-        return native if isinstance(native, pd.DataFrame) else nw.from_native(data, eager_only=True)
+        return nw.from_native(data, eager_only=True)
+    except nw.exceptions.DuplicateError as err:
+        found = " ".join(str(err).split())
+        raise ValueError(f"the data have several columns of one name: {found}; rename all but one") from None
     except TypeError:
         raise TypeError(
             f"data must be a pandas or polars data frame, not {type(data).__name__}; "
@@ -57,6 +67,28 @@ def _unknown_message(name: str, where: str, frame: pd.DataFrame | nw.DataFrame) 
     return f"{what}{hint}{listing}"
 
 
+def snapshot(data: Any) -> Any:
+    """Data as they are now, whatever is done to the frame later. Files and lazy tables are returned as they are.
+
+    Nothing is copied where the library copies on write.
+    """
+    native = nw.to_native(data, pass_through=True)
+    if isinstance(native, pd.DataFrame):
+        return native.copy(deep=int(pd.__version__.split(".")[0]) < 3)
+    wrapped = nw.from_native(data, pass_through=True)
+    return nw.to_native(wrapped.clone()) if isinstance(wrapped, nw.DataFrame) else data
+
+
+def snapshot_vector(value: Any) -> Any:
+    """Weights or an offset as they are now: a name, None and what cannot be changed as they are, else a copy."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return value.copy()
+    is_own = isinstance(value, Iterable) and not hasattr(value, "to_numpy") and not hasattr(value, "__array__")
+    return list(value) if is_own else value
+
+
 def _to_pandas(column: nw.Series) -> pd.Series:
     """A column of another library; integers keep their type when some are missing."""
     dtype = column.dtype
@@ -66,11 +98,12 @@ def _to_pandas(column: nw.Series) -> pd.Series:
         return column.to_native().to_pandas()
     if isinstance(dtype, nw.Categorical):  # of polars, in the order of their rows
         return pd.Series(column.cast(nw.String).to_list())
+    if isinstance(dtype, nw.Int128 | nw.UInt128) or dtype.is_nested():
+        return pd.Series(column.to_list(), dtype=object)
     if dtype.is_integer() and column.is_null().any():
         null = column.is_null().to_numpy()
-        return pd.Series(pd.arrays.IntegerArray(column.fill_null(0).cast(nw.Int64).to_numpy(), null))
-    if dtype.is_nested():
-        return pd.Series(column.to_list(), dtype=object)
+        width = nw.UInt64 if dtype == nw.UInt64 else nw.Int64
+        return pd.Series(pd.arrays.IntegerArray(column.fill_null(0).cast(width).to_numpy(), null))
     return pd.Series((column.cast(nw.Float64) if dtype.is_decimal() else column).to_numpy())
 
 
@@ -79,15 +112,32 @@ def _usable(column: pd.Series) -> pd.Series:
     dtype = column.dtype
     if dtype == "float64" or dtype == "int64" or dtype == "str":
         return column
+    if isinstance(dtype, pd.ArrowDtype) and issubclass(dtype.type, pd.CategoricalDtype.type):
+        column = pd.Series(column.array.__arrow_array__().to_pandas().array, column.index)
+        dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return column.cat.remove_unused_categories()
     if dtype.kind == "O" and isinstance(dtype, np.dtype):
-        column = column.infer_objects()
-        return column.astype(float) if pd.api.types.infer_dtype(column, skipna=False) == "decimal" else column
+        return _inferred(column)
+    if pd.api.types.is_unsigned_integer_dtype(dtype) and len(column) and column.max() > np.iinfo(np.int64).max:
+        return column.astype(np.uint64)
     for kind, target in _TARGETS:
         if kind(dtype):
             return column.astype(target)
     return column
+
+
+def _inferred(column: pd.Series) -> pd.Series:
+    """A column of Python's objects as the type that they all have, if they have one."""
+    kind = pd.api.types.infer_dtype(column, skipna=False)
+    if kind in ("decimal", "mixed-integer-float"):
+        return column.astype(float)
+    if kind == "integer":
+        for width in (np.int64, np.uint64):
+            limits = np.iinfo(width)
+            if column.min() >= limits.min and column.max() <= limits.max:
+                return column.astype(width)
+    return column.infer_objects()
 
 
 _TARGETS: tuple[tuple[Callable[[Any], bool], str], ...] = (
@@ -100,14 +150,17 @@ _TARGETS: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 
 def row_vector(frame: pd.DataFrame | nw.DataFrame, what: str, value: str | Iterable[float] | None) -> np.ndarray | None:
-    """Weights or offset as (n,) float64, NaN where missing."""
+    """Weights or offset as (n,) float64, NaN where missing.
+
+    A series with the labels of the data in another order is put into theirs. Raises ValueError for labels that are
+    others, for what is no number or infinite, and for another number of values than rows.
+    """
     if value is None:
         return None
     shown = f"the {what} {value!r}" if isinstance(value, str) else f"the {what}"
-    values = get_column(frame, value, what) if isinstance(value, str) else value
+    values = get_column(frame, value, what) if isinstance(value, str) else in_order_of(frame, value, f"the {what}")
     try:
-        values = pd.Series(values.to_numpy() if hasattr(values, "to_numpy") else values)
-        vector = values.to_numpy(np.float64, na_value=np.nan)
+        vector = _floats(values)
     except (TypeError, ValueError):
         raise ValueError(f"{shown} must be numbers: a column name, or one number per row of the data") from None
     if len(vector) != len(frame):
@@ -115,6 +168,17 @@ def row_vector(frame: pd.DataFrame | nw.DataFrame, what: str, value: str | Itera
     if np.isinf(vector).any():
         raise ValueError(f"{shown} has infinite values in {np.isinf(vector).sum()} rows")
     return vector
+
+
+def _floats(values: Any) -> np.ndarray:
+    """Numbers as float64, NaN where missing; a TypeError of times and text, which NumPy would count or parse."""
+    series = pd.Series(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    if pd.api.types.infer_dtype(series, skipna=True) in _NUMBERS or series.dtype.kind in "fiub":
+        return series.to_numpy(np.float64, na_value=np.nan)
+    raise TypeError
+
+
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
 
 
 def check_weights(weights: np.ndarray) -> None:
@@ -147,7 +211,7 @@ def complete_rows(missing: Mapping[str, np.ndarray], used: np.ndarray, na_action
 
 
 def take_rows(columns: Mapping[str, pd.Series], rows: np.ndarray, n: int) -> dict[str, pd.Series]:
-    """The same columns on some of their n rows, with types that can be computed with. A row may be there twice."""
+    """Columns in some of their n rows, with types that can be computed with. A row may be there twice."""
     if not np.array_equal(rows, np.arange(n)):
         columns = {name: column.iloc[rows] for name, column in columns.items()}
     return {name: _usable(column) for name, column in columns.items()}

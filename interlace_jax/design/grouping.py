@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -172,12 +175,23 @@ def _crossed(variables: Sequence[tuple[np.ndarray, pd.Index]]) -> tuple[np.ndarr
     if len(variables) == 1:
         codes, levels = variables[0]
         return codes, levels, np.arange(len(levels))
-    shape = [len(levels) for _, levels in variables]
-    combined = np.ravel_multi_index([codes for codes, _ in variables], shape)
-    codes, keys = pd.factorize(combined, sort=True)
-    positions = np.unravel_index(keys, shape)
-    labels = [map(_label, levels.take(at)) for (_, levels), at in zip(variables, positions, strict=True)]
-    return codes, pd.Index([":".join(label) for label in zip(*labels, strict=True)]), keys
+    sizes = [len(levels) for _, levels in variables]
+    codes, keys = pd.factorize(_keys([codes for codes, _ in variables], sizes), sort=True)
+    labels, left = [], keys
+    for (_, levels), size in zip(reversed(variables), reversed(sizes), strict=True):
+        left, positions = left // size, left % size
+        labels.append(map(_label, levels.take(positions.astype(np.int64))))
+    names = [":".join(label) for label in zip(*reversed(labels), strict=True)]
+    return codes, pd.Index(names), keys
+
+
+def _keys(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+    """Positions (n,) in the full crossing, the last variable fastest: Python's integers where 64 bits are too few."""
+    dtype = np.int64 if math.prod(sizes) < 2**63 else object
+    keys = np.zeros(len(codes[0]), dtype)
+    for code, size in zip(codes, sizes, strict=True):
+        keys = keys * size + code.astype(dtype)
+    return keys
 
 
 def _label(level: Any) -> str:
@@ -185,23 +199,46 @@ def _label(level: Any) -> str:
 
 
 def codes_in(factor: Factor, columns: Mapping[str, pd.Series]) -> np.ndarray:
-    """(n,) codes of new rows, -1 for combinations that the fit has not seen."""
+    """(n,) codes of new rows, -1 for combinations that the fit has not seen.
+
+    Raises ValueError where levels are of another type than in the fit, and cannot be told to be the same.
+    """
     pairs = zip(factor.variables, factor.variable_levels, strict=True)
     known = [_known(name, columns[name], levels) for name, levels in pairs]
     unseen = np.any([codes < 0 for codes in known], axis=0)
-    combined = np.ravel_multi_index([np.maximum(c, 0) for c in known], [len(v) for v in factor.variable_levels])
-    return np.where(unseen, -1, pd.Index(factor.keys).get_indexer(combined))
+    keys = _keys([np.maximum(c, 0) for c in known], [len(v) for v in factor.variable_levels])
+    return np.where(unseen, -1, pd.Index(factor.keys).get_indexer(keys))
 
 
 def _known(name: str, column: pd.Series, levels: pd.Index) -> np.ndarray:
+    """(n,) positions of values among the levels of the fit, -1 where they are not there."""
     codes, found = _factorize(column)
-    at = levels.get_indexer(found)
-    unseen = found[at < 0]
-    labels = {_label(level): level for level in levels} if len(unseen) else {}
-    for level in unseen:
-        if (twin := labels.get(_label(level))) is not None:
+    is_parsed = found.inferred_type == "string" and levels.dtype.kind in "mM"  # by pandas, and not always as meant
+    at = np.full(len(found), -1) if is_parsed else _dated(levels).get_indexer(_dated(found))
+    kinds = {_kind(level) for level in levels} if (at < 0).any() else set()
+    for level in found[at < 0]:
+        if _kind(level) not in kinds:
+            twin = next((known for known in levels if _label(known) == _label(level)), levels[0])
             raise ValueError(
                 f"the grouping variable {name!r} has {level!r} ({type(level).__name__}) in the new data, but {twin!r} "
                 f"({type(twin).__name__}) in the fit; give both the same type"
             )
     return at[codes]
+
+
+def _dated(levels: pd.Index) -> pd.Index:
+    """Dates as the midnights that they start with; other levels as they are."""
+    return pd.DatetimeIndex(pd.to_datetime(levels)) if levels.inferred_type == "date" else levels
+
+
+def _kind(level: Any) -> str:
+    """The type of a level in words; levels of different types are never the same."""
+    if isinstance(level, bool | np.bool_):
+        return "logical"
+    if isinstance(level, Number):
+        return "number"
+    if isinstance(level, datetime.datetime):
+        return "time without a zone" if level.tzinfo is None else "time with a zone"
+    if isinstance(level, datetime.date):
+        return "time without a zone"
+    return type(level).__name__

@@ -29,10 +29,12 @@ from interface_meta import override
 from ..support.arguments import listed
 from .contrasts import CODING
 from .dialect import CONSTANTS, FUNCTIONS, STATISTICS, hint, translated
-from .expressions import asks_other_rows, columns_in, evaluate, normal, shown
+from .evaluation import evaluate
+from .expressions import asks_other_rows, columns_in, normal, shown
 from .formula import Formula, Term
 from .frames import get_column
 
+DISPERSION = "dispersion"
 TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
 
 _Matrix = tuple[np.ndarray, tuple[str, ...]]
@@ -60,13 +62,15 @@ class Part:
 
 @lru_cache(maxsize=1024)
 def parts_of(formula: Formula) -> dict[str, Part]:
-    """`y`, `X`, and the slopes of each term under their own text."""
+    """`y`, `X`, the slopes of each term under their own text, and `dispersion`, where it is a formula."""
     parts = {}
     if formula.response is not None:
         parts["y"] = _part("0 + " + formula.response, f"response {formula.response!r}")
     parts["X"] = _part(formula.fixed, f"fixed part {formula.fixed!r}")
     for term in formula.terms:
         parts.setdefault(key_of(term), _part(term.columns, f"term {term.text!r}"))
+    if isinstance(formula.dispersion, str):
+        parts[DISPERSION] = _part(formula.dispersion, f"dispersion '~ {formula.dispersion}'")
     if formula.offsets:
         summands = [text if text.isidentifier() or text.startswith("`") else f"I({text})" for text in formula.offsets]
         parts["offset"] = _part("0 + " + " + ".join(summands), f"offset {', '.join(map(repr, formula.offsets))}")
@@ -191,13 +195,27 @@ def check_types(parts: Mapping[str, Part], columns: Mapping[str, pd.Series], n: 
                 raise ValueError(
                     f"the response {name!r} is not numeric but {dtype}; make it numbers, as by astype(float)"
                 )
-            if dtype.kind in "mMc":
-                raise ValueError(f"column {name!r} (in the {part.label}) holds {dtype}; make it numbers or text")
+            if found := _refused_kind(columns[name]):
+                raise ValueError(f"column {name!r} (in the {part.label}) holds {found}; make it numbers or text")
             if dtype.kind not in "iufb" and columns[name].nunique() >= n > 1:
                 raise ValueError(
                     f"column {name!r} (in the {part.label}) is {dtype} with another value in each of {n} rows; "
                     "make it numbers, or leave it out"
                 )
+
+
+_REFUSED = ("date", "time", "datetime", "datetime64", "timedelta", "timedelta64", "period", "complex")
+
+
+def _refused_kind(column: pd.Series) -> str | None:
+    """What a column holds that is neither number nor category."""
+    dtype = column.dtype
+    if dtype.kind in "mMc" or isinstance(dtype, pd.PeriodDtype):
+        return str(dtype)
+    if dtype.kind != "O" or isinstance(dtype, pd.CategoricalDtype):
+        return None
+    kind = pd.api.types.infer_dtype(column)
+    return f"whole numbers beyond 64 bits ({dtype})" if kind == "integer" else kind if kind in _REFUSED else None
 
 
 def absent_factors(specs: ModelSpecs | None, keys: Container[str]) -> list[str]:

@@ -13,7 +13,16 @@ from ..numerics.families.family import Ordinal
 from .design import Design, _spread, without_intercept
 from .frames import as_frame, missing_values, row_vector, take_rows
 from .grouping import Factor, codes_in
-from .model_matrices import find_gaps, model_matrices, offset_of, parts_of, refuse_other_rows, used_columns
+from .model_matrices import (
+    DISPERSION,
+    find_gaps,
+    model_matrices,
+    offset_of,
+    parts_of,
+    refuse_other_rows,
+    used_columns,
+)
+from .residual_groups import SubjectRows, new_rows, residual_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +43,8 @@ class NewDesign:
     index: pd.Index = field(repr=False)
     missing: np.ndarray = field(repr=False)
     "(n,) bool: rows for which nothing can be predicted."
+    residual: SubjectRows | None = field(default=None, repr=False)
+    "Subjects and visits of the rows that are not missing, where they were asked for."
 
 
 def new_data(
@@ -44,6 +55,7 @@ def new_data(
     random: bool | Iterable[str] = True,
     unknown: Iterable[str] = (),
     context: Mapping[str, Any] | None = None,
+    residual: bool = False,
     bare: bool = False,
 ) -> NewDesign:
     """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no response is needed.
@@ -51,6 +63,7 @@ def new_data(
     offset: needed again when the fit's was an array; a column is looked up in `data` under the fit's name.
     random: names of the factors to evaluate (True: all, False: none); the others have no Z and no codes.
     unknown: names of factors whose levels are not looked up but taken as unseen.
+    residual: also find the subjects and visits of the residual covariance.
     bare: leave offsets and the predictors of the family's parameters out, and the columns that only these need.
     """
     frame = as_frame(data)
@@ -61,9 +74,11 @@ def new_data(
     known = {frozenset(f.variables) for f in factors if f.name not in unknown}
     terms = [term for term in design.formula.terms if frozenset(term.group) in known]
     auxiliary = set() if bare else {p.key for p in design.predictors if p.key is not None}
-    keys = {"X"}.union(() if bare else ("offset",), auxiliary, *(f.parts for f in factors))
+    more = {DISPERSION} if residual else ()
+    keys = {"X"}.union(() if bare else ("offset",), auxiliary, more, *(f.parts for f in factors))
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context, design.variables or None)
+    columns |= residual_columns(design.formula, frame) if residual else {}
     shift = row_vector(frame, "offset", design.offset_column if offset is None and not bare else offset)
 
     missing = np.zeros(len(frame), bool)
@@ -79,6 +94,11 @@ def new_data(
     def codes(factor: Factor) -> np.ndarray:
         return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
 
+    if residual:
+        complete = ~missing[rows]
+        slopes, names = matrices.get(DISPERSION, (np.zeros((len(rows), 0)), ()))
+        here = {name: values[complete] for name, values in columns.items()}
+        of_subjects = new_rows(design.residual, design.formula, here, (slopes[complete], names))
     X, names = matrices["X"]
     if design.observed is not None and isinstance(design.observed.family, Ordinal):
         X, _ = without_intercept(X, names)
@@ -96,6 +116,7 @@ def new_data(
         D={key: _spread(matrices[key][0], rows, missing, np.nan) for key in auxiliary},
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
         missing=missing,
+        residual=of_subjects if residual else None,
     )
 
 

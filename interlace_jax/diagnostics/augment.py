@@ -10,9 +10,10 @@ import pandas as pd
 
 from ..design.files import refuse_scanned
 from ..inference.prediction import predict
+from ..models.covariance import LARGEST
 from ..models.fitted import FittedModel
 from .influence import influence as influence_of_rows
-from .residuals import KINDS, LARGEST, leverage, residuals
+from .residuals import KINDS, leverage, residuals
 
 
 def rows_used(fit: FittedModel) -> pd.DataFrame:

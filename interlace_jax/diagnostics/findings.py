@@ -15,6 +15,7 @@ from ..design.determinacy import is_constant
 from ..inference.coefficients import coefficients, t_pvalue
 from ..inference.terms import term_columns
 from ..models.fitted import FittedModel
+from ..models.residual import relative_sds
 from ..support.arguments import listed
 from ..support.later import special
 from .residuals import _simulations, residuals
@@ -50,7 +51,7 @@ def standardised_effects(fit: FittedModel) -> dict[str, np.ndarray]:
 def _marginal_sd(fit: FittedModel) -> np.ndarray:
     """Standard deviation (n,) of the response in each row, over groups and residuals."""
     design = fit.design
-    variance = np.ones(len(design.y)) if design.weights is None else 1.0 / design.weights
+    variance = relative_sds(design, fit.theta) ** 2
     for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
         variance = variance + ((f.Z @ Lam) ** 2).sum(1) * (1.0 if L is None else (L**2).sum(1)[f.codes])
     return fit.sigma * np.sqrt(variance)
@@ -177,8 +178,14 @@ def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
     return float(statistic), float(p), any(large.values()), look
 
 
+def _independent_residuals(fit: FittedModel) -> np.ndarray:
+    """Residuals (n,) that are independent of each other and of one size under the model, as nearly as may be."""
+    correlated = fit.design.residual is not None and fit.design.residual.is_correlated
+    return residuals(fit, "normalized" if correlated else "pearson").to_numpy()
+
+
 def _residual_shape(fit: FittedModel) -> Finding:
-    statistic, p, matters, look = _shape(residuals(fit, "pearson").to_numpy())
+    statistic, p, matters, look = _shape(_independent_residuals(fit))
     advice = (
         "See plot.qq. Estimates of effects bear this, predictions and small p-values less. Try log or sqrt of a skewed "
         "response; with heavy tails look for wrong values first, and compare bootstrap intervals."
@@ -188,7 +195,7 @@ def _residual_shape(fit: FittedModel) -> Finding:
 
 def _outliers(fit: FittedModel) -> Finding:
     """Residuals too large for the largest of n normal ones: Bonferroni."""
-    r = residuals(fit, "pearson").to_numpy()
+    r = _independent_residuals(fit)
     z = np.abs(r) / r.std()
     each = np.minimum(1.0, 2.0 * len(z) * special.ndtr(-z))
     rows = fit.design.index[np.argsort(-z)[: max(1, (each < ALPHA).sum())]].tolist()
@@ -205,7 +212,7 @@ def _spread(fit: FittedModel) -> Iterator[Finding]:
     """Trend of the size of residuals over fitted values: Spearman's rank correlation."""
     if is_constant(fit.fittedvalues.to_numpy()):
         return
-    rho, p = scipy.stats.spearmanr(np.abs(residuals(fit, "pearson").to_numpy()), fit.fittedvalues)
+    rho, p = scipy.stats.spearmanr(np.abs(_independent_residuals(fit)), fit.fittedvalues)
     found = f"{'grows' if rho > 0 else 'shrinks'} with the fitted value (rank correlation {rho:.2g})"
     advice = "Try log or sqrt of the response, or give weights= if the variance of the rows is known up to a factor."
     matters = abs(rho) > SMALL_CORRELATION

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy
 
-from ..design.design import Design
 from ..engines.packing import padded_model
 from ..inference.prediction import predict
+from ..models.covariance import blocks, covariance
 from ..models.fitted import FittedModel
+from ..models.residual import relative_sds
 from ..models.simulation import new_responses
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.uncertainty.sensitivity import Leverages, leverages
@@ -21,9 +21,6 @@ from ..runtime.compilation import jit
 from ..support.arguments import one_of
 
 KINDS = ("conditional", "marginal", "pearson", "standardized", "normalized")
-LARGEST = 5000  # rows that share random effects, directly or through others, whose covariance matrix is still formed
-WORKING_SET = 2**24  # numbers in the covariance matrices that are factored at a time
-
 _leverages = jit(leverages)
 
 NUMBERS = 1 << 22  # simulated numbers held at a time
@@ -36,7 +33,8 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
 
     - "conditional": y - fitted, the same as `resid`.
     - "marginal": y - X beta - offset.
-    - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type = "pearson")`.
+    - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type = "pearson")`. Where residual
+      SDs differ (`residual=`, `dispersion=`) also over the row's SD relative to sigma.
     - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the overall leverage h:
       what is estimated is allowed for, theta is not.
     - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the covariance matrix over
@@ -51,7 +49,7 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
     if kind in ("marginal", "normalized"):
         marginal = design.y - predict(fit, include_re=False)
         return marginal if kind == "marginal" else _normalized(fit, marginal)
-    pearson = conditional * np.sqrt(design.w)
+    pearson = conditional / relative_sds(design, fit.theta)
     return pearson if kind == "pearson" else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
 
 
@@ -78,43 +76,11 @@ def leverage_arrays(fit: FittedModel) -> Leverages:
 def _normalized(fit: FittedModel, marginal: pd.Series) -> pd.Series:
     """L^-1 (y - X beta) / sigma with V = L L', rows that share no random effect apart."""
     found, r = np.empty(fit.nobs), marginal.to_numpy() / fit.sigma
-    for rows in _blocks(fit.design):
-        L = np.linalg.cholesky(_covariance(fit, rows))
+    instead = "kind='pearson' has no such limit, nor has 'standardized' with the dense core"
+    for rows in blocks(fit.design, "normalized residuals need", instead):
+        L = np.linalg.cholesky(covariance(fit, rows))
         found[rows] = np.linalg.solve(L, r[rows][..., None])[..., 0]
     return pd.Series(found, index=marginal.index)
-
-
-def _blocks(design: Design) -> Iterator[np.ndarray]:
-    """Rows (blocks, size) of the independent blocks of V, those of one size together, each in the order of the data."""
-    n, starts = len(design.y), np.cumsum([len(design.y), *(len(f.levels) for f in design.factors)])
-    nodes = [f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors]
-    edges = np.concatenate([start + codes for start, codes in zip(starts, nodes, strict=False)])
-    rows = np.tile(np.arange(n), len(design.factors))
-    graph = scipy.sparse.csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
-    label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][:n]
-    sizes, order = np.bincount(label), np.argsort(label, kind="stable")
-    if sizes.max() > LARGEST:
-        raise ValueError(
-            f"normalized residuals need the Cholesky factor of the covariance matrix of {sizes.max()} rows that are "
-            f"connected by shared random effects, and at most {LARGEST} are done; kind='pearson' has no such limit, "
-            "nor has 'standardized' with the dense core"
-        )
-    by_block = np.split(order, np.cumsum(sizes)[:-1])
-    for size in np.unique(sizes[sizes > 0]):
-        alike = np.stack([by_block[i] for i in np.flatnonzero(sizes == size)])
-        most = max(1, WORKING_SET // int(size) ** 2)
-        yield from (alike[a : a + most] for a in range(0, len(alike), most))
-
-
-def _covariance(fit: FittedModel, rows: np.ndarray) -> np.ndarray:
-    """V (blocks, size, size) of the blocks with these rows (blocks, size), over sigma^2."""
-    design = fit.design
-    V = np.zeros((*rows.shape, rows.shape[1]))
-    V[:, range(rows.shape[1]), range(rows.shape[1])] = 1.0 / design.w[rows]
-    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
-        U, a, b = (f.Z @ Lam)[rows], f.codes[rows][:, :, None], f.codes[rows][:, None, :]
-        V += (U @ U.mT) * ((a == b) if L is None else (L @ L.T)[a, b])
-    return V
 
 
 def scaled_residuals(fit: FittedModel, nsim: int = 250, seed: Any = None) -> pd.Series:

@@ -42,6 +42,8 @@ def wants_iterative(design: Design, choice: str) -> bool:
 
 def _why_not(design):
     """Why the iterative core does not apply; empty where it does."""
+    if design.residual is not None:
+        return f"does not know a residual structure, and there is {design.residual}"
     if len(design.factors) == 1:
         return f"is for crossed factors, and {design.factors[0].name!r} is alone"
     if across := [f.name for f in design.factors if f.across is not None]:

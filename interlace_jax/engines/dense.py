@@ -25,7 +25,16 @@ from .chunked_moments import LARGE, moments_by_chunks
 from .engine import Engine
 from .packing import padded_model, plan_of
 
+AT_ZERO = 1e-4  # conditioned parameters of a user's start below this start at 0, where saddles are recognised
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
+
+
+ROW_BY_ROW = (
+    "is not offered for models with residual= or dispersion=: it takes rows one by one, as if their residuals were "
+    "independent and of one variance"
+)
+NOT_YET = ("profiles", "leverages", "deletion", "deletion_beside_the_data", "jackknife")
+NOT_YET += ("bootstrap", "cross_validation", "power")
 
 
 class Dense(Engine):
@@ -33,11 +42,16 @@ class Dense(Engine):
 
     name = "dense"
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """What residuals that are not independent and of one variance leave out."""
+        return {} if self.design.residual is None else dict.fromkeys(NOT_YET, ROW_BY_ROW)
+
     @functools.cached_property
     def products(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays."""
         d = self.design
-        if len(d.y) < LARGE:
+        if len(d.y) < LARGE or d.residual is not None:
             return run(_moments, *padded_model(d, bucket))
         Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
         return moments_by_chunks(plan_of(d, bucket), d.y, d.X, Z, d.weights, d.offset, K)
@@ -56,6 +70,7 @@ class Dense(Engine):
         """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
         m, steps = self.products, 0
         t = None if theta0 is None else run(_conditioned, theta0, m)
+        t = None if t is None else np.where(np.abs(t) < AT_ZERO, 0.0, t)
         for _ in range(attempts(m.layout.blocks)):
             made = run(_search, m, reml, t)
             steps += int(made.steps)

@@ -11,6 +11,7 @@ from ..design.design import Design
 from ..numerics.crossproducts import layout
 from ..numerics.crossproducts.layout import Plan, pad_rows
 from ..runtime.devices import memory
+from .residual_packing import residual_plan
 
 
 def plan_of(design: Design, rounded: Callable[[int], int] = int) -> Plan:
@@ -18,7 +19,11 @@ def plan_of(design: Design, rounded: Callable[[int], int] = int) -> Plan:
     used = design.factors
     levels, covariances = [len(f.levels) for f in used], [(f.within, f.across) for f in used]
     codes, sizes = ([getattr(f, name) for f in used] for name in ("codes", "sizes"))
-    return layout.plan(codes, sizes, levels, rounded, covariances, memory())
+    if design.residual is None:
+        return layout.plan(codes, sizes, levels, rounded, covariances, memory())
+    subject = design.residual.rows.subject
+    made = layout.plan(codes, sizes, levels, rounded, covariances, memory(), subject)
+    return replace(made, residual=residual_plan(design, made.layout, rounded))
 
 
 def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..models.fitted import FittedModel
+from ..models.fitted import FittedModel, check_kenward_roger, subjects_of
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
-from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger, why_not
+from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger
+from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
 from ..runtime.calls import run
-from ..runtime.compilation import jit
+from ..runtime.compilation import jit, light
 from ..support.later import special
-from .contrasts import Hypothesis, contrast_matrix
+from .contrasts import Hypothesis, check_rows, contrast_matrix
 
 RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
-RULES = ("satterthwaite", "kenward-roger", "normal")
+RULES = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
 _kenward_roger = jit(kenward_roger)
+_kenward_roger_2009 = light(jit(kenward_roger_2009))
 
 
 class FTest(NamedTuple):
@@ -61,7 +63,7 @@ class Coefficients:
 
     def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
         """Joint test of L beta = rhs; redundant rows do not count."""
-        variances, combinations = _independent(L @ self.vcov @ L.T)
+        variances, combinations = independent(L @ self.vcov @ L.T)
         q = len(variances)
         if q == 0:
             return FTest(np.nan, 0, np.nan, np.nan, 1.0)
@@ -71,7 +73,7 @@ class Coefficients:
         return FTest(F, q, df, f_pvalue(F, q, df), scale)
 
 
-def _independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variances (q,) and rows (q, r) of independent combinations of r statistics of covariance S, largest last.
 
     They are principal components of S, as lmerTest has them, or of the correlations where the statistics differ so much
@@ -86,7 +88,7 @@ def _independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (q,) of S that are not 0, and their eigenvectors (q, r)."""
     values, vectors = np.linalg.eigh(S)
-    used = values > RANK * max(values[-1], 0.0)
+    used = values > RANK * max(values.max(initial=0.0), 0.0)
     return values[used], vectors[:, used].T
 
 
@@ -127,6 +129,38 @@ class KenwardRogerCoefficients(Coefficients):
         return float(scale), float(df)
 
 
+@dataclass(frozen=True, eq=False)
+class BetweenWithinCoefficients(Coefficients):
+    """Degrees of freedom by what a column varies over, as if the design were balanced (Schluchter & Elashoff 1990).
+
+    A column that varies within some subject has n - N - p_within, one that does not N - p_between less one for the
+    intercept, which itself counts as within; a contrast has the least of those of its columns. As in mmrm; SAS differs.
+    """
+
+    by_column: np.ndarray
+    "(p,)"
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """The least of the columns of every row of L (r, p)."""
+        return np.where(L != 0.0, self.by_column[None], np.inf).min(1)
+
+    def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
+        """The least of the columns involved; rounding of independent combinations does not involve one."""
+        used = np.abs(L) > RANK * np.abs(L).max()
+        return 1.0, float(self.by_column[used.any(0)].min())
+
+
+def between_within(X: np.ndarray, names: Sequence[str], subject: np.ndarray) -> np.ndarray:
+    """Degrees of freedom (p,) of the columns X (n, p), given the subject (n,) of every row."""
+    first = np.unique(subject, return_index=True)[1]
+    within = (X != X[first[subject]]).any(0)
+    intercept = np.array([name == "Intercept" for name in names])
+    n, N = len(X), len(first)
+    of_within = n - N - np.count_nonzero(within)
+    of_between = N - np.count_nonzero(~within)
+    return np.where(within | intercept, of_within, of_between).astype(float)
+
+
 def _ratio(a, b):
     with np.errstate(divide="ignore", invalid="ignore"):
         return a / b
@@ -154,8 +188,7 @@ def wald_test(
 ) -> pd.DataFrame:
     """Test linear hypotheses about coefficients, as `test` does for those of a fit."""
     L, rhs, labels = contrast_matrix(hypothesis, coefficients.names)
-    if not len(L):
-        raise ValueError(f"the hypothesis {hypothesis!r} is empty: write equations, as in 'x = 0'")
+    check_rows(L, rhs, labels, joint)
     if joint and len(L) > 1:
         outcome = coefficients.f_test(L, rhs)._asdict()
         del outcome["scale"]
@@ -163,21 +196,29 @@ def wald_test(
     return coefficients.t_table(L, rhs, level).set_axis(pd.Index(labels), axis=0)
 
 
-def test(fit: FittedModel, hypothesis: Hypothesis, joint: bool = True, ddf: str | None = None) -> pd.DataFrame:
+def test(
+    fit: FittedModel, hypothesis: Hypothesis, joint: bool = True, ddf: str | Coefficients | None = None
+) -> pd.DataFrame:
     """Test linear hypotheses about the coefficients.
 
     hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas or in a list; a
     mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with an interval; several the joint
-    F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal".
+    F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal", or
+    the `coefficients` of `fit.robust()`.
     """
     return wald_test(coefficients(fit, ddf), hypothesis, joint)
 
 
-def coefficients(fit: FittedModel, ddf: str | None = None) -> Coefficients:
+def coefficients(fit: FittedModel, ddf: str | Coefficients | None = None) -> Coefficients:
     """Fixed effects as arrays with a rule for degrees of freedom, by default the `df_method` of the fit.
 
-    ddf: "satterthwaite", "kenward-roger" or "normal". What the rule needs is computed once for a fit.
+    ddf: "satterthwaite", "kenward-roger" or "normal"; what the rule needs is computed once for a fit. Coefficients of
+    this fit, as `fit.robust().coefficients`, are returned as they are.
     """
+    if isinstance(ddf, Coefficients):
+        if not np.array_equal(ddf.beta, fit.estimate.beta):
+            raise ValueError("these coefficients are of another fit: make them of the fit that is tested")
+        return ddf
     rule = ddf or fit.df_method
     return fit.remembered(("coefficients", rule), lambda: _by_rule(fit, rule))
 
@@ -186,18 +227,20 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
     if rule not in RULES:
         raise ValueError(f"ddf must be {' or '.join(map(repr, RULES))}, not {rule!r}")
     names, e, engine = tuple(fit.design.columns), fit.estimate, fit.model.engine
-    if rule == "kenward-roger":
-        if fit.method != "REML":
-            raise ValueError(
-                'Kenward-Roger is defined for REML fits: fit with method="REML", or use ddf="satterthwaite"'
-            )
-        if reason := why_not(engine.products.layout.blocks):
-            raise ValueError(f'Kenward-Roger does not apply: {reason}; use ddf="satterthwaite"')
+    if rule.startswith("kenward-roger"):
+        check_kenward_roger(fit.model, fit.method, rule, 'ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, fit.beta_covariance)
+    if rule == "between-within":
+        df = between_within(fit.design.X, names, subjects_of(fit.design))
+        return BetweenWithinCoefficients(names, e.beta, e.vcov, df)
     if rule == "satterthwaite":
         engine.require("satterthwaite")
         return SatterthwaiteCoefficients(names, e.beta, fit.beta_covariance, lambda: fit.curvature)
+    if fit.design.residual is not None:
+        arguments = e.t, np.log(e.sigma), fit.curvature.W, engine.moments, rule == "kenward-roger-linear"
+        adjusted = run(_kenward_roger_2009, *arguments)
+        return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)
     engine.require("kenward_roger")
     adjusted = run(_kenward_roger, e.t, np.log(e.sigma), engine.moments)
     return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)

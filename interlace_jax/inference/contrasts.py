@@ -10,6 +10,11 @@ import numpy as np
 from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
+from ..support.arguments import listed
+
+EXPONENT = r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])"  # a number that formulaic takes for a name
+ROUNDING = 1e-9  # relative size of what rounding leaves of 0
+
 Hypothesis = str | Mapping[str, float] | Sequence[Any] | np.ndarray
 
 
@@ -19,6 +24,8 @@ def contrast_matrix(hypothesis: Hypothesis, names: Sequence[str]) -> tuple[np.nd
     hypothesis: text such as "x = 0", "a = b" or "2 * a - b = 1" (several joined by commas, or in a list); the name of a
     coefficient; a mapping name -> weight; or an array of weights, (p,) or (r, p).
     """
+    if isinstance(hypothesis, Mapping | list | tuple) and not hypothesis:
+        return np.zeros((0, len(names))), np.zeros(0), []
     if isinstance(hypothesis, str):
         return _parsed(hypothesis, names)
     if isinstance(hypothesis, Mapping):
@@ -29,6 +36,31 @@ def contrast_matrix(hypothesis: Hypothesis, names: Sequence[str]) -> tuple[np.nd
         parts = [contrast_matrix(h, names) for h in hypothesis]
         return np.vstack([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), [x for p in parts for x in p[2]]
     return _matrix(hypothesis, names)
+
+
+def check_rows(L: np.ndarray, rhs: np.ndarray, labels: Sequence[str], joint: bool) -> None:
+    """Refuse hypotheses about no coefficient, and joint ones that cannot all be true."""
+    if not len(L):
+        raise ValueError("the hypothesis is empty: write equations such as 'x = 0'")
+    if empty := [label for label, row in zip(labels, L, strict=True) if not row.any()]:
+        raise ValueError(f"the hypothesis {listed(empty)} says nothing about the coefficients: all of them cancel")
+    if joint and (against := _contradiction(L, rhs)):
+        raise ValueError(f"the hypotheses {listed([labels[i] for i in against])} contradict each other")
+
+
+def _contradiction(L: np.ndarray, rhs: np.ndarray) -> list[int]:
+    """Rows, few of them, that no coefficients fulfil together; none where there are such coefficients."""
+    for last in range(1, len(L)):
+        sizes = np.linalg.norm(L[: last + 1], axis=1)
+        before, row = L[:last] / sizes[:last, None], L[last] / sizes[last]
+        weights = np.linalg.lstsq(before.T, row, rcond=None)[0]
+        implied = weights @ (rhs[:last] / sizes[:last])
+        size = np.abs(rhs[: last + 1] / sizes).max()
+        if np.allclose(weights @ before, row, rtol=0.0, atol=ROUNDING) and (
+            abs(implied - rhs[last] / sizes[last]) > ROUNDING * size
+        ):
+            return [*np.flatnonzero(np.abs(weights) > ROUNDING).tolist(), last]
+    return []
 
 
 def _matrix(values, names):
@@ -56,6 +88,7 @@ def _parsed(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, li
     by_length = sorted(names, key=len, reverse=True)
     alternatives = "|".join(rf"`{re.escape(n)}`|(?<![\w.]){re.escape(n)}(?![\w.\[:])" for n in by_length)
     replaced = re.sub(alternatives, lambda found: plain[names.index(found[0].strip("`"))], text) if names else text
+    replaced = re.sub(EXPONENT, lambda found: np.format_float_positional(float(found[0]), trim="-"), replaced)
     try:
         constraints = LinearConstraints.from_spec(replaced, variable_names=plain)
     except (FormulaicError, ValueError, KeyError, RuntimeError) as err:

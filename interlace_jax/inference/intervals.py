@@ -14,8 +14,8 @@ from ..models.parameters import natural_names
 from ..support.arguments import texts, whole_number
 from ..support.later import special
 from .coefficients import coefficients
-from .profiles import Profiles, places
-from .variances import components, structure_table, uncertainty
+from .profiles import Profiles, Reached, places
+from .variances import components, residual_table, structure_table, uncertainty
 
 
 def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataFrame:
@@ -26,6 +26,8 @@ def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataF
     tables = [components(known, level), beta]
     if any(map(natural_names, fit.design.factors)):
         tables.append(structure_table(known, level))
+    if fit.design.residual is not None:
+        tables.append(residual_table(known, level))
     return pd.concat(tables)[["lower", "upper"]].loc[names]
 
 
@@ -46,7 +48,7 @@ def profile(
     """Profiles as a frame `parameter value zeta`: zeta is the signed root of the rise of the deviance.
 
     A straight line of zeta over value means that Wald intervals are right. zmax: the largest |zeta|; points: so
-    many on each side of the estimate. parm, criterion: as in `confint`.
+    many on each side of the estimate, fewer where the parameter comes to its bound. parm, criterion: as in `confint`.
     """
     whole_number("points", points, 1)
     if not zmax > 0:
@@ -54,14 +56,28 @@ def profile(
     names = chosen_names(fit.design, parm)
     profiles = Profiles(fit, names, criterion)
     curves = {name: [(value, 0.0)] for name, value in zip(names, profiles.estimates, strict=True)}
+    ended: set[tuple[str, int]] = set()
     for z in np.linspace(0.0, zmax, points + 1)[1:]:
-        for side in profiles.reach(z):
-            for name, *point in zip(names, side.value, side.zeta, strict=True):
-                curves[name].append(tuple(point))
-    rows = [(name, *point) for name, curve in curves.items() for point in sorted(set(curve))]
+        for side, reached in enumerate(profiles.reach(z)):
+            _extend(curves, ended, side, reached)
+    rows = [(name, *point) for name, curve in curves.items() for point in sorted(curve)]
     table = pd.DataFrame(rows, columns=["parameter", "value", "zeta"])
     table.attrs["criterion"] = profiles.criteria
     return table
+
+
+def _extend(
+    curves: dict[str, list[tuple[float, float]]], ended: set[tuple[str, int]], side: int, reached: Reached
+) -> None:
+    """Add one point to each curve that has not come to the bound of its parameter on this side."""
+    for (name, curve), *point, at_bound in zip(
+        curves.items(), reached.value, reached.zeta, reached.at_bound, strict=True
+    ):
+        is_new = point[0] not in [value for value, _ in curve]
+        if is_new and (name, side) not in ended:
+            curve.append((point[0], point[1]))
+        if at_bound:
+            ended.add((name, side))
 
 
 def chosen_names(design: Design, parm: Any) -> list[str]:

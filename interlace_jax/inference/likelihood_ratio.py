@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +15,11 @@ from ..design.design import Design
 from ..design.grouping import Factor
 from ..models.fitted import FittedModel
 from ..models.parameters import natural_names
-from ..models.simulation import draw_responses
+from ..models.residual_nesting import allows
+from ..models.simulation import new_responses
 from ..numerics.covariance.parameters import has_prior
 from ..runtime.programs.trees import Flat
+from ..support.arguments import texts
 from ..support.later import special
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
@@ -22,10 +27,18 @@ IN_SPAN = 1e-7  # relative residual below which an array is in the span of other
 REFITTED = "REML fits are refitted by ML: REML criteria of different fixed parts cannot be compared"
 
 
-def anova(*fits: FittedModel, refit: bool = True, nsim: int = 0, seed: int | None = None) -> pd.DataFrame:
+def anova(
+    *fits: FittedModel,
+    names: Sequence[str] | None = None,
+    refit: bool = True,
+    nsim: int = 0,
+    seed: int | None = None,
+) -> pd.DataFrame:
     """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
 
-    fits: in any order; each is compared with the next smaller one.
+    fits: in any order; each is compared with the next smaller one. Their rows may be in different orders if unique
+        labels, the index of the data, tell which is which.
+    names: of the models in the table, by default `m1`, `m2`, ... as given.
     refit: refit REML fits by ML first, as models with different fixed parts need, and say so in a warning.
         False compares the fits as they are: REML fits must then have the same fixed part.
     nsim: also simulate so many responses from the smaller model, fit both models to each, and give the share of
@@ -42,69 +55,119 @@ def anova(*fits: FittedModel, refit: bool = True, nsim: int = 0, seed: int | Non
     had the same probes it is found from the differences of these few, roughly, and hardly there for fixed effects.
     (`optimum.noise` is that of one deviance, AIC or BIC.)
 
+    Of residual structures that of the larger model must be known to include the smaller's, as us includes all and toep
+    includes ar1; their parameters are not at a boundary.
+
     Raises ValueError for models that are not nested or were fitted to different data.
     """
     if len(fits) < 2:
         raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
     if wrong := [a for a in fits if not isinstance(a, FittedModel)]:
         raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
-    for a, b in itertools.pairwise(fits):
-        _check_families(a.model.design, b.model.design)
-        _check_same_data(a.model.design, b.model.design)
-    ordered = sorted(enumerate(fits, 1), key=lambda pair: pair[1].nparams)
-    names, fits = [f"m{i}" for i, _ in ordered], [f for _, f in ordered]
+    labels = _labels(names, len(fits))
+    orders = [_order(fit.design, fits[0].design) for fit in fits]
     if refit and any(f.method == "REML" for f in fits):
         warnings.warn(REFITTED, stacklevel=2)
-        fits = [f.by("ML") for f in fits]
-    _check_methods(fits)
-    table = pd.DataFrame([_criteria(f) for f in fits], index=pd.Index(names, dtype=object))
-    named = list(zip(names, fits, strict=True))
-    tests = [_compare(small, big, nsim, seed) for small, big in itertools.pairwise(named)]
-    table = table.join(pd.DataFrame(tests, index=table.index[1:]))
-    table.attrs["models"] = {name: str(f.model.design.formula) for name, f in named}
+        fits = tuple(f.by("ML") for f in fits)
+    compared = [_Compared(*parts) for parts in zip(labels, fits, orders, strict=True)]
+    for one, other in itertools.pairwise(compared):
+        _check_families(one, other)
+        _check_same_data(one.design, other.design)
+    _check_methods(compared)
+    compared.sort(key=lambda one: one.fit.nparams)
+    index = pd.Index([one.name for one in compared], dtype=object)
+    table = pd.DataFrame([_criteria(one.fit) for one in compared], index=index)
+    tests = [_compare(small, big, nsim, seed) for small, big in itertools.pairwise(compared)]
+    table = table.join(pd.DataFrame(tests, index=index[1:]))
+    table.attrs["models"] = {one.name: str(one.design.formula) for one in compared}
     return table
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """A fit, its name in the table, and the order in which its rows are those of the first fit."""
+
+    name: str
+    fit: FittedModel
+    order: np.ndarray
+
+    @functools.cached_property
+    def design(self) -> Design:
+        """The design of the fit with its rows in that order."""
+        d, order = self.fit.design, self.order
+        w, shift = (None if a is None else a[order] for a in (d.weights, d.offset))
+        factors = tuple(replace(f, codes=f.codes[order], Z=f.Z[order]) for f in d.factors)
+        predictors = tuple(p if p.D is None else replace(p, D=p.D[order]) for p in d.predictors)
+        return replace(d, X=d.X[order], y=d.y[order], weights=w, offset=shift, factors=factors, predictors=predictors)
+
+    def deviance(self, y: np.ndarray) -> float:
+        """The deviance of the model of another response, whose rows are in that order."""
+        own = np.empty_like(y)
+        own[self.order] = y
+        return self.fit.refit(own).deviance
+
+
+def _labels(names: Sequence[str] | None, count: int) -> list[str]:
+    labels = [f"m{i + 1}" for i in range(count)] if names is None else list(texts("names", names, "without slope"))
+    if len(labels) != count or len(set(labels)) != count:
+        raise ValueError(f"names must be {count} different texts, one a fit, not {names!r}")
+    return labels
+
+
+def _order(design: Design, first: Design) -> np.ndarray:
+    """Rows of a design in the order of the first, where labels of rows tell; as they are otherwise."""
+    asis = np.arange(len(design.y))
+    labels, wanted = design.index, first.index
+    if len(labels) != len(wanted) or labels.equals(wanted) or not (labels.is_unique and wanted.is_unique):
+        return asis
+    order = labels.get_indexer(wanted)
+    is_there = (order >= 0).all() and np.array_equal(design.y[order], first.y)
+    return order if is_there else asis
 
 
 def _criteria(f: FittedModel) -> dict[str, float]:
     return dict(npar=f.nparams, AIC=f.aic, BIC=f.bic, logLik=f.llf, deviance=f.deviance)
 
 
-def _compare(small, big, nsim, seed):
-    (name, a), (other, b) = small, big
-    nested = _nested(a, b)
-    if nested:
-        raise ValueError(f"{name} and {other} are not nested: {nested}; compare them by AIC or BIC instead")
-    statistic, df = max(a.deviance - b.deviance, 0.0), b.nparams - a.nparams
+def _compare(a: _Compared, b: _Compared, nsim: int, seed: int | None) -> dict[str, float]:
+    """The row of the larger model: how much better it is than the smaller, and how likely that is by chance."""
+    small, big = a.fit, b.fit
+    if reason := _not_nested(a.design, b.design):
+        raise ValueError(f"{a.name} and {b.name} are not nested: {reason}; compare them by AIC or BIC instead")
+    statistic, df = max(small.deviance - big.deviance, 0.0), big.nparams - small.nparams
     p = float(special.chdtrc(df, statistic)) if df else np.nan
-    row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p, "Pr(>Chisq) boundary": _boundary_pvalue(a, b, statistic, p)}
-    if noise := a.model.engine.noise_of_difference(a.estimate, b.model.engine, b.estimate):
+    row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p}
+    row["Pr(>Chisq) boundary"] = _boundary_pvalue(small, big, statistic, p)
+    if noise := small.model.engine.noise_of_difference(small.estimate, big.model.engine, big.estimate):
         row["Chisq noise"] = noise
     if nsim:
         row["Pr(>Chisq) simulated"] = _simulated_pvalue(a, b, statistic, nsim, np.random.default_rng(seed))
     return row
 
 
-def _check_methods(fits):
-    if any(has_prior([factor.block for factor in f.model.design.factors]) for f in fits):
+def _check_methods(compared: Sequence[_Compared]) -> None:
+    """Refuse criteria that are not to be compared."""
+    if any(has_prior([factor.block for factor in one.design.factors]) for one in compared):
         raise ValueError("estimates with a prior do not maximise the likelihood: fit without it to compare likelihoods")
-    methods = {f.method for f in fits}
+    methods = {one.fit.method for one in compared}
     if len(methods) > 1:
         raise ValueError("the fits are by ML and by REML, which do not compare: use refit=True, or one method for all")
-    if methods == {"REML"}:
-        X = fits[0].model.design.X
-        if any(f.model.design.X.shape != X.shape or not np.allclose(f.model.design.X, X) for f in fits[1:]):
-            raise ValueError("REML fits can be compared only if their fixed parts are the same: use refit=True")
+    X = compared[0].design.X
+    same = all(one.design.X.shape == X.shape and np.allclose(one.design.X, X) for one in compared)
+    if methods == {"REML"} and not same:
+        raise ValueError("REML fits can be compared only if their fixed parts are the same: use refit=True")
 
 
-def _check_families(a: Design, b: Design) -> None:
+def _check_families(a: _Compared, b: _Compared) -> None:
     """Refuse to compare likelihoods of different distributions."""
-    names = [_family_of(design) for design in (a, b)]
+    names = [_family_of(one.design) for one in (a, b)]
     if names[0] != names[1]:
         raise ValueError(
             f"the fits have different distributions or approximations, {names[0]} and {names[1]}, neither of which is "
             "a special case of the other inside its parameter space: compare them by AIC or BIC"
         )
-    if a.observed is not None and not np.array_equal(a.observed.m, b.observed.m):
+    trials = [None if one.design.observed is None else one.design.observed.m[one.order] for one in (a, b)]
+    if trials[0] is not None and not np.array_equal(*trials):
         raise ValueError("the fits differ in their trials: only models of the same data can be compared")
 
 
@@ -117,6 +180,7 @@ def _family_of(design: Design) -> str:
 
 
 def _check_same_data(a: Design, b: Design) -> None:
+    """Refuse designs whose rows are not the same."""
     if len(a.y) != len(b.y):
         raise ValueError(
             f"the fits use {len(a.y)} and {len(b.y)} rows: fit both to the same rows (missing values in a variable of "
@@ -126,12 +190,16 @@ def _check_same_data(a: Design, b: Design) -> None:
         mine, theirs = getattr(a, what), getattr(b, what)
         if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
             name = "response" if what == "y" else what
+            if what == "y" and np.array_equal(np.sort(mine), np.sort(theirs)):
+                raise ValueError(
+                    "the fits have the same values of the response in another order, and the labels of their rows do "
+                    "not tell which is which: fit both to rows in one order, or leave the index of the data as it was"
+                )
             raise ValueError(f"the fits differ in their {name}: only models of the same data can be compared")
 
 
-def _nested(small: FittedModel, big: FittedModel) -> str:
-    """Why `small` is no special case of `big`; empty if it is."""
-    a, b = small.model.design, big.model.design
+def _not_nested(a: Design, b: Design) -> str:
+    """Why the model of design a is no special case of that of b; empty if it is."""
     outside = _outside(a.X, b.X)
     if outside.any():
         names = [repr(a.columns[j]) for j in np.flatnonzero(outside)]
@@ -140,6 +208,8 @@ def _nested(small: FittedModel, big: FittedModel) -> str:
         return f"the larger model's {name}= lacks columns of the smaller's"
     if name := _tied_otherwise(a, b):
         return f"the covariance structure of {name!r} in the larger model does not include the smaller's"
+    if not allows(b.residual, a.residual):
+        return f"{b.residual or 'independent residuals'} in the larger model do not include {a.residual} of the smaller"
     probes = np.random.default_rng(0).normal(size=(len(a.y), PROBES))
     mine, theirs = _covariance_terms(a, probes), _covariance_terms(b, probes)
     if _outside(np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])).any():
@@ -218,7 +288,8 @@ def _boundary_pvalue(a: FittedModel, b: FittedModel, statistic: float, naive: fl
     added = sum(map(len, big.values())) - sum(map(len, small.values()))
     if added == 0:  # correlations alone are not at a boundary
         return naive
-    if added > 1 or any(natural_names(f) for f in b.model.design.factors):
+    psi = [fit.design.residual.covariance.size if fit.design.residual else 0 for fit in (a, b)]
+    if added > 1 or psi[0] != psi[1] or any(natural_names(f) for f in b.model.design.factors):
         return np.nan
     return 0.5 * (_chi2_tail(q - 1, statistic) + _chi2_tail(q, statistic))
 
@@ -227,12 +298,12 @@ def _chi2_tail(df: int, statistic: float) -> float:
     return float(special.chdtrc(df, statistic)) if df else float(statistic <= 0.0)
 
 
-def _simulated_pvalue(a, b, statistic, nsim, rng):
-    found = []
+def _simulated_pvalue(a: _Compared, b: _Compared, statistic: float, nsim: int, rng: np.random.Generator) -> float:
+    """The share of statistics at least as large among responses simulated from the smaller model, the one seen too."""
+    small, found = a.fit, []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # half of the simulated fits are singular, as they should be
         for _ in range(nsim):
-            y = draw_responses(a.design, a.estimate.beta, a.Lambdas, a.level_roots, a.sigma, 1, rng)[:, 0]
-            small, big = (f.refit(y) for f in (a, b))
-            found.append(small.deviance - big.deviance)
+            y = new_responses(small, 1, rng)[a.order, 0]
+            found.append(a.deviance(y) - b.deviance(y))
     return (1.0 + np.count_nonzero(np.array(found) >= statistic)) / (nsim + 1.0)

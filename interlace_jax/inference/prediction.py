@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,16 @@ import pandas as pd
 
 from ..design.design import Design
 from ..design.determinacy import ESTIMABLE
+from ..design.frames import as_frame, get_column
 from ..design.grouping import Factor, is_nested
 from ..design.new_data import NewDesign, new_data
+from ..design.residual_groups import SubjectRows
 from ..models.fitted import FittedModel
 from ..models.linear_predictor import Rows, _of_fit, expected
 from ..numerics.crossproducts import layout
 from ..numerics.crossproducts.layout import bucket, pad_rows, power_of_two
 from ..numerics.likelihood import gaussian
+from ..numerics.likelihood.coordinates import to_user
 from ..numerics.likelihood.elimination import reduce
 from ..numerics.likelihood.random_effects import modes
 from ..numerics.uncertainty.curvature import jacobian
@@ -29,6 +33,7 @@ from ..support.arguments import check_level, listed, one_of, texts
 from ..support.later import jax
 from ..support.warnings import RankWarning
 from .coefficients import coefficients, t_quantile
+from .conditional import conditional, refuse_observed
 from .row_variances import row_variances
 
 INTERVALS = ("confidence", "prediction")
@@ -46,6 +51,7 @@ def predict(
     interval: str | None = None,
     level: float = 0.95,
     theta_uncertainty: bool = False,
+    include_residual: bool = False,
 ) -> pd.Series | pd.DataFrame:
     """Expected response for the rows of a frame (by default those of the fit), or `fit lower upper se`.
 
@@ -53,13 +59,17 @@ def predict(
     missing values gives NaN.
     include_re: add the random effects of the levels known; False gives population values; names of factors add
     those of these factors only.
-    allow_new_levels: a level the fit has not seen has random effect 0; False refuses it.
+    allow_new_levels: a level the fit has not seen has random effect 0, with a warning where none is known but some are
+    spelled like those that are; False refuses it.
     offset: needed again when the fit's was an array; an offset column is read from newdata.
     interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
     b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
     of include_re not at all. "prediction", for a new response in the row: factors left out of include_re count as
     new levels, and the residual adds sigma^2, over the weights for the rows of the fit (new rows have weight 1).
     theta_uncertainty: add by the delta method what the predictions owe to the estimation of theta.
+    include_residual: where residuals covary (`residual=`), add the part of the row's residual that the other rows of
+    its subject predict, for visits that were not observed; of a new subject there is none. SEs are those of the error
+    for the response itself.
 
     Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if `df_method` is
     "normal". Confidence intervals of population values are those of linear combinations of coefficients: they
@@ -69,16 +79,69 @@ def predict(
         one_of("interval", interval, INTERVALS)
         check_level(level)
     design = fit.design
-    included = included_factors(design, include_re)
-    rows = _rows(design, newdata, included, offset, interval == "prediction")
+    included = included_factors(design, include_re or include_residual)
+    conditional_on_rows = include_residual or _is_conditional(fit, included, interval, theta_uncertainty)
+    if include_residual:
+        _check_residual_prediction(design, newdata)
+    rows, subjects = _rows(design, newdata, included, offset, interval == "prediction", conditional_on_rows)
     if not allow_new_levels:
         _refuse_unseen(design, rows, included)
+    if conditional_on_rows:
+        found = _conditional(fit, rows, subjects, included, include_residual, interval, theta_uncertainty)
+        return _table(*found, rows.index, level) if interval else pd.Series(found[0], index=rows.index)
     fitted = expected(rows, fit.estimate.beta, fit.mode_arrays)
     if interval is None:
         return pd.Series(fitted, index=rows.index)
     se, df = _standard_errors(fit, rows, included, interval, theta_uncertainty)
+    return _table(fitted, se, df, rows.index, level)
+
+
+def _table(fitted, se, df, index, level) -> pd.DataFrame:
     half = t_quantile(0.5 + level / 2.0, df) * se
-    return pd.DataFrame(dict(fit=fitted, lower=fitted - half, upper=fitted + half, se=se), index=rows.index)
+    return pd.DataFrame(dict(fit=fitted, lower=fitted - half, upper=fitted + half, se=se), index=index)
+
+
+def _is_conditional(fit: FittedModel, included: tuple[str, ...], interval: str | None, theta_uncertainty: bool) -> bool:
+    """Whether an interval needs the covariance matrix of rows: not where it is that of coefficients alone."""
+    of_coefficients = interval == "confidence" and not included and not theta_uncertainty
+    return fit.design.residual is not None and interval is not None and not of_coefficients
+
+
+def _check_residual_prediction(design: Design, data: Any) -> None:
+    if design.residual is None or not design.residual.is_correlated:
+        raise ValueError("include_residual=True needs residuals that covary, as residual= says; those here do not")
+    if data is None:
+        raise ValueError("include_residual=True is for newdata: the rows of the fit were observed")
+
+
+def _conditional(
+    fit: FittedModel,
+    rows: Rows,
+    subjects: SubjectRows,
+    included: tuple[str, ...],
+    with_residual: bool,
+    interval: str | None,
+    theta_uncertainty: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fitted values, SEs and df (n,) from the rows of the fit that covary with those to predict."""
+    known = ~rows.missing
+    if with_residual:
+        refuse_observed(fit, subjects, rows.index[known])
+    by_t = None if interval is None else (estimates_by_t(fit)[0], run(_theta_by_t, fit.estimate.t, fit.model.moments))
+    weights = None if rows.weights is None else rows.weights[known]
+    new_response = with_residual or interval == "prediction"
+    found = conditional(fit, rows.take(known), subjects, weights, included, with_residual, new_response, by_t)
+    fitted, se, df = np.full((3, len(rows.X)), np.nan)
+    fitted[known] = found.fitted
+    if interval is None:
+        return fitted, se, df
+    by_x = np.column_stack([found.variance_by_t, 2.0 * found.variance])
+    W, variance = fit.curvature.W, found.variance
+    df[known] = np.inf if fit.df_method == "normal" else 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
+    if theta_uncertainty:
+        variance = variance + np.einsum("nx,xy,ny->n", found.fitted_by_t, W[:-1, :-1], found.fitted_by_t)
+    se[known] = np.sqrt(variance)
+    return fitted, se, df
 
 
 def included_factors(design: Design, include_re: bool | Iterable[str]) -> tuple[str, ...]:
@@ -92,8 +155,14 @@ def included_factors(design: Design, include_re: bool | Iterable[str]) -> tuple[
     return tuple(name for name in names if name in wanted)
 
 
-def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new_response: bool) -> Rows:
-    """Rows of the fit or of new data. Factors not included are unseen levels of a new response, else left out."""
+def _rows(
+    design: Design, data: Any, included: tuple[str, ...], offset: Any, new_response: bool, with_subjects: bool
+) -> tuple[Rows, SubjectRows | None]:
+    """Rows of the fit or of new data. Factors not included are unseen levels of a new response, else left out.
+
+    with_subjects: also whose residual it is and when, in the rows that lack nothing.
+    """
+    subjects = design.residual.by_row if with_subjects and data is None else None
     excluded = [f.name for f in design.factors if f.name not in included]
     if data is None:
         if offset is not None:
@@ -102,15 +171,17 @@ def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any, new
         found = {f.name: (f.Z, f.codes) for f in design.factors if new_response or f.name in included}
     else:
         random = [f.name for f in design.factors if new_response or f.name in included]
-        new = new_data(design, data, offset, random=random, unknown=excluded)
+        new = new_data(design, data, offset, random=random, unknown=excluded, residual=with_subjects)
         _warn_of_unknown(design, new)
+        _warn_of_strangers(design, data, new, dict(zip(random, new.codes, strict=True)), included)
+        subjects = new.residual
         rows = Rows(new.X, (), (), new.offset, new.index, D=new.D)
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
     n = len(rows.X)
     none = np.full(n, -1, np.int32)
     Z = [found[f.name][0] if f.name in found else np.zeros((n, len(f.columns))) for f in design.factors]
     codes = [found[f.name][1] if f.name in included else none for f in design.factors]
-    return replace(rows, Z=Z, codes=codes)
+    return replace(rows, Z=Z, codes=codes), subjects
 
 
 def _warn_of_unknown(design: Design, new: NewDesign) -> None:
@@ -121,6 +192,43 @@ def _warn_of_unknown(design: Design, new: NewDesign) -> None:
             RankWarning,
             stacklevel=4,
         )
+
+
+def _warn_of_strangers(
+    design: Design, data: Any, new: NewDesign, codes: Mapping[str, np.ndarray], included: tuple[str, ...]
+) -> None:
+    """Warn where no row has a level that the fit knows, though some are spelled like one: `s308` for `S308`."""
+    frame = as_frame(data)
+    for factor in design.factors:
+        rows = codes[factor.name][~new.missing] if factor.name in included else ()
+        if len(rows) == 0 or (rows >= 0).any():
+            continue
+        for name, levels in zip(factor.variables, factor.variable_levels, strict=True):
+            if pair := _look_alikes(get_column(frame, name, f"factor {factor.name!r}"), levels):
+                warnings.warn(
+                    f"none of the levels of {factor.name!r} in newdata is known to the fit, where {pair[0]!r} is "
+                    f"spelled {pair[1]!r}: their random effects are taken as 0",
+                    UserWarning,
+                    stacklevel=4,
+                )
+
+
+def _look_alikes(column: pd.Series, levels: pd.Index) -> tuple[Any, Any] | None:
+    """A value that is not among the levels, and one of them that differs in case, spaces, zeros or a prefix."""
+    known = {_folded(level): level for level in levels}
+    numbers = {re.sub(r"\D", "", text): level for text, level in known.items()}
+    for value in column.dropna().unique():
+        text = _folded(value)
+        level = known.get(text, numbers.get(text) if text.isdigit() else known.get(re.sub(r"\D", "", text)))
+        if level is not None and level != value:
+            return value, level
+    return None
+
+
+def _folded(level: Any) -> str:
+    """A label without case, spaces and signs, and without zeros before numbers."""
+    text = re.sub(r"[\W_]", "", str(level)).casefold()
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
 
 def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> None:
@@ -166,10 +274,12 @@ def _conditional_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np
     _refuse_new_covariances(fit.design.factors, rows)
     variance, slopes, is_known = row_variances(fit, rows)
     others = np.flatnonzero(~is_known)
-    size = max(CHUNK, power_of_two(len(fit.design.y)))
-    for start in range(0, len(others), size):
-        some = others[start : start + size]
-        variance[some], slopes[some] = _chunk_variances(fit, rows.take(some))
+    if len(others):
+        fit.model.engine.require("moments")
+        size = max(CHUNK, power_of_two(len(fit.design.y)))
+        for start in range(0, len(others), size):
+            some = others[start : start + size]
+            variance[some], slopes[some] = _chunk_variances(fit, rows.take(some))
     return fit.scale * variance, fit.scale * slopes
 
 
@@ -223,6 +333,11 @@ def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarra
         codes.append(np.concatenate([f.codes, code]))
         levels.append(max(len(f.levels), int(codes[-1].max()) + 1))
     return codes, levels
+
+
+@jit
+def _theta_by_t(t, m):
+    return jacobian(lambda t: to_user(t, m.layout, m.A), t)[1]
 
 
 @jit

@@ -13,8 +13,9 @@ import numpy as np
 from ..design.design import Design
 from ..models.fitted import FittedModel
 from ..models.parameters import component_name, component_pairs, natural_names
+from ..models.residual import residual_names
 from ..numerics.covariance.parameters import has_prior
-from ..numerics.uncertainty.profile_limits import Limit, Question, limits
+from ..numerics.uncertainty.profile_limits import STRIDE, Limit, Question, limits
 from ..runtime.calls import run
 from ..runtime.compilation import jit
 from ..support.arguments import listed
@@ -29,7 +30,7 @@ _limits = functools.partial(jit, static_argnums=2)(limits)
 class Place(NamedTuple):
     """What a parameter is, and where."""
 
-    kind: str  # "sd", "cor", "structure", "sigma" or "beta"
+    kind: str  # "sd", "cor", "structure", "residual", "sigma" or "beta"
     factor: int = 0
     i: int = 0  # row of Lambda; the coefficient of "beta"
     j: int = 0  # row that a correlation is with; i of an "sd"
@@ -42,6 +43,8 @@ def places(design: Design) -> dict[str, Place]:
         for j, i in sorted(component_pairs(f.sizes)):
             found[component_name(f, j, i)] = Place("sd" if i == j else "cor", g, i, j)
         found |= {name: Place("structure", g) for name in natural_names(f)}
+    if design.residual is not None:
+        found |= {name: Place("residual") for name in residual_names(design.residual)}
     return found | {"sigma": Place("sigma")} | {name: Place("beta", i=i) for i, name in enumerate(design.columns)}
 
 
@@ -131,7 +134,8 @@ class Profiles:
 
     def _aimed(self, i: int, z: float) -> Question:
         question, bounds = self.questions[i]
-        question = question._replace(z=np.float64(z), bound=np.float64(bounds[int(z > 0)]), first=np.float64(abs(z)))
+        bound, first = bounds[int(z > 0)], STRIDE * abs(z)
+        question = question._replace(z=np.float64(z), bound=np.float64(bound), first=np.float64(first))
         if np.sign(z) not in self.last:
             return question
         before, found = self.last[np.sign(z)]

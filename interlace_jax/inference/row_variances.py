@@ -26,21 +26,35 @@ def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray,
     theta and sigma are held. It is not known where the core is sparse, or where a row puts a level of the fit into
     another level of an outer factor than the fit does; codes of -1 are unseen levels.
     """
-    m, n, d = fit.model.moments, len(rows.X), len(fit.estimate.t)
-    layout = m.layout
-    numbers = m.XX.size + sum(a.size for part in (m.G, m.ZX, *m.B) for a in part)
-    if layout.entries or numbers * (1 + d) > MOST_NUMBERS:
+    n, d = len(rows.X), len(fit.estimate.t)
+    kept = kept_information(fit)
+    if kept is None:
         return np.zeros(n), np.zeros((n, d)), np.zeros(n, bool)
-    kept = fit.remembered("information", lambda: _stacked(run(_information, fit.estimate.t, m)))
-    parts = [_variances(kept, layout, rows.take(slice(a, a + AT_ONCE))) for a in range(0, max(n, 1), AT_ONCE)]
+    parts = [_variances(kept, rows.take(slice(a, a + AT_ONCE))) for a in range(0, max(n, 1), AT_ONCE)]
     found = np.concatenate(parts)
-    return found[:, 0], found[:, 1:], _as_nested(layout, rows)
+    return found[:, 0], found[:, 1:], _as_nested(kept.layout, rows)
+
+
+def kept_information(fit: FittedModel) -> Kept | None:
+    """What variances of any rows are made of, once for a fit; None where the core is sparse, or it is too much."""
+    return fit.remembered("information", lambda: _made(fit))
+
+
+def _made(fit: FittedModel) -> Kept | None:
+    if not fit.model.engine.can("moments"):
+        return None
+    m, d = fit.model.moments, len(fit.estimate.t)
+    numbers = m.XX.size + sum(a.size for part in (m.G, m.ZX, *m.B) for a in part)
+    if m.layout.entries or numbers * (1 + d) > MOST_NUMBERS:
+        return None
+    return _stacked(m.layout, run(_information, fit.estimate.t, m))
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class Kept:
     """`Information` with values and slopes together, on a last axis (1 + d,)."""
 
+    layout: Layout
     G: list[np.ndarray]
     B: list[list[np.ndarray]]
     ZX: list[np.ndarray]
@@ -50,12 +64,13 @@ class _Kept:
     Z: list[np.ndarray]
 
 
-def _stacked(found: Information) -> _Kept:
+def _stacked(layout: Layout, found: Information) -> Kept:
     def both(value, slopes):
         return np.concatenate([value[..., None], slopes], -1)
 
     blocks, slopes = found.blocks, found.slopes
-    return _Kept(
+    return Kept(
+        layout=layout,
         G=list(map(both, blocks.G, slopes.G)),
         B=[list(map(both, *pair)) for pair in zip(blocks.B, slopes.B, strict=True)],
         ZX=list(map(both, blocks.ZX, slopes.ZX)),
@@ -66,8 +81,9 @@ def _stacked(found: Information) -> _Kept:
     )
 
 
-def _variances(kept: _Kept, layout: Layout, rows: Rows) -> np.ndarray:
+def _variances(kept: Kept, rows: Rows) -> np.ndarray:
     """Quadratic forms of the conditioned rows and their derivatives: (n, 1 + d)."""
+    layout = kept.layout
     q, chain = layout.q, layout.chain
     place = [layout.order.index(j) for j in range(len(layout.blocks))]
     x = rows.X @ kept.X

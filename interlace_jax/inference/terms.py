@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,9 @@ from ..design.files import refuse_scanned
 from ..design.frames import as_frame, take_rows
 from ..design.model_matrices import evaluated, parts_of, used_columns
 from ..models.fitted import FittedModel
-from .coefficients import coefficients
+from ..support.arguments import listed
+from ..support.warnings import RankWarning
+from .coefficients import Coefficients, coefficients
 
 ROUNDING = 1e-8  # singular values below this part of the largest are 0
 
@@ -78,45 +81,54 @@ class Terms:
         return numeric == others and mine < theirs
 
     def hypothesis(self, name: str, type: int) -> np.ndarray:
-        """L (q, p) of the type I, II or III test of a term.
+        """L (q, p) of the type I, II or III test of a term; q = 0 where the columns of other terms span its own.
 
         The rows are lmerTest's, whose Satterthwaite df of several rows depend a little on the choice of rows: they are
         chosen in treatment coding, so that the coding of the factors in the model does not matter.
         """
-        rows = {1: self._sequential, 2: self._marginal, 3: self._balanced}[type](name)
-        return rows @ self._treatment.to_coding
+        return {1: self._sequential, 2: self._marginal, 3: self._balanced}[type](name)
 
-    def _sequential(self, name):
+    def _sequential(self, name: str) -> np.ndarray:
         """Its contribution after the columns before it: rows of the unit upper factor of X'X."""
-        return _unit_upper(self._treatment.X)[self._treatment.columns(name)]
+        basis = self._treatment.basis()
+        return _unit_upper(basis.X)[basis.columns(name)] @ basis.to_coding
 
-    def _marginal(self, name):
+    def _marginal(self, name: str) -> np.ndarray:
         """Its contribution after all terms that do not contain it."""
-        coding, above = self._treatment, self._containing(name)
-        mine = coding.columns(name)
-        if not above:
-            return np.eye(len(coding.owners))[mine]
-        last = [j for other in above for j in coding.columns(other)]
-        order = [j for j in range(len(coding.owners)) if j not in mine and j not in last] + mine + last
-        rows = np.zeros((len(mine), len(order)))
-        rows[:, order] = _unit_upper(coding.X[:, order])[[order.index(j) for j in mine]]
-        return rows
+        above = self._containing(name)
+        basis = self._treatment.basis([name, *above, *self._lost])
+        mine = basis.columns(name)
+        rows = _unit_upper(basis.X)[mine] if above else np.eye(len(basis.owners))[mine]
+        return rows @ basis.to_coding
 
-    def _balanced(self, name):
+    def _balanced(self, name: str) -> np.ndarray:
         """Differences from the first level, averaged over the cells of the other factors, which count alike."""
-        coding = self._treatment
-        if not self._containing(name):
-            return np.eye(len(coding.owners))[coding.columns(name)]
+        basis = self._treatment.basis()
+        mine = basis.columns(name)
+        alone = np.eye(len(basis.owners))[mine] @ basis.to_coding
         if self.design.dropped_columns:
-            return self._estimable(name) @ np.linalg.inv(coding.to_coding)
-        effects = self._deviations.to_coding[self._deviations.columns(name)]
-        return effects @ np.linalg.inv(coding.to_coding)
+            rows = self._estimable(name)
+            return alone if _same_span(rows, alone) else rows
+        if not self._containing(name):
+            return alone
+        deviations = self._deviations.basis()
+        return deviations.to_coding[deviations.columns(name)]
+
+    @property
+    def _lost(self) -> list[str]:
+        """Terms of which the fit has kept no column: they are out of the model, and nothing is tested beside them."""
+        return [name for name in self._names if name != "1" and name not in self.columns]
+
+    @property
+    def _names(self) -> list[str]:
+        return [str(structure.term) for structure in self.spec.structure]
 
     def _estimable(self, name: str) -> np.ndarray:
         """Type III with empty cells (SAS): functions of the effects of a term and of those that contain it, orthogonal
         to the functions of the latter alone, among all that are estimable. Effects have an indicator a level.
         """
-        blocks = {str(s.term): self._indicators(s.term) for s in self.spec.structure}
+        terms = [s.term for s in self.spec.structure if str(s.term) not in self._lost]
+        blocks = {str(term): self._indicators(term) for term in terms}
         owners = np.repeat(list(blocks), [block.shape[1] for block in blocks.values()])
         X = np.hstack(list(blocks.values()))
         estimable = scipy.linalg.orth(X.T, ROUNDING).T
@@ -160,9 +172,7 @@ class Terms:
         X = np.hstack(blocks)
         mine, theirs = _sizes(self.design.X), _sizes(X)  # the rank is that of columns of one size
         M = np.linalg.lstsq(self.design.X / mine, X / theirs, rcond=None)[0]
-        kept = independent_columns(M)
-        to_coding = np.linalg.inv(M[:, kept]) * mine / theirs[kept, None]
-        return _Coding(X[:, kept], to_coding, [owners[j] for j in kept])
+        return _Coding(X, M, mine, theirs, owners)
 
     def _scoped(self, scoped: ScopedTerm, code: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Columns of one product of factors."""
@@ -181,6 +191,29 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class _Coding:
+    """All columns of the fixed part in another coding of its factors, those that depend on others too."""
+
+    X: np.ndarray
+    "(n, c)"
+    M: np.ndarray
+    "(p, c) the columns as sums of the model's, both over their sizes."
+    sizes: np.ndarray
+    "(p,) of the model's columns"
+    theirs: np.ndarray
+    "(c,) of the columns of X"
+    owners: list[str]
+    "Term of every column."
+
+    def basis(self, last: Sequence[str] = ()) -> _Basis:
+        """The columns that do not depend on those before them, where some terms come last, in this order."""
+        order = sorted(range(len(self.owners)), key=lambda j: _place(self.owners[j], last))
+        kept = [order[i] for i in independent_columns(self.M[:, order])]
+        to_coding = np.linalg.inv(self.M[:, kept]) * self.sizes / self.theirs[kept, None]
+        return _Basis(self.X[:, kept], to_coding, [self.owners[j] for j in kept])
+
+
+@dataclass(frozen=True, eq=False)
+class _Basis:
     """The fixed part in another coding of its factors."""
 
     X: np.ndarray
@@ -191,7 +224,21 @@ class _Coding:
     "Term of every column."
 
     def columns(self, name: str) -> list[int]:
+        """Positions of the columns of a term."""
         return [j for j, owner in enumerate(self.owners) if owner == name]
+
+
+def _place(name: str, last: Sequence[str]) -> int:
+    """0, or from 1 the place among those that come last."""
+    return last.index(name) + 1 if name in last else 0
+
+
+def _same_span(A: np.ndarray, B: np.ndarray) -> bool:
+    """Whether the rows of A and B, both of full row rank, span one space."""
+    if len(A) != len(B):
+        return False
+    left, right = (np.linalg.qr(rows.T)[0] for rows in (A, B))
+    return bool(np.allclose(np.linalg.norm(left.T @ right, axis=0), 1.0, rtol=0.0, atol=ROUNDING))
 
 
 def _vanishing(A: np.ndarray) -> np.ndarray:
@@ -212,11 +259,14 @@ def _sizes(X: np.ndarray) -> np.ndarray:
     return np.where(norms > 0.0, norms, 1.0)
 
 
-def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
+def f_table(fit: FittedModel, type: int = 3, ddf: str | Coefficients | None = None) -> pd.DataFrame:
     """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as lmerTest's.
 
     type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells
     counting alike whatever the coding of the factors. Use `interlace_jax.anova` to compare fits.
+
+    A term whose columns the other terms span (`route` beside `drug` where each drug is given by one route) has nothing
+    to test: 0 df, NaN, and a `RankWarning` that names it.
     """
     if type not in (1, 2, 3):
         raise ValueError(f"type must be 1, 2 or 3, not {type!r}")
@@ -227,7 +277,10 @@ def f_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataF
         t = by_rule.f_test(terms.hypothesis(name, type))
         mean_square = fit.scale * t.F / t.scale
         rows.append((mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
-    return pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))
+    table = pd.DataFrame(rows, columns=list(F_COLUMNS), index=pd.Index(terms.columns, dtype=object))
+    if spanned := list(table.index[table["NumDF"] == 0]):
+        warnings.warn(_nothing_message(spanned, type), RankWarning, stacklevel=2)
+    return table
 
 
 def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
@@ -244,3 +297,11 @@ def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) ->
         t = c.f_test(terms.hypothesis(name, type))
         rows.append((t.F * t.num_df, t.num_df, t.p))
     return pd.DataFrame(rows, columns=["Chisq", "Df", "Pr(>Chisq)"], index=pd.Index(terms.columns, dtype=object))
+
+
+def _nothing_message(names: Sequence[str], type: int) -> str:
+    return (
+        f"there is nothing to test about {listed(names)} in a type {type} test: the other terms make up all of its "
+        "columns, so that the model is the same without it; it has 0 degrees of freedom (type 1 tests each term "
+        "after those written before it)"
+    )

@@ -24,8 +24,10 @@ from ..models.parameters import (
     natural_values,
     varcorr_table,
 )
+from ..models.residual import residual_names, residual_scales
 from ..numerics.covariance.block import Block
 from ..numerics.covariance.parameters import natural, shape_places
+from ..numerics.covariance.residual import ResidualCovariance, reported
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.estimate import Estimate
 from ..numerics.likelihood.coordinates import user_blocks
@@ -169,9 +171,14 @@ def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
 def structure(fit: FittedModel) -> pd.DataFrame:
     """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
 
-    The 95% Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
+    Then those of the residuals: `sd VIS2`, `rho | visit within id`, `range`, `log sd age`. The 95% Wald interval is
+    computed on the scale on which the parameter is free, log or that of Fisher's z.
     """
-    return structure_table(uncertainty(fit))
+    of_effects = structure_table(uncertainty(fit))
+    if fit.design.residual is None:
+        return of_effects
+    of_residuals = residual_table(uncertainty(fit))
+    return pd.concat([of_effects, of_residuals]) if len(of_effects) else of_residuals
 
 
 def varcorr(fit: FittedModel) -> pd.DataFrame:
@@ -193,6 +200,8 @@ def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     check_level(level)
     factors, blocks = fit.design.factors, user_blocks(fit.moments.layout)
     names = [name for f in factors for name in natural_names(f)]
+    if not names:
+        return pd.DataFrame(columns=["estimate", "se", "lower", "upper"], dtype=float)
     values, cov = fit.propagate(_Structure(blocks))
     r = len(names)
     se, half = np.sqrt(np.diag(cov)[:r]), special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:])
@@ -204,6 +213,29 @@ def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
         limits.append(np.where(known, natural_values(factors, moved), np.nan))
     columns = dict(estimate=values[:r], se=np.where(known, se, np.nan), lower=limits[0], upper=limits[1])
     return pd.DataFrame(columns, index=names, dtype=float)
+
+
+def residual_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
+    """Numbers of the residual covariance: `estimate se lower upper`; limits on the scale on which each is free."""
+    given = fit.design.residual
+    values, cov = fit.propagate(_Residual(given.covariance, given.unit))
+    r = len(values) // 2
+    se, half = np.sqrt(np.diag(cov)[:r]), special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:])
+    backs = [SCALES[scale][2] for scale in residual_scales(given)]
+    lower, upper = ([back(v) for back, v in zip(backs, values[r:] + h, strict=True)] for h in (-half, half))
+    return pd.DataFrame(dict(estimate=values[:r], se=se, lower=lower, upper=upper), index=residual_names(given))
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """Function of the parameters: the numbers of the residual covariance, as they are reported and without bounds."""
+
+    structure: ResidualCovariance
+    unit: float
+
+    def __call__(self, p: Parameters):
+        psi = p.theta[p.theta.shape[0] - self.structure.size :]
+        return jnp.concatenate(reported(self.structure, psi, p.sigma, self.unit))
 
 
 @dataclass(frozen=True)
@@ -222,20 +254,25 @@ def _places(blocks: tuple[Block, ...]) -> np.ndarray:
     return np.concatenate([start + places for start, places in zip(starts, shape_places(blocks), strict=True)])
 
 
-def _shares(p: Parameters, X_cov, ZZ):
-    """Variance of the fixed part, mean variance of the random part (Johnson 2014) and residual variance."""
+def _shares(p: Parameters, X_cov, ZZ, residual):
+    """Variance of the fixed part, mean variance of the random part (Johnson 2014) and of the residuals."""
     fixed = p.beta @ X_cov @ p.beta
     random = p.sigma**2 * sum(jnp.sum(S * zz) for S, zz in zip(p.covariances, ZZ, strict=True))
-    return fixed, random, p.sigma**2
+    if residual is None:
+        return fixed, random, p.sigma**2
+    structure, patterns = residual
+    squares = jnp.exp(2.0 * structure.log_sds(p.theta[p.theta.shape[0] - structure.size :], patterns))
+    rows = jnp.where(patterns.seen, patterns.count[None], 0.0)
+    return fixed, random, p.sigma**2 * jnp.sum(squares * rows) / jnp.sum(rows)
 
 
-def _icc(p, X_cov, ZZ):
-    fixed, random, residual = _shares(p, X_cov, ZZ)
+def _icc(p, X_cov, ZZ, residual):
+    fixed, random, residual = _shares(p, X_cov, ZZ, residual)
     return jnp.stack([random / (random + residual), random / (fixed + random + residual)])
 
 
-def _r2(p, X_cov, ZZ):
-    fixed, random, residual = _shares(p, X_cov, ZZ)
+def _r2(p, X_cov, ZZ, residual):
+    fixed, random, residual = _shares(p, X_cov, ZZ, residual)
     return jnp.stack([fixed, fixed + random]) / (fixed + random + residual)
 
 
@@ -245,7 +282,9 @@ def _second_moments(fit):
     for f, L in zip(design.factors, level_roots(design.factors, fit.estimate.theta), strict=True):
         Z = f.Z if L is None else f.Z * np.sqrt(np.sum(L**2, 1))[f.codes, None]
         ZZ.append(Z.T @ Z / len(Z))
-    return np.atleast_2d(np.cov(design.X, rowvar=False)), ZZ
+    given = design.residual
+    residual = None if given is None else (given.covariance, given.rows.patterns)
+    return np.atleast_2d(np.cov(design.X, rowvar=False)), ZZ, residual
 
 
 def icc(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
@@ -255,6 +294,8 @@ def icc(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
     Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al. 2017).
     """
     check_level(level)
+    if not fit.design.factors:
+        raise ValueError("an intraclass correlation is a share of random effects, and this model has none")
     found = uncertainty(fit).propagate(_icc, *_second_moments(fit))
     return _table(*found, level, "logit", ["adjusted", "unadjusted"])
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +13,7 @@ from ..models.parameters import theta_names
 from ..numerics.crossproducts.layout import Layout
 from ..runtime.devices import accelerator_memory
 from ..support.arguments import listed
-from ..support.later import jax
-from .lanes import Lanes
+from .lanes import Lanes, Rounds
 
 MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
 WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
@@ -25,16 +22,48 @@ BYTES = 4 * 8  # of a number, of which there are about four copies at a time
 FEWEST_COLUMNS = 32  # of responses to take at a time: from a file by rows, one is read as slowly as many
 
 
+class Chunking(NamedTuple):
+    """How a run is divided: models of a chunk (None: the designs alone decide), and how its lanes are gathered."""
+
+    size: int | None
+    rounds: Rounds
+
+
 class Chunk(NamedTuple):
-    """Models that are fitted together: their places among all, a design with their columns, and their lanes."""
+    """Models that are fitted together: their places among all, their designs, and their lanes."""
 
     places: np.ndarray
-    design: Design
+    designs: Sequence[Design]
+    "One for each model, or one that all have."
     lanes: Lanes
     size: np.ndarray
     "(r,) of each response, in the unit of its residual variance."
     used: np.ndarray | None = None
     "(r, n) rows that each model has of those of the design; None: all."
+
+    def alike(self) -> Iterator[tuple[np.ndarray, Design]]:
+        """Lanes whose parameters bear the same names, and a design that has the names."""
+        if len(self.designs) == 1:
+            yield np.arange(len(self.places)), self.designs[0]
+        else:
+            yield from alike(range(len(self.designs)), self.designs)
+
+
+def alike(places: Sequence[int], designs: Sequence[Design]) -> list[tuple[np.ndarray, Design]]:
+    """Places of designs whose parameters bear the same names, each with the first such design."""
+    found: dict[Hashable, tuple[list[int], Design]] = {}
+    for place, design in zip(places, designs, strict=True):
+        found.setdefault(_names(design), ([], design))[0].append(place)
+    return [(np.array(same), design) for same, design in found.values()]
+
+
+def _names(design: Design) -> Hashable:
+    return design.columns, tuple(theta_names_of(design))
+
+
+def theta_names_of(design: Design) -> list[str]:
+    """Names of the entries of theta, factor by factor."""
+    return [name for f in design.factors for name in theta_names(f)]
 
 
 class Failure(NamedTuple):
@@ -42,16 +71,6 @@ class Failure(NamedTuple):
 
     place: int
     reason: str
-
-
-def _hash(designs: Iterable[Design], more: Iterable[np.ndarray]) -> str:
-    arrays = [(d.X, d.weights, d.offset, *((f.codes, f.Z, f.K) for f in d.factors)) for d in designs]
-    found = hashlib.sha256()
-    for f in (f for d in designs for f in d.factors if f.is_structured):
-        found.update(" ".join([type(f.within).__name__, type(f.across).__name__, *theta_names(f)]).encode())
-    for a in itertools.chain(jax.tree.leaves(arrays), more):
-        found.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
-    return found.hexdigest()[:16]
 
 
 def filled(index: np.ndarray, size: int) -> np.ndarray:
@@ -62,7 +81,8 @@ def filled(index: np.ndarray, size: int) -> np.ndarray:
 def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:
     """Why some of the rows of a design do not determine the model; which: words for the rows used (n,)."""
     columns, n = design.columns, int(used.sum())
-    if lost := set(range(len(columns))) - set(independent_columns(design.X[used])):
+    lost = set(range(len(columns))) - set(independent_columns(design.X[used]))
+    if lost:
         return f"the fixed effects are rank deficient in the rows {which}: {listed(columns[j] for j in sorted(lost))}"
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import copy
 import warnings
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, Self
 
 import narwhals.stable.v1 as nw
 import numpy as np
@@ -13,7 +15,7 @@ import pandas as pd
 from ..design.design import Design, build
 from ..design.determinacy import largest, why_unusable
 from ..design.formula import Formula
-from ..design.frames import as_frame
+from ..design.frames import as_frame, get_column, snapshot
 from ..engines.packing import padded_model, plan_of
 from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import power_of_two
@@ -21,7 +23,8 @@ from ..numerics.crossproducts.moments import moments
 from ..runtime.compilation import jit, light
 from ..support.later import jax
 from ..support.warnings import RankWarning
-from .chunks import Chunk, Failure, _hash, chunk_size, filled
+from .chunks import Chunk, Chunking, Failure, alike, chunk_size, filled
+from .fingerprints import fingerprint
 from .lanes import ROUNDS, Lanes
 
 
@@ -29,31 +32,42 @@ class Designs(abc.ABC):
     """Models with a design each; those of similar size and structure share their programs."""
 
     start = None  # every model has its own moment estimates
-    size = None  # chunks depend on the designs alone
-    rounds = ROUNDS
 
     def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"):
         self.formula, self.labels, self.arguments, self.dtype = formula, labels, arguments, dtype
-        alike: dict[Any, list[int]] = {}
+        self.chunking = Chunking(None, ROUNDS)
         self.designs: list[Design | None] = []
         self.failures: list[Failure] = []
         for place in range(len(labels)):
             try:
-                design = self.make(place)
-                alike.setdefault(_shape(design), []).append(place)
+                self.designs.append(self.make(place))
             except ValueError as err:
-                design = None
+                self.designs.append(None)
                 self.failures.append(Failure(place, str(err)))
-            self.designs.append(design)
-        self.parts = []
-        for places in alike.values():
-            first = self.designs[places[0]]
-            size = chunk_size(plan_of(first, power_of_two).layout, first.X.shape[1])
-            self.parts += [places[a : a + size] for a in range(0, len(places), size)]
-        sound = [d for d in self.designs if d is not None]
+        sound = [place for place, design in enumerate(self.designs) if design is not None]
         if not sound:
             raise ValueError(f"none of the {len(labels)} models can be fitted; the first: {self.failures[0].reason}")
-        self.design = max(sound, key=lambda d: len(d.columns))
+        self.parts = self._parts(sound)
+        self.named = alike(sound, [self.designs[place] for place in sound])
+        "Places of the models whose parameters bear the same names, with a design that has the names."
+
+    def _parts(self, sound: list[int]) -> list[list[int]]:
+        """Places of the models by chunk: those of a chunk have one shape."""
+        by_shape: dict[Hashable, list[int]] = {}
+        for place in sound:
+            by_shape.setdefault(_shape(self.designs[place]), []).append(place)
+        parts = []
+        for places in by_shape.values():
+            first = self.designs[places[0]]
+            size = chunk_size(plan_of(first, power_of_two).layout, first.X.shape[1])
+            parts += [places[a : a + size] for a in range(0, len(places), size)]
+        return parts
+
+    def rechunked(self, chunking: Chunking) -> Self:
+        """These models, their lanes gathered otherwise."""
+        again = copy.copy(self)
+        again.chunking = chunking
+        return again
 
     @abc.abstractmethod
     def make(self, place: int) -> Design:
@@ -70,33 +84,33 @@ class Designs(abc.ABC):
         alike = [models[j] for j in filled(np.arange(len(models)), power_of_two(len(models)))]
         lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
         sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
-        return [Chunk(places, designs[0], Lanes(None, lanes), sizes)], self.failures if i == 0 else []
+        return [Chunk(places, designs, Lanes(None, lanes), sizes)], self.failures if i == 0 else []
 
     def are_confounded(self, chunk: Chunk) -> np.ndarray:
         """Whether the residual variance of each model is a part of those of its random effects."""
         return np.concatenate([is_confounded(self.designs[place]) for place in chunk.places])
 
     def fingerprint(self) -> str:
-        """A hash of all designs and responses."""
+        """A hash of all designs and responses, of labels, and of what cannot be fitted and why."""
         sound = [d for d in self.designs if d is not None]
-        return _hash(sound, [d.y for d in sound])
+        words = [*map(repr, self.labels.tolist()), *(f"{place} {reason}" for place, reason in self.failures)]
+        return fingerprint(sound, words, [d.y for d in sound])
 
 
 class Groups(Designs):
     """One model per group of rows."""
 
     def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
-        self.data = nw.from_native(nw.to_native(as_frame(data), pass_through=True), eager_only=True).to_pandas()
-        if not pd.api.types.is_hashable(by) or by not in self.data.columns:
-            raise ValueError(
-                f"by={by!r} is not a column of the data; there are {', '.join(map(str, self.data.columns))}"
-            )
+        frame = as_frame(data)
+        if not pd.api.types.is_hashable(by) or by not in frame.columns:
+            raise ValueError(f"by={by!r} is not a column of the data; there are {', '.join(map(str, frame.columns))}")
+        key = get_column(frame, by, "argument by=")
         for name in ("weights", "offset"):
             if not (arguments[name] is None or isinstance(arguments[name], str)):
                 raise ValueError(f"with by=, {name} must be the name of a column")
+        _check_keys(by, int(key.isna().sum()), len(key), arguments["na_action"])
+        self.data = snapshot(nw.from_native(nw.to_native(frame, pass_through=True), eager_only=True).to_pandas())
         self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
-        if not self.rows:
-            raise ValueError(f"by={by!r} has no value in any row of the data")
         labels = pd.Index([label for label, _ in self.rows], name=by, tupleize_cols=False)
         super().__init__(formula, labels, arguments, dtype)
 
@@ -105,16 +119,30 @@ class Groups(Designs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
             design = build(self.formula, self._part(place), **self.arguments)
-        if reason := why_unusable(design.y if design.offset is None else design.y - design.offset):
+        reason = why_unusable(design.y - design.shift)
+        if reason:
             raise ValueError(reason)
         return design
 
     def _part(self, place: int) -> pd.DataFrame:
         return self.data.iloc[self.rows[place][1]]
 
-    def problem(self, place: int) -> tuple[str, Any]:
-        """Formula and data of one of the models, for `fit`."""
-        return str(self.formula), self._part(place)
+    def problem(self, place: int) -> tuple[str, Any, dict[str, Any]]:
+        """Formula, data and further arguments of one of the models, for `fit`."""
+        return str(self.formula), self._part(place), {}
+
+
+def _check_keys(by: str, missing: int, rows: int, na_action: str) -> None:
+    """Refuse rows without a key, or say that there are some."""
+    if missing == rows:
+        raise ValueError(f"by={by!r} has no value in any row of the data")
+    if missing and na_action == "raise":
+        raise ValueError(
+            f"na_action='raise': by={by!r} is missing in {missing} of the {rows} rows; drop or fill them, or use "
+            "na_action='drop'"
+        )
+    if missing:
+        warnings.warn(f"by={by!r} is missing in {missing} of the {rows} rows: they are in no model", stacklevel=5)
 
 
 def _shape(design: Design):

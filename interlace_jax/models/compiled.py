@@ -10,20 +10,30 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..design.covariances import snapshot_cov
 from ..design.design import Design, build
 from ..design.determinacy import is_constant, is_out_of_range, largest
 from ..design.files import is_scanned, scan
 from ..design.formula import parse
+from ..design.frames import snapshot, snapshot_vector
+from ..design.residual_formula import Power, Residual
 from ..engines.choice import engine_for
 from ..engines.engine import Engine
-from ..numerics.covariance.block import parameter_count
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.estimate import Estimate
+from ..runtime.calls import own_rules
 from ..support.arguments import numbers, one_of
-from ..support.later import is_jax_array, is_traced
+from ..support.later import catch_up, is_jax_array, is_traced
+from .residual_identifiability import check_residual_covariance
 from .traced import TracedModel
 
 CORES = ("auto", "dense", "iterative")
+_HELD = {"weights": snapshot_vector, "offset": snapshot_vector, "trials": snapshot_vector, "cov": snapshot_cov}
+
+
+def held(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as they are now, whatever is done to their arrays later."""
+    return {name: _HELD.get(name, lambda value: value)(value) for name, value in arguments.items()}
 
 
 class CompiledModel:
@@ -55,13 +65,22 @@ class CompiledModel:
         groups: str | Iterable[str] | None = None,
         random: str | Iterable[str] | None = None,
         core: str = "auto",
+        residual: str | Residual | None = None,
+        dispersion: str | Power | None = None,
         **arguments: Any,
     ) -> Self:
         """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`, all of them."""
         one_of("core", core, CORES)
-        parsed = parse(formula, groups, random)
-        build_design = scan if is_scanned(data) else build
-        return cls(build_design(parsed, data, **arguments), data, arguments, core)
+        parsed = parse(formula, groups, random, residual, dispersion)
+        arguments = held(arguments)
+        if is_scanned(data):
+            if parsed.residual or parsed.dispersion:
+                raise TypeError("residual= and dispersion= need data in memory: read the file into a data frame first")
+            return cls(scan(parsed, data, **arguments), data, arguments, core)
+        data = snapshot(data)
+        design = build(parsed, data, **arguments)
+        check_residual_covariance(design)
+        return cls(design, data, arguments, core)
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -71,6 +90,7 @@ class CompiledModel:
     @property
     def moments(self) -> Moments:
         """Conditioned cross-products of the data, as NumPy arrays; those of any engine are `engine.products`."""
+        catch_up()  # they may be handed to JAX
         return self.engine.moments
 
     @property
@@ -82,6 +102,7 @@ class CompiledModel:
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
         return self.engine.deviance(theta if is_jax_array(theta) else self.checked_theta(theta), reml)
 
+    @own_rules()
     def loglik(self, theta, reml: bool = True):
         """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
         return -0.5 * self.deviance(theta, reml)
@@ -112,6 +133,8 @@ class CompiledModel:
     def _row_vector(self, name, values):
         """One number for each row used, checked where it is known."""
         n = len(self.design.y)
+        if np.shape(values) == (n, 1):  # as simulate(1) has it
+            values = (values if hasattr(values, "reshape") else values.to_numpy()).reshape(n)
         if np.shape(values) != (n,):
             raise ValueError(
                 f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"
@@ -132,21 +155,24 @@ class CompiledModel:
 
         In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`. On the
         right it is a summand: a product or power of it is refused.
-        arguments: `weights offset na_action cov core`.
+        arguments: `weights offset na_action cov residual dispersion core`.
         """
-        core = arguments.pop("core", self.core_choice)
-        if unknown := set(arguments) - set(self.arguments):
-            raise TypeError(f"update() takes {', '.join(self.arguments)}, core, not {', '.join(sorted(unknown))}")
         old = self.design.formula
+        dispersion = f"~ {old.dispersion}" if isinstance(old.dispersion, str) else old.dispersion
+        kept = dict(core=self.core_choice, residual=old.residual, dispersion=dispersion)
+        given = {name: arguments.pop(name, value) for name, value in kept.items()}
+        if unknown := set(arguments) - set(self.arguments):
+            known = ", ".join([*self.arguments, *kept])
+            raise TypeError(f"update() takes {known}, not {', '.join(sorted(unknown))}")
         left, right = old.response or "", str(old).partition("~")[2].strip()
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
         _check_dots(new_right)
         text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
-        return self.of(text, self.data if data is None else data, core=core, **self.arguments | arguments)
+        return self.of(text, self.data if data is None else data, **given, **self.arguments | arguments)
 
     def checked_theta(self, theta: Any) -> np.ndarray:
         """Theta (d,) as finite floats, refused otherwise."""
-        theta, d = numbers("theta", theta), parameter_count([f.block for f in self.design.factors])
+        theta, d = numbers("theta", theta), self.design.parameter_count
         if theta.shape != (d,) or not np.isfinite(theta).all():
             raise ValueError(f"theta of this model is {d} finite numbers, not {theta!r}")
         return theta

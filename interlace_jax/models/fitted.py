@@ -33,10 +33,11 @@ from .parameters import (
     varcorr_table,
     varcov,
 )
+from .residual import relative_sds, residual_matrices, residual_names, residual_values
 from .singularity import singular_message
 
 METHODS = ("REML", "ML")
-DF_METHODS = ("satterthwaite", "kenward-roger", "normal")
+DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
 
 
 class FittedModel:
@@ -62,8 +63,10 @@ class FittedModel:
         """Estimate a compiled model. Arguments as in `fit`; warns of a fit that is singular or not at its optimum."""
         one_of("method", method, METHODS)
         one_of("df_method", df_method, DF_METHODS)
-        if df_method == "kenward-roger":
-            _check_kenward_roger(model, method)
+        if df_method.startswith("kenward-roger"):
+            check_kenward_roger(model, method, df_method, "df_method='satterthwaite'")
+        if df_method == "between-within":
+            subjects_of(model.design)
         start = None if theta0 is None else model.checked_theta(theta0)
         found = cls(model, model.engine.estimate(method == "REML", start), method, df_method)
         _check_residual(model, found.estimate)
@@ -115,7 +118,9 @@ class FittedModel:
 
     @property
     def sigma(self) -> float:
-        """Residual standard deviation."""
+        """Residual standard deviation; with `residual=` or `dispersion=` that of the first visit of the first group,
+        where covariates of the dispersion are 0.
+        """
         return float(self.estimate.sigma)
 
     @property
@@ -284,6 +289,25 @@ class FittedModel:
         return components | {"residual": self.scale}
 
     @property
+    def residual_covariance(self) -> Any:
+        """Covariance matrix of the residuals of one subject, visits x visits, in squared units of the response.
+
+        A dict by group where groups have parameters of their own. Covariates of `dispersion` count as 0, weights as 1.
+        Over coordinates (`sp_exp`) it is a function of an array of distances instead.
+        """
+        return residual_matrices(self.design, self.theta, self.sigma)
+
+    @property
+    def residual_correlation(self) -> Any:
+        """Correlation matrix of the residuals of one subject, in the form of `residual_covariance`."""
+        return residual_matrices(self.design, self.theta, None)
+
+    @property
+    def residual_sd(self) -> pd.Series:
+        """Standard deviation of the residual of every row used: sigma, by visit, covariates and weights."""
+        return pd.Series(self.sigma * relative_sds(self.design, self.theta), index=self.design.index)
+
+    @property
     def varcov(self) -> pd.DataFrame:
         """Covariance matrix of the random effects; for several factors block diagonal over (factor, term)."""
         return varcov(self.covariances)
@@ -334,6 +358,9 @@ class FittedModel:
         components = varcorr_table(factors, self.covariances, self.scale)["sdcor"].to_numpy()
         values = np.concatenate([components, natural_values(factors, self.theta)])
         names = [*component_names(factors), *(name for f in factors for name in natural_names(f))]
+        if self.design.residual is not None:
+            values = np.append(values, residual_values(self.design, self.theta, self.sigma))
+            names += residual_names(self.design.residual)
         return pd.concat([self.fe_params, pd.Series(values, index=names)])
 
     @functools.cached_property
@@ -351,11 +378,28 @@ def check_fit(what: str, value: Any) -> None:
         raise TypeError(f"{what} takes a fit of this package, as interlace_jax.fit makes, not {type(value).__name__}")
 
 
-def _check_kenward_roger(model: CompiledModel, method: str) -> None:
+def subjects_of(design: Design) -> np.ndarray:
+    """Subject (n,) of every row, for rules that need to know: those of `residual=`, or the levels of the one factor."""
+    if design.residual is not None and design.residual.residual is not None:
+        return design.residual.rows.subject
+    if len(design.factors) == 1:
+        return design.factors[0].codes
+    raise ValueError(
+        "'between-within' needs to know the subjects: give residual=, or one grouping factor; or use 'satterthwaite'"
+    )
+
+
+def check_kenward_roger(model: CompiledModel, method: str, rule: str, instead: str) -> None:
+    """Refuse Kenward and Roger's rule, or its linear form, where it is not defined; instead: what to write."""
     if method == "ML":
-        raise ValueError("Kenward-Roger is defined for REML fits: use method='REML', or df_method='satterthwaite'")
+        raise ValueError(f"Kenward-Roger is defined for REML fits: use method='REML', or {instead}")
+    if rule == "kenward-roger-linear" and model.design.residual is None:
+        raise ValueError(
+            "'kenward-roger-linear' is for models with residual= or dispersion=: in others the covariance is linear in "
+            "its parameters, and 'kenward-roger' is the same"
+        )
     if reason := why_not([f.block for f in model.design.factors]):
-        raise ValueError(f"Kenward-Roger does not apply: {reason}; use df_method='satterthwaite'")
+        raise ValueError(f"Kenward-Roger does not apply: {reason}; use {instead}")
     model.engine.require("kenward_roger")
 
 

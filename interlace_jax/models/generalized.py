@@ -15,6 +15,7 @@ from ..design.auxiliary import check_dispersion, with_zero_inflation
 from ..design.design import Design, build
 from ..design.files import is_scanned
 from ..design.formula import parse, with_auxiliary
+from ..design.frames import snapshot
 from ..engines.laplace import GeneralizedEstimate, curvature_of
 from ..numerics.covariance.parameters import has_prior
 from ..numerics.families.family import Distribution, Ordinal, family_of
@@ -23,7 +24,7 @@ from ..support.arguments import one_of
 from ..support.later import is_jax_array, is_traced
 from ..support.warnings import ConvergenceWarning, SeparationWarning, SingularFitWarning
 from . import response
-from .compiled import CORES, CompiledModel
+from .compiled import CORES, CompiledModel, held
 from .fitted import DF_METHODS, METHODS, FittedModel
 from .linear_predictor import Rows, _of_fit
 from .parameters import component_names, natural_names, natural_values, varcorr_table
@@ -53,6 +54,7 @@ class CompiledGeneralizedModel(CompiledModel):
     ) -> Self:
         """The model of a formula and data; arguments: all of `fit` that say what the model is."""
         one_of("core", core, CORES)
+        arguments = held(arguments)
         family, trials, dispersion, zero_inflation, nagq = (
             arguments[name] for name in ("family", "trials", "dispersion", "zero_inflation", "nagq")
         )
@@ -61,6 +63,7 @@ class CompiledGeneralizedModel(CompiledModel):
         if is_scanned(data):
             kind = type(data).__name__
             raise TypeError(f"with family={family.name!r} the data must be a data frame, not {kind}: read it first")
+        data = snapshot(data)
         if core == "iterative":
             raise ValueError(f"core='iterative' is for linear mixed models, not for family={family.name!r}")
         parsed = parse(formula, groups, random, proportion=family.has_trials)

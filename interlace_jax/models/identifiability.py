@@ -1,4 +1,4 @@
-"""Models with as many random effects as rows, as `cov` allows them: whether the residual is told from the effects.
+"""Models with as many random effects as rows: whether their residual variance is identifiable.
 
 The residual variance is not determined if its derivative of V, W^-1, is a combination of the others, K (x) dSigma: then
 another split of V gives the same likelihood. And it may be estimated as 0, where V stays regular without a residual;
@@ -73,8 +73,8 @@ def is_perfect(size, scale, sigma):
 def confounded_message(design: Design) -> str:
     """What it is about a design whose residual is a part of the random effects."""
     return (
-        f"the residual variance cannot be told from the variances that cov allows for {_names(design)}, as no two rows "
-        f"share an effect: only their sum is estimated, and so are coefficients; {ADVICE}"
+        f"the residual variance cannot be told from those of the random effects of {_names(design)}: another split "
+        f"between them fits as well, so that only their sum is estimated, and so are coefficients; {ADVICE}"
     )
 
 
@@ -88,8 +88,10 @@ def _effects(design: Design) -> int:
 
 def _with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
     """theta, or conditioned parameters, (..., d) with clearly more of a residual."""
-    scales = [np.arange(b.size) < (b.own if b.is_pattern else 1) for b in blocks]
-    return np.where(np.concatenate(scales), theta / FEWER, theta)
+    scales = np.zeros(theta.shape[-1], bool)
+    own = [np.arange(b.size) < (b.own if b.is_pattern else 1) for b in blocks]
+    scales[: sum(map(len, own))] = np.concatenate([*own, scales[:0]])
+    return np.where(scales, theta / FEWER, theta)
 
 
 def is_confounded(design: Design, used: np.ndarray | None = None) -> np.ndarray:
@@ -99,7 +101,7 @@ def is_confounded(design: Design, used: np.ndarray | None = None) -> np.ndarray:
     """
     n, factors = len(design.X), design.factors
     used = np.ones((1, n), bool) if used is None else used
-    if not any(f.is_structured for f in factors) or (_effects(design) + len(design.columns) < used.sum(1)).all():
+    if not factors or (_effects(design) + len(design.columns) < used.sum(1)).all():
         return np.zeros(len(used), bool)
     probes = used.T[:, :, None] * np.random.default_rng(0).normal(size=(n, 1, PROBES))
     thetas = [_generic(f) for f in factors]

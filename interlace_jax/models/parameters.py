@@ -22,6 +22,8 @@ def varcov(covariances: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Variances are in squared units of the response.
     """
+    if not covariances:
+        return pd.DataFrame()
     if len(covariances) == 1:
         return next(iter(covariances.values()))
     keys = pd.MultiIndex.from_tuples([(name, column) for name, S in covariances.items() for column in S.columns])
@@ -101,8 +103,8 @@ def component_names(factors: Sequence[Factor]) -> list[str]:
 
 def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray]:
     """Lambda (..., k, k) of every factor from the user's theta (..., d)."""
-    found, ends = [], np.cumsum([f.block.size for f in factors])
-    for f, values in zip(factors, np.split(theta, ends[:-1], axis=-1), strict=True):
+    found, ends = [], np.cumsum([f.block.size for f in factors], dtype=int)
+    for f, values in zip(factors, np.split(theta, ends, axis=-1)[:-1], strict=True):
         if f.block.is_pattern:
             Lam = np.zeros((*theta.shape[:-1], len(f.columns), len(f.columns)))
             Lam[(..., *np.array(f.block.parameters).T)] = values[..., : f.block.own]
@@ -120,8 +122,8 @@ def _factors_of_lanes(theta, block):
 
 def level_roots(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray | None]:
     """Per factor a root L (m, m) of the covariance K = L L' of its levels; None where they do not covary."""
-    ends = np.cumsum([f.block.size for f in factors])
-    parts = zip(factors, np.split(theta, ends[:-1]), strict=True)
+    ends = np.cumsum([f.block.size for f in factors], dtype=int)
+    parts = zip(factors, np.split(theta, ends)[:-1], strict=True)
     return [None if f.across is None else run(_root, values[f.block.own :], f.K, f.across) for f, values in parts]
 
 

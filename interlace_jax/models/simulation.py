@@ -11,6 +11,7 @@ from ..design.design import Design
 from ..design.grouping import Factor
 from ..support.arguments import whole_number
 from .fitted import FittedModel
+from .residual import draws
 from .response import draw
 
 
@@ -27,10 +28,11 @@ def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
 
 def new_responses(fit: FittedModel, nsim: int, seed: Any) -> np.ndarray:
     """What `simulate` draws, as an array (n, nsim) in the form of `Design.y`."""
-    if fit.design.observed is None:
-        return draw_responses(fit.design, fit.estimate.beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, seed)
+    design, e = fit.design, fit.estimate
+    if design.observed is None:
+        return draw_responses(design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed)
     whole_number("nsim", nsim, 0)
-    rng, design, e = np.random.default_rng(seed), fit.design, fit.estimate
+    rng = np.random.default_rng(seed)
     eta = np.repeat((design.X @ e.beta + design.shift)[:, None], nsim, axis=1)
     for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
         b = new_effects(f, Lam, L, (nsim,), rng)
@@ -43,6 +45,7 @@ def draw_responses(
     beta: np.ndarray,
     Lambdas: list[np.ndarray],
     roots: list[np.ndarray | None],
+    theta: np.ndarray,
     sigma: float,
     nsim: int,
     seed: Any,
@@ -55,8 +58,7 @@ def draw_responses(
     for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
         b = sigma * new_effects(f, Lam, L, (nsim,), rng)
         Y += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
-    spread = sigma / np.sqrt(design.w)
-    return Y + spread[:, None] * rng.standard_normal(Y.shape)
+    return Y + sigma * draws(design, theta, (nsim,), rng)
 
 
 def new_effects(

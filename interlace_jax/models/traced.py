@@ -12,6 +12,7 @@ from ..numerics.crossproducts.moments import Moments, moments
 from ..numerics.estimation.estimate import Estimate, estimate
 from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.gaussian import deviance
+from ..runtime.calls import own_rules
 from ..runtime.compilation import jit
 from ..runtime.island import island
 from ..support.later import is_traced, jax, jnp
@@ -37,7 +38,7 @@ class TracedModel:
         """Cross-products of the rows for the array-level functions, in JAX's own precision."""
         plan, X, Z, rows, K = self._arguments()
         rows, X, Z, K = jax.tree.map(
-            partial(jnp.asarray, dtype=jnp.result_type(*self.traced.values())), (rows | self.traced, X, Z, K)
+            partial(jnp.asarray, dtype=jnp.result_type(float, *self.traced.values())), (rows | self.traced, X, Z, K)
         )
         return moments(plan, X=X, Z=Z, K=K, **rows)
 
@@ -45,6 +46,7 @@ class TracedModel:
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
         return self._in_float64(_deviance, reml, jnp.asarray(theta))
 
+    @own_rules()
     def loglik(self, theta, reml: bool = True):
         """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
         return -0.5 * self.deviance(theta, reml)

@@ -6,7 +6,7 @@ Import it as `from interlace_jax import plot`; it needs plotnine, an optional de
 try:
     import plotnine  # noqa: F401 - asked for before the modules below need it
 except ImportError as err:
-    raise ImportError("interlace_jax.plot needs plotnine: pip install 'interlace_jax[plot]'") from err
+    raise ImportError("interlace_jax.plot needs plotnine: python -m pip install plotnine") from err
 
 from .diagnostics import influence as influence
 from .diagnostics import qq as qq

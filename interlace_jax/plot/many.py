@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import plotnine as p9
 
-from ..many.many import Many
+from ..batch import Many
+from ..design.alignment import in_order_of
 from ..support.arguments import listed, one_of
 from .data import names_of
 from .diagnostics import _apart
@@ -76,6 +77,7 @@ def heatmap(
     else:
         if coefficient is None or len(where) != len(t) or where.shape[1] != 2:
             raise ValueError(f"where= needs a coefficient, one of {listed(t)}, and two columns with {len(t)} rows")
+        where = in_order_of(t, where, "where")
         axes = tuple(map(str, where.columns))
         x, y = (names_of(where.iloc[:, i]).reset_index(drop=True) for i in range(2))
         y = y if y.dtype == float else y.cat.reorder_categories(y.cat.categories[::-1])

@@ -222,7 +222,8 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     colour, those before make panels.
     """
     _check(means, MarginalMeans)
-    table, names = means.frame, [*means.by, *means.specs]
+    table, names = means.frame, [means.columns[name] for name in (*means.by, *means.specs)]
+    value, kind = ("emmean", "means") if means.trend is None else ("trend", "slopes")
     *panels, x = names or ["all"]
     table = table.assign(**{name: in_order(table[name]) for name in panels}, all="all")
     table[x] = names_of(table[x])
@@ -232,14 +233,18 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     look = {} if colour else {"color": BLUE}
     groups = {"color": colour, "group": colour} if colour else {"group": 1}
     return (
-        p9.ggplot(table, p9.aes(x, "emmean", **groups))
+        p9.ggplot(table, p9.aes(x, value, **groups))
         + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
         + p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look)
         + ([p9.scale_color_manual(_colours(table[colour].nunique()))] if colour else [])
         + ([p9.facet_wrap(panels)] if panels else [])
         + p9.labs(
-            y=f"mean {means.response}, with {means.level:.0%} interval",
-            title=f"Marginal means{' by ' * bool(names)}{' and '.join(reversed(names))}",
+            y=f"{_what(means)}, with {means.level:.0%} interval",
+            title=f"Marginal {kind}{' by ' * bool(names)}{' and '.join(reversed(names))}",
         )
         + _theme(6.0, 4.0)
     )
+
+
+def _what(means: MarginalMeans) -> str:
+    return f"mean {means.response}" if means.trend is None else f"slope of {means.response} by {means.trend}"

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import plotnine as p9
 
+from ..batch import Many
 from ..inference.marginal_means import MarginalMeans
-from ..many.many import Many
 from ..result import Fit
 
 NAMED = 60  # levels up to which their names are shown

@@ -114,6 +114,9 @@ def _rounded(value: float) -> str:
 
 
 def _residual(fit: FittedModel, values: bool) -> str:
+    if fit.design.residual is not None:
+        words = latex(str(fit.design.residual))
+        return rf"\varepsilon &\sim \mathcal{{N}}\left(0,\; R\right) \quad \text{{({words})}}"
     variance = _rounded(fit.scale) if values else r"\sigma^{2}"
     by = r" / w_{i}" if fit.design.weights is not None else ""
     return rf"\varepsilon_{{i}} &\sim \mathcal{{N}}\left(0,\; {variance}{by}\right)"

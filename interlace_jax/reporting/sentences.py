@@ -17,6 +17,8 @@ METHODS = {"REML": "restricted maximum likelihood", "ML": "maximum likelihood"}
 DDF = {
     "satterthwaite": "Tests and intervals use Satterthwaite's degrees of freedom.",
     "kenward-roger": "Tests and intervals use Kenward and Roger's standard errors and degrees of freedom.",
+    "kenward-roger-linear": "Tests and intervals use Kenward and Roger's standard errors and df, linear.",
+    "between-within": "Tests and intervals use between-within degrees of freedom.",
     "normal": "Tests and intervals take statistics to be normal.",
 }
 SHOWN = 12  # coefficients that a paragraph can bear
@@ -39,9 +41,13 @@ def report(fit: FittedModel, level: float = 0.95) -> str:
 
 
 def _model(fit: FittedModel) -> str:
+    what = "A linear mixed model" if fit.design.factors else "A linear model"
+    parts = list(_random_parts(fit))
+    if fit.design.residual is not None:
+        parts.append(f"a covariance of the residuals ({fit.design.residual})")
     return (
-        f"A linear mixed model of {fit.design.response} was fitted by {METHODS[fit.method]} "
-        f"(formula: {fit.design.formula}), with {_listed(list(_random_parts(fit)))}."
+        f"{what} of {fit.design.response} was fitted by {METHODS[fit.method]} "
+        f"(formula: {fit.design.formula}), with {_listed(parts)}."
     )
 
 
@@ -56,9 +62,10 @@ def _random_parts(fit: FittedModel) -> Iterator[str]:
 
 
 def _rows(fit: FittedModel) -> str:
-    groups = _listed([f"{m} levels of {name}" for name, m in fit.ngroups.items()])
+    levels = [f"{m} levels of {name}" for name, m in fit.ngroups.items()]
+    groups = f" of {_listed(levels)}" if levels else ""
     dropped = f"; {fit.n_dropped} further rows had missing values and were left out" if fit.n_dropped else ""
-    return f"It was fitted to {fit.nobs} observations of {groups}{dropped}."
+    return f"It was fitted to {fit.nobs} observations{groups}{dropped}."
 
 
 def _effects(fit: FittedModel, level: float) -> Iterator[str]:
@@ -96,10 +103,20 @@ def _spread(fit: FittedModel) -> str:
         pair = block.correlations[1, 0] if len(block.columns) == 2 else np.nan
         correlation = f" (correlation {shown(pair, 2)})" if np.isfinite(pair) else ""
         parts.append(f"{block.factor}: {sds}{correlation}")
+    if fit.design.residual is not None:
+        residual = f"The standard deviation of the residuals was estimated as {_sd(fit.sigma)}{_where(fit)}."
+        random = f"Those of the random effects were estimated as follows. {'; '.join(parts)}."
+        return f"{residual} {random}" if parts else residual
     return (
         f"The standard deviations of the random effects were estimated as follows. {'; '.join(parts)}; "
         f"residual: {_sd(fit.sigma)}."
     )
+
+
+def _where(fit: FittedModel) -> str:
+    """Of which rows sigma is the residual SD, where that of others differs."""
+    place = fit.design.residual.reference
+    return f" ({place})" if place else ""
 
 
 def _sd(value: float) -> str:

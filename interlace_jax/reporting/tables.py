@@ -21,7 +21,12 @@ DEGREES = {"df", "den_df", "num_df", "NumDF", "DenDF", "Df", "df_residual"}
 STATISTICS = {"t", "F", "z", "statistic", "F value", "t value", "Chisq"}
 ESTIMATES = {"estimate", "emmean", "se", "std_error", "lower", "upper", "conf_low", "conf_high"}
 BELOW = ("se", "interval", "p", "statistic", "nothing")
-DDF = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger"}
+DDF = {
+    "satterthwaite": "Satterthwaite",
+    "kenward-roger": "Kenward-Roger",
+    "kenward-roger-linear": "Kenward-Roger (linear)",
+    "between-within": "between-within",
+}
 
 
 def table(
@@ -83,7 +88,7 @@ def _of_fit(fit: FittedModel, title: str | None, level: float, words: Mapping[st
 
 def _places(row: Any) -> int:
     """Decimals of the numbers of a term: those of its standard error."""
-    return 2 if row.term.startswith("cor__") else decimals(row.std_error)
+    return 2 if row.term.startswith(("cor__", "rho")) else decimals(row.std_error)
 
 
 def _term(row: Any, words: Mapping[str, str]) -> str:
@@ -92,7 +97,7 @@ def _term(row: Any, words: Mapping[str, str]) -> str:
         return words.get(row.term, row.term)
     group, (kind, _, names) = words.get(row.group, row.group), row.term.partition("__")
     if row.group == "Residual":
-        return "SD residual"
+        return "SD residual" if row.term == "sd__Observation" else f"Residual {row.term}"
     if not names:
         return f"{kind} | {group}"
     return f"{'SD' if kind == 'sd' else 'Correlation'} {_named(names, words)} | {group}"
@@ -103,9 +108,12 @@ def _named(names: str, words: Mapping[str, str]) -> str:
 
 
 def _notes(fit: FittedModel) -> list[str]:
-    groups = ", ".join(f"{m} levels of {name}" for name, m in fit.ngroups.items())
+    groups = "".join(f", {m} levels of {name}" for name, m in fit.ngroups.items())
     rule = f", {DDF[fit.df_method]} degrees of freedom" if fit.df_method in DDF else ""
-    said = [f"{fit.nobs} observations, {groups}. Fitted by {fit.method}{rule}."]
+    said = [f"{fit.nobs} observations{groups}. Fitted by {fit.method}{rule}."]
+    if fit.design.residual is not None:
+        place = fit.design.residual.reference
+        said.append(f"Covariance of the residuals: {fit.design.residual}{f' (SD: {place})' if place else ''}.")
     if fit.is_singular:
         said.append("The fit is singular: a variance is estimated at 0, or a correlation at 1 or -1.")
     if not fit.converged:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..inference.coefficients import coefficients
-from ..inference.variances import components, structure_table, uncertainty
+from ..inference.variances import components, residual_table, structure_table, uncertainty
 from ..models.fitted import FittedModel
 from ..models.parameters import component_pairs, natural_names
 from ..support.arguments import check_level, one_of, texts
@@ -29,10 +29,11 @@ def tidy(
     """A row a term, with the same columns for every model, as R's broom.mixed.
 
     effects: "fixed", the coefficients; "ran_pars", standard deviations (`sd__x`), correlations (`cor__x.z`) and the
-        parameters of covariance structures, with the residual's as group "Residual"; "ran_vals", the random effects.
+        parameters of covariance structures, with those of the residuals as group "Residual"; "ran_vals", the random
+        effects.
     level: of the intervals `conf_low conf_high`; t intervals for coefficients, Wald intervals on the log or Fisher's z
         scale for standard deviations and correlations, normal ones for random effects.
-    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's.
+    ddf: the rule for degrees of freedom, as `df_method` of `fit`; by default the fit's.
     exponentiate: exp of the coefficients and of their limits, with the standard error by the delta method; for models
         of log y, and odds and rate ratios.
 
@@ -83,6 +84,9 @@ def _ran_pars(fit: FittedModel, level: float) -> pd.DataFrame:
     if any(map(natural_names, factors)):
         tables.append(structure_table(known, level))
         places += [(f.name, name.removesuffix(f"|{f.name}")) for f in factors for name in natural_names(f)]
+    if fit.design.residual is not None:
+        tables.append(residual_table(known, level))
+        places += [("Residual", name) for name in tables[-1].index]
     table = pd.concat(tables).reset_index(drop=True)
     table = table.rename(columns={"se": "std_error", "lower": "conf_low", "upper": "conf_high"})
     return table.assign(group=[group for group, _ in places], term=[term for _, term in places])
@@ -103,7 +107,7 @@ def _ran_vals(fit: FittedModel, level: float) -> pd.DataFrame:
             "conf_high": bounds[..., 1].ravel(),
         }
         tables.append(pd.DataFrame(table))
-    return pd.concat(tables)
+    return pd.concat(tables) if tables else pd.DataFrame()
 
 
 def glance(fit: FittedModel) -> pd.DataFrame:

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..design.design import Design
+from ..many.columns import Columns
 from ..many.designs import Designs
-from ..many.many import Many
+from ..many.fits import ManyFits
 from ..many.responses import Responses
-from ..many.run import run_all
 from ..models.fitted import FittedModel
+from ..models.parameters import component_name, component_pairs, natural_names, natural_values
 from ..models.simulation import simulate
+from ..numerics.covariance.parameters import shape_places
 from ..support.arguments import check_level, one_of, whole_number
 from ..support.later import special
 from .regrouping import Regrouped, independent_groups
 
+LOG, FISHER_Z = (np.log, np.exp), (np.arctanh, np.tanh)
+"A scale without bounds, and the way back."
 
-def _refitted(fit: FittedModel, work: Designs, progress: bool | None) -> Many:
-    table = run_all(work, fit.method, progress=progress)
 
-    return Many(work, fit.method, "satterthwaite", table, lambda place: fit.refitted(work.designs[place]))
+def _refitted(fit: FittedModel, work: Designs, progress: bool | None) -> ManyFits:
+    def single(place: int) -> FittedModel:
+        return fit.refitted(work.designs[place])
+
+    return ManyFits.of(work, fit.method, "satterthwaite", single, progress=progress)
 
 
 class Bootstrap:
     """A model refitted to data like those that it was fitted to; made by `Fit.bootstrap`.
 
-    Every replicate counts: those that are singular, or did not converge, are in the estimates and in `outcomes`.
+    Every replicate that could be fitted counts: those that are singular, or did not converge, are in the estimates.
+    `outcomes` says how many there are of each kind, and why others could not be fitted.
     """
 
-    def __init__(self, fit: FittedModel, many: Many):
+    def __init__(self, fit: FittedModel, many: ManyFits):
         self.fit, self.many = fit, many
 
     @classmethod
@@ -39,9 +48,12 @@ class Bootstrap:
         """Responses simulated from the fit, with new random effects and residuals."""
         model, Y = fit.model, simulate(fit, n, seed).to_numpy()
         rows = np.arange(len(Y))
-        work = Responses(model.design, model.data, Y, pd.RangeIndex(n), rows, model.arguments, fit.estimate.t)
-        table = run_all(work, fit.method, progress=progress)
-        return cls(fit, Many(work, fit.method, "satterthwaite", table, lambda place: fit.refit(Y[:, place])))
+        work = Responses(model.design, model.data, Columns(Y), pd.RangeIndex(n), rows, model.arguments, fit.estimate.t)
+
+        def single(place: int) -> FittedModel:
+            return fit.refit(Y[:, place])
+
+        return cls(fit, ManyFits.of(work, fit.method, "satterthwaite", single, progress=progress))
 
     @classmethod
     def cases(cls, fit: FittedModel, n: int, seed: Any, progress: bool | None) -> Bootstrap:
@@ -69,9 +81,13 @@ class Bootstrap:
     def confint(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
         """Intervals `lower upper` of every parameter.
 
-        kind: "percentile"; "basic" (reflected about the estimate); or "bca" (corrected for bias and skewness, Efron
-        1987), whose acceleration comes from leaving out one group at a time, so that it needs factors that are not
-        crossed.
+        kind: "percentile"; "basic" (reflected about the estimate, on the log scale of standard deviations, Fisher's z
+        of correlations and the scale on which parameters of structures are searched, so that no limit lies outside of
+        what the parameter can be); or "bca" (corrected for bias and skewness, Efron 1987), whose acceleration comes
+        from leaving out one group at a time, so that it needs factors that are not crossed.
+
+        A basic limit is infinite where the percentile that it reflects is a standard deviation of 0, and missing where
+        the estimate itself is 0, or a correlation of 1 or -1: take percentiles there.
         """
         check_level(level)
         one_of("kind", kind, ("percentile", "basic", "bca"))
@@ -80,8 +96,29 @@ class Bootstrap:
             return self._bca(special.ndtri(tails))
         low, high = (self.estimates.quantile(q) for q in tails)
         if kind == "basic":
-            low, high = 2 * self.fit.parameters - high, 2 * self.fit.parameters - low
+            low, high = (self._reflected(q) for q in tails[::-1])
         return pd.DataFrame({"lower": low, "upper": high})
+
+    def _reflected(self, q: float) -> pd.Series:
+        """Quantiles q of all parameters reflected about the estimates, each on a scale without bounds."""
+        estimates, quantiles = self.fit.parameters, self.estimates.quantile(q)
+        found = 2 * estimates - quantiles
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for name, (to_free, back) in _scales(self.fit.design).items():
+                found[name] = back(2 * to_free(estimates[name]) - to_free(quantiles[name]))
+        structures = self._reflected_structures(q)
+        found[structures.index] = structures
+        return found
+
+    def _reflected_structures(self, q: float) -> pd.Series:
+        """The parameters of structures where the quantiles q of the numbers that are searched are reflected."""
+        factors, theta = self.fit.design.factors, self.fit.theta.copy()
+        blocks = [f.block for f in factors]
+        starts = np.cumsum([0, *(block.size for block in blocks[:-1])])
+        at = np.concatenate([start + place for start, place in zip(starts, shape_places(blocks), strict=True)])
+        draws = self.many.theta.to_numpy()[:, at]
+        theta[at] = 2 * theta[at] - np.nanquantile(draws, q, axis=0)
+        return pd.Series(natural_values(factors, theta), [name for f in factors for name in natural_names(f)], float)
 
     def _bca(self, z: np.ndarray) -> pd.DataFrame:
         """Quantiles at Phi(z0 + (z0 + z) / (1 - a (z0 + z))) (Efron 1987, JASA 82, eq. 1.10)."""
@@ -100,6 +137,7 @@ class Bootstrap:
         m = len(factor.levels)
         without = [np.delete(np.arange(m), i) for i in range(m)]
         left = _refitted(self.fit, Regrouped(self.fit, factor, without), None).parameters
+        _warn_of_failures(int(left.isna().all(1).sum()), m, "groups could not be left out", "the acceleration is")
         influence = left.mean() - left
         return (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
 
@@ -119,4 +157,19 @@ def bootstrap(
     fit.model.engine.require("bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
     whole_number("n", n, 1)
-    return (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)
+    made = (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)
+    failed = int((made.many.nobs == 0).sum())
+    _warn_of_failures(failed, n, "replicates could not be fitted (see `outcomes`)", "standard errors and intervals are")
+    return made
+
+
+def _warn_of_failures(failed: int, n: int, what: str, numbers: str) -> None:
+    if failed:
+        warnings.warn(f"{failed} of {n} {what}: {numbers} of the other {n - failed}", stacklevel=3)
+
+
+def _scales(design: Design) -> dict[str, tuple[Any, Any]]:
+    """By name of a standard deviation or correlation the scale on which it has no bounds, and the way back."""
+    pairs = [(f, i, j) for f in design.factors for i, j in component_pairs(f.sizes)]
+    found = {component_name(f, i, j): LOG if i == j else FISHER_Z for f, i, j in pairs}
+    return found | {"sigma": LOG}

@@ -218,7 +218,8 @@ def _groups(design: Design, data: Any, by: str | None) -> tuple[np.ndarray, pd.I
     refuse_scanned(data, f"by={by!r} is no grouping factor")
     column = get_column(as_frame(data), by, "argument by=").iloc[design.rows]
     codes, levels = pd.factorize(column, sort=True)
-    if missing := np.count_nonzero(codes < 0):
+    missing = np.count_nonzero(codes < 0)
+    if missing:
         raise ValueError(f"by={by!r} is missing in {missing} of the {len(codes)} rows used")
     return codes, pd.Index(levels, name=by, tupleize_cols=False)
 
@@ -239,7 +240,8 @@ def _given(design: Design, data: Any, cv: Any, by: str | None) -> list[Fold]:
             f"cv must be one of {', '.join(map(repr, SCHEMES))}, a splitter with a method split, or pairs of arrays "
             f"(train, test) of positions among the {len(where)} rows"
         ) from None
-    if empty := [fold.label for fold in folds if not len(fold.test)]:
+    empty = [fold.label for fold in folds if not len(fold.test)]
+    if empty:
         raise ValueError(f"fold {empty[0]} of cv has no row to predict among the rows used")
     if not folds:
         raise ValueError("cv makes no folds")

@@ -13,9 +13,9 @@ import scipy
 
 from ..design.design import Design
 from ..design.determinacy import independent_columns
-from ..many.many import Many
+from ..many.columns import Columns
+from ..many.fits import ManyFits
 from ..many.responses import Responses
-from ..many.run import run_all
 from ..models.fitted import FittedModel, check_fit
 from ..models.simulation import draw_responses
 from ..support.arguments import check_level, check_mapping, numbers, one_of, whole_number
@@ -65,44 +65,66 @@ def power(
     Returns
     -------
     A row for each effect and combination: `effect`, a column per factor of `n_levels`, `nobs`, `power`, `lower` and
-    `upper` (Wilson's 95% interval for the simulation error), and the shares of `converged` and `singular` fits. A data
-    set that cannot be fitted counts as no detection.
+    `upper` (Wilson's 95% interval for the simulation error), and the shares of `converged` and `singular` fits.
+    `failed` counts the data sets that could not be fitted: they are no evidence, and all shares are of the others.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a coefficient or factor that the fit does not have, for numbers of levels that determine no model, and where
+        no data set of a combination can be fitted.
     """
     check_fit("power", fit)
     fit.model.engine.require("power")
-    design = fit.design
-    if coefficient not in design.columns:
-        raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, design.columns))}")
     one_of("df_method", df_method, ("satterthwaite", "normal"))
-    j = design.columns.index(coefficient)
     whole_number("nsim", nsim, 1)
     check_level(alpha, "alpha")
-    check_mapping("n_levels", n_levels, '{"subject": [20, 40]}')
-    effects = np.atleast_1d(fit.estimate.beta[j] if effect is None else numbers("effect", effect))
-    sizes = {name: np.atleast_1d(m).tolist() for name, m in (n_levels or {}).items()}
-    _check_sizes(design, sizes)
-    combinations = list(itertools.product(*sizes.values()))
-    seeds = np.random.SeedSequence(seed).spawn(len(combinations))
+    effects = _effects(fit, coefficient, effect)
+    wanted = _combinations(fit.design, n_levels)
+    seeds = np.random.SeedSequence(seed).spawn(len(wanted))
+    bar = progress_bar(len(wanted) * len(effects), "cell", "power", progress is not False)
     rows = []
-    bar = progress_bar(len(combinations) * len(effects), "cell", "power", progress is not False)
-    for levels, own_seed in zip(combinations, seeds, strict=True):
-        wanted = dict(zip(sizes, levels, strict=True))
-        larger = extended(design, wanted)
-        beta = fit.estimate.beta.copy()
-        beta[j] = 0.0
-        rng = np.random.default_rng(own_seed)
-        Y = draw_responses(larger, beta, fit.Lambdas, fit.level_roots, fit.sigma, nsim, rng)
+    for levels, own_seed in zip(wanted, seeds, strict=True):
+        larger = extended(fit.design, levels)
+        draws = _draws(fit, larger, coefficient, nsim, own_seed)
+        column = larger.X[:, [larger.columns.index(coefficient)]]
         for value in effects:
-            many = _refitted(fit, larger, Y + value * larger.X[:, [j]], df_method)
-            rows.append(dict(effect=value) | wanted | _counted(many, coefficient, alpha))
+            many = _refitted(fit, larger, draws + value * column, df_method)
+            rows.append(dict(effect=value) | levels | _counted(many, coefficient, alpha))
             bar.update()
     bar.close()
-    return pd.DataFrame(rows).sort_values(["effect", *sizes], ignore_index=True)
+    return pd.DataFrame(rows).sort_values(["effect", *(n_levels or {})], ignore_index=True)
+
+
+def _effects(fit: FittedModel, coefficient: str, effect: float | Iterable[float] | None) -> np.ndarray:
+    """True values of the coefficient, by default its estimate."""
+    names = fit.design.columns
+    if coefficient not in names:
+        raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, names))}")
+    estimate = fit.estimate.beta[names.index(coefficient)]
+    return np.atleast_1d(estimate if effect is None else numbers("effect", effect))
+
+
+def _combinations(design: Design, n_levels: Mapping[str, int | Iterable[int]] | None) -> list[dict[str, int]]:
+    """Every combination of numbers of levels, by the name of the factor."""
+    check_mapping("n_levels", n_levels, '{"subject": [20, 40]}')
+    sizes = {name: np.atleast_1d(m).tolist() for name, m in (n_levels or {}).items()}
+    _check_sizes(design, sizes)
+    return [dict(zip(sizes, levels, strict=True)) for levels in itertools.product(*sizes.values())]
+
+
+def _draws(fit: FittedModel, design: Design, coefficient: str, nsim: int, seed: np.random.SeedSequence) -> np.ndarray:
+    """Responses (n, nsim) of a design, drawn from the fit with the coefficient at 0."""
+    beta = fit.estimate.beta.copy()
+    beta[design.columns.index(coefficient)] = 0.0
+    rng = np.random.default_rng(seed)
+    return draw_responses(design, beta, fit.Lambdas, fit.level_roots, fit.theta, fit.sigma, nsim, rng)
 
 
 def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
     """The design with so many levels of each factor: the first ones, or copies of all in turn."""
-    if n_levels and (tied := [f.name for f in design.factors if f.across is not None]):
+    tied = [f.name for f in design.factors if f.across is not None]
+    if n_levels and tied:
         raise ValueError(f"n_levels needs levels that are independent, but those of {tied[0]} covary as cov says")
     for name, m in n_levels.items():
         factor = factor_named(design, name)
@@ -119,25 +141,28 @@ def _check_sizes(design: Design, sizes: Mapping[str, list[int]]) -> None:
             raise ValueError(f"n_levels[{name!r}] must be whole numbers above 1, not {counts}")
 
 
-def _refitted(fit: FittedModel, design: Design, Y: np.ndarray, df_method: str) -> Many:
+def _refitted(fit: FittedModel, design: Design, Y: np.ndarray, df_method: str) -> ManyFits:
     arguments = fit.model.arguments
-    work = Responses(design, fit.model.data, Y, pd.RangeIndex(Y.shape[1]), np.arange(len(Y)), arguments)
-    table = run_all(work, fit.method, progress=False)
+    work = Responses(design, fit.model.data, Columns(Y), pd.RangeIndex(Y.shape[1]), np.arange(len(Y)), arguments)
 
     def single(place: int) -> FittedModel:
         return fit.refitted(replace(design, y=Y[:, place]), df_method=df_method)
 
-    return Many(work, fit.method, df_method, table, single)
+    return ManyFits.of(work, fit.method, df_method, single, progress=False)
 
 
-def _counted(many: Many, coefficient: str, alpha: float) -> dict[str, Any]:
-    n, detected = len(many), int((many.fe_pvalues[coefficient] < alpha).sum())
+def _counted(many: ManyFits, coefficient: str, alpha: float) -> dict[str, Any]:
+    """Power and its interval among the data sets that could be fitted, and how the fits ended."""
+    p = many.fe_pvalues[coefficient]
+    is_fitted = p.notna()
+    detected, n = int((p < alpha).sum()), int(is_fitted.sum())
     interval = scipy.stats.binomtest(detected, n).proportion_ci(method="wilson")
     return dict(
         nobs=int(many.nobs.max()),
         power=detected / n,
         lower=interval.low,
         upper=interval.high,
-        converged=many.converged.mean(),
-        singular=many.is_singular.mean(),
+        converged=many.converged[is_fitted].mean(),
+        singular=many.is_singular[is_fitted].mean(),
+        failed=len(many) - n,
     )

@@ -86,7 +86,8 @@ def refit_without(
     parts = [part for part in parts if len(part.places)]
     if not parts:
         raise ValueError(f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}")
-    return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *(part[:4] for part in parts)), failures)
+    arrays = [(part.places, part.estimate, part.more, part.singular) for part in parts]
+    return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *arrays), failures)
 
 
 def _lanes_at_once(design: Design, layout: Layout, count: int) -> int:
@@ -101,31 +102,45 @@ def _lanes_at_once(design: Design, layout: Layout, count: int) -> int:
 def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
     """The refits of one chunk."""
     part = left_out[start : start + size]
-    used = np.ones((len(part), len(design.y)), bool)
-    for lane, rows in zip(used, part, strict=True):
-        lane[rows] = False
-    y = design.y if design.offset is None else design.y - design.offset
-    doubtful = _doubtful(design, y, used)
-    reasons = {int(j): reason for j in doubtful if (reason := _unfit(design, y, used[j]))}
-    failures = [Failure(start + j, reason) for j, reason in reasons.items()]
-    sound = np.array([j for j in range(len(part)) if j not in reasons], int)
+    used = _rows_used(part, len(design.y))
+    y = design.y - design.shift
+    reasons = {int(j): _unfit(design, y, used[j]) for j in _doubtful(design, y, used)}
+    failures = [Failure(start + j, reason) for j, reason in reasons.items() if reason]
+    sound = np.array([j for j in range(len(part)) if not reasons.get(j)], int)
     if not len(sound):
         return Refits(sound, None, None, None, failures)
+    found, more, singular, scale = _fitted(model, used[sound], size, reml, each, start + filled(sound, size))
+    largest = np.where(used[sound], np.abs(y), 0.0).max(1)
+    perfect = is_perfect(weighted_size(design, largest), scale[: len(sound)], found.sigma[: len(sound)])
+    failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]
+    kept = np.flatnonzero(~perfect)
+    estimate, more, singular = jax.tree.map(lambda a: a[kept], (found, more, singular))
+    confounded = is_confounded(design, used[sound[kept]])
+    return Refits(start + sound[kept], estimate, more, singular | confounded, failures)
+
+
+def _rows_used(left_out: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """Which of n rows each refit has: (refits, n)."""
+    used = np.ones((len(left_out), n), bool)
+    for lane, rows in zip(used, left_out, strict=True):
+        lane[rows] = False
+    return used
+
+
+def _fitted(model, used: np.ndarray, size: int, reml: bool, each, places: np.ndarray) -> tuple:
+    """Estimates, what `each` makes of them, whether they are singular, and scales, of `size` lanes as NumPy arrays.
+
+    used (refits, n): rows of each refit; lanes beyond them repeat the first. places (size,): which refits they are.
+    """
     with float64():
-        plan, padded, X, Z, weights, offset, K = model
-        every = filled(sound, size)
-        rows_used = np.pad(used[every], ((0, 0), (0, len(padded) - len(y))))
-        rows = Rows(plan, padded, X, Z, weights * rows_used, offset, K)
+        plan, y, X, Z, weights, offset, K = model
+        every = used[filled(np.arange(len(used)), size)]
+        padded = np.pad(every, ((0, 0), (0, len(y) - used.shape[1])))
+        rows = Rows(plan, y, X, Z, weights * padded, offset, K)
         lanes = Lanes(None, _moments(*rows))
         found = fit_lanes(lanes, reml)
-        made = found, each(start + every, rows, found), are_singular(lanes, found, reml)
-        results = jax.tree.map(np.asarray, made)
-    scale, sigma = (np.asarray(a)[: len(sound)] for a in (lanes.each.scale, found.sigma))
-    perfect = is_perfect(weighted_size(design, np.where(used[sound], np.abs(y), 0.0).max(1)), scale, sigma)
-    failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]
-    estimates, more, singular = jax.tree.map(lambda a: a[np.flatnonzero(~perfect)], results)
-    sound = sound[~perfect]
-    return Refits(start + sound, estimates, more, singular | is_confounded(design, used[sound]), failures)
+        made = found, each(places, rows, found), are_singular(lanes, found, reml), lanes.each.scale
+        return jax.tree.map(np.asarray, made)
 
 
 def _doubtful(design: Design, y: np.ndarray, used: np.ndarray) -> np.ndarray:

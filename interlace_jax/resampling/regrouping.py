@@ -37,16 +37,22 @@ def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
 
 
 def independent_groups(design: Design, what: str) -> Factor:
-    """The factor whose levels share no random effect."""
-    if tied := [f.name for f in design.factors if f.across is not None]:
-        raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")
+    """The factor whose levels share no random effect; ValueError, which names `what` needs it, where there is none."""
+    _refuse_tied(design, what)
     outer = min(design.factors, key=lambda f: len(f.levels))
-    if crossed := [f.name for f in design.factors if not is_nested(f, outer)]:
+    crossed = [f.name for f in design.factors if not is_nested(f, outer)]
+    if crossed:
         raise ValueError(
             f"{what} needs groups that are independent of each other, but {outer.name} and {crossed[0]} are crossed: "
             "rows of different groups share random effects"
         )
     return outer
+
+
+def _refuse_tied(design: Design, what: str) -> None:
+    tied = [f.name for f in design.factors if f.across is not None]
+    if tied:
+        raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")
 
 
 class Regrouped(Designs):
@@ -77,9 +83,9 @@ def factor_named(design: Design, name: str) -> Factor:
 
 def _check_independent(design: Design, by: Factor, what: str) -> None:
     """Refuse a factor whose levels share random effects."""
-    if tied := [f.name for f in design.factors if f.across is not None]:
-        raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")
-    if crossed := [f.name for f in design.factors if not is_nested(f, by)]:
+    _refuse_tied(design, what)
+    crossed = [f.name for f in design.factors if not is_nested(f, by)]
+    if crossed:
         raise ValueError(
             f"{what} needs groups that are independent of each other, but rows of different levels of {by.name!r} "
             f"share random effects of {crossed[0]!r}"

@@ -14,7 +14,7 @@ import numpy as np
 import platformdirs
 from threadpoolctl import ThreadpoolController
 
-from ..support.later import Later, jax
+from ..support.later import Later, is_imported, jax
 from .programs import tiers
 from .programs.dimensions import DIMENSIONS
 
@@ -40,11 +40,11 @@ def run(function, *args):
     kernel = getattr(function, "__wrapped__", None)
     if kernel is not None and kernel.__module__.startswith(PACKAGE) and kernel.__qualname__.isidentifier():
         name = f"{kernel.__module__}:{kernel.__qualname__}"
-        with _one_blas_thread():
+        with _BLAS:
             done, result = tiers.numpy_result(name, lambda: kernel, args, DIMENSIONS.get(name))
         if done:
             return result
-    with jax.core.eval_context(), float64(), _one_blas_thread():
+    with jax.core.eval_context(), float64(), own_rules(), _BLAS:
         leaves, tree = jax.tree.flatten(args)
         key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         if key in _compiled:
@@ -87,18 +87,58 @@ def float32():
 @contextlib.contextmanager
 def session():
     """What `run` sets up, for work that keeps arrays in JAX over many calls."""
-    with jax.core.eval_context(), float64(), _one_blas_thread(), _compile_cache():
+    with jax.core.eval_context(), float64(), own_rules(), _BLAS, _compile_cache():
         yield
 
 
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+@contextlib.contextmanager
+def own_rules():
+    """JAX's usual rules, whatever those of the caller's own program: the checks of a thread are for what it wrote.
+
+    Transfers and promotions are allowed, programs are compiled, and intermediate infinities, which selections leave
+    out, are no errors. Where JAX is not imported there is nothing to set.
+    """
+    if not is_imported():
+        yield
+        return
+    with (
+        jax.transfer_guard("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.disable_jit(False),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+    ):
+        yield
 
 
-def _one_blas_thread():
-    """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes 60 times as long."""
-    return _blas().limit(limits=1, user_api="blas")
+class _OneBlasThread:
+    """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes 60 times as long.
+
+    Their number is the process's. The first of several threads that are inside at once sets it, and the last to leave
+    puts back what the first found.
+    """
+
+    def __init__(self):
+        self._lock, self._inside, self._limit = threading.Lock(), 0, None
+
+    @functools.cached_property
+    def _controller(self) -> ThreadpoolController:
+        return ThreadpoolController()
+
+    def __enter__(self):
+        with self._lock:
+            if self._inside == 0:
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_BLAS = _OneBlasThread()
 
 
 @contextlib.contextmanager

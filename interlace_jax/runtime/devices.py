@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..support.later import Later, is_imported, jax
-from .calls import float64, session
+from .calls import float64, own_rules, session
 
 multihost_utils = Later("jax.experimental.multihost_utils")
 
@@ -65,7 +65,7 @@ def spread(function, jobs):
     def run_one(job):
         place = free.get()
         try:
-            with float64(), jax.default_device(place):
+            with float64(), own_rules(), jax.default_device(place):
                 return function(job)
         finally:
             free.put(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..support.later import jax, jnp
+from .calls import own_rules
 
 
 def island(function):
@@ -10,7 +11,7 @@ def island(function):
 
     A transposed program runs outside the 64-bit context, so the derivative rule is recursive: the tangent is an island
     of the Jacobian, and every order is evaluated inside. Takes arrays and returns a pytree of them; in 64-bit mode it
-    is the function.
+    is the function. Whole numbers count as the same numbers in JAX's own precision.
     """
 
     def wide(*args):
@@ -25,11 +26,29 @@ def island(function):
 
     @inside.defjvp
     def _(primals, tangents):
-        found, jacobians = inside(*primals), island(jax.jacrev(function, argnums=tuple(range(len(primals)))))(*primals)
+        jacobian = island(jax.jacrev(function, argnums=tuple(range(len(primals)))))
+        found, jacobians = inside(*primals), jacobian(*primals)
 
         def product(_, along):
             return sum(jnp.tensordot(J, t, t.ndim) for J, t in zip(along, tangents, strict=True))
 
         return found, jax.tree.map(product, found, jacobians)
 
-    return inside
+    def call(*args):
+        with own_rules():
+            return inside(*map(floating, args))
+
+    return call
+
+
+def floating(values):
+    """Numbers of any kind as an array of floats: floats as they are, others in JAX's own precision; None stays.
+
+    Raises TypeError for complex numbers, and for what is no number.
+    """
+    if values is None:
+        return None
+    values = jnp.asarray(values)
+    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        raise TypeError("complex numbers have no place in a mixed model: give real ones")
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.result_type(float))

@@ -21,6 +21,8 @@ def whole_number(name: str, value: Any, least: int) -> None:
 
 def texts(name: str, value: Any, example: str) -> tuple[str, ...]:
     """One text or several of them, as a tuple; None is none."""
+    if hasattr(value, "to_numpy") and not isinstance(value, str):
+        raise TypeError(f'{name} takes text such as "{example}", the name of a column and not its values')
     found = () if value is None else (value,) if isinstance(value, str) else value
     if isinstance(found, Iterable):
         found = tuple(found)
@@ -44,6 +46,8 @@ def check_level(level: float, name: str = "level") -> None:
 def numbers(name: str, values: Any) -> np.ndarray:
     """Values as an array of floats, NaN where they are masked."""
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("these are complex; take their real part, absolute value or angle")
         if np.ma.isMaskedArray(values):
             return values.astype(float).filled(np.nan)
         return np.asarray(values, float)

@@ -56,6 +56,12 @@ def as_pytree(cls: type) -> None:
         _tell_jax()
 
 
+def catch_up() -> None:
+    """Register what was made before the user imported JAX."""
+    if is_imported():
+        _tell_jax()
+
+
 def _tell_jax() -> None:
     """Register the containers that JAX does not know yet."""
     if _waiting:

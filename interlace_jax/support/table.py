@@ -127,7 +127,7 @@ class Table:
         try:
             gt = importlib.import_module("great_tables")  # optional, and slow to import
         except ImportError as err:
-            raise ImportError("to_great_tables needs great_tables: pip install great-tables") from err
+            raise ImportError("to_great_tables needs great_tables: python -m pip install great-tables") from err
         names = [f"c{i}" for i in range(len(self.header))]  # headings may repeat
         table = gt.GT(pd.DataFrame([list(row) for row in self.rows], columns=names))
         table = table.cols_label(**{name: gt.html(escape(head)) for name, head in zip(names, self.header, strict=True)})

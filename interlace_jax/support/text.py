@@ -66,3 +66,10 @@ def padded(cell: str, wide: int, align: str) -> str:
 def width(text: str) -> int:
     """Columns of a terminal that the text takes: none for accents, two for East Asian letters."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """A name for a column beside others: itself, or with underscores after it where it is taken."""
+    while name in taken:
+        name += "_"
+    return name

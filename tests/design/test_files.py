@@ -109,6 +109,30 @@ def test_what_is_computed_from_other_rows_is_refused_by_name(words, tmp_path):
     refuses(path, "I(rt - rt.max()) ~ x + (1 | item)", ["I(rt - rt.max())", "all rows"])
 
 
+def test_calls_row_by_row_are_read_in_batches(words, tmp_path):
+    table = words.assign(x=np.random.default_rng(1).normal(size=len(words)))
+    table.to_parquet(path := tmp_path / "rows.parquet")
+    formula = "rt ~ x.clip(-1, 1) + I(x > 0 & x < 1) + np.where(x > 0, w, 0) + (1 | item)"
+    assert_allclose(quiet_fit(formula, path).fe_params, quiet_fit(formula, table).fe_params, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_categories_of_whole_numbers_are_what_the_file_read_at_once_has(words, tmp_path, kind):
+    """Parquet does not keep that they are categories, and pandas reads numbers; feather does."""
+    table = words.assign(level=pd.Categorical.from_codes(np.arange(len(words)) % 3, [30, 10, 20])).reset_index(
+        drop=True
+    )
+    path = tmp_path / f"levels.{kind}"
+    getattr(table, f"to_{kind}")(path)
+    for formula in ("rt ~ level + (1 | item)", "rt ~ 1 + (1 | level:item)"):
+        read, whole = quiet_fit(formula, path), quiet_fit(formula, getattr(pd, f"read_{kind}")(path))
+        assert_allclose(read.deviance, whole.deviance, rtol=1e-12)
+        assert_index_equal(read.fe_params.index, whole.fe_params.index)
+        assert_index_equal(read.design.factors[0].levels, whole.design.factors[0].levels)
+    if kind == "feather":
+        assert list(quiet_fit("rt ~ level + (1 | item)", path).fe_params.index[1:]) == ["level[T.10]", "level[T.20]"]
+
+
 def test_types_that_frames_refuse_are_refused(words, tmp_path):
     path = tmp_path / "types.parquet"
     times = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(len(words)) % 5, "D")

@@ -1,44 +1,10 @@
-"""Linear hypotheses: how they are written, and what the tests are."""
+"""Tests of coefficients by each rule for degrees of freedom, against their definitions."""
 
 import numpy as np
 import pytest
 from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 from scipy import stats
-
-from interlace_jax.inference import contrasts
-
-NAMES = ("Intercept", "recipe[T.B]", "temp[T.T185]", "recipe[T.B]:temp[T.T185]", "x", "x2")
-
-
-@pytest.mark.parametrize(
-    ("written", "weights", "rhs"),
-    [
-        ("x = 0", [0, 0, 0, 0, 1, 0], 0),
-        ("x", [0, 0, 0, 0, 1, 0], 0),
-        ("x2 = x", [0, 0, 0, 0, -1, 1], 0),
-        ("2 * x - x2 = 1", [0, 0, 0, 0, 2, -1], 1),
-        ("recipe[T.B]:temp[T.T185] = recipe[T.B]", [0, -1, 0, 1, 0, 0], 0),
-        ("`temp[T.T185]` + Intercept = 250", [1, 0, 1, 0, 0, 0], 250),
-        ({"x": 1, "x2": -0.5}, [0, 0, 0, 0, 1, -0.5], 0),
-    ],
-)
-def test_a_row_may_be_text_or_weights_by_name(written, weights, rhs):
-    L, right, _ = contrasts.contrast_matrix(written, NAMES)
-    assert_allclose(L, [weights])
-    assert_allclose(right, [rhs])
-
-
-def test_several_rows_may_be_one_text_a_list_or_a_matrix():
-    wanted = np.eye(6)[[4, 5]]
-    for written in ("x = 0, x2 = 0", ["x", "x2 = 0"], wanted, wanted.tolist()):
-        assert_allclose(contrasts.contrast_matrix(written, NAMES)[0], wanted)
-
-
-@pytest.mark.parametrize("written", ["z = 0", "x == 0", {"z": 1}, [1, 2], [[np.nan] * 6], "x = "])
-def test_what_cannot_be_read_is_said_with_the_names_there_are(written):
-    with pytest.raises(ValueError, match="x2"):
-        contrasts.contrast_matrix(written, NAMES)
 
 
 def test_a_single_row_has_the_t_test_of_the_coefficient():
@@ -101,3 +67,17 @@ def test_the_scales_of_predictors_make_no_difference_to_joint_tests():
     one = plain.test(["Days = 0", "half = 0"], ddf="kenward-roger")
     other = scaled.test(["metres = 0", "half = 0"], ddf="kenward-roger")
     assert_allclose(np.asarray(other, float), np.asarray(one, float), rtol=1e-6)
+
+
+@pytest.mark.parametrize("written", [["Days = 2", "Days = 5"], "Days = 2, 2 * Days = 5"])
+def test_hypotheses_that_cannot_all_be_true_have_no_joint_test(written):
+    fit = fitted("sleepstudy_slope_REML")
+    with pytest.raises(ValueError, match="contradict"):
+        fit.test(written)
+    assert len(fit.test(written, joint=False)) == 2
+
+
+@pytest.mark.parametrize("written", [[], "", {}, "Days - Days = 0", {"Days": 0}, [0.0, 0.0], "0 = 0"])
+def test_hypotheses_about_nothing_are_refused(written):
+    with pytest.raises(ValueError, match="empty|says nothing|cannot be read"):
+        fitted("sleepstudy_slope_REML").test(written)

@@ -1,5 +1,7 @@
 """Profiles and intervals against limits found by root finding in R, and against the dense likelihood."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from helpers import oracle
 from helpers.cases import lmm_cases, load_case
 from helpers.fits import fitted, quiet_fit
 from numpy.testing import assert_allclose
-from scipy import optimize
+from scipy import optimize, stats
 
 SLOPE = "sleepstudy_slope_REML"
 PROFILED = [p for p in lmm_cases(method="ML") if "limits_exact" in (p.values[0].get("ci_profile") or {})]
@@ -98,6 +100,60 @@ def test_profiles_rise_through_zero_at_the_estimate():
 def test_a_profile_ends_where_the_parameter_does():
     table = fitted("dyestuff2_ML").profile("sd_(Intercept)|Batch", points=3)
     assert table.value.min() == 0.0 and (table.zeta >= -1e-9).all()
+
+
+def test_a_profile_has_no_row_twice():
+    """Where it has come to a bound, and where the estimate is at one."""
+    for name in ("dyestuff2_ML", "sleepstudy_slope_ML"):
+        table = fitted(name).profile(zmax=8.0, points=8)
+        assert not table.duplicated(["parameter", "value"]).any()
+        assert all((np.diff(curve.zeta) > -1e-9).all() for _, curve in table.groupby("parameter"))
+
+
+def few_groups(seed):
+    """Six to fifteen subjects with random slopes that correlate negatively, and the times of one subject."""
+    r = np.random.default_rng(seed)
+    m, ni = int(r.choice([6, 8, 10, 15])), int(r.choice([5, 8]))
+    g, x = np.repeat(np.arange(m), ni), np.tile(np.arange(ni) * 2.0 / (ni - 1), m)
+    sd, rho, sigma = float(r.choice([0.5, 0.8, 1.2])), float(r.choice([-0.5, -0.7, -0.85])), float(r.choice([0.3, 0.5]))
+    b = r.normal(size=(m, 2)) @ np.array([[1, sd * rho], [0, sd * np.sqrt(1 - rho**2)]])
+    y = 1 + 0.5 * x + b[g, 0] + b[g, 1] * x + sigma * r.normal(size=m * ni)
+    return pd.DataFrame(dict(y=y, x=x, g=g)), x[:ni]
+
+
+def global_minimum(data, x, which, value):
+    """Lowest ML deviance where one of sd_1, sd_2, cor, sigma is held: of balanced groups, from many starts."""
+    X = np.column_stack([np.ones_like(x), x])
+    y, C = data.y.to_numpy().reshape(-1, len(x)), np.linalg.inv(X.T @ X)
+    B = y @ X @ C
+    S, m, n = (B - B.mean(0)).T @ (B - B.mean(0)), *y.shape
+    rss = np.sum((y - B @ X.T) ** 2)
+
+    def deviance(free):
+        a, b, angle, log_sigma = np.insert(free, which, value)
+        rho, s2 = value if which == 2 else np.sin(angle), np.exp(2 * log_sigma)
+        A = np.array([[a * a, rho * abs(a * b)], [rho * abs(a * b), b * b]]) + s2 * C
+        rest = m * (n - 2) * np.log(s2) + rss / s2 - m * np.linalg.slogdet(C)[1] + m * n * np.log(2 * np.pi)
+        return m * np.linalg.slogdet(A)[1] + np.trace(np.linalg.solve(A, S)) + rest
+
+    sigma = 0.5 * np.log(rss / (m * (n - 2)))
+    starts = itertools.product((1e-3, 0.4, 1.0), (1e-3, 0.4, 1.0), (-1.3, -0.4, 0.8), (sigma,))
+    return min(optimize.minimize(deviance, np.delete(start, which), method="BFGS").fun for start in starts)
+
+
+@pytest.mark.parametrize(
+    ("seed", "name", "level", "right"),
+    [(40718, "cor_x.(Intercept)|g", 0.95, -0.94690), (40097, "sd_x|g", 0.99, 0.61544)],
+)
+def test_limits_with_few_groups_are_those_of_the_global_minimum(seed, name, level, right):
+    """Where inner searches that start afresh fall into basins of their own; the lower limits of a search by hand."""
+    data, x = few_groups(seed)
+    fit = quiet_fit("y ~ x + (1 + x | g)", data, method="ML")
+    limits = fit.confint("profile", parm=name, level=level).loc[name]
+    assert_allclose(limits.lower, right, atol=1e-4)
+    which = {"sd_x|g": 1, "cor_x.(Intercept)|g": 2}[name]
+    rises = [global_minimum(data, x, which, limit) - fit.deviance for limit in limits]
+    assert_allclose(rises, stats.chi2.ppf(level, 1), atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", [3, 21])  # the lowest deviance at a far correlation is at, or jumps to, an SD of 0

@@ -248,3 +248,22 @@ def test_levels_of_another_type_are_refused():
     )
     with pytest.raises(ValueError, match="'308'.*same type"):
         fit.predict(pd.DataFrame({"Days": [0.0], "Subject": ["308"]}), interval="confidence")
+
+
+SPELLINGS = [str.lower, "{} ".format, "{}".format, lambda name: name[1:], lambda name: f"s-0{name[1:]}"]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+def test_labels_that_are_spelled_otherwise_do_not_pass_for_new_groups(spell):
+    data = sleepstudy()
+    fit = quiet_fit("Reaction ~ Days + (1 | Subject)", data)
+    renamed = data.assign(Subject=[spell(name) for name in data.Subject])
+    if list(renamed.Subject) == list(data.Subject):
+        assert_allclose(fit.predict(renamed), fit.predict(data))
+        return
+    with pytest.warns(UserWarning, match="none of the levels of 'Subject' in newdata is known to the fit"):
+        found = fit.predict(renamed)
+    assert_allclose(found, fit.predict(data, include_re=False))
+    fit.predict(renamed, include_re=False)
+    fit.predict(pd.concat([renamed, data]))
+    fit.predict(data.assign(Subject="somebody new"))

@@ -69,7 +69,7 @@ def test_chunks_and_rounds_stay_as_they_began(tmp_path, monkeypatch, uninterrupt
     for file in list(tmp_path.glob("*.parquet"))[::2]:
         file.unlink()
     monkeypatch.setattr("interlace_jax.many.chunks.MOST_LANES", 2048)
-    monkeypatch.setattr("interlace_jax.many.responses.Responses.rounds", Rounds(first=3, later=2, smallest=128))
+    monkeypatch.setattr("interlace_jax.many.responses.ROUNDS", Rounds(first=3, later=2, smallest=128))
     frame, Y = data()
     resumed = interlace.fit_many("~ x + (1 | g)", frame, responses=Y, checkpoint=tmp_path, progress=False)
     assert_frame_equal(resumed._table, uninterrupted._table, check_exact=True)

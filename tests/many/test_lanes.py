@@ -9,8 +9,8 @@ from helpers import oracle
 from helpers.arrays import batched_lapack, plan, rows
 from numpy.testing import assert_allclose, assert_array_equal
 
+from interlace_jax.many import curvature
 from interlace_jax.many import lanes as lanes_module
-from interlace_jax.many import many
 from interlace_jax.many.lanes import Lanes, Rounds, fit_lanes
 from interlace_jax.numerics.crossproducts import moments
 from interlace_jax.numerics.estimation import bfgs, estimate
@@ -125,7 +125,7 @@ def test_programs_of_many_models_give_lapack_one_matrix_at_a_time():
         programs = [
             jax.jit(lanes_module._advance.__wrapped__).lower(lanes, True, states, 4),
             jax.jit(lanes_module._settle.__wrapped__).lower(lanes, True, t),
-            jax.jit(many._derivatives.__wrapped__).lower(lanes, True, t, np.zeros(LANES)),
+            jax.jit(curvature._derivatives.__wrapped__).lower(lanes, True, t, np.zeros(LANES)),
             jax.jit(each).lower(plan(oracle.random_design(3, "crossed_slopes")), X[:, 0], X, Z, np.stack([w] * 3)),
         ]
         assert [batched_lapack(p.compile()) for p in programs] == [[]] * 4

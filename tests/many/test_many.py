@@ -255,7 +255,7 @@ def test_the_size_of_chunks_does_not_matter(monkeypatch):
     Y = np.tile(_responses(), 6)
     monkeypatch.setattr("interlace_jax.many.chunks.MOST_LANES", 32)
     many = interlace.fit_many("~ " + right, _design_frame(), responses=Y, progress=False)
-    assert len(many._work) == 3
+    assert len(many.work) == 3
     assert_allclose(many.llf, np.tile(_many("crossed").llf, 6), rtol=0, atol=1e-9)
     assert_allclose(many.fe_df, np.tile(_many("crossed").fe_df, (6, 1)), rtol=1e-4)
 
@@ -267,7 +267,7 @@ import numpy as np, pandas as pd, interlace_jax as interlace
 g, h = (codes.ravel() for codes in np.meshgrid(np.arange(24), np.arange(24)))
 Y = np.random.default_rng(0).normal(size=(576, 512))
 many = interlace.fit_many("~ 1 + (1 | g) + (1 | h)", pd.DataFrame({"g": g, "h": h}), responses=Y, progress=False)
-assert len(many._work) > 1 and many.converged.all()
+assert len(many.work) > 1 and many.converged.all()
 """
     root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": root}, timeout=180, check=True)

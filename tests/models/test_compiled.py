@@ -68,7 +68,10 @@ def test_theta_has_d_finite_entries(model, theta):
     [
         (dict(method="reml"), "method must be 'REML' or 'ML', not 'reml'"),
         (dict(method=True), "method must be"),
-        (dict(df_method="kr"), "'satterthwaite' or 'kenward-roger' or 'normal'"),
+        (
+            dict(df_method="kr"),
+            "'satterthwaite' or 'kenward-roger' or 'kenward-roger-linear' or 'between-within' or 'normal'",
+        ),
         (dict(method="ML", df_method="kenward-roger"), "REML"),
     ],
 )

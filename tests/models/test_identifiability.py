@@ -75,7 +75,7 @@ def test_a_residual_that_the_data_determine_is_left_alone_however_small():
 
 
 def test_a_residual_that_is_a_part_of_the_effects_is_told():
-    with pytest.warns(interlace.SingularFitWarning, match="cannot be told from the variances that cov allows for 's'"):
+    with pytest.warns(interlace.SingularFitWarning, match="cannot be told from those of the random effects of 's'"):
         fit = interlace.fit(FORMULA, serial(1), cov={"s": interlace.HomogeneousDiagonal()})
     assert_allclose(fit.model.deviance([0.3]), fit.model.deviance([3.0]), rtol=1e-12)
     twice = pd.concat([serial(1), serial(2)], ignore_index=True)
@@ -143,3 +143,29 @@ def test_groups_with_designs_of_their_own_are_told_each_for_itself():
     frame = pd.concat([once.assign(site="a"), twice.assign(site="b")], ignore_index=True)
     many = interlace.fit_many(FORMULA, frame, by="site", cov={"s": interlace.HomogeneousDiagonal()})
     assert many.is_singular.to_dict() == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize(
+    ("terms", "per", "expected"),
+    [
+        ("(0 + f || s)", 1, True),
+        ("(0 + a | s) + (0 + b | s)", 1, True),
+        ("(0 + a | s) + (0 + b | copy)", 1, True),
+        ("(1 | s) + (0 + f || s)", 1, True),
+        ("(0 + f || s)", 2, False),
+        ("(1 + x || s)", 1, False),
+        ("(1 | s) + (0 + a | copy)", 1, False),  # three variances, of rows of a, of b, and between them
+        ("(1 | s) + (1 | crossed) + (1 | third)", 1, False),
+    ],
+)
+def test_terms_without_correlations_may_hold_the_residual_too(terms, per, expected):
+    """Rows of two kinds, one of each (or `per`) a subject: variances by kind add to that of the residual."""
+    s, f = (np.tile(v.ravel(), per) for v in np.indices((12, 2)))
+    rng = np.random.default_rng(3)
+    rows = np.arange(len(s))
+    frame = pd.DataFrame({"s": s, "copy": s, "f": np.array(["a", "b"])[f], "a": 1.0 * (f == 0), "b": 1.0 * (f == 1)})
+    frame = frame.assign(x=rng.normal(size=len(s)), y=rng.normal(size=len(s)), crossed=rows % 7, third=rows % 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = interlace.compile(f"y ~ 1 + {terms}", frame)
+    assert is_confounded(model.design)[0] == expected

@@ -136,3 +136,38 @@ def test_frames_of_any_shape_become_text():
     table = interlace.table(frame)
     assert list(table.header) == ["g", "", "x lower", "x ok"]
     assert [list(row) for row in table.rows] == [["a", "1", "0.5000", "True"], ["b", "2", "", "False"]]
+
+
+# Residual covariances
+
+
+@pytest.fixture(scope="module")
+def serial():
+    return quiet_fit("Reaction ~ Days", sleepstudy(), residual="ar1(Days | Subject)", df_method="between-within")
+
+
+def test_numbers_of_the_residual_covariance_have_rows(serial):
+    row = serial.tidy("ran_pars").iloc[-1]
+    assert (row["group"], row["term"]) == ("Residual", "rho | Days within Subject")
+    assert row["estimate"] == pytest.approx(serial.structure["estimate"].iloc[-1])
+    table = interlace.table(serial)
+    assert cells(table).loc["Residual rho | Days within Subject", "Estimate"] == f"{row['estimate']:.2f}"
+    assert table.notes == [
+        "180 observations. Fitted by REML, between-within degrees of freedom.",
+        "Covariance of the residuals: residual ar1(Days | Subject).",
+    ]
+    assert "Residual rho" in interlace.compare(serial).rows[4][0]
+    assert serial.tidy("ran_vals").empty
+
+
+def test_words_and_equation_do_not_take_residuals_for_independent(serial):
+    text = interlace.report(serial)
+    assert text.startswith("A linear model of Reaction") and "(residual ar1(Days | Subject))" in text
+    assert r"\mathcal{N}\left(0,\; R\right)" in interlace.equation(serial)
+    assert r"\sigma^{2}" not in interlace.equation(serial)
+
+
+def test_the_residual_sd_is_told_of_which_rows_it_is():
+    fit = quiet_fit("Reaction ~ Days + (1 | Subject)", sleepstudy(), dispersion="~ Days")
+    assert "(where the terms of '~ Days' are 0)" in interlace.report(fit)
+    assert "(SD: where the terms of '~ Days' are 0)" in interlace.table(fit).notes[1]

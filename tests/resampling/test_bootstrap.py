@@ -107,7 +107,9 @@ def test_a_draw_that_does_not_determine_the_coefficients_is_counted():
     rng = np.random.default_rng(4)
     g = np.repeat(np.arange(5), 6)
     frame = pd.DataFrame({"g": g, "between": 1.0 * (g == 0), "y": rng.normal(size=30) + rng.normal(size=5)[g]})
-    boot = quiet_fit("y ~ between + (1 | g)", frame).bootstrap(40, seed=1, kind="cases")
+    fit = quiet_fit("y ~ between + (1 | g)", frame)
+    with pytest.warns(UserWarning, match="of 40 replicates could not be fitted .* intervals are of the other"):
+        boot = fit.bootstrap(40, seed=1, kind="cases")
     without = ~(np.random.default_rng(1).integers(0, 5, (40, 5)) == 0).any(1)
     assert 0 < without.sum() < 40
     failed = boot.many.status.str.contains("rank deficient")
@@ -121,6 +123,35 @@ def test_outcomes_count_every_replicate():
     assert boot.outcomes.drop("singular").sum() == 400
     assert boot.outcomes["singular"] == boot.many.is_singular.sum() > 0
     assert "400 bootstrap replicates" in repr(boot)
+
+
+def test_basic_limits_are_reflected_where_the_parameter_has_no_bounds():
+    fit, boot = _sleep(), _parametric()
+    table, quantiles = boot.confint(0.9, kind="basic"), boot.estimates.quantile([0.05, 0.95])
+    for name, to_free, back in [
+        ("sd_(Intercept)|Subject", np.log, np.exp),
+        ("sigma", np.log, np.exp),
+        ("cor_Days.(Intercept)|Subject", np.arctanh, np.tanh),
+    ]:
+        expected = back(2 * to_free(fit.parameters[name]) - to_free(quantiles[name].to_numpy()[::-1]))
+        assert_allclose(table.loc[name], expected)
+    assert (table.filter(like="sd_", axis=0) > 0).all(axis=None)
+    assert (table.filter(like="cor_", axis=0).abs() <= 1).all(axis=None)
+
+
+def test_basic_limits_of_a_structure_stay_where_it_has_a_meaning():
+    rng = np.random.default_rng(3)
+    g, time = np.repeat(np.arange(15), 8), np.tile(np.arange(4), 30)
+    b = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4))))
+    y = (rng.normal(size=(15, 4)) @ b.T)[g, time] + rng.normal(size=120)
+    frame = pd.DataFrame({"g": g, "time": time, "y": y})
+    fit = quiet_fit("y ~ 1 + (0 + C(time) | g)", frame, cov={"g": interlace.AR1()})
+    boot = fit.bootstrap(60, seed=1, progress=False)
+    limits = boot.confint(0.9, kind="basic").loc["rho|g"]
+    low, high = boot.many.theta["g.free(rho)"].quantile([0.05, 0.95])
+    free = np.arctanh(fit.parameters["rho|g"])
+    assert_allclose(limits, np.tanh([2 * free - high, 2 * free - low]), rtol=1e-6)
+    assert -1 <= limits["lower"] < limits["upper"] <= 1
 
 
 def test_intervals_are_quantiles_and_their_reflections():

@@ -4,8 +4,10 @@ Two coordinates. *User* theta is lme4's: factors in the order of the fit, terms 
 column by column. *Conditioned* t holds the same entries of Lambda~ = A Lambda, factors in elimination order: the
 coordinates of the optimiser. A is lower triangular, so the map is linear and keeps zero columns.
 
-A structured factor (`families`) has a scale s and free numbers x instead, Lambda = s L(x); only s changes between the
+A structured factor (`structures`) has a scale s and free numbers x instead, Lambda = s L(x); only s changes between the
 coordinates, to s |A| (Frobenius), the SD of what the factor adds to a row of average size. Numbers of K come last.
+
+After all blocks come the free numbers psi of the residual covariance, where there is one: the same in both coordinates.
 """
 
 from __future__ import annotations
@@ -22,6 +24,17 @@ def _slices(blocks):
 
 def _each(t, blocks):
     return zip([t[s] for s in _slices(blocks)], blocks, strict=True)
+
+
+def beyond(t, blocks):
+    """What of parameters (d,) follows those of the blocks: the numbers psi of the residual covariance (r,)."""
+    return t[sum(b.size for b in blocks) :]
+
+
+def following(t, blocks):
+    """The same as a list, empty where there are none."""
+    psi = beyond(t, blocks)
+    return [psi] if len(psi) else []
 
 
 def factors(theta, blocks):
@@ -118,7 +131,7 @@ def canonical_parameters(t, blocks):
 
     Lambda is `canonical`, no scale is negative, and a number that means nothing beside a scale of 0 is at its start.
     """
-    return jnp.concatenate([_standard(values, b) for values, b in _each(t, blocks)])
+    return jnp.concatenate([*(_standard(values, b) for values, b in _each(t, blocks)), *following(t, blocks)])
 
 
 def _standard(values, block):

@@ -13,6 +13,8 @@ from ..linalg.matrices import cholesky
 
 Prior = Callable[[Any], Any]
 
+STEEPEST = 0.9  # size of the largest correlation that a search starts with
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -94,41 +96,89 @@ class HomogeneousDiagonal(Structure):
 
 
 @dataclass(frozen=True)
-class _Correlated(Structure):
-    """Correlations by one number rho; one variance for all columns, or with `heterogeneous` one each."""
+class Correlated(Structure):
+    """Correlations of k columns or visits; one variance for all of them, or with `heterogeneous` one each.
+
+    over: what the correlations of visits know of them: which visit each is ("visits"), which follow each other
+    ("order"), how many steps lie between two of them ("lags"), or how far apart two points are ("distances").
+    """
 
     heterogeneous: bool = False
 
+    over: ClassVar[str] = "visits"
+
+    def shape_names(self, k: int) -> tuple[str, ...]:
+        """Names of the numbers that make the correlations."""
+        return ("rho",)
+
+    def shape_natural(self, x, k: int):
+        """Those numbers as they are reported."""
+        return jnp.tanh(x)
+
+    def correlation(self, x, k: int):
+        """Correlation matrix (k, k) of the numbers x."""
+        raise NotImplementedError
+
+    def near(self, C, k: int):
+        """Numbers x whose correlations are close to those of C (k, k)."""
+        raise NotImplementedError
+
     def names(self, k: int) -> tuple[str, ...]:
-        """SDs of the later columns over that of the first, and rho."""
+        """SDs of the later columns over that of the first, then the numbers of the correlations."""
         ratios = tuple(f"ratio{j}" for j in range(2, k + 1)) if self.heterogeneous else ()
-        return (*ratios, "rho") if k > 1 else ()
+        return (*ratios, *self.shape_names(k)) if k > 1 else ()
 
     def natural(self, x, k: int):
-        """Ratios and rho."""
-        return jnp.append(jnp.exp(x[:-1]), self._rho(x[-1], k)) if k > 1 else x
+        """Ratios, and the numbers of the correlations."""
+        ratios = k - 1 if self.heterogeneous else 0
+        return jnp.append(jnp.exp(x[:ratios]), self.shape_natural(x[ratios:], k)) if k > 1 else x
 
     def factor(self, x, k: int):
         """The rows of the correlations' factor times the ratios."""
         if k == 1:
             return jnp.ones((1, 1), x.dtype)
-        L = self._correlation_factor(x[-1], k)
-        return jnp.append(1.0, jnp.exp(x[:-1]))[:, None] * L if self.heterogeneous else L
+        ratios = k - 1 if self.heterogeneous else 0
+        L = self.correlation_factor(x[ratios:], k)
+        return jnp.append(1.0, jnp.exp(x[:ratios]))[:, None] * L if self.heterogeneous else L
+
+    def correlation_factor(self, x, k: int):
+        """L (k, k), lower triangular, with L L' = `correlation`."""
+        return cholesky(self.correlation(x, k))
+
+
+def lags(k: int):
+    """Steps between k visits, (k, k)."""
+    return np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+
+
+def fisher(r):
+    """Fisher's z of correlations, which are kept away from -1 and 1."""
+    return jnp.arctanh(jnp.clip(r, -STEEPEST, STEEPEST))
 
 
 @dataclass(frozen=True)
-class CompoundSymmetry(_Correlated):
+class CompoundSymmetry(Correlated):
     """One correlation rho between all columns, -1/(k-1) < rho < 1 (nlme's pdCompSymm, glmmTMB's homcs; heterogeneous:
     glmmTMB's cs).
     """
 
-    def _rho(self, x, k):
-        """X is the log of the ratio of the two eigenvalues, (1 + (k - 1) rho) / (1 - rho)."""
+    def shape_natural(self, x, k: int):
+        """rho; x is the log of the ratio of the two eigenvalues, (1 + (k - 1) rho) / (1 - rho)."""
         return 1.0 - k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x)
 
-    def _correlation_factor(self, x, k):
+    def correlation(self, x, k: int):
+        """Rho off the diagonal."""
+        return jnp.where(np.eye(k, dtype=bool), 1.0, self.shape_natural(x, k)[:, None])
+
+    def near(self, C, k: int):
+        """The mean correlation."""
+        rho = jnp.clip((jnp.sum(C) - jnp.trace(C)) / (k * (k - 1.0)), -STEEPEST / (k - 1.0), STEEPEST)
+        return jnp.log((1.0 + (k - 1.0) * rho) / (1.0 - rho))[None]
+
+    def correlation_factor(self, x, k: int):
+        """By columns."""
         # With a = 1 - rho, what is left after j columns is a I + rho_j J, rho_j = rho a / (a + j rho).
-        a, rho = k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x), self._rho(x, k)
+        a, rho = k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x[0]), self.shape_natural(x[0], k)
         left = rho * a / (a + jnp.arange(k) * rho)
         pivots = jnp.sqrt(a + left)
         return jnp.diag(pivots) + jnp.tril(jnp.broadcast_to((left / pivots)[None], (k, k)), -1)
@@ -139,16 +189,24 @@ class CompoundSymmetry(_Correlated):
 
 
 @dataclass(frozen=True)
-class AR1(_Correlated):
+class AR1(Correlated):
     """Correlation rho^|i - j| between columns i and j, -1 < rho < 1: equally spaced times, as `(0 + C(time) | g)`."""
 
-    def _rho(self, x, k):
-        return jnp.tanh(x)
+    over: ClassVar[str] = "lags"
 
-    def _correlation_factor(self, x, k):
-        powers = jnp.append(1.0, jnp.cumprod(jnp.full(k - 1, jnp.tanh(x))))
+    def correlation(self, x, k: int):
+        """Powers of rho."""
+        return jnp.append(1.0, jnp.cumprod(jnp.full(k - 1, jnp.tanh(x[0]))))[lags(k)]
+
+    def near(self, C, k: int):
+        """The mean correlation of neighbours."""
+        return fisher(jnp.mean(jnp.diagonal(C, 1)))[None]
+
+    def correlation_factor(self, x, k: int):
+        """By columns."""
+        powers = jnp.append(1.0, jnp.cumprod(jnp.full(k - 1, jnp.tanh(x[0]))))
         lag = np.subtract.outer(np.arange(k), np.arange(k))
-        size = jnp.append(1.0, jnp.full(k - 1, 1.0 / jnp.cosh(x)))  # sqrt(1 - rho^2)
+        size = jnp.append(1.0, jnp.full(k - 1, 1.0 / jnp.cosh(x[0])))  # sqrt(1 - rho^2)
         return jnp.where(lag >= 0, powers[np.maximum(lag, 0)], 0.0) * size[None]
 
 

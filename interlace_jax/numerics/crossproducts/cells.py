@@ -61,8 +61,6 @@ class Products(Moments):
     work on, and the small ones of the `core` are columns beside those of X.
     """
 
-    generalised = None
-
     generalised = None  # its cells are made for one size
 
     cells: tuple[tuple[Cells | None, ...], ...]  # cells[g][h]: Z_g'W Z_h, None for g = h

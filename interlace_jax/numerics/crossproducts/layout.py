@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -99,13 +99,14 @@ class Plan:
     layout: Layout
     codes: tuple[np.ndarray, ...]  # per block (n,): level of every row
     rows: tuple[tuple[np.ndarray, ...], ...]  # sparse core: rows[j][h] (n,), first entry of chain block j a row adds to
+    residual: Any = None  # `ClassPlan` or `RowPlan`: how rows that are correlated go in; None where they are not
 
     sizes: ClassVar[dict[str, int]] = {}
 
     @functools.cached_property
     def generalised(self) -> Plan | None:
         """The plan for any number of levels and rows; see `Layout.generalised`."""
-        if self.layout.generalised is None:
+        if self.layout.generalised is None or self.residual is not None:
             return None
         return Plan(self.layout.generalised, ("n",) * len(self.codes), tuple(("n",) * len(r) for r in self.rows))
 
@@ -121,7 +122,15 @@ def power_of_two(size: int) -> int:
     return 1 << max(size - 1, 1).bit_length()
 
 
-def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, covariances=None, memory=None) -> Plan:
+def plan(
+    codes,
+    sizes,
+    levels=None,
+    pad: bool | Callable[[int], int] = False,
+    covariances=None,
+    memory=None,
+    subject=None,
+) -> Plan:
     """Lay out a model from the integer level codes of its factors.
 
     codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
@@ -129,13 +138,18 @@ def plan(codes, sizes, levels=None, pad: bool | Callable[[int], int] = False, co
     pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that similar data share an
     executable; padded levels change nothing. covariances: per factor what `Block` calls (within, across). A factor
     whose levels covary is never eliminated level by level, and its levels are not padded. memory: bytes there are for
-    the core; one that takes more is refused.
+    the core; one that takes more is refused. subject (n,): codes of groups of correlated rows; a factor that parts one
+    is not eliminated level by level.
     """
     covariances = [(None, None)] * len(codes) if covariances is None else list(covariances)
     codes = [np.asarray(c, np.int32) for c in codes]
     levels = [int(c.max()) + 1 for c in codes] if levels is None else list(levels)
     dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
-    chain, core = _elimination_order(codes, levels, dims, [across is None for _, across in covariances])
+    separable = [across is None for _, across in covariances]
+    if subject is not None:
+        groups = int(subject.max()) + 1
+        separable = [s and _nested(subject, c, groups) for s, c in zip(separable, codes, strict=True)]
+    chain, core = _elimination_order(codes, levels, dims, separable)
     places = chain + core
     codes = tuple(codes[g] for g in places)
     levels = [levels[g] for g in places]

@@ -15,12 +15,12 @@ Where the levels of a factor covary, A takes the size of K too: 1/n of its Z~'WZ
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from ...support.containers import container
 from ...support.later import jax, jnp, lax
-from ..covariance.parameters import shape_start
+from ..covariance.parameters import beyond, shape_start
 from ..linalg.batching import triangular_factor
 from ..linalg.matrices import inverse_lower, inverse_upper
 from .layout import Layout, Plan
@@ -51,6 +51,7 @@ class Moments:
     R: jax.Array  # (p, p) upper triangular
     beta0: jax.Array  # (p,)
     scale: jax.Array  # () s
+    residual: Any = field(default=None, kw_only=True)  # `ByClass` or `ByRow`: whitens by R(psi); None where R = I
 
     @property
     def p(self) -> int:
@@ -63,7 +64,7 @@ class Moments:
     def generalised(self) -> Moments | None:
         """These moments for any number of levels and coefficients; see `Layout.generalised`."""
         layout = self.layout.generalised
-        if layout is None:
+        if layout is None or self.residual is not None:
             return None
         p = "p" if self.p else ""
         whole = "+".join(filter(None, (self.layout.open_q, p))) or "0"
@@ -87,6 +88,15 @@ class Moments:
             beta0=p or "_",
             scale="",
         )
+
+    def whitened(self, t):
+        """The moments of the rows whitened by the residual covariance R(psi) of t = (conditioned theta, psi), as if of
+        independent residuals, and log|R|.
+        """
+        if self.residual is None:
+            return self, 0.0
+        made, logdet = self.residual.at(beyond(t, self.layout.blocks), self)
+        return replace(made, residual=None), logdet
 
     def with_response(self, response: Response) -> Moments:
         """The moments of this design with another response."""
@@ -122,6 +132,8 @@ def moments(plan: Plan, y, X, Z, weights=None, offset=None, K=None) -> Moments:
     plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of weight zero are left out. offset (n,).
     K: per factor the arrays that the covariance of its levels is made of, or None.
     """
+    if plan.residual is not None:
+        return plan.residual.moments(plan, y, X, Z, weights, offset, K)
     basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights, K)
     y = y if offset is None else y - offset
     response = jax.tree.map(lambda a: a[0], respond(plan, basis, y[:, None]))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...support.later import jax, jnp, lax
-from ..covariance.parameters import canonical_parameters, carriers, columns
+from ..covariance.parameters import beyond, canonical_parameters, carriers, columns
 from ..crossproducts.moments import Moments
 from ..likelihood.gaussian import objective
 from ..linalg.batching import eigh
@@ -21,7 +21,7 @@ SADDLE = -1e-4  # curvature below which a zero column is no minimum
 
 def near_zero(t, blocks):
     """Whether each diagonal entry of the Lambda~ is small enough to be tried at zero: (..., K) of t (..., d)."""
-    return abs(t[..., np.array([c[0] for c in columns(blocks)])]) < NEAR_ZERO
+    return abs(t[..., np.array([c[0] for c in columns(blocks)], int)]) < NEAR_ZERO
 
 
 class Settled(NamedTuple):
@@ -38,6 +38,8 @@ def settle(t, m: Moments, reml) -> Settled:
     Where its curvature is negative, t moves off it, and `restart` says so.
     """
     blocks = m.layout.blocks
+    if not blocks:
+        return Settled(t, jnp.bool(False))
     diagonals = jnp.array([c[0] for c in columns(blocks)])
 
     def try_zero(i, carry):
@@ -70,4 +72,7 @@ def zero_columns(t, blocks):
     within = np.zeros((t.shape[0],) * 2, bool)
     for c in columns(blocks):
         within[np.ix_(c, c)] = True
-    return within, ~jnp.any(carriers(blocks) & (t != 0)[None], 1)
+    psi = beyond(t, blocks)
+    own = t[: t.shape[0] - psi.shape[0]]
+    zero = ~jnp.any(carriers(blocks) & (own != 0)[None], 1)
+    return within, jnp.append(zero, jnp.zeros_like(psi, bool)) if psi.shape[0] else zero

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...support.later import jax, jnp
-from ..covariance.parameters import conditioned_factors, read, shape_start
+from ..covariance.parameters import beyond, conditioned_factors, read, shape_start
 from ..crossproducts.moments import Moments
 from . import bfgs
 from .bfgs import Bfgs
+from .residual_start import inverse_curvature, residual_start
 
 LEAST_SHARE = 0.005  # of the variance that a column starts with: from less, zero variances take longer
 
@@ -39,7 +40,8 @@ def moment_start(m: Moments):
         spread = jnp.maximum(jnp.sum(G**2, 1) - m.n, 1e-6 * m.n)
         shares.append(jnp.clip((jnp.sum(s**2, 1) - m.n) / spread, LEAST_SHARE, 0.9))
     residual = jnp.maximum(1.0 - sum(jnp.sum(u) for u in shares), 0.1)
-    return jnp.concatenate([_start(jnp.sqrt(u / residual), b) for u, b in zip(shares, m.layout.blocks, strict=True)])
+    own = [_start(jnp.sqrt(u / residual), b) for u, b in zip(shares, m.layout.blocks, strict=True)]
+    return jnp.concatenate(own if m.residual is None else [*own, residual_start(m)])
 
 
 def _start(sd, block):
@@ -89,4 +91,12 @@ def _structured_curvature(values, block, A, K, G):
 def begin(t, m: Moments) -> Bfgs:
     """The search from t (d,), or from moment estimates, before its first evaluation."""
     t = moment_start(m) if t is None else t
-    return bfgs.start(t, curvature(t, m))
+    if m.residual is None:
+        return bfgs.start(t, curvature(t, m))
+    psi = beyond(t, m.layout.blocks)
+    H = inverse_curvature(psi, m)
+    if m.layout.blocks:
+        own = bfgs.start(t[: len(t) - len(psi)], curvature(t, m)).H
+        none = jnp.zeros((len(own), len(psi)), H.dtype)
+        H = jnp.block([[own, none], [none.T, H]])
+    return bfgs.resume(t, H)

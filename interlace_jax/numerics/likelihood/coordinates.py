@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...support.later import jnp
-from ..covariance.parameters import _each, _fill, _rescaled, _unit, factors, has_prior, read
+from ..covariance.parameters import _each, _fill, _rescaled, _unit, factors, following, has_prior, read
 from ..crossproducts.layout import Layout
 from ..linalg.matrices import inverse_lower
 
@@ -11,7 +11,7 @@ from ..linalg.matrices import inverse_lower
 def to_user(t, layout: Layout, A):
     """The user's theta (d,) of conditioned parameters t (d,): `Lambda = A^-1 Lambda~`."""
     split = list(_each(t, layout.blocks))
-    return jnp.concatenate([_to_user(*split[j], A[j]) for j in layout.order])
+    return jnp.concatenate([*(_to_user(*split[j], A[j]) for j in layout.order), *following(t, layout.blocks)])
 
 
 def _to_user(values, block, a):
@@ -29,7 +29,8 @@ def user_blocks(layout: Layout):
 def to_conditioned(theta, layout: Layout, A):
     """Conditioned parameters t (d,) of the user's theta (d,)."""
     split = list(_each(theta, user_blocks(layout)))
-    return jnp.concatenate([_to_conditioned(*split[layout.order.index(j)], A[j]) for j in range(len(A))])
+    own = [_to_conditioned(*split[layout.order.index(j)], A[j]) for j in range(len(A))]
+    return jnp.concatenate([*own, *following(theta, layout.blocks)])
 
 
 def _to_conditioned(values, block, a):

@@ -50,8 +50,10 @@ def _pass_up(U, V, parent, like):
 
 
 def reduce(t, m: Moments) -> Reduced:
-    """Eliminate the random effects: the chain level by level, then the core."""
-    return reduce_factors(conditioned_factors(t, m.layout.blocks, m.A), roots(t, m), m)
+    """Eliminate the random effects: the chain level by level, then the core; before them, correlations of residuals."""
+    whitened, logdet = m.whitened(t)
+    reduced = reduce_factors(conditioned_factors(t, m.layout.blocks, m.A), roots(t, m), whitened)
+    return reduced if m.residual is None else reduced._replace(logdet=reduced.logdet + logdet)
 
 
 def reduce_factors(Lams, Ls, m: Moments) -> Reduced:

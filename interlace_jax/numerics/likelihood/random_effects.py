@@ -17,6 +17,7 @@ from .elimination import reduce
 
 def modes(t, m: Moments):
     """Conditional modes b, one array (m, k) per factor, in the user's order and units."""
+    m, _ = m.whitened(t)
 
     def r2(Zy, Xy):
         reduced = reduce(t, replace(m, Zy=Zy, Xy=Xy))
@@ -32,6 +33,7 @@ def modes(t, m: Moments):
 
 def mode_covariances(t, m: Moments):
     """Cov(b | y, beta) / sigma^2 of every level, one array (m, k, k) per factor, in the user's order and units."""
+    m, _ = m.whitened(t)
     layout = m.layout
     chain, tail = jax.grad(lambda G, XX: reduce(t, replace(m, G=G, XX=XX)).logdet, argnums=(0, 1))(m.G, m.XX)
     found = [jnp.moveaxis(g, -1, 0) for g in chain]

@@ -70,6 +70,11 @@ def _whiten_columns_jvp(primals, tangents):
     return (logdet, *whitened), (jnp.sum(jnp.trace(S)), *moved)
 
 
+def inverse_factors(M):
+    """L^-1 (k, k, m) of M = L L' at every level."""
+    return _whiten_columns(M, _identities(M))[1]
+
+
 def _product(A, B):
     """A B at every level."""
     return jnp.einsum("iqm,qcm->icm", A, B)

@@ -27,6 +27,9 @@ from ..likelihood.elimination import reduce_covariances
 from ..linalg.matrices import inverse_upper
 from .curvature import parameter_covariance
 
+ALIKE = 1e-7  # relative difference of A1 and q A2 that is rounding
+NEAR_TWO = 0.005  # 1 / E within a hundredth of 2 df
+
 
 class Adjusted(NamedTuple):
     """What tests of beta need, on the user's scale."""
@@ -39,25 +42,48 @@ class Adjusted(NamedTuple):
 
 def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
     """Adjusted covariance of beta at a REML estimate. t (d,) conditioned parameters."""
-    blocks = m.layout.blocks
     sigma2 = jnp.exp(2.0 * log_sigma) / m.scale**2
-    bases = [_basis(block, A) for block, A in zip(blocks, m.A, strict=True)]
+    bases = [_basis(block, A) for block, A in zip(m.layout.blocks, m.A, strict=True)]
+    criteria = _criteria(bases, [None if L is None else L @ L.T for L in roots(t, m)], m)
+    Lams = conditioned_factors(t, m.layout.blocks, m.A)
+    coordinates = [_coordinates(Lam @ Lam.T, basis) for Lam, basis in zip(Lams, bases, strict=True)]
+    phi = jnp.append(sigma2 * jnp.concatenate(coordinates), sigma2)
+    units = jnp.eye(len(phi), dtype=t.dtype) * sigma2
+
+    XX, P, twice_Q, trace = _second_derivatives(criteria, phi, units)
+    Phi = jnp.linalg.inv(XX)
+    PP = jnp.einsum("iab,bc,jcd->ijad", P, Phi, P)  # P_i Phi P_j
+    information = 0.5 * (trace - jnp.einsum("ab,ijba->ij", Phi, twice_Q) + jnp.einsum("ab,ijba->ij", Phi, PP))
+    W = 0.5 * parameter_covariance(information)
+    bias = jnp.einsum("ij,ijab->ab", W, 0.5 * twice_Q - PP)
+    Phi_A = Phi + Phi @ (bias + bias.T) @ Phi
+
+    back = inverse_upper(m.R)
+
+    def to_user(S):
+        """R^-1 S R^-T in units of the response."""
+        return m.scale**2 * back @ S @ back.T
+
+    return Adjusted(to_user(Phi), to_user(Phi_A), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
+
+
+def _criteria(bases, Ks, m: Moments):
+    """X~'V^-1X~ (p, p) and log|V| up to its constant, as a function of phi (d + 1,)."""
     ends = np.cumsum([len(basis) for basis in bases])
     d = int(ends[-1])
-    Ks = [None if L is None else L @ L.T for L in roots(t, m)]
 
     def criteria(phi):
-        """X~'V^-1X~ and log|V| up to its constant."""
         mine = jnp.split(phi[:d], ends[:-1])
         Sigmas = [jnp.einsum("i,ijk->jk", part, basis) / phi[d] for part, basis in zip(mine, bases, strict=True)]
         reduced = reduce_covariances(Sigmas, Ks, m)
         return reduced.XX / phi[d], reduced.logdet + m.n * jnp.log(phi[d])
 
-    Lams = conditioned_factors(t, blocks, m.A)
-    coordinates = [_coordinates(Lam @ Lam.T, basis) for Lam, basis in zip(Lams, bases, strict=True)]
-    phi = jnp.append(sigma2 * jnp.concatenate(coordinates), sigma2)
-    units = jnp.eye(d + 1, dtype=t.dtype) * sigma2
-    rows, columns = np.tril_indices(d + 1)
+    return criteria
+
+
+def _second_derivatives(criteria, phi, units):
+    """X'V^-1X, all P_i, all Q_ij + Q_ji and all tr(V^-1 V_i V^-1 V_j), along the directions `units` (f, f)."""
+    rows, columns = np.tril_indices(len(phi))
 
     def along(pair):
         """Value, first derivative along one direction, second along both: ((XX, log|V|), ...)."""
@@ -66,23 +92,10 @@ def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
 
     # Pair by pair: a wide batch of core-sized matrices would cost memory, not save time.
     XX, slopes, (bends, logdet_bends) = lax.map(along, (units[rows], units[columns]))
-    Phi, P = jnp.linalg.inv(XX[0]), slopes[np.flatnonzero(rows == columns)]
-    square = np.zeros((d + 1, d + 1), int)
+    P = slopes[np.flatnonzero(rows == columns)]
+    square = np.zeros((len(phi),) * 2, int)
     square[rows, columns] = square[columns, rows] = np.arange(len(rows))
-    twice_Q, trace = bends[square], -logdet_bends[square]
-    PP = jnp.einsum("iab,bc,jcd->ijad", P, Phi, P)
-    information = 0.5 * (trace - jnp.einsum("ab,ijba->ij", Phi, twice_Q) + jnp.einsum("ab,ijba->ij", Phi, PP))
-    W = 0.5 * parameter_covariance(information)
-    bias = jnp.einsum("ij,ijab->ab", W, 0.5 * twice_Q - PP)
-    adjusted = Phi + Phi @ (bias + bias.T) @ Phi
-
-    back = inverse_upper(m.R)
-
-    def to_user(S):
-        """R^-1 S R^-T in units of the response."""
-        return m.scale**2 * back @ S @ back.T
-
-    return Adjusted(to_user(Phi), to_user(adjusted), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
+    return XX[0], P, bends[square], -logdet_bends[square]
 
 
 def why_not(blocks) -> str | None:
@@ -113,16 +126,27 @@ def _coordinates(S, basis):
 
 
 def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
-    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank."""
+    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank.
+
+    Kenward & Roger (1997), section 3, match mean E and variance V of the statistic. Where its components are alike,
+    A1 = q A2, as they are for one row and in balanced designs, this comes to 2 q / A2 df and a scale of 1, which are
+    taken as they are: at 2 df, where E and V are infinite, their ratio is 0 / 0. So they are within a hundredth of
+    2 df for any components (pbkrtest takes a scale of 1 there).
+    """
     q = len(L)
     M = L.T @ np.linalg.solve(L @ a.vcov @ L.T, L)
     T = M @ a.dvcov
     t = np.einsum("iaa->i", T)
     A1, A2 = t @ a.W @ t, np.einsum("ij,iab,jba->", a.W, T, T)
+    rest = 1.0 - A2 / q  # 1 / E
+    if abs(A1 - q * A2) <= ALIKE * A1 or abs(rest) < NEAR_TWO:
+        return 2.0 * q / A2, 1.0
     B = (A1 + 6.0 * A2) / (2.0 * q)
     g = ((q + 1.0) * A1 - (q + 4.0) * A2) / ((q + 2.0) * A2)
     d = 3.0 * q + 2.0 * (1.0 - g)
-    c1, c2, c3 = g / d, (q - g) / d, (q + 2.0 - g) / d
-    E, V = 1.0 / (1.0 - A2 / q), 2.0 / q * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
-    df = 4.0 + (q + 2.0) / (q * V / (2.0 * E**2) - 1.0)
-    return df, df / (E * (df - 2.0))
+    V0 = 1.0 + g / d * B
+    V1 = 1.0 - (q - g) / d * B
+    V2 = 1.0 - (q + 2.0 - g) / d * B
+    # df = 4 + (q + 2) / (q rho - 1) with q rho = (rest / V1)^2 V0 / V2, which may be infinite
+    df = 4.0 + (q + 2.0) * V2 / ((rest / V1) ** 2 * V0 - V2)
+    return df, df * rest / (df - 2.0)

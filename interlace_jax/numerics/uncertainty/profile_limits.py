@@ -10,8 +10,10 @@ y = (t, log sigma, u), so that every other coordinate stays free:
     sigma               log sigma is c
     coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
 
-Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|, found by Newton
-steps inside a bracket; dd/dc is the partial derivative, as all others vanish at the inner optimum.
+Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|, found by walking
+outward and then by Newton steps inside a bracket; dd/dc is the partial derivative, as all others vanish at the inner
+optimum. The inner minimum has several basins where groups are few: a search that starts afresh at each c lands in one
+or another of them, and its zeta jumps.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ from ..likelihood.elimination import reduce_factors
 from ..linalg.matrices import inverse_lower, logdet_quadratic
 
 AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
-PRECISE = 1e-8  # of |z|
+ZERO = 1e-8  # diagonals below this give a row no direction, in which its SD could be held
+PRECISE = 1e-8  # of |z|, where the search for a root ends
+CLOSE = 1e-4  # of |z|, within which a limit has been found
+CLOSED = 1e-12  # relative width of a bracket in which there is nothing left to try
+STRIDE = 0.25  # of |z|, by which zeta may grow from one trial to the next on the way out
 MAX_ROOT_STEPS = 50
 
 
@@ -96,9 +102,10 @@ def deviance_at(y, q: Question, m: Moments):
     return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + r2 / sigma**2 - m.log_weights
 
 
-def _off_saddles(y, blocks):
+def _off_saddles(y, blocks, near):
+    """Y (d + 2,) with AWAY in place of diagonals of Lambda smaller than `near`."""
     for c in columns(blocks):
-        y = y.at[c[0]].set(jnp.where(jnp.abs(y[c[0]]) < AWAY, AWAY, y[c[0]]))
+        y = y.at[c[0]].set(jnp.where(jnp.abs(y[c[0]]) < near, AWAY, y[c[0]]))
     return y
 
 
@@ -108,40 +115,72 @@ class _Root(NamedTuple):
     outside: jax.Array  # smallest known to be too large; infinite if none is
     zeta: jax.Array  # at the last |u| tried
     tried: jax.Array
-    y: jax.Array
-    H: jax.Array
+    y: jax.Array  # the lowest point there
+    y_inside: jax.Array  # the lowest point at `inside`
+    H_inside: jax.Array
     steps: jax.Array
+    exact: jax.Array
     done: jax.Array
 
 
 def limit(q: Question, m: Moments) -> Limit:
-    """Answer one question."""
+    """Answer one question: walk outward from the optimum, then close in on the root from inside.
+
+    Every inner search starts at the last lowest point inside, so that the deviance found there is that of a path from
+    the optimum, which has no jumps; a second one starts beside it, off saddles.
+    """
     side, z = jnp.sign(q.z), jnp.abs(q.z)
     value_and_grad = jax.value_and_grad(lambda y: deviance_at(y, q, m))
 
+    def lowest(s, y, H):
+        """The lowest point (d + 2,) at |u| = s found from a point inside, its deviance, gradient and H."""
+        starts = [_off_saddles(y, m.layout.blocks, near) for near in (ZERO, AWAY)]
+        starts = jnp.stack(starts).at[:, -1].set(side * s)
+        found = jax.vmap(lambda start: minimise(value_and_grad, resume(start, H)))(starts)
+        best = jnp.argmin(jnp.where(jnp.isfinite(found.f), found.f, jnp.inf))
+        return jax.tree.map(lambda a: a[best], (found.x, found.f, found.g, found.H))
+
     def body(r):
-        y = _off_saddles(r.y, m.layout.blocks).at[-1].set(side * r.s)
-        found = minimise(value_and_grad, resume(y, r.H))
-        zeta = jnp.sqrt(jnp.maximum(found.f - q.minimum, 0.0))
-        slope = side * found.g[-1] / (2.0 * jnp.where(zeta > 0.0, zeta, 1.0))
+        y, f, g, H = lowest(r.s, r.y_inside, r.H_inside)
+        zeta = jnp.sqrt(jnp.maximum(f - q.minimum, 0.0))
+        slope = side * g[-1] / (2.0 * jnp.where(zeta > 0.0, zeta, 1.0))
         short = zeta < z
         inside, outside = jnp.where(short, r.s, r.inside), jnp.where(short, r.outside, r.s)
-        newton = r.s + (z - zeta) / jnp.where(slope > 0.0, slope, 1.0)
-        grown = jnp.where(slope > 0.0, jnp.clip(newton, r.s, 4.0 * r.s), 2.0 * r.s)
-        within = (slope > 0.0) & (newton > inside) & (newton < outside)
-        closer = jnp.where(within, newton, 0.5 * (inside + jnp.where(jnp.isinf(outside), inside, outside)))
-        s = jnp.minimum(jnp.where(jnp.isinf(outside), grown, closer), q.bound)
+        s = jnp.minimum(_next(r.s, zeta, slope, inside, outside, z), q.bound)
         exact = jnp.abs(zeta - z) <= PRECISE * z
-        closed = jnp.isfinite(outside) & (outside - inside <= 1e-12 * outside)
-        done = exact | (short & (r.s >= q.bound)) | closed
-        return _Root(s, inside, outside, zeta, r.s, found.x, found.H, r.steps + 1, done)
+        closed = jnp.isfinite(outside) & (outside - inside <= CLOSED * outside)
+        return _Root(
+            s=s,
+            inside=inside,
+            outside=outside,
+            zeta=zeta,
+            tried=r.s,
+            y=y,
+            y_inside=jnp.where(short, y, r.y_inside),
+            H_inside=jnp.where(short, H, r.H_inside),
+            steps=r.steps + 1,
+            exact=exact,
+            done=exact | (short & (r.s >= q.bound)) | closed,
+        )
 
-    zero = jnp.zeros_like(q.first)
-    first, never = jnp.minimum(q.first, q.bound), jnp.bool(False)
-    start = _Root(first, zero, zero + jnp.inf, zero, zero, q.y, q.H, jnp.int32(0), never)
+    zero, never = jnp.zeros_like(q.first), jnp.bool(False)
+    first = jnp.minimum(q.first, q.bound)
+    start = _Root(first, zero, zero + jnp.inf, zero, zero, q.y, q.y, q.H, jnp.int32(0), never, never)
     r = lax.while_loop(lambda r: ~r.done & (r.steps < MAX_ROOT_STEPS), body, start)
     at_bound = (r.zeta < z * (1.0 - PRECISE)) & (r.tried >= q.bound)
-    return Limit(q.centre + q.unit * side * r.tried, side * r.zeta, at_bound, r.done, r.y)
+    is_found = at_bound | (jnp.abs(r.zeta - z) <= CLOSE * z)
+    return Limit(q.centre + q.unit * side * r.tried, side * r.zeta, at_bound, is_found, r.y)
+
+
+def _next(s, zeta, slope, inside, outside, z):
+    """The |u| to try after s: outward by a quarter of the way at most, then by Newton's method inside the bracket."""
+    rising = slope > 0.0
+    steep = jnp.where(rising, slope, 1.0)
+    step = jnp.minimum(z - zeta, STRIDE * z) / steep
+    walked = s + jnp.where(rising, jnp.minimum(step, s), s)
+    newton = s + (z - zeta) / steep
+    within = rising & (newton > inside) & (newton < outside)
+    return jnp.where(jnp.isinf(outside), walked, jnp.where(within, newton, 0.5 * (inside + outside)))
 
 
 def limits(questions: Question, m: Moments, lanes: int) -> Limit:

@@ -42,7 +42,7 @@ def row_variances(theta, plan: Plan, X, Z, w, K):
 
 
 def prediction_variances(t, layout: Layout, A, plan: Plan, X, Z, w, K):
-    """Those of the rows after the first, which have the weights w (n,), and their derivatives by t: (r,) and (r, d).
+    """`row_variances` of the rows after those with weights w (n,), and their derivatives by t: (r,) and (r, d).
 
     t (d,): conditioned parameters of a layout and A. The plan may have more rows and levels than that layout.
     """
@@ -121,19 +121,39 @@ def case_pull(x, plan: Plan, y, X, Z, w, K, reml) -> Pull:
     Add them up over the rows of a group whose rows share no random effect with other rows: then the log-likelihood is
     sum_g c_g l_g and X'V^-1 X = sum_g c_g X_g'V_g^-1 X_g. y (n,) without the offset.
 
-    Every sum over groups S = sum_g S_g of the deviance is differentiated by a theta of each row's own, which enters as
-    Z_i Lambda(theta_i): the derivatives by the rows of a group add up to d S_g / d theta.
+    With r = y - X beta and C = (X'V^-1 X)^-1, all in conditioned units, the deviance is log|V| + r'V^-1 r / sigma^2
+    + [REML] log|X'V^-1 X|, and at theta held d beta / d c_g = C X_g'V_g^-1 r_g, the step of the group's rows.
     """
     basis, d = condition(plan, X, Z, w, K), x.shape[0] - 1
-    t, blocks = x[:d], plan.layout.blocks
+    t = x[:d]
     m = assemble(plan, basis, _one_response(plan, basis, y))
     reduced = reduce(t, m)
     C = inverse(reduced.XX)
     b = C @ reduced.Xy
-    unit = [jnp.eye(block.k, dtype=x.dtype) for block in blocks], [None] * len(plan.layout.core)
+
+    by_theta, by_Q, by_y = _by_rows(t, basis, y, C, b, plan)
+    Vr, VXC = 0.5 * m.scale * by_y[1], 0.5 * by_Q[2]  # V^-1 r over the scale of y, V^-1 X (X'V^-1 X)^-1
+    r = (y - basis.X @ (m.R @ m.beta0 + m.scale * b)) / m.scale
+    score_by_t, XX_by_t = _at_beta_by_t(t, b, m)
+    step = (basis.X * Vr[:, None]) @ C
+    lack = jnp.exp(2.0 * (jnp.log(m.scale) - x[d]))
+    restricted = by_theta[2] - jnp.einsum("na,ab,bck,nc->nk", basis.X, C, XX_by_t, VXC)
+    by_t = by_theta[0] + lack * (by_theta[1] - 2.0 * step @ score_by_t) + jnp.where(reml, restricted, 0.0)
+    by_log_sigma = 2.0 * (w > 0) - 2.0 * lack * r * Vr
+    beta = m.scale * step @ inverse_upper(m.R).T
+    return Pull(jnp.concatenate([by_t, by_log_sigma[:, None]], 1), beta)
+
+
+def _by_rows(t, basis, y, C, b, plan):
+    """Derivatives of log|V|, r'V^-1 r (beta held) and tr(C X'V^-1 X) (C held) by theta, X~ and y of every row.
+
+    Every sum over groups S = sum_g S_g is differentiated by a theta of each row's own, which enters as
+    Z_i Lambda(theta_i): the derivatives by the rows of a group add up to d S_g / d theta.
+    """
+    blocks = plan.layout.blocks
+    unit = [jnp.eye(block.k, dtype=t.dtype) for block in blocks], [None] * len(plan.layout.core)
 
     def sums(thetas, Q, y):
-        """log|V|, r'V^-1 r at beta held, tr(C X'V^-1 X) with C held."""
         Lams = jax.vmap(lambda t: conditioned_factors(t, blocks, basis.A))(thetas)
         Z = tuple(jnp.einsum("nk,nkj->nj", z, Lam) for z, Lam in zip(basis.Z, Lams, strict=True))
         part = basis._replace(X=Q, Z=Z)
@@ -141,19 +161,14 @@ def case_pull(x, plan: Plan, y, X, Z, w, K, reml) -> Pull:
         r2 = found.yy - 2.0 * b @ found.Xy + b @ found.XX @ b
         return jnp.stack([found.logdet, r2, jnp.sum(C * found.XX)])
 
-    by_theta, by_Q, by_y = jax.jacrev(sums, (0, 1, 2))(jnp.broadcast_to(t, (w.shape[0], d)), basis.X, y)
-    Vr, VXC = 0.5 * m.scale * by_y[1], 0.5 * by_Q[2]  # V^-1 r over the scale of y, V^-1 X (X'V^-1 X)^-1
-    r = (y - basis.X @ (m.R @ m.beta0 + m.scale * b)) / m.scale
+    return jax.jacrev(sums, (0, 1, 2))(jnp.broadcast_to(t, (len(y), t.shape[0])), basis.X, y)
+
+
+def _at_beta_by_t(t, b, m):
+    """Derivatives by t of X'V^-1 r at beta held (p, d), and of X'V^-1 X (p, p, d)."""
 
     def at_beta(t):
         found = reduce(t, m)
         return found.Xy - found.XX @ b, found.XX
 
-    score_by_t, XX_by_t = jax.jacfwd(at_beta)(t)  # (p, d), (p, p, d)
-    step = (basis.X * Vr[:, None]) @ C  # beta with theta held, in conditioned units
-    lack = jnp.exp(2.0 * (jnp.log(m.scale) - x[d]))
-    restricted = by_theta[2] - jnp.einsum("na,ab,bck,nc->nk", basis.X, C, XX_by_t, VXC)
-    by_t = by_theta[0] + lack * (by_theta[1] - 2.0 * step @ score_by_t) + jnp.where(reml, restricted, 0.0)
-    by_log_sigma = 2.0 * (w > 0) - 2.0 * lack * r * Vr
-    beta = m.scale * step @ inverse_upper(m.R).T
-    return Pull(jnp.concatenate([by_t, by_log_sigma[:, None]], 1), beta)
+    return jax.jacfwd(at_beta)(t)

@@ -113,8 +113,7 @@ def _loaded(name: str, path: Path) -> Callable | None:
             return module.program
     except Exception:  # noqa: BLE001 - whatever is wrong with it, the program is written anew
         pass
-    with contextlib.suppress(OSError):
-        path.unlink()
+    _remove(path)
     return None
 
 
@@ -143,12 +142,18 @@ def _own_folder(make: bool = False) -> Path | None:
 
 
 def _forget_oldest(folder: Path) -> None:
-    """Remove the entries that were not read for longest while there are too many bytes of them."""
-    known = [(path, path.stat()) for path in folder.glob("p*.py")]
+    """Remove the entries that were not read for longest while there are too many bytes of them, and lost scratch."""
+    known = [(path, path.stat()) for path in folder.iterdir() if path.is_file()]
     total = sum(found.st_size for _, found in known)
     for path, found in sorted(known, key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):
-        if total <= MOST_BYTES:
-            return
+        is_lost = path.suffix == ".tmp" and time.time() - found.st_mtime > DAY
+        if total > MOST_BYTES or is_lost:
+            _remove(path)
+            total -= found.st_size
+
+
+def _remove(path: Path) -> None:
+    """Remove an entry and its bytecode."""
+    for file in (path, Path(importlib.util.cache_from_source(str(path)))):
         with contextlib.suppress(OSError):
-            path.unlink()
-        total -= found.st_size
+            file.unlink()

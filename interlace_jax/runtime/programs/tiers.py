@@ -24,6 +24,7 @@ LARGE = 1 << 20  # numbers of a program's arguments from which on it is compiled
 PATIENCE = 2.5  # seconds that a program may have run as NumPy before it is compiled
 trace = Later(f"{__package__}.trace")  # brings JAX with it
 MOST_ENTRIES = 512  # programs in memory; some 100 kB each
+PLAIN = (np.ndarray, np.generic, bool, float)
 MODES = ("auto", "numpy", "xla")
 
 
@@ -95,6 +96,8 @@ def _found(name, kernel, arguments, dims, wanted):
             continue
         except TypeError:  # what cannot be hashed
             return None
+        if not all(isinstance(leaf, PLAIN) for leaf in flat.leaves):
+            return None  # arrays of JAX stay where they are
         if entry is None:
             if wanted == "auto" and sum(np.size(leaf) for leaf in flat.leaves) > LARGE:
                 return None

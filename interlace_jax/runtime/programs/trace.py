@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import eval_context
 
 from ...support.containers import Size
+from ..calls import own_rules
 from . import numpy_code, store
 from .trees import FEWEST_ROWS, Flat, Leaf, Node, Source, Static, is_size, leaves_of, rebuilt, substituted
 
@@ -63,7 +64,7 @@ def program(kernel, flat: Flat, description: str | None) -> Callable | None:
     """The NumPy function of a kernel for such arguments, which is kept in the store; None where there is none."""
     objects: dict[str, Any] = {}
     try:
-        with eval_context(), jax.enable_x64(True):
+        with eval_context(), jax.enable_x64(True), own_rules():
             made = written(kernel, flat.tree, tuple(flat.sizes), objects)
     except Exception:  # noqa: BLE001 - XLA runs what is not written, and says what is wrong with the arguments
         return None

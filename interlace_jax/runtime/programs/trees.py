@@ -104,6 +104,22 @@ class Flat:
     def _container(self, value, general):
         if self._general and general is None and hasattr(value, "generalised"):
             general = value.generalised
+            return self._closed(value) if general is None else self._kept(value, general)
+        return self._parts(value, general)
+
+    def _kept(self, value, general):
+        """A container taken apart once: its leaves, tree and sizes are kept with it."""
+        if "_flat" not in vars(value):
+            flat = Flat.__new__(Flat)
+            flat.leaves, flat.sizes, flat._general = [], {}, True
+            flat.tree = flat._parts(value, general)
+            vars(value)["_flat"] = flat
+        flat = vars(value)["_flat"]
+        self.leaves += flat.leaves
+        self._add(flat.sizes)
+        return flat.tree
+
+    def _parts(self, value, general):
         if general is not None:
             self._add(getattr(value, "sizes", {}))
         names, parts = [], []
@@ -115,6 +131,13 @@ class Flat:
             else:
                 parts.append(self._taken(part, inner))
         return Node(type(value), tuple(names), tuple(parts))
+
+    def _closed(self, value):
+        """A container whose sizes all count, those of its parts included."""
+        self._general = False
+        taken = self._container(value, None)
+        self._general = True
+        return taken
 
     def _add(self, sizes):
         for name, size in sizes.items():

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import pytest
 
@@ -103,6 +104,34 @@ def test_an_interrupted_write_leaves_nothing_behind(home, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         store.keep("another", SOURCE)
     assert {path.suffix for path in home.iterdir() if path.is_file()} == {".py"}
+
+
+def packed(tmp_path, monkeypatch, name, text):
+    """An archive of one program in place of the package's own."""
+    monkeypatch.setattr(store, "SHIPPED", tmp_path / "shipped.zip")
+    with zipfile.ZipFile(tmp_path / "shipped.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(f"{store.name_of(name)}.py", text)
+
+
+def test_programs_come_with_the_package_and_move_to_the_users_folder(home, tmp_path, monkeypatch):
+    packed(tmp_path, monkeypatch, "a program", SOURCE)
+    assert store.find("another") is None and not home.exists()
+    assert store.find("a program")(1) == 2
+    assert (home / f"{store.name_of('a program')}.py").exists()
+    monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
+    assert store.find("a program")(1) == 2
+
+
+def test_a_broken_archive_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHIPPED", tmp_path / "shipped.zip")
+    store.SHIPPED.write_bytes(b"PK no archive")
+    assert store.find("a program") is None
+
+
+@pytest.mark.skipif(not store.SHIPPED.exists(), reason="programs are packed before a release")
+def test_the_programs_that_come_with_the_package_are_of_its_kernels():
+    with zipfile.ZipFile(store.SHIPPED) as archive:
+        assert archive.comment.decode() == store.fingerprint(), "run scripts/ship_programs.py"
 
 
 def test_eight_processes_write_and_read_the_same_entries_at_once(tmp_path):

@@ -1,0 +1,60 @@
+"""F tests of the terms of the fixed part, in every model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..inference.terms import F_COLUMNS, Terms, variables
+from ..many.designs import Designs
+from ..many.fits import ManyFits, with_labels
+from ..support.arguments import one_of
+from .contrasts import f_tests, lane_coefficients, long_table
+
+TYPES = (1, 2, 3)
+
+
+def anova(many: ManyFits, type: int = 3) -> pd.DataFrame:
+    """F tests of the terms of the fixed part in every model, as `Fit.anova` has them for one.
+
+    type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells
+    counting alike whatever the coding of the factors. With `responses=` the hypotheses are those of the rows of the
+    design, in models with missing values too; with `by=` each group has its own.
+
+    Returns a row for each model and term: the label of the model, `term`, and `Sum Sq, Mean Sq, NumDF, DenDF, F value,
+    Pr(>F)`, with Satterthwaite's degrees of freedom (or infinite ones with `df_method="normal"`). Raises ValueError for
+    another type.
+
+    >>> many.anova().query("term == 'condition'")
+    """
+    one_of("type", type, TYPES)
+    return _of_groups(many, type) if isinstance(many.work, Designs) else _of_responses(many, type)
+
+
+def _of_responses(many: ManyFits, type: int) -> pd.DataFrame:
+    """All models have the terms and hypotheses of one design."""
+    design = many.work.design
+    terms = Terms(design, variables(design, many.work.data))
+    tests = [f_tests(many, terms.hypothesis(name, type)) for name in terms.columns]
+    scale = many.sigma.to_numpy() ** 2
+    rows = [(scale * t.F * t.num_df, scale * t.F, np.full(len(many), t.num_df), t.den_df, t.F, t.p) for t in tests]
+    columns = {name: np.stack(values, axis=1) for name, values in zip(F_COLUMNS, zip(*rows, strict=True), strict=True)}
+    return long_table(many, {"term": list(terms.columns)}, columns)
+
+
+def _of_groups(many: ManyFits, type: int) -> pd.DataFrame:
+    """Every group has terms and hypotheses of its own."""
+    sigma, tables = many.sigma.to_numpy(), []
+    for place, coefficients in enumerate(lane_coefficients(many)):
+        if coefficients is None:
+            continue
+        design = many.work.designs[place]
+        terms = Terms(design, variables(design, many.work.problem(place)[1]))
+        rows = []
+        for name in terms.columns:
+            t = coefficients.f_test(terms.hypothesis(name, type))
+            mean_square = sigma[place] ** 2 * t.F
+            rows.append((name, mean_square * t.num_df, mean_square, t.num_df, t.den_df, t.F, t.p))
+        table = pd.DataFrame(rows, columns=["term", *F_COLUMNS])
+        tables.append(with_labels(table, many.labels[[place]].repeat(len(table))))
+    return pd.concat(tables, ignore_index=True)

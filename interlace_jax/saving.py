@@ -1,0 +1,357 @@
+"""Fits as small files without the data: to predict elsewhere.
+
+A file is NumPy's archive of arrays (`.npz`) with one text in it, JSON, which says what they are. Nothing of a file is
+executed: classes are made by name from a short list, and formulas that do more than compute are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+from formulaic.model_spec import ModelSpec, ModelSpecs
+from formulaic.parser.types import Factor as Expression
+from formulaic.transforms import contrasts
+
+from .design.design import Design
+from .design.formula import Formula, Term
+from .design.grouping import Factor
+from .design.model_matrices import parts_of
+from .design.safety import why_unsafe
+from .inference.coefficients import Coefficients, KenwardRogerCoefficients, SatterthwaiteCoefficients, coefficients
+from .inference.prediction import predict
+from .inference.row_variances import Kept, kept_information
+from .models.fitted import FittedModel
+from .numerics.covariance.block import Block
+from .numerics.covariance.structures import (
+    AR1,
+    BoundaryAvoiding,
+    CompoundSymmetry,
+    Diagonal,
+    HomogeneousDiagonal,
+    Unstructured,
+)
+from .numerics.crossproducts.layout import Layout
+from .numerics.estimation.estimate import Estimate
+from .numerics.uncertainty.curvature import Curvature
+from .numerics.uncertainty.kenward_roger import Adjusted
+from .support.arguments import check_level
+
+VERSION = 1
+CLASSES = {
+    cls.__name__: cls
+    for cls in (
+        Formula, Term, Factor, Design, Block, Layout, Estimate, Curvature, Adjusted, Kept, Unstructured, Diagonal,
+        HomogeneousDiagonal, CompoundSymmetry, AR1, BoundaryAvoiding,
+    )
+}  # fmt: skip
+CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
+CONTRASTS = {f"{name}Contrasts": getattr(contrasts, f"{name}Contrasts") for name in CODINGS}
+ENGINES = ("dense", "iterative")  # of linear models
+LABELS = re.compile(r"str|string|object|bool|u?int\d+|float\d+")  # types of levels
+TABLES = ("fe_params", "fe_bse", "fe_df", "fe_tvalues", "fe_pvalues", "fe_conf_int", "varcorr")
+
+
+# Values as JSON and arrays -------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Turns values into JSON; arrays are put aside."""
+
+    def __init__(self):
+        self.arrays: list[np.ndarray] = []
+
+    def json(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, np.generic):
+            return self.json(value.item())
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            self.arrays.append(value)
+            return {"array": len(self.arrays) - 1}
+        if isinstance(value, list | tuple) and type(value).__name__ not in CLASSES:
+            return {type(value).__name__ if type(value) is tuple else "list": [self.json(v) for v in value]}
+        if isinstance(value, frozenset):
+            return {"set": [self.json(v) for v in sorted(value)]}
+        if isinstance(value, dict):
+            return {"dict": [[self.json(k), self.json(v)] for k, v in value.items()]}
+        if isinstance(value, pd.Index):
+            return {"index": [self.json(v) for v in value], "dtype": str(value.dtype), "name": self.json(value.name)}
+        if isinstance(value, pd.Series):
+            return {"series": [self.json(value.to_numpy()), self.json(value.index), self.json(value.name)]}
+        if isinstance(value, pd.DataFrame):
+            columns = [[self.json(name), self.json(_plain(value[name]))] for name in value.columns]
+            return {"frame": columns, "rows": self.json(value.index)}
+        if isinstance(value, Expression.Kind):
+            return {"kind": value.value}
+        if isinstance(value, contrasts.ContrastsState):
+            return {"coding": self.json(value.contrasts), "levels": self.json(list(value.levels))}
+        name = type(value).__name__
+        if name in CONTRASTS:
+            options = {k: v for k, v in vars(value).items() if v is not contrasts.UNSET}
+            return {"contrasts": name, "options": self.json(options)}
+        if CLASSES.get(name) is type(value):
+            return {"class": name, "fields": {k: self.json(v) for k, v in _fields(value).items()}}
+        raise ValueError(f"a file cannot hold {type(value).__name__} objects: pickle the fit instead")
+
+
+def _plain(column: pd.Series) -> Any:
+    return column.to_numpy() if column.dtype.kind in "biuf" else [v if isinstance(v, str) else None for v in column]
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+
+
+class _Reader:
+    """Turns JSON and arrays into values. What it does not know is an error."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self.arrays = arrays
+
+    def value(self, found: Any) -> Any:
+        if not isinstance(found, dict):
+            if isinstance(found, list):
+                raise ValueError("a list without a name")
+            return found
+        (kind, inner), *more = found.items()
+        rest = dict(more)
+        if kind == "array":
+            return self.arrays[inner]
+        if kind in ("list", "tuple"):
+            return (list if kind == "list" else tuple)(map(self.value, inner))
+        if kind == "set":
+            return frozenset(map(self.value, inner))
+        if kind == "dict":
+            return {self.value(k): self.value(v) for k, v in inner}
+        if kind == "index" and LABELS.fullmatch(rest["dtype"]):
+            return pd.Index([self.value(v) for v in inner], dtype=rest["dtype"], name=self.value(rest["name"]))
+        if kind == "series":
+            values, index, name = map(self.value, inner)
+            return pd.Series(values, index=index, name=name)
+        if kind == "frame":
+            columns = {self.value(name): self.value(values) for name, values in inner}
+            return pd.DataFrame(columns, index=self.value(rest["rows"]))
+        if kind == "kind":
+            return Expression.Kind(inner)
+        if kind == "coding":
+            return contrasts.ContrastsState(self.value(inner), self.value(rest["levels"]))
+        if kind == "contrasts":
+            return CONTRASTS[inner](**self.value(rest["options"]))
+        return CLASSES[inner](**{name: self.value(part) for name, part in rest["fields"].items()})
+
+
+# Saving --------------------------------------------------------------------------------------------------------------
+
+
+def save(fit: FittedModel, path: str | os.PathLike) -> None:
+    """Write what predictions and tables need into a small file, without the data.
+
+    path: ends in `.npz`. `interlace_jax.load(path)` gives a `SavedFit`, in other processes and on other machines. No
+    pickle is in it, and reading it executes nothing. A fit is refused, with the reason, if its formula calls functions
+    of yours, or if its covariances have functions or matrices of yours.
+    """
+    if reason := why_unsafe(fit.design.formula):
+        raise ValueError(f"a file can hold formulas that compute with functions they know only; there is {reason}")
+    if fit.model.engine.name not in ENGINES or getattr(fit.design, "residual", None) is not None:
+        raise ValueError("a file can hold linear models with independent residuals: pickle the fit instead")
+    if tied := [f.name for f in fit.design.factors if f.across is not None]:
+        raise ValueError(f"a file cannot hold the covariance of the levels of {tied[0]!r}: pickle the fit instead")
+    writer = _Writer()
+    text = json.dumps(dict(version=VERSION, content=writer.json(_content(fit))))
+    arrays = {f"a{i}": np.asarray(a) for i, a in enumerate(writer.arrays)}
+    with open(path, "wb") as file:
+        np.savez_compressed(file, text=np.frombuffer(text.encode(), np.uint8), **arrays)
+
+
+def _content(fit: FittedModel) -> dict[str, Any]:
+    design, e, by_rule = fit.design, fit.estimate, coefficients(fit)
+    specs = None if design.specs is None else {key: _state(design.specs[key]) for key in _keys(design.formula)}
+    return dict(
+        design=_without_rows(design),
+        specs=specs,
+        estimate=e,
+        modes=list(fit.mode_arrays),
+        curvature=Curvature(*map(np.asarray, fit.curvature)),
+        vcov=by_rule.vcov,
+        adjusted=getattr(by_rule, "adjusted", None),
+        information=kept_information(fit),
+        facts={
+            name: getattr(fit, name)
+            for name in ("method", "df_method", "nobs", "sigma", "deviance", "llf", "aic", "bic")
+        },
+        tables={name: getattr(fit, name) for name in TABLES},
+        random_effects=fit.random_effects,
+        summary=str(fit.summary()),
+    )
+
+
+def _keys(formula: Formula) -> list[str]:
+    return [key for key in parts_of(formula) if key != "y"]
+
+
+def _state(spec: ModelSpec) -> dict[str, Any]:
+    return dict(transforms=dict(spec.transform_state), codings=dict(spec.encoder_state))
+
+
+def _without_rows(design: Design) -> Design:
+    """The design without its rows; that it had an offset of its own is remembered."""
+    factors = tuple(
+        dataclasses.replace(f, codes=np.empty(0, np.int32), Z=np.empty((0, len(f.columns)))) for f in design.factors
+    )
+    return dataclasses.replace(
+        design,
+        y=None,
+        X=np.empty((0, design.X.shape[1])),
+        weights=None,
+        offset=None if design.offset is None else np.empty(0),
+        factors=factors,
+        index=pd.RangeIndex(0),
+        rows=np.empty(0, int),
+        specs=None,
+    )
+
+
+# Loading -------------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | os.PathLike) -> SavedFit:
+    """A fit that `save` has written.
+
+    Raises
+    ------
+    ValueError
+        For a file that is damaged or none of ours, of a later version, or whose formula does more than compute.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = [archive[f"a{i}"] for i in range(len(archive.files) - 1)]
+            text = json.loads(archive["text"].tobytes().decode())
+        version = text["version"]
+        if version == VERSION:
+            content = _Reader(arrays).value(text["content"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it
+        raise ValueError(f"{os.fspath(path)!r} is no fit saved by interlace_jax, or it is damaged") from error
+    if version != VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} was saved by a later version of interlace_jax (format {version}): update the package"
+        )
+    return SavedFit(content)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Engine:
+    """What is left of an engine without data: nothing can be computed anew."""
+
+    has_intervals: bool
+
+    def require(self, capability: str) -> None:
+        if capability != "prediction_intervals" or not self.has_intervals:
+            raise ValueError("this needs the data of the fit, which a saved fit does not have")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    engine: _Engine
+
+
+class SavedFit:
+    """A fit from a file: predictions with intervals, and its tables. What needs the data is not there.
+
+    `fe_params fe_bse fe_df fe_tvalues fe_pvalues fe_conf_int varcorr random_effects sigma theta deviance llf aic bic
+    nobs method` are as those of the fit that was saved; `summary()` is its text.
+    """
+
+    def __init__(self, content: dict[str, Any]):
+        design: Design = content["design"]
+        if reason := why_unsafe(design.formula):
+            raise ValueError(f"the formula of this file does more than compute: there is {reason}")
+        if content["specs"] is not None:
+            design = dataclasses.replace(design, specs=_specs(design.formula, content["specs"]))
+        self._content = content
+        self.design, self.estimate = design, content["estimate"]
+        self.mode_arrays, self.curvature = content["modes"], content["curvature"]
+        self.method, self.df_method = content["facts"]["method"], content["facts"]["df_method"]
+        self.random_effects = content["random_effects"]
+        self.model = _Model(_Engine(content["information"] is not None))
+
+    def __getattr__(self, name: str) -> Any:
+        content = self.__dict__.get("_content", {})
+        for known in ("facts", "tables"):
+            if name in content.get(known, {}):
+                return content[known][name]
+        if not name.startswith("_") and hasattr(FittedModel, name):
+            _refuse(f"{name!r}")
+        raise AttributeError(f"a saved fit has no {name!r}; what needs the data is not there")
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Relative covariance parameters, lme4's theta."""
+        return self.estimate.theta
+
+    @property
+    def scale(self) -> float:
+        """Residual variance."""
+        return float(self.estimate.sigma) ** 2
+
+    def summary(self) -> str:
+        """The summary as text."""
+        return self._content["summary"]
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What the fit had kept."""
+        kept = {
+            "information": lambda: self._content["information"],
+            ("coefficients", self.df_method): self._coefficients,
+        }
+        if key not in kept:
+            _refuse(f"{key!r}")
+        return kept[key]()
+
+    def _coefficients(self) -> Coefficients:
+        given = self.design.columns, self.estimate.beta, self._content["vcov"]
+        if self.df_method == "kenward-roger":
+            return KenwardRogerCoefficients(*given, self._content["adjusted"])
+        if self.df_method == "normal" or not self.design.columns:
+            return Coefficients(*given)
+        return SatterthwaiteCoefficients(*given, lambda: self.curvature)
+
+    def predict(
+        self,
+        data: Any,
+        include_re: bool | Iterable[str] = True,
+        allow_new_levels: bool = True,
+        offset: str | Iterable[float] | None = None,
+        interval: str | None = None,
+        level: float = 0.95,
+    ) -> pd.Series | pd.DataFrame:
+        """Predictions for new rows, as by `predict` of the fit."""
+        check_level(level)
+        return predict(self, data, include_re, allow_new_levels, offset, interval, level)
+
+    def __repr__(self) -> str:
+        return f"<SavedFit of {self.design.formula} by {self.method}, {self.nobs} rows>"
+
+
+def _refuse(what: str) -> NoReturn:
+    raise AttributeError(f"{what} needs the data of the fit, which a saved fit does not have")
+
+
+def _specs(formula: Formula, states: dict[str, Any]) -> ModelSpecs:
+    parts = parts_of(formula)
+    return ModelSpecs(
+        **{
+            key: ModelSpec(parts[key].formula, transform_state=state["transforms"], encoder_state=state["codings"])
+            for key, state in states.items()
+        }
+    )

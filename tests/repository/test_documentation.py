@@ -1,0 +1,119 @@
+"""Pages are true: their code runs and prints what they show, their formulas fit designs, their messages exist."""
+
+import ast
+import contextlib
+import inspect
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import interlace_jax as interlace
+from interlace_jax import plot
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_prints_what_it_shows(page):
+    names, printed = {}, ""
+    for kind, block in BLOCK.findall(page.read_text()):
+        if kind == "text":
+            assert printed == block
+        else:
+            with contextlib.redirect_stdout(io.StringIO()) as caught:
+                exec(block, names)
+            printed = caught.getvalue()
+
+
+def study(rows=480):
+    """A frame with every column that the page of designs names; classes lie in schools, pieces in plots."""
+    rng = np.random.default_rng(0)
+    number = {name: rng.standard_normal(rows) for name in ("y", "x", "pre", "x_within", "x_mean")}
+    text = {
+        name: rng.choice([f"{name}{i}" for i in range(m)], rows)
+        for name, m in dict(
+            condition=2, treatment=2, prime=2, freq=2, period=2, variety=3, nitrogen=4, sex=2, subject=40, item=20
+        ).items()
+    }
+    groups = {
+        name: rng.choice([f"{name}{i:02}" for i in range(m)], rows)
+        for name, m in dict(
+            school=12, classroom=4, site=10, block=6, part=10, operator=3, person=30, rater=8, user=50, product=30
+        ).items()
+    }
+    visits = dict(id=np.arange(rows) // 4, visit=np.arange(rows) % 4, time=np.arange(rows) % 4.0)
+    arms = np.where(visits["id"] % 2, "active", "placebo")
+    return pd.DataFrame(number | text | groups | visits | dict(arm=arms, animal=text["subject"]))
+
+
+def formulas():
+    table = (ROOT / "docs/designs.md").read_text().replace(r"\|", "|")
+    pattern = r"^\| .*? \| `([^`]*~[^`]*)`(?: with `(residual|dispersion)=\"(.*?)\"`)?"
+    return re.findall(pattern, table, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return study()
+
+
+def test_there_are_twenty_designs():
+    assert len(formulas()) >= 20
+
+
+@pytest.mark.parametrize(("formula", "argument", "value"), formulas())
+def test_formula_of_a_design_has_a_likelihood(formula, argument, value, frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = interlace.compile(formula, frame, **({argument: value} if argument else {}))
+    assert len(model.design.y) == len(frame)
+    assert model.design.factors or argument
+
+
+def sentences():
+    """The texts of the package, joined where a name is put in, with a gap there."""
+    for path in (ROOT / "interlace_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "\0".join(v.value for v in node.values if isinstance(v, ast.Constant))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def messages():
+    return re.findall(r'^### "(.*)"$', (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", messages())
+def test_message_of_troubleshooting_is_one_of_the_package(message):
+    parts = [part.strip(" '") for part in message.split("...") if part.strip(" ':;,")]
+    assert any(all(part.strip() in text for part in parts) for text in set(sentences())), parts
+
+
+def test_the_reference_has_everything_public():
+    page = (ROOT / "docs/reference.rst").read_text()
+    documented = set(re.findall(r"auto\w+:: interlace_jax\.([\w.]+)", page))
+    public = {n for n, v in vars(interlace).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    plots = {f"plot.{n}" for n, v in vars(plot).items() if inspect.isfunction(v)}
+    everything = public | plots | {"sklearn.MixedModelRegressor"}
+    assert documented == everything, "docs/reference.rst lists what is exported, and nothing else"
+
+
+def test_the_gallery_shows_every_plot():
+    page = (ROOT / "docs/gallery.md").read_text()
+    shown = set(re.findall(r"picture = plot\.(\w+)\(", page))
+    assert shown == {n for n, v in vars(plot).items() if inspect.isfunction(v)}
+    numbers = [int(n) for n in re.findall(r"gallery/(\d+)\.png", page)]
+    assert numbers == list(range(1, page.count("picture =") + 1))
+
+
+def test_every_page_is_in_the_contents():
+    index = (ROOT / "docs/index.md").read_text()
+    assert {page.stem for page in PAGES if page.stem != "index"} <= set(re.findall(r"^(\w+)$", index, re.MULTILINE))
