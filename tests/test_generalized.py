@@ -14,6 +14,7 @@ from scipy import special
 
 import interlace_jax as interlace
 from interlace_jax import plot
+from interlace_jax.fitting import GeneralizedModel
 
 REFERENCE = Path(__file__).parent / "reference"
 ROWS = pd.read_csv(REFERENCE / "generalized" / "rows.csv")
@@ -325,7 +326,9 @@ def test_a_fit_survives_pickling_and_refits(cbpp):
 def test_the_gaussian_family_through_this_path_is_the_linear_mixed_model():
     frame = interlace.load_dataset("sleepstudy")
     formula = "Reaction ~ Days + (1 | Subject)"
-    through = interlace.fit(formula, frame, family=interlace.Gaussian(), dispersion="~ 1")
+    unused = dict.fromkeys(("weights", "offset", "cov", "trials", "dispersion", "zero_inflation"))
+    model = GeneralizedModel.of(formula, frame, family=interlace.Gaussian(), na_action="drop", nagq=1, **unused)
+    through = model.fit()
     linear = interlace.fit(formula, frame, method="ML")
     assert through.deviance == pytest.approx(linear.deviance, abs=1e-6)
     assert_allclose(through.fe_params, linear.fe_params, rtol=1e-6)
