@@ -14,6 +14,7 @@ from scipy import special
 
 import interlace_jax as interlace
 from interlace_jax import plot
+from interlace_jax.fitting import GeneralizedModel
 
 REFERENCE = Path(__file__).parent / "reference"
 ROWS = pd.read_csv(REFERENCE / "generalized" / "rows.csv")
@@ -325,7 +326,9 @@ def test_a_fit_survives_pickling_and_refits(cbpp):
 def test_the_gaussian_family_through_this_path_is_the_linear_mixed_model():
     frame = interlace.load_dataset("sleepstudy")
     formula = "Reaction ~ Days + (1 | Subject)"
-    through = interlace.fit(formula, frame, family=interlace.Gaussian(), dispersion="~ 1")
+    unused = dict.fromkeys(("weights", "offset", "cov", "trials", "dispersion", "zero_inflation"))
+    model = GeneralizedModel.of(formula, frame, family=interlace.Gaussian(), na_action="drop", nagq=1, **unused)
+    through = model.fit()
     linear = interlace.fit(formula, frame, method="ML")
     assert through.deviance == pytest.approx(linear.deviance, abs=1e-6)
     assert_allclose(through.fe_params, linear.fe_params, rtol=1e-6)
@@ -409,10 +412,10 @@ def test_words_about_linear_models_are_refused(cbpp, name):
         getattr(interlace, name)(cbpp)
 
 
-@pytest.mark.parametrize("name", ["residuals", "qq", "shrinkage", "fitted_lines"])
+@pytest.mark.parametrize("name", ["residuals", "qq", "shrinkage", "fitted_lines", "effects"])
 def test_plots_of_rows_are_refused(cbpp, name):
     with pytest.raises(ValueError, match="a plot of rows, of lines through them or of their residuals is for linear"):
-        getattr(plot, name)(cbpp)
+        getattr(plot, name)(cbpp, *(["period"] if name == "effects" else []))
 
 
 def test_random_effects_and_variances_are_plotted(cbpp):
@@ -457,3 +460,31 @@ def test_marginal_means_of_the_response_are_those_of_emmeans(cbpp):
     assert_allclose(adjusted["se"], [0.03728079, 0.02648576, 0.02537255, 0.02276051], rtol=1e-4)
     with pytest.raises(ValueError, match="use type='response'"):
         interlace.emmeans(cbpp, "period", bias_adjust=True)
+
+
+def test_counts_without_overdispersion_end_at_poissons_likelihood_and_say_so():
+    rng = np.random.default_rng(11)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(30), 20).astype(str), "x": rng.normal(size=600)})
+    frame["y"] = rng.poisson(np.exp(1 + 0.3 * frame["x"] + 0.5 * np.repeat(rng.normal(size=30), 20))) * 1.0
+    with pytest.warns(interlace.SingularFitWarning, match="no overdispersion: use family='poisson'"):
+        fit = interlace.fit("y ~ x + (1 | g)", frame, family="nbinom2")
+    poisson = interlace.fit("y ~ x + (1 | g)", frame, family="poisson")
+    assert fit.converged and fit.deviance == pytest.approx(poisson.deviance, abs=1e-4)
+    assert_allclose(fit.fe_bse, poisson.fe_bse, rtol=1e-4)
+    assert np.isnan(fit.family_params.loc["size", "se"])
+    assert "runs off to infinity" in str(fit.summary())
+
+
+def test_predictors_in_odd_units_fit_like_plain_ones():
+    plain = interlace.fit("count ~ x + (1 | g)", ROWS, family="poisson")
+    odd = interlace.fit("count ~ z + (1 | g)", ROWS.assign(z=2000 + 1e-3 * ROWS["x"]), family="poisson")
+    assert odd.deviance == pytest.approx(plain.deviance, abs=1e-7)
+    assert odd.fe_params["z"] == pytest.approx(1e3 * plain.fe_params["x"], rel=1e-6)
+    assert odd.optimum.steps <= plain.optimum.steps + 2
+
+
+def test_a_weight_of_two_is_the_row_twice():
+    doubled = interlace.fit("count ~ x + (1 | g)", pd.concat([ROWS, ROWS]), family="poisson")
+    weighted = interlace.fit("count ~ x + (1 | g)", ROWS, family="poisson", weights=np.full(len(ROWS), 2.0))
+    assert weighted.deviance == pytest.approx(doubled.deviance, abs=1e-7)
+    assert_allclose(weighted.fe_bse, doubled.fe_bse, rtol=1e-6)

@@ -51,7 +51,7 @@ def predict_generalized(
             raise ValueError("marginal=True averages responses: use type='response'")
         include_re = False
     included = included_factors(design, include_re)
-    rows = _rows(design, newdata, included, offset, marginal)
+    rows, _ = _rows(design, newdata, included, offset, marginal, False)
     if not allow_new_levels:
         _refuse_unseen(design, rows, included)
     modes = [b if f.name in included else 0.0 * b for f, b in zip(design.factors, fit.mode_arrays, strict=True)]

@@ -160,6 +160,7 @@ class CompiledModel:
         old = self.design.formula
         dispersion = f"~ {old.dispersion}" if isinstance(old.dispersion, str) else old.dispersion
         kept = dict(core=self.core_choice, residual=old.residual, dispersion=dispersion)
+        kept |= {name: self.arguments[name] for name in kept if name in self.arguments}
         given = {name: arguments.pop(name, value) for name, value in kept.items()}
         if unknown := set(arguments) - set(self.arguments):
             known = ", ".join([*self.arguments, *kept])
@@ -168,7 +169,7 @@ class CompiledModel:
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
         _check_dots(new_right)
         text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
-        return self.of(text, self.data if data is None else data, **given, **self.arguments | arguments)
+        return self.of(text, self.data if data is None else data, **self.arguments | arguments | given)
 
     def checked_theta(self, theta: Any) -> np.ndarray:
         """Theta (d,) as finite floats, refused otherwise."""

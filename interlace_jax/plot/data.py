@@ -175,7 +175,7 @@ def lines(
     shift = None
     if design.offset is not None:
         shift = pd.Series(design.offset[rows]).groupby(at[rows]).mean().to_numpy()[each]
-    found = new_data(design, new, shift)
+    found = new_data(design, new, bare=True)
     average = found.X @ fit.estimate.beta + (0.0 if shift is None else shift)
     fitted = average + np.einsum("nk,nk->n", found.Z[g], fit.mode_arrays[g][found.codes[g]])
     over = new[x] if numeric else pd.Categorical(new[x].map(str), values.cat.categories)

@@ -141,6 +141,7 @@ def effects(
     level: of the intervals, pointwise, for the mean of an average group. points: whether to draw the rows beneath.
     """
     _check(fit, Fit)
+    fit.model.engine.require("plots_of_rows")
     check_level(level)
     shown = over(fit, x, texts("by", by, "x"), at, level)
     means, others = shown.table, [*shown.by]

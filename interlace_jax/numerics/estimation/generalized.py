@@ -143,8 +143,7 @@ def _conditioned_numbers(g0, RD):
 
 
 def _shifted(data, c):
-    moved_offset = data.offset + data.X @ c
-    return Data(**(vars(data) | {"offset": moved_offset}))
+    return replace(data, offset=data.offset + data.X @ c)
 
 
 def _scored(data: Data, g, eta0):
