@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 
 import numpy as np
@@ -37,11 +38,10 @@ def run(function, *args):
     A float64 JAX array that left the 64-bit context would silently become float32 at its next operation. Called while
     JAX traces a user's program, it is evaluated at once: its arguments are never traced.
     """
-    kernel = getattr(function, "__wrapped__", None)
-    if kernel is not None and kernel.__module__.startswith(PACKAGE) and kernel.__qualname__.isidentifier():
-        name = f"{kernel.__module__}:{kernel.__qualname__}"
+    name = _name(function)
+    if name is not None:
         with _BLAS:
-            done, result = tiers.numpy_result(name, lambda: kernel, args, DIMENSIONS.get(name))
+            done, result = tiers.numpy_result(name, lambda: function.__wrapped__, args, DIMENSIONS.get(name))
         if done:
             return result
     with jax.core.eval_context(), float64(), own_rules(), _BLAS:
@@ -55,6 +55,18 @@ def run(function, *args):
             result = jax.tree.map(np.asarray, function(*args))
         _compiled.add(key)
         return result
+
+
+def _name(function) -> str | None:
+    """By what name stored programs know a jitted function of the package; None where it is not one of a module's own.
+
+    What wraps another function, as its gradient does, bears that function's name without being it.
+    """
+    kernel = getattr(function, "__wrapped__", None)
+    if kernel is None or not kernel.__module__.startswith(PACKAGE):
+        return None
+    known = getattr(sys.modules.get(kernel.__module__), kernel.__qualname__, None)
+    return f"{kernel.__module__}:{kernel.__qualname__}" if known is kernel or known is function else None
 
 
 def _is_crowded() -> bool:

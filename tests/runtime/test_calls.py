@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info
 
+from interlace_jax.numerics.linalg.matrices import symmetric
 from interlace_jax.runtime import calls, compilation, island
 
 SETTINGS = (
@@ -228,3 +229,13 @@ def test_where_64_bits_are_on_an_island_is_the_function():
         f = island.island(lambda x: jnp.sum(x**2))
         assert f(jnp.ones(3)).dtype == jnp.float64
         assert_allclose(jax.hessian(f)(jnp.ones(2)), 2 * np.eye(2))
+
+
+def test_a_function_that_wraps_a_kernel_is_not_taken_for_it():
+    """A gradient bears the name of its function; the stored program of that function would be a silent wrong number."""
+    value = compilation.jit(symmetric)
+    assert calls._name(value) == f"{symmetric.__module__}:symmetric"
+    assert calls._name(compilation.jit(jax.jacfwd(symmetric))) is None
+    A = np.array([[1.0, 2.0], [0.0, 1.0]])
+    assert_allclose(calls.run(value, A), 0.5 * (A + A.T))
+    assert calls.run(compilation.jit(jax.jacfwd(symmetric)), A).shape == (2, 2, 2, 2)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ def home(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "programs-of-this-file"
     monkeypatch.setattr(store.platformdirs, "user_cache_dir", lambda name: str(folder))
     monkeypatch.delenv("INTERLACE_JAX_CACHE", raising=False)
+    monkeypatch.setitem(sys.modules, doubled.__module__, SimpleNamespace(doubled=doubled))
     tiers.forget()
 
 
