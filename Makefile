@@ -8,6 +8,7 @@ install:
 lint:
 	ruff check
 	ruff format --check
+	mypy
 
 example:
 	python examples/random_slopes.py

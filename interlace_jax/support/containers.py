@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, dataclass_transform
 
 from .later import as_pytree
+
+T = TypeVar("T")
 
 
 class Size(str):
@@ -17,9 +19,10 @@ class Size(str):
     __slots__ = ()
 
 
-def container(cls: type) -> Any:
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def container(cls: type[T]) -> type[T]:
     """A frozen dataclass whose fields are arrays or hold arrays, but those with `metadata=dict(static=True)`."""
-    made = dataclass(frozen=True)(cls)
+    made: Any = dataclass(frozen=True)(cls)
     made.__container__ = True
     as_pytree(made)
     return made
