@@ -122,6 +122,11 @@ def _order(design: Design, first: Design) -> np.ndarray:
         return asis
     order = labels.get_indexer(wanted)
     is_there = (order >= 0).all() and np.array_equal(design.y[order], first.y)
+    if is_there and (design.residual is not None or first.residual is not None):
+        raise ValueError(
+            "the fits have the same rows in different orders, which models with residual= or dispersion= cannot be "
+            "compared in: fit both to the data in one order"
+        )
     return order if is_there else asis
 
 

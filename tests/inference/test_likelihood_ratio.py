@@ -149,3 +149,14 @@ def test_models_have_the_names_given():
     for wrong in (["one"], ["same", "same"]):
         with pytest.raises(ValueError, match="2 different texts"):
             interlace.anova(*fits, names=wrong)
+
+
+def test_correlated_residuals_are_compared_in_one_order_of_rows_only():
+    data = sleepstudy()
+    shuffled = data.sample(frac=1.0, random_state=0)
+    fits = [
+        quiet_fit("Reaction ~ Days + (1 | Subject)", data, method="ML"),
+        quiet_fit("Reaction ~ Days + (1 | Subject)", shuffled, method="ML", residual="ar1(Days | Subject)"),
+    ]
+    with pytest.raises(ValueError, match="fit both to the data in one order"):
+        interlace.anova(*fits)
