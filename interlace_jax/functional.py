@@ -176,7 +176,13 @@ def _in_jax(m: Moments) -> Moments:
     """The moments in JAX's own precision: those of a compiled model, or of a 64-bit context that ended, are wider."""
     if not isinstance(m, Moments):
         raise TypeError(f"this takes what interlace_jax.moments makes of the rows, not {type(m).__name__}")
-    return jax.tree.map(_floating, m)
+    return jax.tree.map(_own_precision, m)
+
+
+def _own_precision(values):
+    """An array in JAX's own precision; whole numbers, which are places of levels and entries, stay such."""
+    values = values if is_jax_array(values) else np.asarray(values)
+    return jnp.asarray(values) if values.dtype.kind in "iu" else _floating(values)
 
 
 @own_rules()

@@ -326,7 +326,7 @@ def test_nor_are_slopes_of_a_factor_of_one_level():
         (lambda fit: fit.simulate(2.5), "nsim must be a whole number, 0 or more, not 2.5"),
         (lambda fit: fit.bootstrap(0), "n must be a whole number, 1 or more, not 0"),
         (lambda fit: fit.bootstrap("many"), "n must be a whole number, 1 or more, not 'many'"),
-        (lambda fit: fit.test(""), "the hypothesis '' is empty"),
+        (lambda fit: fit.test(""), "the hypothesis is empty"),
         (lambda fit: fit.test(3), "one finite weight for each of the 2 coefficients"),
         (lambda fit: fit.profile(points=0), "points must be a whole number, 1 or more, not 0"),
         (lambda fit: fit.profile(zmax=-1), "zmax must be positive, not -1"),

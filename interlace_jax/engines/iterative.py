@@ -34,7 +34,7 @@ from ..runtime.compilation import brief, in_order, light
 from ..runtime.devices import devices, gathered, local_devices
 from ..runtime.island import island
 from .chunked_moments import moments_by_chunks
-from .engine import CAPABILITIES, Engine
+from .engine import Engine
 
 ROWS = 1 << 20  # of a chunk
 SEED = 20250711  # of the probes: the same data give the same numbers
@@ -72,6 +72,20 @@ class NoisyEstimate(Estimate):
         return self.status == CONVERGED
 
 
+NEED_MATRIX = (
+    "moments",
+    "traced_rows",
+    "kenward_roger",
+    "prediction_intervals",
+    "profiles",
+    "leverages",
+    "deletion",
+    "deletion_beside_the_data",
+    "jackknife",
+    "bootstrap",
+    "cross_validation",
+    "power",
+)
 NEEDS_MATRIX = (
     'needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" where its levels '
     "are few enough"
@@ -82,7 +96,7 @@ class Iterative(Engine):
     """A model by its sparse `Products`."""
 
     name = "iterative"
-    missing = dict.fromkeys(CAPABILITIES, NEEDS_MATRIX)
+    missing = dict.fromkeys(NEED_MATRIX, NEEDS_MATRIX)
 
     @functools.cached_property
     def products(self) -> Products:

@@ -9,8 +9,6 @@ from helpers.fits import fitted
 from numpy.testing import assert_allclose
 from scipy import linalg
 
-from interlace_jax.diagnostics import residuals
-
 NAMES = ["pastes_REML", "penicillin_REML", "weighted_REML"]  # nested, crossed, weighted with slopes
 LME4 = {"sleepstudy": "sleepstudy_slope_REML", "penicillin": "penicillin_REML", "weighted_int": "weighted_int_REML"}
 
@@ -44,7 +42,7 @@ def test_normalized_residuals_whiten_the_marginal_ones(name):
 
 
 def test_normalized_residuals_are_refused_where_too_many_rows_are_connected(monkeypatch):
-    monkeypatch.setattr(residuals, "LARGEST", 100)
+    monkeypatch.setattr("interlace_jax.models.covariance.LARGEST", 100)
     with pytest.raises(ValueError, match="144 rows.*standardized"):
         fitted("penicillin_REML").residuals("normalized")
     assert len(fitted("sleepstudy_slope_REML").residuals("normalized")) == 180  # blocks of ten

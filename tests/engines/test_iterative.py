@@ -14,8 +14,7 @@ from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
 from interlace_jax.engines import choice, iterative
-from interlace_jax.inference import likelihood_ratio
-from interlace_jax.numerics.crossproducts import cells, layout
+from interlace_jax.numerics.crossproducts import cells
 
 SLOPES = "y ~ x + (1 + x | g) + (1 | h)"
 INTERCEPTS = "y ~ x + (1 | g) + (1 | h)"
@@ -100,7 +99,8 @@ def test_a_likelihood_ratio_test_says_what_probes_make_uncertain():
 
 def test_what_the_same_probes_do_to_two_fits_cancels():
     reml, ml = both(SLOPES)[1], both(SLOPES, "ML")[1]
-    assert 0 < likelihood_ratio.noise_of_difference(reml, ml) < 0.1 * reml.optimum.noise
+    noise = reml.model.engine.noise_of_difference(reml.estimate, ml.model.engine, ml.estimate)
+    assert 0 < noise < 0.1 * reml.optimum.noise
 
 
 def test_random_effects_and_their_standard_deviations_are_those_of_the_dense_core():
@@ -179,7 +179,7 @@ def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
     data = crossed(3060, 197)
     rounded, exact = (interlace.compile(INTERCEPTS, data, weights="w", core="iterative") for _ in range(2))
     a = rounded.engine.products
-    monkeypatch.setattr(layout, "bucket", int)
+    monkeypatch.setattr(iterative, "bucket", int)
     monkeypatch.setattr(cells, "bucket", int)
     b = exact.engine.products
     assert a.G[0].shape == (1, 1, 208) and b.G[0].shape == (1, 1, 197)
@@ -257,7 +257,7 @@ def test_refused_intervals_and_residuals_name_those_that_are_not(monkeypatch):
         with pytest.raises(ValueError, match=r'"confidence" with include_re=False.* needs the dense core'):
             fit.predict(include_re=False, **more)
     assert fit.predict(include_re=False, interval="confidence")["se"].gt(0).all()
-    monkeypatch.setattr("interlace_jax.diagnostics.residuals.LARGEST", 10)
+    monkeypatch.setattr("interlace_jax.models.covariance.LARGEST", 10)
     with pytest.raises(ValueError, match="'pearson' has no such limit"):
         fit.residuals("normalized")
     assert len(fit.residuals("pearson")) == fit.nobs

@@ -588,6 +588,10 @@ class _Operation:
         self.thin = made
         return f"np.broadcast_to({made}, {_shape(shape)})"
 
+    def _empty2(self, *_):
+        """A number that nobody reads: what `cond` hands on in place of residuals of the branch not taken."""
+        return f"np.zeros((), dtype='{self.out.dtype}')"
+
     def _iota(self, *_):
         shape, d = self.params["shape"], self.params["dimension"]
         counted = f"np.arange({_text(shape[d])}, dtype='{self.out.dtype}')"
