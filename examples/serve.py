@@ -33,7 +33,7 @@ def train(path):
 def serve(path):
     """Load and answer requests of one row and of a thousand."""
     saved, loading = milliseconds(lambda: interlace_jax.load(path))
-    one = pd.DataFrame({"Days": [10.0], "Subject": ["308"]})
+    one = pd.DataFrame({"Days": [10.0], "Subject": ["S308"]})
     many = pd.concat([one.assign(Days=day) for day in range(1000)], ignore_index=True)
     print(f"loaded in {loading:.0f} ms: {saved}")
     for rows in (one, one, many):

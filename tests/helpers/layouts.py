@@ -26,4 +26,4 @@ if __name__ == "__main__":
     many = run(checkpoint or None)
     se, df = many.fe_bse.add_prefix("se_"), many.fe_df.add_prefix("df_")
     df.join([many.fe_params, se, many.status, many.llf]).to_parquet(result)
-    print(jax.local_device_count(), jax.process_count(), len(many._work))
+    print(jax.local_device_count(), jax.process_count(), len(many.work))
