@@ -63,7 +63,7 @@ def _name(function) -> str | None:
     What wraps another function, as its gradient does, bears that function's name without being it.
     """
     kernel = getattr(function, "__wrapped__", None)
-    if kernel is None or not kernel.__module__.startswith(PACKAGE):
+    if kernel is None or not (kernel.__module__ or "").startswith(PACKAGE):
         return None
     known = getattr(sys.modules.get(kernel.__module__), kernel.__qualname__, None)
     return f"{kernel.__module__}:{kernel.__qualname__}" if known is kernel or known is function else None

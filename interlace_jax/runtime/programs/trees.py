@@ -252,7 +252,7 @@ class Source:
 
     def _known(self, kind, value):
         """The name of a class or function of this package, which is imported."""
-        module, name = kind.__module__, kind.__qualname__
+        module, name = kind.__module__ or "", kind.__qualname__  # code that was executed as text has no module
         if module.partition(".")[0] != PACKAGE or not name.isidentifier():
             return self._object(value)
         self.imports.add(f"from {module} import {name}")
