@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .diagnostics.response_residuals import response_residuals
+from .inference.family_functions import delta, icc, r2
 from .inference.family_parameters import family_params, parameter_cov, predictor_table, wald_table
 from .inference.response_prediction import predict_generalized
 from .inference.terms import chi_square_table
@@ -38,6 +39,9 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
 
     parameter_cov = property(parameter_cov)
     family_params = property(family_params)
+    delta = delta
+    icc = icc
+    r2 = r2
     predict = predict_generalized
     residuals = response_residuals
     anova = chi_square_table
@@ -96,9 +100,6 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
     bootstrap = _refused("bootstrap()", "refit(y) to the columns of simulate() in a loop")
     profile = _refused("profile()", "confint() gives Wald intervals, anova(m1, m2) tests by the likelihood")
     cross_val = _refused("cross_val()", "fit parts of the data and predict() the rest")
-    icc = _refused("icc()", "variance_components has the variances on the scale of the link")
-    r2 = _refused("r2()", "variance_components has the variances on the scale of the link")
-    delta = _refused("delta()", "parameter_cov is the covariance of all parameters")
 
     def summary(self) -> GeneralizedSummary:
         """The fit as a table; `str()` of it is text, a notebook shows it as HTML."""

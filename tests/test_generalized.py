@@ -299,7 +299,7 @@ def test_likelihood_ratio_tests_compare_fits_of_one_family(cbpp):
         interlace.anova(cbpp, linear)
 
 
-VERBS = ("leverage", "influence", "jackknife", "augment", "bootstrap", "profile", "cross_val", "icc", "r2", "delta")
+VERBS = ("leverage", "influence", "jackknife", "augment", "bootstrap", "profile", "cross_val")
 
 
 @pytest.mark.parametrize("verb", VERBS)

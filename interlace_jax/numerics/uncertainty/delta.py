@@ -9,6 +9,7 @@ from ...support.containers import container
 from ...support.later import jax, jnp
 from ..covariance.block import Block
 from ..covariance.parameters import factors, natural
+from ..families.special import sigmoid
 from ..likelihood.coordinates import to_user
 
 
@@ -41,6 +42,24 @@ class Parameters:
         return natural(self.theta, self.blocks)[_place(group, self.groups, "grouping factor")]
 
 
+@container
+class FamilyParameters(Parameters):
+    """All parameters of a generalised model; theta is absolute, and sigma is 1."""
+
+    gamma: jax.Array  # (r,) numbers of the family, on their free scales
+    numbers: tuple[tuple[str, str], ...] = field(metadata=dict(static=True))  # their names and domains
+
+    def number(self, name: str):
+        """A number of the family on its natural scale, as `size` or a threshold; coefficients of predictors as such."""
+        place = _place(name, [known for known, _ in self.numbers], "number of the family")
+        domain, free = self.numbers[place][1], self.gamma[place]
+        if domain == "threshold":
+            return self.gamma[0] + jnp.sum(jnp.exp(self.gamma[1 : place + 1]))
+        if domain in ("coefficient", "real"):
+            return free
+        return jnp.exp(free) if domain == "positive" else sigmoid(free)
+
+
 def _place(name, names, what):
     if name not in names:
         raise ValueError(f"there is no {what} {name!r}; there are {', '.join(map(repr, names))}")
@@ -67,3 +86,19 @@ def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
     """
     value, by_beta, by_x = slopes(fn, at, t, layout, A, data)
     return value, by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T
+
+
+def propagate_jointly(fn: Callable, at: FamilyParameters, V, data=()):
+    """Value of fn(FamilyParameters, *data) and its covariance by the delta method, with derivatives by JAX.
+
+    V: covariance of (theta, beta, gamma). fn returns a scalar or a vector (r,); the covariance is (r, r).
+    """
+    d, p = at.theta.shape[0], at.beta.shape[0]
+
+    def value(x):
+        moved = replace(at, theta=x[:d], beta=x[d : d + p], gamma=x[d + p :])
+        return jnp.atleast_1d(fn(moved, *data))
+
+    x = jnp.concatenate([at.theta, at.beta, at.gamma])
+    slopes = jax.jacfwd(value)(x)
+    return value(x), slopes @ V @ slopes.T
