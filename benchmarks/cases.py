@@ -34,7 +34,8 @@ class Runner:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`random` holds (effects, factor) pairs; `rounds` visits of `calls` calls, after a first call that is kept apart.
+    """`random` holds (effects, factor) pairs; `rounds` visits of `calls` calls, after a first call
+    that is kept apart.
 
     A `fresh` benchmark starts a new process for every call.
     """
@@ -55,11 +56,15 @@ class Benchmark:
 
 
 def simulate_groups(folder: Path) -> Path:
-    """A million rows in a hundred thousand groups, `y ~ x + (1 + x | g)`, as a CSV file in `folder`."""
+    """A million rows in a hundred thousand groups, `y ~ x + (1 + x | g)`, as a CSV file in
+    `folder`.
+    """
     rng = np.random.default_rng(20240607)
     g = rng.integers(GROUPS_LEVELS, size=GROUPS_ROWS)
     x = rng.normal(size=GROUPS_ROWS)
-    intercept, slope = np.linalg.cholesky([[1.0, 0.2], [0.2, 0.25]]) @ rng.normal(size=(2, GROUPS_LEVELS))
+    intercept, slope = np.linalg.cholesky([[1.0, 0.2], [0.2, 0.25]]) @ rng.normal(
+        size=(2, GROUPS_LEVELS)
+    )
     y = 2 + 0.5 * x + intercept[g] + slope[g] * x + rng.normal(size=GROUPS_ROWS)
     path = folder / "groups.csv"
     pd.DataFrame({"y": y, "x": x, "g": g}).to_csv(path, index=False)
@@ -79,7 +84,11 @@ STATSMODELS_SUMMARY = Runner("statsmodels, fit + summary", "drive_statsmodels.py
 INTERLACE_LME_FIT = Runner("interlace-lme, fit", "drive_interlace_lme.py", "fit")
 INTERLACE_LME_SUMMARY = Runner("interlace-lme, fit + summary", "drive_interlace_lme.py", "summary")
 
-SLEEPSTUDY = {"fixed": "Reaction ~ Days", "random": (("1 + Days", "Subject"),), "csv": DATA / "sleepstudy.csv"}
+SLEEPSTUDY = {
+    "fixed": "Reaction ~ Days",
+    "random": (("1 + Days", "Subject"),),
+    "csv": DATA / "sleepstudy.csv",
+}
 
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -110,7 +119,9 @@ BENCHMARKS = {
             title="sleepstudy, a whole process: start, import, read, fit, print the table",
             **SLEEPSTUDY,
             runners=(
-                Runner("interlace_jax, compilation cache filled", "cold_interlace_jax.py", "filled"),
+                Runner(
+                    "interlace_jax, compilation cache filled", "cold_interlace_jax.py", "filled"
+                ),
                 Runner("interlace_jax, compilation cache empty", "cold_interlace_jax.py", "empty"),
                 Runner("lmerTest", "cold_lme4.R"),
                 Runner("mixedlm", "cold_mixedlm.py"),

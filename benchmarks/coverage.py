@@ -1,12 +1,15 @@
-"""Coverage of intervals under the model: `python benchmarks/coverage.py [--nsim 2000]`; the table goes to results/.
+"""Coverage of intervals under the model: `python benchmarks/coverage.py [--nsim 2000]`; the table
+goes to results/.
 
-Responses are simulated from known parameters on two designs: sleepstudy's (18 subjects by 10 days, random intercept and
-slope, at its REML estimates) and a small unbalanced one (8 groups of 3 to 9 rows, random intercept). Each is fitted by
-REML, singular fits included. Counted is how often an interval of level 95% holds
+Responses are simulated from known parameters on two designs: sleepstudy's (18 subjects by 10 days,
+random intercept and slope, at its REML estimates) and a small unbalanced one (8 groups of 3 to 9
+rows, random intercept). Each is fitted by REML, singular fits included. Counted is how often an
+interval of level 95% holds
 
     coefficient     the slope of the fixed part: t with Satterthwaite's df, and normal quantiles
     population      the population mean at a new x
-    known level     the expected response of a level of the fit, at a new x; with theta's uncertainty, and without
+    known level     the expected response of a level of the fit, at a new x; with theta's
+                    uncertainty, and without
     new level       the expected response of a level that the fit has not seen
     new response    of a known level, of a new level
 
@@ -28,8 +31,12 @@ SMALL = {"beta": [1.0, 0.5], "Sigma": [[0.5]], "sigma": 1.0}
 
 
 def designs():
-    """By name: formula, frame with a response to overwrite, parameters, x of the rows to predict."""
-    sleep = interlace.load_dataset("sleepstudy").rename(columns={"Reaction": "y", "Days": "x", "Subject": "g"})
+    """By name: formula, frame with a response to overwrite, parameters, x of the rows to
+    predict.
+    """
+    sleep = interlace.load_dataset("sleepstudy").rename(
+        columns={"Reaction": "y", "Days": "x", "Subject": "g"}
+    )
     rng = np.random.default_rng(1)
     sizes = [3, 3, 4, 5, 6, 7, 8, 9]
     small = pd.DataFrame({"g": np.repeat([f"g{i}" for i in range(8)], sizes)})
@@ -47,7 +54,9 @@ def intervals(fit, known, new):
     return {
         "population": fit.predict(known, include_re=False, **narrow),
         "known level": fit.predict(known, **narrow),
-        "known level, theta's uncertainty added": fit.predict(known, theta_uncertainty=True, **narrow),
+        "known level, theta's uncertainty added": fit.predict(
+            known, theta_uncertainty=True, **narrow
+        ),
         "new level": fit.predict(new, **narrow),
         "new response, known level": fit.predict(known, **wide),
         "new response, new level": fit.predict(new, **wide),
@@ -68,14 +77,23 @@ def simulate(formula, frame, truth, x, nsim, seed=1):
         b, b_new = rng.normal(size=(len(levels), k)) @ L.T, L @ rng.normal(size=k)
         y = X @ beta + (X[:, :k] * b[codes]).sum(1) + sigma * rng.normal(size=len(X))
         fit = model.with_response(y).fit()
-        mean, of_known, of_new, noise = at @ beta, at[:k] @ b[0], at[:k] @ b_new, sigma * rng.normal()
+        mean, of_known, of_new, noise = (
+            at @ beta,
+            at[:k] @ b[0],
+            at[:k] @ b_new,
+            sigma * rng.normal(),
+        )
         targets = [mean, mean + of_known, mean + of_known, mean + of_new]
         targets += [mean + of_known + noise, mean + of_new + noise]
         found = {}
-        for (name, interval), target in zip(intervals(fit, known, new).items(), targets, strict=True):
+        for (name, interval), target in zip(
+            intervals(fit, known, new).items(), targets, strict=True
+        ):
             found[name] = interval["lower"].iloc[0] <= target <= interval["upper"].iloc[0]
         off = abs(fit.fe_params["x"] - beta[1])
-        found["coefficient, Satterthwaite"] = fit.fe_conf_int.loc["x", "upper"] - fit.fe_params["x"] >= off
+        found["coefficient, Satterthwaite"] = (
+            fit.fe_conf_int.loc["x", "upper"] - fit.fe_params["x"] >= off
+        )
         found["coefficient, normal"] = 1.959964 * fit.fe_bse["x"] >= off
         found["(share of singular fits)"] = fit.is_singular
         for name, inside in found.items():
@@ -86,14 +104,20 @@ def simulate(formula, frame, truth, x, nsim, seed=1):
 def main() -> None:
     """Simulate, print and store the table."""
     warnings.simplefilter("ignore", UserWarning)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nsim", type=int, default=2000)
     nsim = parser.parse_args().nsim
     table = pd.DataFrame({name: simulate(*design, nsim) for name, design in designs().items()})
     rows = [
-        f"| {name} | " + " | ".join(f"{100 * value:.1f}%" for value in row) + " |" for name, row in table.iterrows()
+        f"| {name} | " + " | ".join(f"{100 * value:.1f}%" for value in row) + " |"
+        for name, row in table.iterrows()
     ]
-    head = ["| interval of level 95% for | " + " | ".join(table) + " |", "|---|" + "---|" * table.shape[1]]
+    head = [
+        "| interval of level 95% for | " + " | ".join(table) + " |",
+        "|---|" + "---|" * table.shape[1],
+    ]
     text = "\n".join([*head, *rows, "", f"{nsim} simulations each."])
     print(text)
     RESULTS.write_text(text + "\n")

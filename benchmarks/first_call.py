@@ -2,8 +2,9 @@
 
     python benchmarks/first_call.py [data set ...]
 
-CPU and wall milliseconds of the first and the second call in a process, and of the whole process, with an empty store
-of programs (`empty`), and in a second process that finds the programs of the first (`filled`).
+CPU and wall milliseconds of the first and the second call in a process, and of the whole process,
+with an empty store of programs (`empty`), and in a second process that finds the programs of the
+first (`filled`).
 """
 
 import json
@@ -46,13 +47,14 @@ SESSION = """
         for _ in range(2):
             start = time.process_time(), time.perf_counter()
             result = eval(verb)
-            times += [1e3 * (time.process_time() - start[0]), 1e3 * (time.perf_counter() - start[1])]
+            spent = time.process_time() - start[0], time.perf_counter() - start[1]
+            times += [1e3 * seconds for seconds in spent]
             fit = fit or result
         rows[name] = times
     resident = int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
     print(json.dumps(dict(
-        rows=rows, others=1e3 * (others - began[0]), package=1e3 * (imported - others), jax="jax" in sys.modules,
-        whole=1e3 * (time.process_time() - began[0]), resident=resident,
+        rows=rows, others=1e3 * (others - began[0]), package=1e3 * (imported - others),
+        jax="jax" in sys.modules, whole=1e3 * (time.process_time() - began[0]), resident=resident,
     )))
 """
 
@@ -61,14 +63,19 @@ def session(data, home, verbs):
     """What one fresh process measured."""
     code = textwrap.dedent(SESSION.format(data=data, formula=CASES[data], verbs=verbs))
     environment = os.environ | {"XDG_CACHE_HOME": home}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     return json.loads(run.stdout)
 
 
 def report(data, state, found):
     """Print it."""
     print(f"\n{data}, store {state}: JAX imported: {found['jax']}; {found['resident']:.0f} MB")
-    print(f"  imports: NumPy, pandas, formulaic {found['others']:.0f}, this package {found['package']:.0f} ms of CPU")
+    print(
+        f"  imports: NumPy, pandas, formulaic {found['others']:.0f}, this package "
+        f"{found['package']:.0f} ms of CPU"
+    )
     print(f"  {'':24s}{'first CPU':>10s}{'wall':>8s}{'again CPU':>11s}{'wall':>8s}")
     for name, times in found["rows"].items():
         print(f"  {name:24s}{times[0]:10.0f}{times[1]:8.0f}{times[2]:11.1f}{times[3]:8.1f}")

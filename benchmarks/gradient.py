@@ -1,10 +1,11 @@
 """What a derivative through the fit costs: `python benchmarks/gradient.py`.
 
-The held-out loss of a fitted model is the mean squared error of its predictions (BLUPs included) for rows that it was
-not fitted to; its gradient is by the columns of the fitted rows, response and predictor. One implicit gradient in
-reverse mode against one fit with its loss, and against finite differences, two fits a number. All are compiled, in
-float64, and timed warm and in turns; finite differences are timed on a few numbers and extrapolated. The run fails if
-they disagree with the implicit gradient.
+The held-out loss of a fitted model is the mean squared error of its predictions (BLUPs included)
+for rows that it was not fitted to; its gradient is by the columns of the fitted rows, response and
+predictor. One implicit gradient in reverse mode against one fit with its loss, and against finite
+differences, two fits a number. All are compiled, in float64, and timed warm and in turns; finite
+differences are timed on a few numbers and extrapolated. The run fails if they disagree with the
+implicit gradient.
 """
 
 from __future__ import annotations
@@ -40,12 +41,22 @@ def slopes(groups: int, rows: int) -> tuple[np.ndarray, np.ndarray, list[tuple[n
     return 1.0 + 0.5 * x + b[g, 0] + b[g, 1] * x + rng.standard_normal(len(g)), x, [(g, True)]
 
 
-def crossed(subjects: int, items: int) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, bool]]]:
+def crossed(
+    subjects: int, items: int
+) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, bool]]]:
     """(y, x, factors) of subjects by items, slopes by subject."""
     rng = np.random.default_rng(1)
-    s, i = (grid.ravel() for grid in np.meshgrid(np.arange(subjects), np.arange(items), indexing="ij"))
+    s, i = (
+        grid.ravel() for grid in np.meshgrid(np.arange(subjects), np.arange(items), indexing="ij")
+    )
     x, b = rng.standard_normal(len(s)), rng.standard_normal((subjects, 2)) * [1.0, 0.5]
-    y = 0.5 * x + b[s, 0] + b[s, 1] * x + 0.7 * rng.standard_normal(items)[i] + rng.standard_normal(len(s))
+    y = (
+        0.5 * x
+        + b[s, 0]
+        + b[s, 1] * x
+        + 0.7 * rng.standard_normal(items)[i]
+        + rng.standard_normal(len(s))
+    )
     return y, x, [(s, True), (i, False)]
 
 
@@ -66,14 +77,18 @@ def problem(y, x, factors):
 
     def loss(columns):
         m = interlace.moments(columns[0], *design(columns[1], ~held))
-        error = jnp.asarray(y[held]) - interlace.predict(interlace.estimate(m), m, *design(jnp.asarray(x[held]), held))
+        error = jnp.asarray(y[held]) - interlace.predict(
+            interlace.estimate(m), m, *design(jnp.asarray(x[held]), held)
+        )
         return jnp.mean(error**2)
 
     return loss, jnp.stack([y[~held], x[~held]])
 
 
 def case(name: str, repeat: int) -> dict:
-    """Medians in seconds, and the largest disagreement with finite differences relative to the largest derivative."""
+    """Medians in seconds, and the largest disagreement with finite differences relative to the
+    largest derivative.
+    """
     loss, columns = problem(*CASES[name]())
     one, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
     rng = np.random.default_rng(0)
@@ -83,8 +98,15 @@ def case(name: str, repeat: int) -> dict:
         steps = [jnp.zeros_like(columns).at[place].set(STEP) for place in places]
         return [(one(columns + s) - one(columns - s)) / (2 * STEP) for s in steps]
 
-    calls = {"fit": lambda: one(columns), "gradient": lambda: both(columns), "differences": differences}
-    first, seconds = {what: timed(call) for what, call in calls.items()}, {what: [] for what in calls}
+    calls = {
+        "fit": lambda: one(columns),
+        "gradient": lambda: both(columns),
+        "differences": differences,
+    }
+    first, seconds = (
+        {what: timed(call) for what, call in calls.items()},
+        {what: [] for what in calls},
+    )
     for _ in range(repeat):
         for what, call in calls.items():
             seconds[what].append(timed(call))
@@ -93,7 +115,9 @@ def case(name: str, repeat: int) -> dict:
     times = {what: median(s) for what, s in seconds.items()}
     times["differences"] *= columns.size / SAMPLE
     ratio = median(g / f for f, g in zip(seconds["fit"], seconds["gradient"], strict=True))
-    found = dict(name=name, derivatives=columns.size, seconds=times, first_s=first, gradient_in_fits=ratio)
+    found = dict(
+        name=name, derivatives=columns.size, seconds=times, first_s=first, gradient_in_fits=ratio
+    )
     return found | dict(gap=float(gap / np.abs(gradient).max()))
 
 
@@ -108,18 +132,28 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=15)
     options = parser.parse_args()
     before, rows = os.getloadavg()[0], []
-    print("| model | derivatives | fit and loss | with gradient | in fits | finite differences | gap |")
+    print(
+        "| model | derivatives | fit and loss | with gradient | in fits | finite differences | "
+        "gap |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|")
     with jax.enable_x64(True), threadpool_limits(1, user_api="blas"):
         for name in CASES:
             row = case(name, options.repeat)
             rows.append(row)
             s = row["seconds"]
-            cells = f"{1e3 * s['fit']:.2f} ms | {1e3 * s['gradient']:.2f} ms | {row['gradient_in_fits']:.2f} | "
-            print(
-                f"| {name} | {row['derivatives']:,} | {cells}{s['differences']:.3g} s | {row['gap']:.0e} |", flush=True
+            cells = (
+                f"{1e3 * s['fit']:.2f} ms | {1e3 * s['gradient']:.2f} ms | "
+                f"{row['gradient_in_fits']:.2f} | "
             )
-    result = dict(rows=rows, machine=machine.describe(), load_before=before, load_after=os.getloadavg()[0])
+            print(
+                f"| {name} | {row['derivatives']:,} | {cells}{s['differences']:.3g} s | "
+                f"{row['gap']:.0e} |",
+                flush=True,
+            )
+    result = dict(
+        rows=rows, machine=machine.describe(), load_before=before, load_after=os.getloadavg()[0]
+    )
     (HERE / "results" / "gradient.json").write_text(json.dumps(result, indent=1) + "\n")
     if max(row["gap"] for row in rows) > 1e-4:
         sys.exit("the implicit gradient and the finite differences disagree")

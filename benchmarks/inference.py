@@ -1,7 +1,8 @@
-"""Degrees of freedom and profiles against lmerTest, pbkrtest and lme4, in one run: `python benchmarks/inference.py`.
+"""Degrees of freedom and profiles against lmerTest, pbkrtest and lme4, in one run: `python
+benchmarks/inference.py`.
 
-Warm medians in milliseconds, each on a fresh fit, so that nothing is remembered from the call before; the first call
-(compilation, or its copy on disk) apart. R runs on one BLAS thread.
+Warm medians in milliseconds, each on a fresh fit, so that nothing is remembered from the call
+before; the first call (compilation, or its copy on disk) apart. R runs on one BLAS thread.
 """
 
 import json
@@ -49,7 +50,9 @@ def theirs() -> dict[str, dict[str, float]]:
     script = Path(__file__).parent / "peers" / "inference.R"
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     folder = Path(__file__).parent.parent / "tests" / "reference" / "data"
-    done = subprocess.run(["Rscript", script, folder], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        ["Rscript", script, folder], capture_output=True, text=True, check=True, env=environment
+    )
     return json.loads(done.stdout)
 
 
@@ -61,7 +64,10 @@ def main() -> None:
     for data, formula in MODELS.items():
         for task, (first, warm) in ours(data, formula).items():
             r = reference[data][task]
-            print(f"{data + ', ' + task:32} {1e3 * first:8.0f} {1e3 * warm:9.2f} {1e3 * r:9.0f} {r / warm:7.0f}")
+            print(
+                f"{data + ', ' + task:32} {1e3 * first:8.0f} {1e3 * warm:9.2f} {1e3 * r:9.0f} "
+                f"{r / warm:7.0f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Crossed random effects with tens of thousands of levels, against GPBoost's iterative methods and the exact core.
+"""Crossed random effects with tens of thousands of levels, against GPBoost's iterative methods and
+the exact core.
 
-    python benchmarks/large.py                                            # 0.1, 0.5 and 2 million ratings
-    python benchmarks/large.py 50000x20000x5.5e6 200000x84000x32e6        # users x movies x ratings
-    python benchmarks/large.py 10000x4000x5e5 --peers-python PYTHON       # the Python that has gpboost
-    python benchmarks/large.py --accuracy 20                              # so many seeds against the dense core
+    python benchmarks/large.py                                       # 0.1, 0.5, 2 million ratings
+    python benchmarks/large.py 50000x20000x5.5e6 200000x84000x32e6   # users x movies x ratings
+    python benchmarks/large.py 10000x4000x5e5 --peers-python PYTHON  # the Python that has gpboost
+    python benchmarks/large.py --accuracy 20                         # seeds against the dense core
 
-Ratings of movies by users: popularity falls with a power of the rank on both sides, as MovieLens' does, and half of a
-user's ratings are of movies of the community that the user belongs to. Every fit is a process of its own, by maximum
-likelihood (GPBoost has no REML); *fit* is a whole call on a data frame, the first one with compilation.
+Ratings of movies by users: popularity falls with a power of the rank on both sides, as MovieLens'
+does, and half of a user's ratings are of movies of the community that the user belongs to. Every
+fit is a process of its own, by maximum likelihood (GPBoost has no REML); *fit* is a whole call on a
+data frame, the first one with compilation.
 """
 
 from __future__ import annotations
@@ -48,13 +50,16 @@ columns = np.load(sys.argv[1])
 groups = np.column_stack([columns["user"], columns["movie"]])
 y = columns["rating"].astype(float)
 start = time.perf_counter()
-model = gpboost.GPModel(group_data=groups, likelihood="gaussian", matrix_inversion_method="iterative")
+model = gpboost.GPModel(
+    group_data=groups, likelihood="gaussian", matrix_inversion_method="iterative"
+)
 model.fit(y=y, X=np.ones((len(y), 1)))
 seconds = time.perf_counter() - start
 variances = np.asarray(model.get_cov_pars()).ravel()[:3]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps(dict(seconds=seconds, sd=np.sqrt(variances)[[1, 2, 0]].tolist(), peak_gb=peak,
-                      deviance=2.0 * float(model.get_current_neg_log_likelihood()), version=gpboost.__version__)))
+                      deviance=2.0 * float(model.get_current_neg_log_likelihood()),
+                      version=gpboost.__version__)))
 """
 
 
@@ -70,7 +75,10 @@ def ratings(users: int, movies: int, rows: int, seed: int = 1) -> dict[str, np.n
         pairs = np.union1d(pairs, user * movies + movie)
     pairs = pairs[np.sort(rng.permutation(len(pairs))[:rows])]
     user, movie = pairs // movies, pairs % movies
-    effects = SD["user"] * rng.standard_normal(users)[user] + SD["movie"] * rng.standard_normal(movies)[movie]
+    effects = (
+        SD["user"] * rng.standard_normal(users)[user]
+        + SD["movie"] * rng.standard_normal(movies)[movie]
+    )
     rating = 3.5 + effects + SD["residual"] * rng.standard_normal(rows)
     return {"user": user.astype(np.int32), "movie": movie.astype(np.int32), "rating": rating}
 
@@ -139,7 +147,10 @@ def race(size: str, peers_python: str | None) -> dict[str, object]:
 
 def show(races: list[dict[str, object]]) -> None:
     """Print the table."""
-    print(f"{'users x movies x ratings':28} {'':14} first s  fit s  peak GB  evals  deviance          noise  SDs")
+    print(
+        f"{'users x movies x ratings':28} {'':14} first s  fit s  peak GB  evals  "
+        "deviance          noise  SDs"
+    )
     for race in races:
         label = f"{race['users']} x {race['movies']} x {race['ratings'] / 1e6:g} M"
         for name in ("interlace_jax", "gpboost"):
@@ -147,13 +158,16 @@ def show(races: list[dict[str, object]]) -> None:
                 sds = " ".join(f"{s:.5f}" for s in r["sd"])
                 first, evals = f"{r.get('first', r['seconds']):7.1f}", r.get("steps", "")
                 print(
-                    f"{label:28} {name:14} {first} {r['seconds']:6.1f} {r['peak_gb']:8.2f} {evals!s:>6}  "
-                    f"{r['deviance']:<16.3f} {r.get('noise', float('nan')):6.4f}  {sds}"
+                    f"{label:28} {name:14} {first} {r['seconds']:6.1f} {r['peak_gb']:8.2f} "
+                    f"{evals!s:>6}  {r['deviance']:<16.3f} {r.get('noise', float('nan')):6.4f}  "
+                    f"{sds}"
                 )
 
 
 def growth(races: list[dict[str, object]]) -> dict[str, dict[str, float]]:
-    """Powers of the number of ratings, and of that of levels, with which our figures grow: slopes of log on log."""
+    """Powers of the number of ratings, and of that of levels, with which our figures grow:
+    slopes of log on log.
+    """
     done = [r for r in races if r["interlace_jax"]]
     sizes = {
         "ratings": [r["ratings"] for r in done],
@@ -167,7 +181,9 @@ def growth(races: list[dict[str, object]]) -> dict[str, dict[str, float]]:
         "noise": [r["noise"] for r in ours],
     }
     return {
-        what: {by: float(np.polyfit(np.log(size), np.log(values), 1)[0]) for by, size in sizes.items()}
+        what: {
+            by: float(np.polyfit(np.log(size), np.log(values), 1)[0]) for by, size in sizes.items()
+        }
         for what, values in figures.items()
     }
 
@@ -175,24 +191,33 @@ def growth(races: list[dict[str, object]]) -> dict[str, dict[str, float]]:
 def show_growth(powers: dict[str, dict[str, float]]) -> None:
     """Print what `growth` found."""
     for what, by in powers.items():
-        print(f"{what:24} grows as " + ", ".join(f"{size}^{power:.2f}" for size, power in by.items()))
+        print(
+            f"{what:24} grows as " + ", ".join(f"{size}^{power:.2f}" for size, power in by.items())
+        )
 
 
 def accuracy(seeds: int) -> dict[str, object]:
-    """Print and return by seed and model how far the iterative core is from the dense one, in units of uncertainty."""
-    print("seed model      method  theta / SE  deviance / noise  gradient / noise     noise  probes")
+    """Print and return by seed and model how far the iterative core is from the dense one, in
+    units of uncertainty.
+    """
+    print(
+        "seed model      method  theta / SE  deviance / noise  gradient / noise     noise  probes"
+    )
     cases = []
     for seed in range(seeds):
         frame = with_slopes(ratings(2000, 800, 60_000, seed), seed)
-        iterative.SEED = seed  # or all seeds would have the same probes, and much of their noise in common
-        jax.clear_caches()  # every seed has programs of its own, and the system lends memory in so many pieces
+        # or all seeds would have the same probes, and much of their noise in common
+        iterative.SEED = seed
+        # every seed has programs of its own, and the system lends memory in so many pieces
+        jax.clear_caches()
         method = ("REML", "ML")[seed % 2]  # whose noise is the same: one is enough
         for name, formula in MODELS.items():
             found = compared(frame, formula, method)
             cases.append({"seed": seed, "model": name, "method": method} | found)
             print(
                 f"{seed:4} {name:10} {method:6} {found['theta']:11.5f} {found['deviance']:17.2f} "
-                f"{np.max(np.abs(found['gradient'])):17.2f} {found['noise']:9.4f} {found['probes']:7}",
+                f"{np.max(np.abs(found['gradient'])):17.2f} {found['noise']:9.4f} "
+                f"{found['probes']:7}",
                 flush=True,
             )
     summary = {name: _summary([c for c in cases if c["model"] == name]) for name in MODELS}
@@ -203,7 +228,9 @@ def accuracy(seeds: int) -> dict[str, object]:
 def compared(frame: pd.DataFrame, formula: str, method: str) -> dict[str, object]:
     """How far the iterative fit is from the exact one."""
     arguments = dict(method=method, weights="weight", df_method="normal")
-    exact, found = (interlace.fit(formula, frame, core=name, **arguments) for name in ("dense", "iterative"))
+    exact, found = (
+        interlace.fit(formula, frame, core=name, **arguments) for name in ("dense", "iterative")
+    )
     se = exact.delta(lambda p: p.theta)["se"].to_numpy()
     return {
         "theta": float(np.max(np.abs(found.theta - exact.theta) / se)),
@@ -216,7 +243,9 @@ def compared(frame: pd.DataFrame, formula: str, method: str) -> dict[str, object
 
 
 def gradient_errors(exact: interlace.Fit, found: interlace.Fit) -> np.ndarray:
-    """By parameter of theta, at the estimate of the iterative core: its gradient less the exact one over its noise."""
+    """By parameter of theta, at the estimate of the iterative core: its gradient less the exact
+    one over its noise.
+    """
     m, e, reml = found.model.engine.products, found.estimate, found.method == "REML"
     with jax.enable_x64(True):
         at = jnp.asarray(e.theta)
@@ -253,7 +282,11 @@ def with_slopes(columns: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 1])
     frame = pd.DataFrame(columns)
     n = len(frame)
-    frame["x"], frame["genre"], frame["weight"] = rng.standard_normal(n), rng.integers(0, 20, n), rng.uniform(0.5, 2, n)
+    frame["x"], frame["genre"], frame["weight"] = (
+        rng.standard_normal(n),
+        rng.integers(0, 20, n),
+        rng.uniform(0.5, 2, n),
+    )
     slopes, genres = 0.2 * rng.standard_normal(2000), 0.2 * rng.standard_normal(20)
     frame["rating"] += (0.1 + slopes[frame["user"]]) * frame["x"] + genres[frame["genre"]]
     return frame
@@ -261,8 +294,12 @@ def with_slopes(columns: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
 
 def main() -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", default=["4000x1500x1e5", "10000x4000x5e5", "20000x8000x2e6"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "sizes", nargs="*", default=["4000x1500x1e5", "10000x4000x5e5", "20000x8000x2e6"]
+    )
     parser.add_argument("--peers-python", default=os.environ.get("INTERLACE_PEERS_PYTHON"))
     parser.add_argument("--accuracy", type=int, metavar="SEEDS")
     parser.add_argument("--fit", help=argparse.SUPPRESS)

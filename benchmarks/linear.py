@@ -4,8 +4,9 @@
     python benchmarks/linear.py groups nested                 # some of it
     python benchmarks/linear.py slice --peers-python PYTHON   # the Python that has statsmodels
 
-Every fit is a process of its own, by REML, on a data frame in memory; the first call holds compilation. `slice` also
-fits parts of the data with statsmodels, whose time grows with the groups, and says what all of them would take it.
+Every fit is a process of its own, by REML, on a data frame in memory; the first call holds
+compilation. `slice` also fits parts of the data with statsmodels, whose time grows with the groups,
+and says what all of them would take it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ frame = frame[frame["g"] < int(sys.argv[2])]
 start = time.perf_counter()
 fit = smf.mixedlm("y ~ x", frame, groups="g").fit(reml=True)
 seconds = time.perf_counter() - start
-print(json.dumps(dict(groups=int(sys.argv[2]), rows=len(frame), seconds=seconds, version=statsmodels.__version__,
-                      sd=float(np.sqrt(fit.cov_re.iloc[0, 0])))))
+print(json.dumps(dict(groups=int(sys.argv[2]), rows=len(frame), seconds=seconds,
+                      version=statsmodels.__version__, sd=float(np.sqrt(fit.cov_re.iloc[0, 0])))))
 """
 
 
@@ -58,7 +59,9 @@ def grouped(rows: int, groups: int, slopes: bool) -> dict[str, np.ndarray]:
 
 
 def nested(rows: int, levels: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """A response with random intercepts of factors a, b, ..., every level of one within a level of the one before."""
+    """A response with random intercepts of factors a, b, ..., every level of one within a level
+    of the one before.
+    """
     rng = np.random.default_rng(1)
     code = rng.integers(0, levels[-1], rows)
     x = rng.standard_normal(rows)
@@ -71,8 +74,12 @@ def nested(rows: int, levels: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 CASES = {
     "groups": Case("y ~ x + (1 + x | g)", lambda: grouped(10_000_000, 1_000_000, True)),
-    "nested": Case("y ~ x + (1 | a/b/c/d)", lambda: nested(10_000_000, (100, 2_000, 40_000, 800_000))),
-    "slice": Case("y ~ x + (1 | g)", lambda: grouped(1_000_000, 125_000, False), (3_125, 6_250, 12_500)),
+    "nested": Case(
+        "y ~ x + (1 | a/b/c/d)", lambda: nested(10_000_000, (100, 2_000, 40_000, 800_000))
+    ),
+    "slice": Case(
+        "y ~ x + (1 | g)", lambda: grouped(1_000_000, 125_000, False), (3_125, 6_250, 12_500)
+    ),
 }
 
 
@@ -105,9 +112,14 @@ def measured(case: Case, peers_python: str | None) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "rows.npz")
         np.savez(file, **case.simulate())
-        found = {"formula": case.formula, "interlace_jax": run([sys.executable, __file__, "--fit", case.formula, file])}
+        found = {
+            "formula": case.formula,
+            "interlace_jax": run([sys.executable, __file__, "--fit", case.formula, file]),
+        }
         if peers_python and case.slices:
-            found["statsmodels"] = [run([peers_python, "-c", STATSMODELS, file, str(n)]) for n in case.slices]
+            found["statsmodels"] = [
+                run([peers_python, "-c", STATSMODELS, file, str(n)]) for n in case.slices
+            ]
     return found
 
 
@@ -115,22 +127,44 @@ def show(name: str, found: dict[str, object]) -> None:
     """Print one case."""
     r = found["interlace_jax"]
     if r:
-        levels, sds = " ".join(f"{n:,}" for n in r["levels"].values()), " ".join(f"{sd:.4f}" for sd in r["sd"])
+        levels, sds = (
+            " ".join(f"{n:,}" for n in r["levels"].values()),
+            " ".join(f"{sd:.4f}" for sd in r["sd"]),
+        )
         print(f"{name}: {found['formula']}, {r['rows']:,} rows, levels {levels}")
-        print(f"  first call {r['first']:.1f} s, then {r['seconds']:.1f} s, summary {r['summary']:.1f} s")
-        print(f"  peak {r['peak_gb']:.2f} GiB, {r['before_gb']:.2f} before; SDs {sds}, simulated {TRUE_SD} and 1")
+        print(
+            f"  first call {r['first']:.1f} s, then {r['seconds']:.1f} s, summary "
+            f"{r['summary']:.1f} s"
+        )
+        print(
+            f"  peak {r['peak_gb']:.2f} GiB, {r['before_gb']:.2f} before; SDs {sds}, simulated "
+            f"{TRUE_SD} and 1"
+        )
     if slices := list(filter(None, found.get("statsmodels", []))):
         for s in slices:
-            print(f"  statsmodels: {s['groups']:,} groups, {s['rows']:,} rows: {s['seconds']:.1f} s, SD {s['sd']:.4f}")
+            print(
+                f"  statsmodels: {s['groups']:,} groups, {s['rows']:,} rows: {s['seconds']:.1f} "
+                f"s, SD {s['sd']:.4f}"
+            )
         last, groups = slices[-1], next(iter(r["levels"].values()))
         whole = last["seconds"] * groups / last["groups"]
-        print(f"  statsmodels, not measured: {whole:.0f} s for {groups:,} groups, if its time is proportional to them")
+        print(
+            f"  statsmodels, not measured: {whole:.0f} s for {groups:,} groups, if its time is "
+            "proportional to them"
+        )
 
 
 def main() -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which of {', '.join(CASES)}; all if none is given")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"which of {', '.join(CASES)}; all if none is given",
+    )
     parser.add_argument("--peers-python", default=os.environ.get("INTERLACE_PEERS_PYTHON"))
     parser.add_argument("--fit", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

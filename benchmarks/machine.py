@@ -26,7 +26,10 @@ def cores_allowed() -> int | None:
 
 
 def use_cores(count: int) -> None:
-    """Keep this process and all it starts to `count` cores (Linux). Thread pools size themselves by this."""
+    """Keep this process and all it starts to `count` cores (Linux).
+
+    Thread pools size themselves by this.
+    """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 

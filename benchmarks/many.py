@@ -1,8 +1,10 @@
-"""Thousands of models in one call against loops over lme4 and mixedlm: `python benchmarks/many.py [names ...]`.
+"""Thousands of models in one call against loops over lme4 and mixedlm: `python benchmarks/many.py
+[names ...]`.
 
-Ours are timed warm and whole, tables included. Loops are timed on a sample of responses and extrapolated, as marked.
-`million` reads its responses from a file that is never held in memory. On a machine with a GPU that JAX can use,
-`python benchmarks/many.py million crossed` is the run that needs it.
+Ours are timed warm and whole, tables included. Loops are timed on a sample of responses and
+extrapolated, as marked. `million` reads its responses from a file that is never held in memory. On
+a machine with a GPU that JAX can use, `python benchmarks/many.py million crossed` is the run that
+needs it.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ d <- read.csv(arguments[1]); Y <- as.matrix(read.csv(arguments[2])); d$y <- Y[, 
 for (name in c("Subject", "subject", "item")) if (name %in% names(d)) d[[name]] <- factor(d[[name]])
 first <- suppressMessages(suppressWarnings(lmer(as.formula(arguments[3]), d)))
 control <- suppressMessages(suppressWarnings(refit(first, Y[, 2])))
-took <- system.time(for (j in seq_len(ncol(Y))) suppressMessages(suppressWarnings(refit(first, Y[, j]))))[["elapsed"]]
-values <- sapply(seq_len(min(10, ncol(Y))), function(j) {  # fits of their own: refit() changes the criterion
-  d$y <- Y[, j]; REMLcrit(suppressMessages(suppressWarnings(lmer(as.formula(arguments[3]), d)))) })
+quietly <- function(value) suppressMessages(suppressWarnings(value))
+took <- system.time(for (j in seq_len(ncol(Y))) quietly(refit(first, Y[, j])))[["elapsed"]]
+values <- sapply(seq_len(min(10, ncol(Y))), function(j) {  # refit() would change the criterion
+  d$y <- Y[, j]; REMLcrit(quietly(lmer(as.formula(arguments[3]), d))) })
 boot <- NA; n <- as.integer(arguments[4])
-if (n > 0) boot <- system.time(suppressMessages(suppressWarnings(bootMer(first, fixef, nsim = n))))[["elapsed"]]
-cat(jsonlite::toJSON(list(seconds = took, boot = boot, values = values, version = as.character(packageVersion("lme4"))),
+if (n > 0) boot <- system.time(quietly(bootMer(first, fixef, nsim = n)))[["elapsed"]]
+cat(jsonlite::toJSON(list(seconds = took, boot = boot, values = values,
+                          version = as.character(packageVersion("lme4"))),
                      auto_unbox = TRUE, digits = 12, na = "null"))
 """
 MIXEDLM_LOOP = """
@@ -55,7 +59,8 @@ fit(Y.iloc[:, 0])
 start = time.perf_counter()
 for name in Y:
     fit(Y[name])
-print(json.dumps({"seconds": time.perf_counter() - start, "version": importlib.metadata.version("mixedlm")}))
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "version": importlib.metadata.version("mixedlm")}))
 """
 
 
@@ -69,9 +74,14 @@ def sleepstudy(models: int) -> tuple[pd.DataFrame, np.ndarray, str]:
 def crossed(models: int) -> tuple[pd.DataFrame, np.ndarray, str]:
     """30 subjects by 60 items, a condition that varies within both."""
     rng = np.random.default_rng(1)
-    subject, item = (grid.ravel() for grid in np.meshgrid(np.arange(30), np.arange(60), indexing="ij"))
+    subject, item = (
+        grid.ravel() for grid in np.meshgrid(np.arange(30), np.arange(60), indexing="ij")
+    )
     condition = (subject + item) % 2 - 0.5
-    Y = rng.standard_normal((len(subject), models)) + 0.8 * rng.standard_normal((30, models))[subject]
+    Y = (
+        rng.standard_normal((len(subject), models))
+        + 0.8 * rng.standard_normal((30, models))[subject]
+    )
     Y += 0.4 * rng.standard_normal((60, models))[item]
     Y += condition[:, None] * (0.2 + 0.4 * rng.standard_normal((30, models))[subject])
     return pd.DataFrame({"subject": subject, "item": item, "condition": condition}), Y, CROSSED
@@ -84,7 +94,9 @@ def million(models: int) -> tuple[pd.DataFrame, np.ndarray, str]:
     path = Path(tempfile.gettempdir()) / f"interlace-responses-{models}.npy"
     stored = np.lib.format.open_memmap(path, mode="w+", dtype=float, shape=(len(frame), models))
     for start in range(0, models, block):
-        stored[:, start : start + block] = fit.simulate(block, seed=start).to_numpy()[:, : models - start]
+        stored[:, start : start + block] = fit.simulate(block, seed=start).to_numpy()[
+            :, : models - start
+        ]
     stored.flush()
     return frame, np.load(path, mmap_mode="r"), "Days + (1 + Days | Subject)"
 
@@ -98,7 +110,9 @@ CASES = {  # the problem, its responses, how many of them the loops get
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=["sleepstudy", "crossed"], help=f"which of {', '.join(CASES)}")
+    parser.add_argument(
+        "names", nargs="*", default=["sleepstudy", "crossed"], help=f"which of {', '.join(CASES)}"
+    )
     parser.add_argument("--models", type=int, help="responses of each case")
     parser.add_argument("--repeat", type=int, default=3, help="warm calls")
     parser.add_argument("--peers-python", default=os.environ.get("INTERLACE_PEERS_PYTHON"))
@@ -121,7 +135,10 @@ def _case(name, problem, sample, options) -> dict:
             first, *times = [_time(call) for _ in range(options.repeat + 1)]
         times = times or [first]
         runner = f"interlace_jax, {what}"
-        rows.append(dict(runner=runner, first_s=first, seconds=min(times), times=times, models=of) | memory.report())
+        rows.append(
+            dict(runner=runner, first_s=first, seconds=min(times), times=times, models=of)
+            | memory.report()
+        )
 
     def fits(dtype="float64"):
         return interlace.fit_many("~ " + right, frame, responses=Y, dtype=dtype, progress=False)
@@ -135,7 +152,9 @@ def _case(name, problem, sample, options) -> dict:
         boot = 100
         fit = interlace.fit("y ~ " + right, frame.assign(y=Y[:, 0]))
         ours("bootstrap of 1000", lambda: fit.bootstrap(1000, seed=1).estimates, 1000)
-    peers, gap = _peers(frame, Y[:, :sample], "y ~ " + right, boot, options, -2 * many.llf.to_numpy())
+    peers, gap = _peers(
+        frame, Y[:, :sample], "y ~ " + right, boot, options, -2 * many.llf.to_numpy()
+    )
     certificate = dict(
         converged=float(many.converged.mean()),
         singular=float(many.is_singular.mean()),
@@ -143,9 +162,17 @@ def _case(name, problem, sample, options) -> dict:
         predicted_decrease=float(many.certificate["predicted_decrease"].max()),
         reml_above_lme4=gap,
     )
-    where = dict(machine=machine.describe(), device=_device(), load_before=before, load_after=os.getloadavg()[0])
+    where = dict(
+        machine=machine.describe(),
+        device=_device(),
+        load_before=before,
+        load_after=os.getloadavg()[0],
+    )
     formula = "y ~ " + right
-    return dict(name=name, formula=formula, models=models, rows=rows + peers, certificate=certificate) | where
+    return (
+        dict(name=name, formula=formula, models=models, rows=rows + peers, certificate=certificate)
+        | where
+    )
 
 
 def _device() -> str:
@@ -154,7 +181,9 @@ def _device() -> str:
 
 
 class Peak:
-    """Memory of this process (Linux): before, and the largest seen; a mapped file's pages do not count."""
+    """Memory of this process (Linux): before, and the largest seen; a mapped file's pages do not
+    count.
+    """
 
     def __enter__(self) -> Peak:
         self.before = self.largest = _own_memory()
@@ -193,7 +222,9 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
     """Rows of the loops, and how far ours is at most above lme4's criterion."""
     rows, gap, n = [], None, Y.shape[1]
     with tempfile.TemporaryDirectory() as folder:
-        data, responses, script = (Path(folder) / name for name in ("data.csv", "responses.csv", "loop"))
+        data, responses, script = (
+            Path(folder) / name for name in ("data.csv", "responses.csv", "loop")
+        )
         frame.to_csv(data, index=False)
         pd.DataFrame(Y).add_prefix("y").to_csv(responses, index=False)
         for peer, command, text in (
@@ -204,13 +235,18 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
                 continue
             script.write_text(text)
             done = subprocess.run(
-                [command, script, data, responses, formula, str(boot)], capture_output=True, text=True, check=False
+                [command, script, data, responses, formula, str(boot)],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode:
                 rows.append(dict(runner=peer, error=done.stderr[-500:]))
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
-            rows.append(dict(runner=f"{peer} ({found['version']})", seconds=found["seconds"], models=n))
+            rows.append(
+                dict(runner=f"{peer} ({found['version']})", seconds=found["seconds"], models=n)
+            )
             if found.get("values"):
                 gap = float(np.max(ours[: len(found["values"])] - np.array(found["values"])))
             if found.get("boot"):
@@ -219,23 +255,42 @@ def _peers(frame, Y, formula, boot, options, ours) -> tuple[list[dict], float | 
 
 
 def _markdown(result) -> str:
-    lines = [f"### many-{result['name']}: {result['models']:,} responses of `{result['formula']}`, REML", ""]
-    lines += ["| runner | models timed | first call | seconds | models/s | for all, s | memory, MB |"]
+    lines = [
+        f"### many-{result['name']}: {result['models']:,} responses of `{result['formula']}`, REML",
+        "",
+    ]
+    lines += [
+        "| runner | models timed | first call | seconds | models/s | for all, s | memory, MB |"
+    ]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     for row in result["rows"]:
         if "error" in row:
             lines.append(f"| {row['runner']} | failed | | | | | |")
             continue
-        rate, first = row["models"] / row["seconds"], f"{row['first_s']:.2f}" if "first_s" in row else ""
+        rate, first = (
+            row["models"] / row["seconds"],
+            f"{row['first_s']:.2f}" if "first_s" in row else "",
+        )
         total = 1000 if "boot" in row["runner"] else result["models"]
         mark = "" if row["models"] == total else " (extrapolated)"
-        cells = f"{row['models']:,} | {first} | {row['seconds']:.3g} | {rate:,.0f} | {total / rate:.3g}{mark} | "
+        cells = (
+            f"{row['models']:,} | {first} | {row['seconds']:.3g} | {rate:,.0f} | "
+            f"{total / rate:.3g}{mark} | "
+        )
         if "memory_peak_mb" in row:
             cells += f"{row['memory_before_mb']:.0f} to {row['memory_peak_mb']:.0f}"
         lines.append(f"| {row['runner']} | {cells} |")
     c = result["certificate"]
-    lines += ["", f"Converged {c['converged']:.2%}, singular {c['singular']:.2%}; largest predicted decrease "]
-    above = "" if c["reml_above_lme4"] is None else f"; -2 log L at most {c['reml_above_lme4']:.1e} above lme4's"
+    lines += [
+        "",
+        f"Converged {c['converged']:.2%}, singular {c['singular']:.2%}; largest predicted "
+        "decrease ",
+    ]
+    above = (
+        ""
+        if c["reml_above_lme4"] is None
+        else f"; -2 log L at most {c['reml_above_lme4']:.1e} above lme4's"
+    )
     load = f"Load average {result['load_before']:.1f} to {result['load_after']:.1f}."
     lines[-1] += f"{c['predicted_decrease']:.1e}{above}. On {result['device']}. {load}"
     return "\n".join(lines) + "\n"

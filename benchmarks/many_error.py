@@ -1,4 +1,5 @@
-"""Error rates of inference over many models, by simulation: of whole maps under sign flips, of moderated tests.
+"""Error rates of inference over many models, by simulation: of whole maps under sign flips, of
+moderated tests.
 
 python benchmarks/many_error.py flips [data sets] [subjects] [slopes | intercepts | crossed]
 python benchmarks/many_error.py moderation [models]
@@ -28,7 +29,9 @@ def smooth(a: np.ndarray, sets: int) -> np.ndarray:
 
 
 def flips(sets: int = 400, subjects: int = 16, kind: str = "slopes") -> None:
-    """Share of data sets without an effect in which some model is significant at 5 %, family-wise."""
+    """Share of data sets without an effect in which some model is significant at 5 %,
+    family-wise.
+    """
     rng = np.random.default_rng(3)
     s, item = (a.ravel() for a in np.meshgrid(np.arange(subjects), np.arange(ITEMS), indexing="ij"))
     x = np.where((s + item) % 2, 0.5, -0.5)
@@ -55,12 +58,16 @@ def flips(sets: int = 400, subjects: int = 16, kind: str = "slopes") -> None:
 
 
 def moderation(models: int = 10_000) -> None:
-    """Rates of moderated tests without effects, within and between subjects, complete and with missing values."""
+    """Rates of moderated tests without effects, within and between subjects, complete and with
+    missing values.
+    """
     rng, s = np.random.default_rng(5), np.repeat(np.arange(10), 4)
     data = pd.DataFrame({"s": s, "between": (s % 2) - 0.5, "within": np.tile([-0.5, 0.5], 20)})
     sigma2, tau2 = (6.0 / rng.chisquare(6.0, models) for _ in range(2))
     for missing in (0.0, 0.1):
-        Y = rng.normal(size=(10, models))[s] * np.sqrt(tau2) + rng.normal(size=(40, models)) * np.sqrt(sigma2)
+        Y = rng.normal(size=(10, models))[s] * np.sqrt(tau2) + rng.normal(
+            size=(40, models)
+        ) * np.sqrt(sigma2)
         Y[rng.random(Y.shape) < missing] = np.nan
         many = interlace.fit_many("~ between + within + (1 | s)", data, responses=Y, progress=False)
         for name in ("within", "between"):

@@ -1,4 +1,7 @@
-"""Processes under test. Every runner has its own; both kinds offer `start`, `call(count)` and `close`."""
+"""Processes under test.
+
+Every runner has its own; both kinds offer `start`, `call(count)` and `close`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def command(interpreter: str, driver: str, *arguments: str) -> list[str]:
 
 
 def environment(driver: str, cache: str) -> dict[str, str]:
-    """Ours; this package's own drivers also find the checkout, and keep compiled programs in the folder `cache`."""
+    """Ours; this package's own drivers also find the checkout, and keep compiled programs in the
+    folder `cache`.
+    """
     path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     ours = {"PYTHONPATH": path, "XDG_CACHE_HOME": cache} if "interlace_jax" in driver else {}
     return os.environ | ours
@@ -45,7 +50,12 @@ class Worker:
     def start(self) -> dict[str, Any]:
         self.errors = tempfile.TemporaryFile("w+")
         self.cache = tempfile.TemporaryDirectory()
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "text": True}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": self.errors,
+            "text": True,
+        }
         try:
             variables = environment(self.driver, self.cache.name)
             self.process = subprocess.Popen(self.command, env=variables, **pipes)
@@ -65,7 +75,10 @@ class Worker:
         return self._answer() | {"rss_peak_mb": self.peak_mb()}
 
     def peak_mb(self) -> float | None:
-        """Peak resident memory so far. Linux only: elsewhere a child's peak includes its parent's."""
+        """Peak resident memory so far.
+
+        Linux only: elsewhere a child's peak includes its parent's.
+        """
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:
@@ -93,11 +106,15 @@ class Worker:
     def _last_words(self) -> str:
         self.process.wait()
         self.errors.seek(0)
-        return (self.errors.read().strip().splitlines() or [f"exit status {self.process.returncode}"])[-1]
+        return (
+            self.errors.read().strip().splitlines() or [f"exit status {self.process.returncode}"]
+        )[-1]
 
 
 class Session:
-    """A script started anew for every call; the whole process is timed, and its last line is the deviance."""
+    """A script started anew for every call; the whole process is timed, and its last line is the
+    deviance.
+    """
 
     def __init__(self, interpreter: str, driver: str, variant: str, spec: Path):
         given = json.loads(spec.read_text())
@@ -106,7 +123,8 @@ class Session:
         self.resident = Worker(interpreter, driver.replace("cold_", "drive_"), "summary", spec)
 
     def start(self) -> dict[str, Any]:
-        """Ask the driver of the same program for its versions, and make one call that is not counted.
+        """Ask the driver of the same program for its versions, and make one call that is not
+        counted.
 
         That call brings files into memory and fills the compilation cache.
         """
@@ -130,11 +148,15 @@ class Session:
             done = self._run(environment(self.driver, cache))
             seconds = time.perf_counter() - start
         if done.returncode:
-            raise Failed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+            raise Failed(
+                (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            )
         return seconds, float(done.stdout.strip().splitlines()[-1])
 
     def _run(self, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
         try:
-            return subprocess.run(self.command, env=variables, capture_output=True, text=True, timeout=TIME_LIMIT_S)
+            return subprocess.run(
+                self.command, env=variables, capture_output=True, text=True, timeout=TIME_LIMIT_S
+            )
         except subprocess.TimeoutExpired as error:
             raise Failed(str(error)) from None

@@ -1,4 +1,6 @@
-"""Run one benchmark: all its runners take turns, so that a busy moment of the machine falls on all of them alike."""
+"""Run one benchmark: all its runners take turns, so that a busy moment of the machine falls on
+all of them alike.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +61,17 @@ class Lane:
 
 
 def run(benchmark: Benchmark, interpreters: dict[str, str]) -> dict[str, Any]:
-    """`interpreters` maps a driver's file name to the program that runs it. Returns what the JSON file holds."""
+    """`interpreters` maps a driver's file name to the program that runs it.
+
+    Returns what the JSON file holds.
+    """
     measured_on, load_before = machine.describe(), os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         csv = benchmark.csv if isinstance(benchmark.csv, Path) else benchmark.csv(Path(folder))
-        lanes = [_lane(benchmark, runner, interpreters, csv, Path(folder)) for runner in benchmark.runners]
+        lanes = [
+            _lane(benchmark, runner, interpreters, csv, Path(folder))
+            for runner in benchmark.runners
+        ]
         loads = _take_turns(benchmark, lanes)
     _set_excess(lanes)
     return {
@@ -75,13 +83,24 @@ def run(benchmark: Benchmark, interpreters: dict[str, str]) -> dict[str, Any]:
         "machine": measured_on,
         "load_average": {"before": load_before, "rounds": loads, "after": os.getloadavg()},
         "runners": {lane.runner.name: lane.report | _times(lane) for lane in lanes},
-        "ratios": {ours.runner.name: _ratios(ours, lanes) for ours in lanes if ours.runner.ours and ours.visits},
+        "ratios": {
+            ours.runner.name: _ratios(ours, lanes)
+            for ours in lanes
+            if ours.runner.ours and ours.visits
+        },
         "failures": _failures(lanes),
     }
 
 
-def _lane(benchmark: Benchmark, runner: Runner, interpreters: dict[str, str], csv: Path, folder: Path) -> Lane:
-    spec = {"csv": str(csv), "formula": benchmark.formula, "fixed": benchmark.fixed, "random": benchmark.random}
+def _lane(
+    benchmark: Benchmark, runner: Runner, interpreters: dict[str, str], csv: Path, folder: Path
+) -> Lane:
+    spec = {
+        "csv": str(csv),
+        "formula": benchmark.formula,
+        "fixed": benchmark.fixed,
+        "random": benchmark.random,
+    }
     path = folder / "spec.json"
     path.write_text(json.dumps(spec))
     kind = Session if benchmark.fresh else Worker
@@ -111,29 +130,49 @@ def _times(lane: Lane) -> dict[str, Any]:
     seconds = [second for visit in lane.visits for second in visit]
     if not seconds:
         return {}
-    return {"calls": len(seconds), "median_s": median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+    return {
+        "calls": len(seconds),
+        "median_s": median(seconds),
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+    }
 
 
 def _ratios(ours: Lane, lanes: list[Lane]) -> dict[str, dict[str, float]]:
-    """How many times longer each other runner took: the ratio of medians of each round, over the rounds.
+    """How many times longer each other runner took: the ratio of medians of each round, over the
+    rounds.
 
-    On a busy machine threads wait for each other; there the ratio of the fastest calls is the fairer one.
+    On a busy machine threads wait for each other; there the ratio of the fastest calls is the
+    fairer one.
     """
     others = [lane for lane in lanes if not lane.runner.ours and lane.visits]
     return {lane.runner.name: _ratio(lane, ours) for lane in others}
 
 
 def _ratio(other: Lane, ours: Lane) -> dict[str, float]:
-    rounds = [median(theirs) / median(own) for theirs, own in zip(other.visits, ours.visits, strict=False)]
+    rounds = [
+        median(theirs) / median(own) for theirs, own in zip(other.visits, ours.visits, strict=False)
+    ]
     of_fastest = min(map(min, other.visits)) / min(map(min, ours.visits))
-    return {"median": median(rounds), "min": min(rounds), "max": max(rounds), "of_fastest": of_fastest}
+    return {
+        "median": median(rounds),
+        "min": min(rounds),
+        "max": max(rounds),
+        "of_fastest": of_fastest,
+    }
 
 
 def _failures(lanes: list[Lane]) -> list[str]:
     """Who failed, who did not reach the optimum, and whether we did worse than a peer."""
-    found = [f"{lane.runner.name}: {lane.report['reason']}" for lane in lanes if lane.report["status"] == "failed"]
+    found = [
+        f"{lane.runner.name}: {lane.report['reason']}"
+        for lane in lanes
+        if lane.report["status"] == "failed"
+    ]
     reached = [lane for lane in lanes if "deviance" in lane.report]
-    best_peer = min((lane.report["excess"] for lane in reached if not lane.runner.ours), default=inf)
+    best_peer = min(
+        (lane.report["excess"] for lane in reached if not lane.runner.ours), default=inf
+    )
     for lane in reached:
         excess, name = lane.report["excess"], lane.runner.name
         if excess > AGREEMENT:

@@ -1,7 +1,8 @@
-"""Rows beyond memory: a simulated Parquet file fitted in batches, `python benchmarks/rows.py [rows groups]`.
+"""Rows beyond memory: a simulated Parquet file fitted in batches, `python benchmarks/rows.py [rows
+groups]`.
 
-`y ~ x + (1 + x | g)`; the fit runs in a process of its own, whose peak memory is printed. Default: 50 million rows in a
-million groups.
+`y ~ x + (1 + x | g)`; the fit runs in a process of its own, whose peak memory is printed. Default:
+50 million rows in a million groups.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, whatever is installed
+# this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import interlace_jax as interlace  # noqa: E402
 
@@ -59,11 +61,16 @@ def fit(path: str) -> None:
 
 
 def main() -> None:
-    rows, groups = (int(float(a)) for a in sys.argv[1:3]) if len(sys.argv) > 2 else (50_000_000, 1_000_000)
+    rows, groups = (
+        (int(float(a)) for a in sys.argv[1:3]) if len(sys.argv) > 2 else (50_000_000, 1_000_000)
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
         write(path, rows, groups)
-        print(f"{rows:,} rows, {groups:,} groups, a file of {path.stat().st_size / 2**30:.2f} GiB", flush=True)
+        print(
+            f"{rows:,} rows, {groups:,} groups, a file of {path.stat().st_size / 2**30:.2f} GiB",
+            flush=True,
+        )
         subprocess.run([sys.executable, __file__, "--fit", path], check=True)
 
 

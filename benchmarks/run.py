@@ -27,17 +27,29 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; all of them if none is given")
+    parser.add_argument(
+        "names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; all of them if none is given"
+    )
     peers = os.environ.get("INTERLACE_PEERS_PYTHON", "python")
-    parser.add_argument("--peers-python", default=peers, help="Python that has mixedlm and statsmodels (%(default)s)")
+    parser.add_argument(
+        "--peers-python",
+        default=peers,
+        help="Python that has mixedlm and statsmodels (%(default)s)",
+    )
     lme = os.environ.get("INTERLACE_LME_PYTHON")
-    parser.add_argument("--interlace-lme-python", default=lme, help="Python that has interlace-lme (--peers-python)")
-    parser.add_argument("--rscript", default="Rscript", help="R with lme4, lmerTest and jsonlite (%(default)s)")
+    parser.add_argument(
+        "--interlace-lme-python", default=lme, help="Python that has interlace-lme (--peers-python)"
+    )
+    parser.add_argument(
+        "--rscript", default="Rscript", help="R with lme4, lmerTest and jsonlite (%(default)s)"
+    )
     parser.add_argument("--cores", type=int, help="keep everything to this many cores (Linux)")
     options = parser.parse_args()
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        parser.error(
+            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
+        )
     options.names = options.names or list(BENCHMARKS)
     return options
 

@@ -1,4 +1,7 @@
-"""Results as JSON files and as tables. `python benchmarks/table.py` writes the stored results into README.md."""
+"""Results as JSON files and as tables.
+
+`python benchmarks/table.py` writes the stored results into README.md.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ def save(result: dict[str, Any]) -> None:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """One table: a row a runner; the last columns say how many times longer than each of ours it took.
+    """One table: a row a runner; the last columns say how many times longer than each of ours it
+    took.
 
     Two figures each: the median over rounds, and the fastest call against the fastest call.
     """
@@ -30,15 +34,24 @@ def markdown(result: dict[str, Any]) -> str:
     rows += [_row(name, report, result["ratios"]) for name, report in result["runners"].items()]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
-    return "\n".join([f"\n### {result['name']}: {result['title']}\n", _setting(result), "", *lines, *_notes(result)])
+    return "\n".join(
+        [
+            f"\n### {result['name']}: {result['title']}\n",
+            _setting(result),
+            "",
+            *lines,
+            *_notes(result),
+        ]
+    )
 
 
 def _setting(result: dict[str, Any]) -> str:
     machine = result["machine"]
     loads = [*result["load_average"]["rounds"], result["load_average"]["after"][0]]
     return (
-        f"`{result['formula']}`, REML. {machine['cpu']}, {machine['cores_used']} of {machine['cores']} cores, "
-        f"load average {min(loads):.1f} to {max(loads):.1f}; {machine['date'][:10]}."
+        f"`{result['formula']}`, REML. {machine['cpu']}, {machine['cores_used']} of "
+        f"{machine['cores']} cores, load average {min(loads):.1f} to {max(loads):.1f}; "
+        f"{machine['date'][:10]}."
     )
 
 
@@ -61,7 +74,9 @@ def _ratio(ratio: dict[str, float]) -> str:
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
-    absent = {name: report for name, report in result["runners"].items() if report["status"] == "missing"}
+    absent = {
+        name: report for name, report in result["runners"].items() if report["status"] == "missing"
+    }
     missing = [f"- Missing: {name} ({report['reason']})" for name, report in absent.items()]
     failed = [f"- **Failed**: {failure}" for failure in result["failures"]]
     return ["", *missing, *failed] if missing or failed else []

@@ -33,7 +33,9 @@ ARGUMENT = re.compile(r"^([a-z_]\w*(?:, [a-z_]\w*)*|\w+=): (.*)$")
 
 
 def paragraphs(app, what, name, obj, options, lines):
-    """Docstrings are prose: arguments become a list, code in backticks stays, all other marks are literal."""
+    """Docstrings are prose: arguments become a list, code in backticks stays, all other marks
+    are literal.
+    """
     if any("-----" in line for line in lines):  # written in NumPy's sections
         lines[:] = [line if "`" in line else line.replace("|", r"\|") for line in lines]
         return
@@ -82,7 +84,9 @@ def pictures(app):
     folder = Path(__file__).parent
     (folder / "gallery").mkdir(exist_ok=True)
     names, count = {}, 0
-    for block in re.findall(r"^```python\n(.*?)^```$", (folder / "gallery.md").read_text(), re.M | re.S):
+    for block in re.findall(
+        r"^```python\n(.*?)^```$", (folder / "gallery.md").read_text(), re.M | re.S
+    ):
         exec(block, names)
         if "picture =" in block:
             count += 1

@@ -1,8 +1,9 @@
-"""Learning a transformation of a predictor through the fit: held-out loss of a mixed model, implicit gradients, optax.
+"""Learning a transformation of a predictor through the fit: held-out loss of a mixed model,
+implicit gradients, optax.
 
-The response saturates with the dose, by exposure x^h / (x^h + c^h); every subject has an own level and an own effect of
-it. Given c and h the model is a linear mixed one; they are learned so that it predicts rows well that it was not fitted
-to, and judged by a third set of rows.
+The response saturates with the dose, by exposure x^h / (x^h + c^h); every subject has an own level
+and an own effect of it. Given c and h the model is a linear mixed one; they are learned so that it
+predicts rows well that it was not fitted to, and judged by a third set of rows.
 """
 
 import jax
@@ -40,7 +41,9 @@ def design(x, rows):
 
 @jax.jit
 def errors(x):
-    """Mean squared errors for the held and the test rows of predictions by a model fitted to the others; x (n,)."""
+    """Mean squared errors for the held and the test rows of predictions by a model fitted to the
+    others; x (n,).
+    """
     m = interlace.moments(y[fitted], *design(x, fitted))
     estimate = interlace.estimate(m)
     square = (y - interlace.predict(estimate, m, *design(x, slice(None)))) ** 2
@@ -62,7 +65,10 @@ for step in range(120):
         print(f"step {step:3}: held-out RMSE {jnp.sqrt(value):.4f}, c = {c:.2f}, h = {h:.2f}")
     updates, state = adam.update(gradient, state)
     phi = optax.apply_updates(phi, updates)
-print(f"learned c = {jnp.exp(phi[0]):.2f}, h = {jnp.exp(phi[1]):.2f}; simulated with 2.00 and 1.70, noise of SD 0.5\n")
+print(
+    f"learned c = {jnp.exp(phi[0]):.2f}, h = {jnp.exp(phi[1]):.2f}; simulated with 2.00 and 1.70, "
+    "noise of SD 0.5\n"
+)
 for name, x in {
     "the dose as it is": jnp.asarray(dose),
     "log dose": jnp.log(dose),
@@ -71,7 +77,8 @@ for name, x in {
 }.items():
     print(f"RMSE on test rows, {name:18} {jnp.sqrt(errors(x)[1]):.4f}")
 
-# The same from fits of a formula: the loss at the end, and its derivatives at the start by differences of refits.
+# The same from fits of a formula: the loss at the end, and its derivatives at the start by
+# differences of refits.
 frame = pd.DataFrame({"y": np.asarray(y), "subject": subject})
 
 
@@ -88,6 +95,9 @@ def difference(step):
 
 implicit = value_and_grad(start)[1]
 print(f"\n{'':44} {'ours':>12}  | {'reference':>12}")
-print(f"{'held-out loss at the end':44} {errors(exposure(phi, dose))[0]:12.8f}  | {by_formula(phi):12.8f}")
+print(
+    f"{'held-out loss at the end':44} {errors(exposure(phi, dose))[0]:12.8f}  | "
+    f"{by_formula(phi):12.8f}"
+)
 for name, ours, step in zip(("log c", "log h"), implicit, np.eye(2) * 0.01, strict=True):
     print(f"{f'derivative by {name} at the start':44} {ours:12.8f}  | {difference(step):12.8f}")

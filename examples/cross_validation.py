@@ -1,4 +1,6 @@
-"""How well does a model predict new groups, and new rows of known ones? By one batch of refits, and by scikit-learn."""
+"""How well does a model predict new groups, and new rows of known ones? By one batch of refits,
+and by scikit-learn.
+"""
 
 import os
 import time
@@ -28,15 +30,31 @@ start = time.perf_counter()
 slopes.cross_val("loo")
 print(f"\n{len(new_days.folds)} refits in {time.perf_counter() - start:.3f} s once compiled\n")
 levels = interlace.cross_val("Reaction ~ Days", sleep, groups="Subject", cv="loo", progress=False)
-found = {("slopes", "new subjects"): new_subjects, ("slopes", "new days"): new_days, ("levels", "new days"): levels}
+found = {
+    ("slopes", "new subjects"): new_subjects,
+    ("slopes", "new days"): new_days,
+    ("levels", "new days"): levels,
+}
 print(pd.DataFrame({name: scores.pooled for name, scores in found.items()}).T)
 
-# scikit-learn: the model at the end of a pipeline, its formula chosen by how it predicts subjects of other folds.
+# scikit-learn: the model at the end of a pipeline, its formula chosen by how it predicts subjects
+# of other folds.
 X, y, folds = sleep[["Days", "Subject"]], sleep["Reaction"], GroupKFold(3)
-scaled = ColumnTransformer([("", StandardScaler(), ["Days"])], remainder="passthrough", verbose_feature_names_out=False)
-pipeline = make_pipeline(scaled.set_output(transform="pandas"), MixedModelRegressor(random="(1 + Days | Subject)"))
-formulas = ["~ Days", "~ poly(Days, 2)"] if small else ["~ Days", "~ poly(Days, 2)", "~ poly(Days, 3)"]
-search = GridSearchCV(pipeline, {"mixedmodelregressor__formula": formulas}, cv=folds, scoring="neg_mean_absolute_error")
+scaled = ColumnTransformer(
+    [("", StandardScaler(), ["Days"])], remainder="passthrough", verbose_feature_names_out=False
+)
+pipeline = make_pipeline(
+    scaled.set_output(transform="pandas"), MixedModelRegressor(random="(1 + Days | Subject)")
+)
+formulas = (
+    ["~ Days", "~ poly(Days, 2)"] if small else ["~ Days", "~ poly(Days, 2)", "~ poly(Days, 3)"]
+)
+search = GridSearchCV(
+    pipeline,
+    {"mixedmodelregressor__formula": formulas},
+    cv=folds,
+    scoring="neg_mean_absolute_error",
+)
 search.fit(X, y, groups=X["Subject"])
 print(f"\nchosen: {search.best_params_}, mean absolute error {-search.best_score_:.2f} ms")
 model = MixedModelRegressor("~ Days + (1 + Days | Subject)")
@@ -48,6 +66,10 @@ print(f"\n{'':44} {'ours':>10}  | {'reference':>10}")
 for what, ours, reference in [
     ("leave one subject out, RMSE", new_subjects.pooled["rmse"], 49.604476),
     ("leave one row out, RMSE", new_days.pooled["rmse"], 28.736589),
-    ("three folds, RMSE: one batch, scikit-learn", batch.pooled["rmse"], np.sqrt(np.mean((y - one_by_one) ** 2))),
+    (
+        "three folds, RMSE: one batch, scikit-learn",
+        batch.pooled["rmse"],
+        np.sqrt(np.mean((y - one_by_one) ** 2)),
+    ),
 ]:
     print(f"{what:44} {ours:10.6f}  | {reference:10.6f}")

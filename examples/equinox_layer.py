@@ -1,4 +1,6 @@
-"""Random effects as a layer of an Equinox model: trained under `eqx.filter_jit`, saved to a checkpoint and loaded."""
+"""Random effects as a layer of an Equinox model: trained under `eqx.filter_jit`, saved to a
+checkpoint and loaded.
+"""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +17,10 @@ jax.config.update("jax_enable_x64", True)
 
 
 class RandomEffects(eqx.Module):
-    """Intercepts and slopes by group. Level codes decide shapes, so they are static; theta is a parameter."""
+    """Intercepts and slopes by group.
+
+    Level codes decide shapes, so they are static; theta is a parameter.
+    """
 
     theta: jax.Array
     codes: tuple[int, ...] = eqx.field(static=True)
@@ -36,7 +41,9 @@ class RandomEffects(eqx.Module):
 
 
 class Model(eqx.Module):
-    """A time course that is warped, then linear, with a level and a slope of every subject's own."""
+    """A time course that is warped, then linear, with a level and a slope of every subject's
+    own.
+    """
 
     log_power: jax.Array
     subjects: RandomEffects
@@ -76,13 +83,21 @@ print(f"power of days: {jnp.exp(model.log_power):.3f}; REML criterion {loss:.3f}
 with tempfile.TemporaryDirectory() as folder:
     eqx.tree_serialise_leaves(Path(folder) / "model.eqx", model)
     loaded = eqx.tree_deserialise_leaves(Path(folder) / "model.eqx", fresh)
-effects = eqx.filter_jit(lambda model: model.subjects.effects(y, model.design(days), model.design(days)))
+effects = eqx.filter_jit(
+    lambda model: model.subjects.effects(y, model.design(days), model.design(days))
+)
 
 # The trained layer against a fit of the formula, with the learned power.
 warped = sleep.assign(x=sleep["Days"] ** float(jnp.exp(model.log_power)))
 fit = interlace.fit("Reaction ~ x + (1 + x | Subject)", warped)
 print(f"\n{'':44} {'ours':>14}  | {'reference':>14}")
 print(f"{'REML criterion: trained by Adam | by fit':44} {loss:14.6f}  | {fit.deviance:14.6f}")
-print(f"{'the same after loading':44} {eqx.filter_jit(Model.loss)(loaded, y, days):14.6f}  | {fit.deviance:14.6f}")
+print(
+    f"{'the same after loading':44} {eqx.filter_jit(Model.loss)(loaded, y, days):14.6f}  | "
+    f"{fit.deviance:14.6f}"
+)
 for j, name in enumerate(("intercept", "slope")):
-    print(f"{f'S308: {name}, loaded layer | trained':44} {effects(loaded)[0, j]:14.6f}  | {effects(model)[0, j]:14.6f}")
+    print(
+        f"{f'S308: {name}, loaded layer | trained':44} {effects(loaded)[0, j]:14.6f}  | "
+        f"{effects(model)[0, j]:14.6f}"
+    )

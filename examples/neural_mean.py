@@ -1,7 +1,8 @@
-"""A neural network for the mean, random slopes for thousands of groups, and the exact likelihood as the loss.
+"""A neural network for the mean, random slopes for thousands of groups, and the exact likelihood as
+the loss.
 
-Against the same network that ignores the groups, and one with an entity embedding of the group among its inputs.
-INTERLACE_EXAMPLE_SIZE=small makes it quick.
+Against the same network that ignores the groups, and one with an entity embedding of the group
+among its inputs. INTERLACE_EXAMPLE_SIZE=small makes it quick.
 """
 
 import os
@@ -32,7 +33,9 @@ Z = jnp.stack([jnp.ones(len(g)), x[:, 0]], 1)
 
 
 def network(key, inputs):
-    """Weights of two hidden layers; their last values are the columns of X, so that the likelihood fits the output."""
+    """Weights of two hidden layers; their last values are the columns of X, so that the
+    likelihood fits the output.
+    """
     sizes = [inputs, 24, 8]
     keys = jax.random.split(key, 2)
     return [
@@ -82,7 +85,9 @@ def predicted(p):
 key = jax.random.key(0)
 mixed = dict(net=network(key, 3), theta=jnp.array([1.0, 0.0, 1.0]))
 plain = dict(net=network(key, 3), out=jnp.zeros(9))
-entity = dict(net=network(key, 7), out=jnp.zeros(9), embedding=0.1 * jax.random.normal(key, (groups, 4)))
+entity = dict(
+    net=network(key, 7), out=jnp.zeros(9), embedding=0.1 * jax.random.normal(key, (groups, 4))
+)
 
 
 def likelihood(p):
@@ -98,7 +103,9 @@ results = {
     "network, groups ignored": train_by(squares, plain, lambda p: output(p, held)),
     "network + entity embedding": train_by(squares, entity, lambda p: output(p, held)),
 }
-print(f"{len(g)} rows in {groups} groups, two of each held out; the noise alone has an RMSE of 0.5\n")
+print(
+    f"{len(g)} rows in {groups} groups, two of each held out; the noise alone has an RMSE of 0.5\n"
+)
 print(f"{'held-out RMSE':28} {'last':>8} {'best on the way':>16} {'seconds':>8}")
 for name, (_, last, best, seconds) in results.items():
     print(f"{name:28} {last:8.3f} {best:16.3f} {seconds:8.1f}")

@@ -1,4 +1,6 @@
-"""Random slopes, from the first fit to predictions: sleep deprivation, then subjects crossed with items."""
+"""Random slopes, from the first fit to predictions: sleep deprivation, then subjects crossed
+with items.
+"""
 
 import pandas as pd
 from scipy.stats import chi2
@@ -7,7 +9,8 @@ import interlace_jax as interlace
 
 pd.set_option("display.width", 100, "display.precision", 3)
 
-# Reaction times of 18 subjects over ten days of little sleep. Each has an own level and an own slope over days.
+# Reaction times of 18 subjects over ten days of little sleep. Each has an own level and an own
+# slope over days.
 sleep = interlace.load_dataset("sleepstudy")
 slopes = interlace.fit("Reaction ~ Days", sleep, random="(1 + Days | Subject)")
 print(slopes.summary())
@@ -18,7 +21,8 @@ print(slopes.random_effects_ci()["Subject"].head(3))
 print("\nTheir covariance matrix:\n")
 print(slopes.varcov)
 
-# Are the slopes needed? They cost two parameters: a variance and a covariance. Both fits by maximum likelihood.
+# Are the slopes needed? They cost two parameters: a variance and a covariance. Both fits by maximum
+# likelihood.
 larger = slopes.update(method="ML")
 smaller = interlace.fit("Reaction ~ Days", sleep, groups="Subject", method="ML")
 lrt = 2 * (larger.llf - smaller.llf)

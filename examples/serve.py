@@ -1,4 +1,5 @@
-"""Serve predictions of a saved fit: a small file, no data, no pickle, and no JAX in the process that predicts.
+"""Serve predictions of a saved fit: a small file, no data, no pickle, and no JAX in the process
+that predicts.
 
 python examples/serve.py            # fits, saves, and serves from a fresh process
 python examples/serve.py fit.npz    # serves from a file

@@ -15,10 +15,11 @@ from .maps.terms import anova
 
 
 class Many(ManyFits):
-    """Results of `fit_many`: tables with one row a model (its response name, its number, or its group).
+    """Results of `fit_many`: tables with one row a model (its response name, its number, or its
+    group).
 
-    `many[label]` is the full `Fit` of one model. A coefficient or variance that a model does not have is missing in its
-    row.
+    `many[label]` is the full `Fit` of one model. A coefficient or variance that a model does not
+    have is missing in its row.
     """
 
     # Hypotheses, in every model

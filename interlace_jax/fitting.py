@@ -53,71 +53,80 @@ def fit(
     Parameters
     ----------
     formula
-        lme4's grammar, `"y ~ x + (1 + x | g)"`; the fixed part may use everything formulaic knows. Random effects may
-        stand in the formula, in `groups` or in `random`, also mixed.
+        lme4's grammar, `"y ~ x + (1 + x | g)"`; the fixed part may use everything formulaic knows.
+        Random effects may stand in the formula, in `groups` or in `random`, also mixed.
     data
-        A pandas or polars frame (or another that narwhals reads). It is not modified. Or rows that do not fit into
-        memory: the path of a Parquet file (or of a folder of them), a pyarrow dataset, or a lazy frame of polars or
-        duckdb. They are read in batches, twice (needs pyarrow).
+        A pandas or polars frame (or another that narwhals reads). It is not modified. Or rows that
+        do not fit into memory: the path of a Parquet file (or of a folder of them), a pyarrow
+        dataset, or a lazy frame of polars or duckdb. They are read in batches, twice (needs
+        pyarrow).
     groups
         Factors with a random intercept: `"g"`, `["g1", "g2"]`.
     random
-        Random-effects terms: `"(1 + x | g)"`, `["(1 + x || g)", "(1 | h)"]`. With `||` every column has its own
-        variance and no correlations, dummy columns of a categorical included (lme4 keeps those correlated).
+        Random-effects terms: `"(1 + x | g)"`, `["(1 + x || g)", "(1 | h)"]`. With `||` every column
+        has its own variance and no correlations, dummy columns of a categorical included (lme4
+        keeps those correlated).
     method
         `"REML"` (default) or `"ML"`; generalised models are fitted by ML.
     weights
-        Prior weights w: a column name or one number per row. Rows of weight zero are left out. Var(eps_i) = sigma^2 /
-        w_i; so too of families whose variance a dispersion scales (gamma, inverse Gaussian). In other families a weight
-        multiplies the log-density of its row: 2 is the row twice. Of a proportion without `trials` it is the trials.
+        Prior weights w: a column name or one number per row. Rows of weight zero are left out.
+        Var(eps_i) = sigma^2 / w_i; so too of families whose variance a dispersion scales (gamma,
+        inverse Gaussian). In other families a weight multiplies the log-density of its row: 2 is
+        the row twice. Of a proportion without `trials` it is the trials.
     offset
-        Known part of the linear predictor: a column name or one number per row. It adds to `offset(...)` in the
-        formula.
+        Known part of the linear predictor: a column name or one number per row. It adds to
+        `offset(...)` in the formula.
     df_method
-        `"satterthwaite"` (default), `"kenward-roger"` (REML only) or `"normal"`, which generalised models have. With
-        `residual=` or `dispersion=` Kenward-Roger is that of 2009, which does not depend on how the covariance is
-        parametrised, and `"kenward-roger-linear"` leaves its second-order term out (SAS's kr(linear)); both with the
-        observed information. `"between-within"` is the rule of Schluchter and Elashoff, as mmrm has it.
+        `"satterthwaite"` (default), `"kenward-roger"` (REML only) or `"normal"`, which generalised
+        models have. With `residual=` or `dispersion=` Kenward-Roger is that of 2009, which does not
+        depend on how the covariance is parametrised, and `"kenward-roger-linear"` leaves its
+        second-order term out (SAS's kr(linear)); both with the observed information.
+        `"between-within"` is the rule of Schluchter and Elashoff, as mmrm has it.
     theta0
         Start values on lme4's theta scale, in place of moment estimates.
     na_action
         `"drop"` leaves out rows with missing values in the columns used, `"raise"` refuses them.
     cov
-        Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how the columns of a level
-        covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`, `CompoundSymmetry`, `AR1`, or a `Structure` of your
-        own), how the levels do (`Known`, `Kernel`), or a tuple of both; with priors, if wanted.
+        Covariance structures by grouping factor, `{"subject": AR1(), "id": Known(kinship)}`: how
+        the columns of a level covary (`Unstructured`, `Diagonal`, `HomogeneousDiagonal`,
+        `CompoundSymmetry`, `AR1`, or a `Structure` of your own), how the levels do (`Known`,
+        `Kernel`), or a tuple of both; with priors, if wanted.
     residual
-        How the residuals of one subject covary: `"us(visit | id)"` for any covariance of the visits (an MMRM, whose
-        formula may have no random effects), `"ar1h(visit | arm / id)"` with parameters by arm, or a `Residual`. Names
-        are mmrm's and SAS's: us; cs, ar1, toep, ad with one variance, csh, ar1h, toeph, adh with one for every visit;
-        arma11, diag; sp_exp(t1, t2 | id), sp_gau. Numbers are times, whose differences count; other labels are visits
-        in order.
+        How the residuals of one subject covary: `"us(visit | id)"` for any covariance of the visits
+        (an MMRM, whose formula may have no random effects), `"ar1h(visit | arm / id)"` with
+        parameters by arm, or a `Residual`. Names are mmrm's and SAS's: us; cs, ar1, toep, ad with
+        one variance, csh, ar1h, toeph, adh with one for every visit; arma11, diag; sp_exp(t1, t2 |
+        id), sp_gau. Numbers are times, whose differences count; other labels are visits in order.
     dispersion
-        On what the residual SD depends: a formula of fixed effects for its logarithm, `"~ sex + age"`, or
-        `Power("dose")` for a power of a covariate. `sigma` is then the SD at its reference. With a family, a formula
-        for the logarithm of its first parameter (dispersion, size, precision); without it that is one number.
+        On what the residual SD depends: a formula of fixed effects for its logarithm, `"~ sex +
+        age"`, or `Power("dose")` for a power of a covariate. `sigma` is then the SD at its
+        reference. With a family, a formula for the logarithm of its first parameter (dispersion,
+        size, precision); without it that is one number.
     core
-        How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by one as a matrix:
-        exact, up to a few thousand of them. `"iterative"` never forms it: linear time and memory, for any number of
-        levels; the log-likelihood is known up to a small noise and `theta` to a small part of its standard error,
-        given in `optimum.noise` and `optimum.theta_noise`. `"auto"` takes the dense core where an evaluation of it is
-        predicted to take under a second and two gigabytes.
+        How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by
+        one as a matrix: exact, up to a few thousand of them. `"iterative"` never forms it: linear
+        time and memory, for any number of levels; the log-likelihood is known up to a small noise
+        and `theta` to a small part of its standard error, given in `optimum.noise` and
+        `optimum.theta_noise`. `"auto"` takes the dense core where an evaluation of it is predicted
+        to take under a second and two gigabytes.
     family
-        The distribution of the response: `"gaussian"`, `"binomial"`, `"poisson"`, `"nbinom2"`, `"nbinom1"`, `"gamma"`,
-        `"inverse_gaussian"`, `"beta"`, `"betabinomial"`, `"student"`, `"ordinal"`, `"truncated_poisson"`,
-        `"truncated_nbinom2"`, or an object that has another link: `Binomial("probit")`. A family of one's own is
-        `Family(name, log_density)`. The likelihood is Laplace's approximation with the observed information, as
-        glmmTMB's.
+        The distribution of the response: `"gaussian"`, `"binomial"`, `"poisson"`, `"nbinom2"`,
+        `"nbinom1"`, `"gamma"`, `"inverse_gaussian"`, `"beta"`, `"betabinomial"`, `"student"`,
+        `"ordinal"`, `"truncated_poisson"`, `"truncated_nbinom2"`, or an object that has another
+        link: `Binomial("probit")`. A family of one's own is `Family(name, log_density)`. The
+        likelihood is Laplace's approximation with the observed information, as glmmTMB's.
     trials
-        Of binomial families: out of how many the response counts successes (a column name, one number per row or one
-        number). Other spellings: `cbind(successes, failures)` on the left of the formula, a proportion with `weights`;
-        without trials the response has two values, of which the second is success.
+        Of binomial families: out of how many the response counts successes (a column name, one
+        number per row or one number). Other spellings: `cbind(successes, failures)` on the left of
+        the formula, a proportion with `weights`; without trials the response has two values, of
+        which the second is success.
     nagq
-        1 is Laplace's approximation; 2 to 25 nodes a dimension are adaptive Gauss-Hermite quadrature, for one grouping
-        factor with up to three effects: what there is to gain with few or binary rows a level.
+        1 is Laplace's approximation; 2 to 25 nodes a dimension are adaptive Gauss-Hermite
+        quadrature, for one grouping factor with up to three effects: what there is to gain with few
+        or binary rows a level.
     zero_inflation
-        A one-sided formula for the logit of the probability of a zero beside those of the counts; `"~ 1"` for one
-        number. With a truncated family all zeros are of that kind (a hurdle model).
+        A one-sided formula for the logit of the probability of a zero beside those of the counts;
+        `"~ 1"` for one number. With a truncated family all zeros are of that kind (a hurdle model).
 
     Raises
     ------
@@ -131,7 +140,9 @@ def fit(
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
     generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
-    model = compile(formula, data, groups, random, **arguments, residual=residual, core=core, **generalized)
+    model = compile(
+        formula, data, groups, random, **arguments, residual=residual, core=core, **generalized
+    )
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -162,42 +173,48 @@ def fit_many(
     Parameters
     ----------
     formula, data, groups, random, method, offset, na_action, cov, residual, dispersion
-        As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`. `residual` and `dispersion`
-        go with `responses`, which then have a value in every row; one that has not is not fitted, as its status says.
+        As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
+        `residual` and `dispersion` go with `responses`, which then have a value in every row; one
+        that has not is not fitted, as its status says.
     responses
-        The responses, one column a model and one row for each row of `data`: a frame, an array (rows, models), a
-        memory map (read in slices), or a list of column names of `data`. A missing value leaves that row out of that
-        model only. The formula is evaluated once, so `poly(x, 2)` or `scale(x)` is that of all rows in every model;
-        `many[label]` evaluates it in the rows that this model has, and its coefficients then differ in unit.
+        The responses, one column a model and one row for each row of `data`: a frame, an array
+        (rows, models), a memory map (read in slices), or a list of column names of `data`. A
+        missing value leaves that row out of that model only. The formula is evaluated once, so
+        `poly(x, 2)` or `scale(x)` is that of all rows in every model; `many[label]` evaluates it in
+        the rows that this model has, and its coefficients then differ in unit.
     weights
-        As in `fit`; with `responses` also a matrix of precision weights, one for each value of the responses (a frame
-        needs their columns, in the same order). A weight of 0, or a missing one, leaves that value out.
+        As in `fit`; with `responses` also a matrix of precision weights, one for each value of the
+        responses (a frame needs their columns, in the same order). A weight of 0, or a missing one,
+        leaves that value out.
     by
-        Instead of `responses`, a column of `data` whose values tell the models apart: one model per value, each with
-        its own rows and levels.
+        Instead of `responses`, a column of `data` whose values tell the models apart: one model per
+        value, each with its own rows and levels.
     predictors
-        Instead of `responses`, candidate predictors of one response, each of which is added to the formula alone: an
-        array (rows of `data`, candidates), a memory map or a frame. Gives a `Scan`: tests with the variances of the
-        model without candidates, a matter of microseconds for each.
+        Instead of `responses`, candidate predictors of one response, each of which is added to the
+        formula alone: an array (rows of `data`, candidates), a memory map or a frame. Gives a
+        `Scan`: tests with the variances of the model without candidates, a matter of microseconds
+        for each.
     exact
-        With `predictors`: so many candidates with the smallest p-values are fitted with variances of their own.
+        With `predictors`: so many candidates with the smallest p-values are fitted with variances
+        of their own.
     df_method
         `"satterthwaite"` or `"normal"`.
     dtype
-        Of the search, `"float64"` or `"float32"` (quicker where double precision is slow). Cross-products, the test of
-        the boundary and the estimates at the end of the search are in double precision either way. Measured with
-        `"float32"` (sleepstudy, crossed subjects and items): deviances at most 1.2e-5 above their minimum, standard
-        errors to 3 digits, degrees of freedom within 0.2% for 99 of 100 models. A variance close to 0 may be left there
-        that `"float64"` finds to be 0 (4 models of 2000; deviance up to 7e-4 too high, degrees of freedom up to 27%
-        off).
+        Of the search, `"float64"` or `"float32"` (quicker where double precision is slow).
+        Cross-products, the test of the boundary and the estimates at the end of the search are in
+        double precision either way. Measured with `"float32"` (sleepstudy, crossed subjects and
+        items): deviances at most 1.2e-5 above their minimum, standard errors to 3 digits, degrees
+        of freedom within 0.2% for 99 of 100 models. A variance close to 0 may be left there that
+        `"float64"` finds to be 0 (4 models of 2000; deviance up to 7e-4 too high, degrees of
+        freedom up to 27% off).
     checkpoint
-        A folder. Results of finished chunks are kept there as Parquet files (needs pyarrow); a run that was killed
-        goes on from them and ends with the same numbers as one that was not.
+        A folder. Results of finished chunks are kept there as Parquet files (needs pyarrow); a run
+        that was killed goes on from them and ends with the same numbers as one that was not.
     progress
         Show a progress bar; by default when there is more than one chunk.
 
-    A model that cannot be fitted (a constant response, one level, too few rows) does not stop the others: its row is
-    missing and its `status` says why.
+    A model that cannot be fitted (a constant response, one level, too few rows) does not stop the
+    others: its row is missing and its `status` says why.
 
     Raises
     ------
@@ -208,15 +225,22 @@ def fit_many(
     one_of("df_method", df_method, ("satterthwaite", "normal"))
     one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
-        raise TypeError(f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the file first")
+        raise TypeError(
+            f"fit_many takes a pandas or polars data frame, not {type(data).__name__}: read the "
+            "file first"
+        )
     if sum(source is not None for source in (responses, by, predictors)) != 1:
         raise ValueError(
-            "fit_many needs one of responses=, by= and predictors=: responses= (many responses of one design) or by= "
-            "(one model per group) or predictors= (many candidates beside one formula)"
+            "fit_many needs one of responses=, by= and predictors=: responses= (many responses "
+            "of one design) or by= (one model per group) or predictors= (many candidates beside "
+            "one formula)"
         )
     parsed = parse(formula, groups, random, residual, dispersion)
     if (parsed.residual or parsed.dispersion) and (responses is None or dtype != "float64"):
-        raise ValueError("residual= and dispersion= go with responses= and dtype='float64': fit groups one by one")
+        raise ValueError(
+            "residual= and dispersion= go with responses= and dtype='float64': fit groups one by "
+            "one"
+        )
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if predictors is not None:
         null = fit(formula, data, groups, random, method=method, **arguments)
@@ -226,8 +250,12 @@ def fit_many(
     source = (parsed, data, responses if by is None else by, arguments, dtype)
     work = responses_of(*source) if by is None else Groups(*source)
     if isinstance(work, Responses) and work.confounded.any():
-        warnings.warn(f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2)
-    given = dict(work.arguments, residual=residual, dispersion=dispersion, method=method, df_method=df_method)
+        warnings.warn(
+            f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2
+        )
+    given = dict(
+        work.arguments, residual=residual, dispersion=dispersion, method=method, df_method=df_method
+    )
     single = functools.partial(_one_of_many, work, given)
     many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:
@@ -258,32 +286,45 @@ def compile(
     nagq: int = 1,
     zero_inflation: str | None = None,
 ) -> Model | GeneralizedModel:
-    """Turn a formula and data into functions of theta, without fitting. Arguments and errors as in `fit`."""
+    """Turn a formula and data into functions of theta, without fitting.
+
+    Arguments and errors as in `fit`.
+    """
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if family_of(family) != Gaussian() or zero_inflation is not None:
         if residual is not None:
-            raise ValueError(f"residual= belongs to linear mixed models, not to family={family_of(family).name!r}")
+            raise ValueError(
+                "residual= belongs to linear mixed models, not to "
+                f"family={family_of(family).name!r}"
+            )
         arguments |= dict(family=family, trials=trials, nagq=nagq)
         arguments |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
         return GeneralizedModel.of(formula, data, groups, random, core, **arguments)
     if trials is not None:
         raise ValueError("trials= belongs to binomial families: say family='binomial'")
     if nagq != 1:
-        raise ValueError("nagq= belongs to generalised models: a Gaussian likelihood has its integral in closed form")
+        raise ValueError(
+            "nagq= belongs to generalised models: a Gaussian likelihood has its integral in "
+            "closed form"
+        )
     return Model.of(formula, data, groups, random, core, residual, dispersion, **arguments)
 
 
 class Model(CompiledModel):
     """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
 
-    Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
-    covariance across levels (logs of a kernel's parameters).
-    `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
-    JAX's setting, and return the dtype that they are given.
+    Of a factor with a covariance structure theta has the scale and the free numbers of the
+    structure, then those of the covariance across levels (logs of a kernel's parameters).
+    `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated
+    in float64 whatever JAX's setting, and return the dtype that they are given.
     """
 
     def fit(
-        self, method: str | None = None, *, df_method: str | None = None, theta0: Iterable[float] | None = None
+        self,
+        method: str | None = None,
+        *,
+        df_method: str | None = None,
+        theta0: Iterable[float] | None = None,
     ) -> Fit:
         """Estimate the model. Arguments as in `fit`."""
         return Fit.of(self, method or "REML", df_method or "satterthwaite", theta0)
@@ -293,7 +334,11 @@ class GeneralizedModel(CompiledGeneralizedModel):
     """A generalised mixed model before it is fitted: `compile(..., family=)`."""
 
     def fit(
-        self, method: str | None = None, *, df_method: str | None = None, theta0: Iterable[float] | None = None
+        self,
+        method: str | None = None,
+        *,
+        df_method: str | None = None,
+        theta0: Iterable[float] | None = None,
     ) -> GeneralizedFit:
         """Estimate the model by maximum likelihood. Arguments as in `fit`."""
         return GeneralizedFit.of(self, method, df_method, theta0)

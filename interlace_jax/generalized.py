@@ -1,4 +1,6 @@
-"""The labelled result of a generalised linear mixed model: what it knows, and the list of what can be asked of it."""
+"""The labelled result of a generalised linear mixed model: what it knows, and the list of what
+can be asked of it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ def _refused(what: str, instead: str):
     """A verb of linear mixed models that is not there for generalised ones."""
 
     def refuse(self: GeneralizedFit, *_: Any, **__: Any) -> Any:
-        raise ValueError(f"{what} is for linear mixed models so far, not for family={self.family.name!r}: {instead}")
+        raise ValueError(
+            f"{what} is for linear mixed models so far, not for family={self.family.name!r}: "
+            f"{instead}"
+        )
 
     refuse.__doc__ = f"Refused: for linear mixed models so far ({instead})."
     return refuse
@@ -32,9 +37,10 @@ def _refused(what: str, instead: str):
 class GeneralizedFit(FittedGeneralizedModel, Fit):
     """A fitted generalised linear mixed model: `fit(..., family=)`.
 
-    Tables are those of `Fit`. Coefficients are on the scale of the link; `theta` is absolute, b ~ N(0, Lambda Lambda'),
-    and deviances are -2 log-likelihood by Laplace's approximation. Tests are z tests, and the covariance of the
-    coefficients is a block of that of all parameters, `parameter_cov`.
+    Tables are those of `Fit`. Coefficients are on the scale of the link; `theta` is absolute, b ~
+    N(0, Lambda Lambda'), and deviances are -2 log-likelihood by Laplace's approximation. Tests are
+    z tests, and the covariance of the coefficients is a block of that of all parameters,
+    `parameter_cov`.
     """
 
     parameter_cov = property(parameter_cov)
@@ -48,7 +54,9 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
 
     @property
     def dispersion_params(self) -> pd.Series:
-        """Coefficients of `dispersion=`, of the logarithm of the family's first parameter; empty without it."""
+        """Coefficients of `dispersion=`, of the logarithm of the family's first parameter; empty
+        without it.
+        """
         return predictor_table(self, "dispersion")["estimate"].rename(None)
 
     @property
@@ -58,7 +66,9 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
 
     @property
     def zero_params(self) -> pd.Series:
-        """Coefficients of `zero_inflation=`, of the logit of the probability of a zero; empty without its predictor."""
+        """Coefficients of `zero_inflation=`, of the logit of the probability of a zero; empty
+        without its predictor.
+        """
         return predictor_table(self, "zero_inflation")["estimate"].rename(None)
 
     @property
@@ -68,37 +78,56 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
 
     @property
     def varcorr(self) -> pd.DataFrame:
-        """Variances, covariances, SDs and correlations, with standard errors and intervals, as `Fit.varcorr`."""
+        """Variances, covariances, SDs and correlations, with standard errors and intervals, as
+        `Fit.varcorr`.
+        """
         table = varcorr(self)
         if self.family.name == "gaussian":
-            return table.assign(**{name: table[name].where(table["grp"] != "Residual") for name in _UNKNOWN})
+            return table.assign(
+                **{name: table[name].where(table["grp"] != "Residual") for name in _UNKNOWN}
+            )
         return table.iloc[:-1]
 
     def confint(
         self, method: str = "wald", level: float = 0.95, parm: str | Iterable[str] | None = None
     ) -> pd.DataFrame:
-        """Wald intervals `lower upper` of SDs, correlations, coefficients and numbers of the family.
+        """Wald intervals `lower upper` of SDs, correlations, coefficients and numbers of the
+        family.
 
-        SDs are on the log scale, correlations on Fisher's z, the family's numbers on their free scales.
+        SDs are on the log scale, correlations on Fisher's z, the family's numbers on their free
+        scales.
         parm: names to select.
         """
         check_level(level)
         if method != "wald":
-            raise ValueError(f"confint of a generalised model has method='wald' so far, not {method!r}")
+            raise ValueError(
+                f"confint of a generalised model has method='wald' so far, not {method!r}"
+            )
         table = wald_table(self, level)
         if parm is None:
             return table
         wanted = list(texts("parm", parm, "sd_(Intercept)|g"))
         if unknown := [name for name in wanted if name not in table.index]:
-            raise ValueError(f"there is no parameter {unknown[0]!r}; there are {', '.join(map(repr, table.index))}")
+            raise ValueError(
+                f"there is no parameter {unknown[0]!r}; there are "
+                f"{', '.join(map(repr, table.index))}"
+            )
         return table.loc[wanted]
 
-    leverage = _refused("leverage()", "residuals('pearson') and scaled_residuals() show single rows")
-    influence = _refused("influence()", "leave rows or groups out with update(data=...) and compare")
+    leverage = _refused(
+        "leverage()", "residuals('pearson') and scaled_residuals() show single rows"
+    )
+    influence = _refused(
+        "influence()", "leave rows or groups out with update(data=...) and compare"
+    )
     jackknife = _refused("jackknife()", "standard errors are those of the likelihood")
-    augment = _refused("augment()", "fittedvalues, residuals() and scaled_residuals() are its columns")
+    augment = _refused(
+        "augment()", "fittedvalues, residuals() and scaled_residuals() are its columns"
+    )
     bootstrap = _refused("bootstrap()", "refit(y) to the columns of simulate() in a loop")
-    profile = _refused("profile()", "confint() gives Wald intervals, anova(m1, m2) tests by the likelihood")
+    profile = _refused(
+        "profile()", "confint() gives Wald intervals, anova(m1, m2) tests by the likelihood"
+    )
     cross_val = _refused("cross_val()", "fit parts of the data and predict() the rest")
 
     def summary(self) -> GeneralizedSummary:

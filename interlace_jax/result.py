@@ -30,8 +30,8 @@ from .summary import Summary
 class Fit(FittedModel):
     """A fitted linear mixed model.
 
-    Tables are pandas, labelled by coefficient, factor, level and term. Variances are in squared units of the response,
-    deviances are -2 log L.
+    Tables are pandas, labelled by coefficient, factor, level and term. Variances are in squared
+    units of the response, deviances are -2 log L.
     """
 
     # Fixed effects

@@ -1,7 +1,8 @@
 """Fits as small files without the data: to predict elsewhere.
 
-A file is NumPy's archive of arrays (`.npz`) with one text in it, JSON, which says what they are. Nothing of a file is
-executed: classes are made by name from a short list, and formulas that do more than compute are refused.
+A file is NumPy's archive of arrays (`.npz`) with one text in it, JSON, which says what they are.
+Nothing of a file is executed: classes are made by name from a short list, and formulas that do more
+than compute are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from .design.formula import Formula, Term
 from .design.grouping import Factor
 from .design.model_matrices import parts_of
 from .design.safety import why_unsafe
-from .inference.coefficients import Coefficients, KenwardRogerCoefficients, SatterthwaiteCoefficients, coefficients
+from .inference.coefficients import (
+    Coefficients,
+    KenwardRogerCoefficients,
+    SatterthwaiteCoefficients,
+    coefficients,
+)
 from .inference.prediction import predict
 from .inference.row_variances import Kept, kept_information
 from .models.fitted import FittedModel
@@ -47,8 +53,8 @@ VERSION = 1
 CLASSES = {
     cls.__name__: cls
     for cls in (
-        Formula, Term, Factor, Design, Block, Layout, Estimate, Curvature, Adjusted, Kept, Unstructured, Diagonal,
-        HomogeneousDiagonal, CompoundSymmetry, AR1, BoundaryAvoiding,
+        Formula, Term, Factor, Design, Block, Layout, Estimate, Curvature, Adjusted, Kept,
+        Unstructured, Diagonal, HomogeneousDiagonal, CompoundSymmetry, AR1, BoundaryAvoiding,
     )
 }  # fmt: skip
 CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
@@ -58,7 +64,7 @@ LABELS = re.compile(r"str|string|object|bool|u?int\d+|float\d+")  # types of lev
 TABLES = ("fe_params", "fe_bse", "fe_df", "fe_tvalues", "fe_pvalues", "fe_conf_int", "varcorr")
 
 
-# Values as JSON and arrays -------------------------------------------------------------------------------------------
+# Values as JSON and arrays ------------------------------------------------------------------------
 
 
 class _Writer:
@@ -76,15 +82,29 @@ class _Writer:
             self.arrays.append(value)
             return {"array": len(self.arrays) - 1}
         if isinstance(value, list | tuple) and type(value).__name__ not in CLASSES:
-            return {type(value).__name__ if type(value) is tuple else "list": [self.json(v) for v in value]}
+            return {
+                type(value).__name__ if type(value) is tuple else "list": [
+                    self.json(v) for v in value
+                ]
+            }
         if isinstance(value, frozenset):
             return {"set": [self.json(v) for v in sorted(value)]}
         if isinstance(value, dict):
             return {"dict": [[self.json(k), self.json(v)] for k, v in value.items()]}
         if isinstance(value, pd.Index):
-            return {"index": [self.json(v) for v in value], "dtype": str(value.dtype), "name": self.json(value.name)}
+            return {
+                "index": [self.json(v) for v in value],
+                "dtype": str(value.dtype),
+                "name": self.json(value.name),
+            }
         if isinstance(value, pd.Series):
-            return {"series": [self.json(value.to_numpy()), self.json(value.index), self.json(value.name)]}
+            return {
+                "series": [
+                    self.json(value.to_numpy()),
+                    self.json(value.index),
+                    self.json(value.name),
+                ]
+            }
         if isinstance(value, pd.DataFrame):
             columns = [[self.json(name), self.json(_plain(value[name]))] for name in value.columns]
             return {"frame": columns, "rows": self.json(value.index)}
@@ -98,11 +118,17 @@ class _Writer:
             return {"contrasts": name, "options": self.json(options)}
         if CLASSES.get(name) is type(value):
             return {"class": name, "fields": {k: self.json(v) for k, v in _fields(value).items()}}
-        raise ValueError(f"a file cannot hold {type(value).__name__} objects: pickle the fit instead")
+        raise ValueError(
+            f"a file cannot hold {type(value).__name__} objects: pickle the fit instead"
+        )
 
 
 def _plain(column: pd.Series) -> Any:
-    return column.to_numpy() if column.dtype.kind in "biuf" else [v if isinstance(v, str) else None for v in column]
+    return (
+        column.to_numpy()
+        if column.dtype.kind in "biuf"
+        else [v if isinstance(v, str) else None for v in column]
+    )
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -133,7 +159,9 @@ class _Reader:
         if kind == "dict":
             return {self.value(k): self.value(v) for k, v in inner}
         if kind == "index" and LABELS.fullmatch(rest["dtype"]):
-            return pd.Index([self.value(v) for v in inner], dtype=rest["dtype"], name=self.value(rest["name"]))
+            return pd.Index(
+                [self.value(v) for v in inner], dtype=rest["dtype"], name=self.value(rest["name"])
+            )
         if kind == "series":
             values, index, name = map(self.value, inner)
             return pd.Series(values, index=index, name=name)
@@ -149,22 +177,31 @@ class _Reader:
         return CLASSES[inner](**{name: self.value(part) for name, part in rest["fields"].items()})
 
 
-# Saving --------------------------------------------------------------------------------------------------------------
+# Saving -------------------------------------------------------------------------------------------
 
 
 def save(fit: FittedModel, path: str | os.PathLike) -> None:
     """Write what predictions and tables need into a small file, without the data.
 
-    path: ends in `.npz`. `interlace_jax.load(path)` gives a `SavedFit`, in other processes and on other machines. No
-    pickle is in it, and reading it executes nothing. A fit is refused, with the reason, if its formula calls functions
-    of yours, or if its covariances have functions or matrices of yours.
+    path: ends in `.npz`. `interlace_jax.load(path)` gives a `SavedFit`, in other processes and on
+    other machines. No pickle is in it, and reading it executes nothing. A fit is refused, with the
+    reason, if its formula calls functions of yours, or if its covariances have functions or
+    matrices of yours.
     """
     if reason := why_unsafe(fit.design.formula):
-        raise ValueError(f"a file can hold formulas that compute with functions they know only; there is {reason}")
+        raise ValueError(
+            "a file can hold formulas that compute with functions they know only; there is "
+            f"{reason}"
+        )
     if fit.model.engine.name not in ENGINES or getattr(fit.design, "residual", None) is not None:
-        raise ValueError("a file can hold linear models with independent residuals: pickle the fit instead")
+        raise ValueError(
+            "a file can hold linear models with independent residuals: pickle the fit instead"
+        )
     if tied := [f.name for f in fit.design.factors if f.across is not None]:
-        raise ValueError(f"a file cannot hold the covariance of the levels of {tied[0]!r}: pickle the fit instead")
+        raise ValueError(
+            f"a file cannot hold the covariance of the levels of {tied[0]!r}: pickle the fit "
+            "instead"
+        )
     writer = _Writer()
     text = json.dumps(dict(version=VERSION, content=writer.json(_content(fit))))
     arrays = {f"a{i}": np.asarray(a) for i, a in enumerate(writer.arrays)}
@@ -174,7 +211,11 @@ def save(fit: FittedModel, path: str | os.PathLike) -> None:
 
 def _content(fit: FittedModel) -> dict[str, Any]:
     design, e, by_rule = fit.design, fit.estimate, coefficients(fit)
-    specs = None if design.specs is None else {key: _state(design.specs[key]) for key in _keys(design.formula)}
+    specs = (
+        None
+        if design.specs is None
+        else {key: _state(design.specs[key]) for key in _keys(design.formula)}
+    )
     return dict(
         design=_without_rows(design),
         specs=specs,
@@ -205,7 +246,8 @@ def _state(spec: ModelSpec) -> dict[str, Any]:
 def _without_rows(design: Design) -> Design:
     """The design without its rows; that it had an offset of its own is remembered."""
     factors = tuple(
-        dataclasses.replace(f, codes=np.empty(0, np.int32), Z=np.empty((0, len(f.columns)))) for f in design.factors
+        dataclasses.replace(f, codes=np.empty(0, np.int32), Z=np.empty((0, len(f.columns))))
+        for f in design.factors
     )
     return dataclasses.replace(
         design,
@@ -220,7 +262,7 @@ def _without_rows(design: Design) -> Design:
     )
 
 
-# Loading -------------------------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------------------
 
 
 def load(path: str | os.PathLike) -> SavedFit:
@@ -229,7 +271,8 @@ def load(path: str | os.PathLike) -> SavedFit:
     Raises
     ------
     ValueError
-        For a file that is damaged or none of ours, of a later version, or whose formula does more than compute.
+        For a file that is damaged or none of ours, of a later version, or whose formula does more
+        than compute.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -241,10 +284,13 @@ def load(path: str | os.PathLike) -> SavedFit:
     except FileNotFoundError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it
-        raise ValueError(f"{os.fspath(path)!r} is no fit saved by interlace_jax, or it is damaged") from error
+        raise ValueError(
+            f"{os.fspath(path)!r} is no fit saved by interlace_jax, or it is damaged"
+        ) from error
     if version != VERSION:
         raise ValueError(
-            f"{os.fspath(path)!r} was saved by a later version of interlace_jax (format {version}): update the package"
+            f"{os.fspath(path)!r} was saved by a later version of interlace_jax (format "
+            f"{version}): update the package"
         )
     return SavedFit(content)
 
@@ -266,10 +312,13 @@ class _Model:
 
 
 class SavedFit:
-    """A fit from a file: predictions with intervals, and its tables. What needs the data is not there.
+    """A fit from a file: predictions with intervals, and its tables.
 
-    `fe_params fe_bse fe_df fe_tvalues fe_pvalues fe_conf_int varcorr random_effects sigma theta deviance llf aic bic
-    nobs method` are as those of the fit that was saved; `summary()` is its text.
+    What needs the data is not there.
+
+    `fe_params fe_bse fe_df fe_tvalues fe_pvalues fe_conf_int varcorr random_effects sigma theta
+    deviance llf aic bic nobs method` are as those of the fit that was saved; `summary()` is its
+    text.
     """
 
     def __init__(self, content: dict[str, Any]):
@@ -351,7 +400,11 @@ def _specs(formula: Formula, states: dict[str, Any]) -> ModelSpecs:
     parts = parts_of(formula)
     return ModelSpecs(
         **{
-            key: ModelSpec(parts[key].formula, transform_state=state["transforms"], encoder_state=state["codings"])
+            key: ModelSpec(
+                parts[key].formula,
+                transform_state=state["transforms"],
+                encoder_state=state["codings"],
+            )
             for key, state in states.items()
         }
     )

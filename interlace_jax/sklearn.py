@@ -1,4 +1,6 @@
-"""Mixed models as a scikit-learn estimator, for pipelines, grid search and cross-validation; needs scikit-learn."""
+"""Mixed models as a scikit-learn estimator, for pipelines, grid search and cross-validation;
+needs scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,8 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
     Parameters
     ----------
     formula
-        The right side in lme4's grammar, `"~ x + (1 + x | g)"`, of columns of X. By default all columns that are not
-        grouping factors, added up.
+        The right side in lme4's grammar, `"~ x + (1 + x | g)"`, of columns of X. By default all
+        columns that are not grouping factors, added up.
     groups
         Columns of X with a random intercept: a name, a position, or several.
     random
@@ -52,22 +54,23 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
     method
         `"REML"` or `"ML"`.
     include_re
-        Whether predictions add the random effects of the groups known; groups that the fit has not seen get the
-        population's value either way.
+        Whether predictions add the random effects of the groups known; groups that the fit has not
+        seen get the population's value either way.
 
-    X is a data frame, or an array, whose columns are then `x0`, `x1`, ... Missing values are refused: impute before, in
-    the pipeline.
+    X is a data frame, or an array, whose columns are then `x0`, `x1`, ... Missing values are
+    refused: impute before, in the pipeline.
 
-    Groups need not be columns of X. Given to `fit` they are the column `groups`, which `formula` and `random` may use;
-    where these name no grouping factor, each group has a random intercept. scikit-learn passes them on with metadata
-    routing, after `set_fit_request(groups=True)`.
+    Groups need not be columns of X. Given to `fit` they are the column `groups`, which `formula`
+    and `random` may use; where these name no grouping factor, each group has a random intercept.
+    scikit-learn passes them on with metadata routing, after `set_fit_request(groups=True)`.
 
     Without any groups nothing is random: then the model is fitted by least squares, with a warning.
 
     Attributes
     ----------
     result_
-        The `Fit`; after a fit without groups, a `LeastSquares` with `fe_params`, `sigma` and `predict`.
+        The `Fit`; after a fit without groups, a `LeastSquares` with `fe_params`, `sigma` and
+        `predict`.
     n_features_in_, feature_names_in_
         As in every estimator.
 
@@ -89,17 +92,24 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         self.formula, self.groups, self.random = formula, groups, random
         self.method, self.include_re = method, include_re
 
-    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> MixedModelRegressor:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None
+    ) -> MixedModelRegressor:
         """Estimate the model.
 
-        y (n,). groups (n,): the column `groups`, see above. sample_weight (n,): prior weights, as in `interlace.fit`.
+        y (n,). groups (n,): the column `groups`, see above. sample_weight (n,): prior weights, as
+        in `interlace.fit`.
         """
         frame = self._frame(X, groups, reset=True)
         names = list(frame) if groups is None else list(frame)[:-1]
         y = column_or_1d(y, warn=True, dtype=np.float64, input_name="y")
         assert_all_finite(y, input_name="y")
         check_consistent_length(frame, y)
-        response = next(name for name in ("y", *(f"y{i}" for i in range(len(frame.columns)))) if name not in frame)
+        response = next(
+            name
+            for name in ("y", *(f"y{i}" for i in range(len(frame.columns))))
+            if name not in frame
+        )
         weights = None if sample_weight is None else column_or_1d(sample_weight, dtype=np.float64)
         arguments = dict(data=frame.assign(**{response: y}), weights=weights, na_action="raise")
         formula, factors = f"{response} {self._right_side(names)}", self._group_names(names)
@@ -109,15 +119,17 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
             factors = [GROUPS]
         elif self._grouped and not any(GROUPS in term.group for term in terms):
             raise ValueError(
-                f"groups are given to fit, but the model has a grouping factor of its own, {terms[0].factor!r}: write "
-                f"(1 | {GROUPS}) into the formula to have both"
+                "groups are given to fit, but the model has a grouping factor of its own, "
+                f"{terms[0].factor!r}: write (1 | {GROUPS}) into the formula to have both"
             )
         if terms or self._grouped:
-            self.result_ = fit_formula(formula, groups=factors, random=self.random, method=self.method, **arguments)
+            self.result_ = fit_formula(
+                formula, groups=factors, random=self.random, method=self.method, **arguments
+            )
         else:
             warnings.warn(
-                f"nothing is random in this model, which is fitted by least squares: write {SPELLINGS}, or give groups "
-                "to fit",
+                "nothing is random in this model, which is fitted by least squares: write "
+                f"{SPELLINGS}, or give groups to fit",
                 UserWarning,
                 stacklevel=2,
             )
@@ -125,7 +137,8 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any, return_std: bool = False, groups: Any = None) -> Any:
-        """Expected response (n,), and with return_std the standard deviations (n,) of new responses.
+        """Expected response (n,), and with return_std the standard deviations (n,) of new
+        responses.
 
         groups: as given to `fit`; without them all rows are of groups that the fit has not seen.
         """
@@ -164,19 +177,26 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
     def _right_side(self, names: list[str]) -> str:
         """The formula, or one of all columns."""
         if self.formula is None:
-            taken = {name for term in self._terms("~ 1", self._group_names(names)) for name in term.group}
+            taken = {
+                name for term in self._terms("~ 1", self._group_names(names)) for name in term.group
+            }
             return "~ " + (" + ".join(_quoted(name) for name in names if name not in taken) or "1")
         if not (isinstance(self.formula, str) and self.formula.lstrip().startswith("~")):
             raise ValueError(
-                f"formula must be a right side, '~ x + (1 | g)', as y is given apart; not {self.formula!r}"
+                "formula must be a right side, '~ x + (1 | g)', as y is given apart; not "
+                f"{self.formula!r}"
             )
         return self.formula.strip()
 
     def _group_names(self, names: list[str]) -> list[str]:
         """Names of the columns of `groups`."""
-        given = [self.groups] if isinstance(self.groups, str | Integral) else list(self.groups or ())
+        given = (
+            [self.groups] if isinstance(self.groups, str | Integral) else list(self.groups or ())
+        )
         if wrong := [g for g in given if isinstance(g, Integral) and not 0 <= g < len(names)]:
-            raise ValueError(f"groups={wrong[0]} is no position among the {len(names)} columns of X")
+            raise ValueError(
+                f"groups={wrong[0]} is no position among the {len(names)} columns of X"
+            )
         return [names[g] if isinstance(g, Integral) else g for g in given]
 
     def _terms(self, formula: str, factors: list[str]) -> tuple[Term, ...]:
@@ -191,7 +211,10 @@ def _quoted(name: str) -> str:
 
 def _complete(predictions: pd.Series) -> np.ndarray:
     if missing := np.count_nonzero(predictions.isna()):
-        raise ValueError(f"X has missing values in {missing} rows, for which nothing can be predicted: impute them")
+        raise ValueError(
+            f"X has missing values in {missing} rows, for which nothing can be predicted: impute "
+            "them"
+        )
     return predictions.to_numpy()
 
 
@@ -208,7 +231,9 @@ class LeastSquares:
     "Residual standard deviation."
 
     @classmethod
-    def fit(cls, formula: str, data: pd.DataFrame, weights: np.ndarray | None, na_action: str) -> LeastSquares:
+    def fit(
+        cls, formula: str, data: pd.DataFrame, weights: np.ndarray | None, na_action: str
+    ) -> LeastSquares:
         """Weighted least squares of a formula without random effects."""
         parsed = replace(parse(formula, GROUPS), terms=())
         design = build(parsed, data, weights=weights, na_action=na_action)
@@ -220,7 +245,9 @@ class LeastSquares:
         cov = pd.DataFrame(variance * inverse @ inverse.T, names, names)
         return cls(design, pd.Series(beta, names), cov, float(np.sqrt(variance)))
 
-    def predict(self, newdata: Any, include_re: bool = True, interval: str | None = None) -> pd.Series | pd.DataFrame:
+    def predict(
+        self, newdata: Any, include_re: bool = True, interval: str | None = None
+    ) -> pd.Series | pd.DataFrame:
         """Expected response; with an interval `fit`, and `se` of a new response."""
         new = new_data(self.design, newdata, random=False)
         fitted = pd.Series(new.X @ self.fe_params.to_numpy(), new.index)

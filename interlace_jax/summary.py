@@ -102,12 +102,18 @@ def _generalized_heading(fit: FittedGeneralizedModel) -> str:
 
 def _family_parts(fit: FittedGeneralizedModel) -> Iterator[Table]:
     """Predictors of the family's parameters, and its other numbers."""
-    for key, title in (("zero_inflation", "Zero inflation (logit):"), ("dispersion", "Dispersion (log):")):
+    for key, title in (
+        ("zero_inflation", "Zero inflation (logit):"),
+        ("dispersion", "Dispersion (log):"),
+    ):
         table = predictor_table(fit, key)
         if len(table):
             yield _z_table(title, table)
     if len(numbers := family_params(fit)):
-        rows = [[name, *_significant(row)] for name, row in zip(numbers.index, numbers.to_numpy(), strict=True)]
+        rows = [
+            [name, *_significant(row)]
+            for name, row in zip(numbers.index, numbers.to_numpy(), strict=True)
+        ]
         title = "Thresholds:" if fit.family.name == "ordinal" else "Family:"
         yield Table(title, ("", "Estimate", "Std. Error", "2.5%", "97.5%"), rows, "lrrrr")
 
@@ -143,7 +149,11 @@ def _heading(fit: FittedModel) -> str:
     if residual := fit.design.residual:
         lines += [part[0].upper() + part[1:].replace(" ", ": ", 1) for part in residual.parts]
     given = {name: fit.model.arguments[name] for name in ("weights", "offset")}
-    lines += [f"{k.title()}: {v if isinstance(v, str) else 'an array'}" for k, v in given.items() if v is not None]
+    lines += [
+        f"{k.title()}: {v if isinstance(v, str) else 'an array'}"
+        for k, v in given.items()
+        if v is not None
+    ]
     return "\n".join(lines)
 
 
@@ -157,7 +167,9 @@ def _scaled_residuals(fit: FittedModel) -> Table:
     resid = fit.resid.to_numpy() / relative_sds(fit.design, fit.theta)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.quantile(resid / fit.sigma, [0.0, 0.25, 0.5, 0.75, 1.0])
-    return Table("Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr")
+    return Table(
+        "Scaled residuals:", ("Min", "1Q", "Median", "3Q", "Max"), [_fixed(values, 4)], "rrrrr"
+    )
 
 
 def _random_effects(fit: FittedModel, has_residual: bool = True) -> Table:
@@ -171,7 +183,9 @@ def _random_effects(fit: FittedModel, has_residual: bool = True) -> Table:
     for previous, block in zip([None, *blocks], blocks, strict=False):
         label = "" if previous and previous.factor == block.factor else block.factor
         for i, (name, R) in enumerate(zip(block.columns, block.correlations, strict=True)):
-            rows.append(["" if i else label, name, *next(numbers), *_fixed(R[:i], 2), *[""] * (width - i)])
+            rows.append(
+                ["" if i else label, name, *next(numbers), *_fixed(R[:i], 2), *[""] * (width - i)]
+            )
     if has_residual:
         rows.append(["Residual", "", *next(numbers), *[""] * width])
     header = ("Groups", "Name", "Variance", "Std.Dev.", *("Corr", *[""] * width)[:width])
@@ -187,10 +201,21 @@ def _structures(fit: FittedModel) -> Iterator[Table]:
         parts = [type(part).__name__ for part in (f.within, f.across) if part is not None]
         label = [f.name, " and ".join([*parts, *["a prior"] * has_prior([f.block])])]
         names = natural_names(f)
-        shown = [[name.removesuffix(f"|{f.name}"), *_significant(numbers.loc[name, LIMITS])] for name in names]
-        rows += [[*label, *cells] if i == 0 else ["", "", *cells] for i, cells in enumerate(shown or [[""] * 4])]
+        shown = [
+            [name.removesuffix(f"|{f.name}"), *_significant(numbers.loc[name, LIMITS])]
+            for name in names
+        ]
+        rows += [
+            [*label, *cells] if i == 0 else ["", "", *cells]
+            for i, cells in enumerate(shown or [[""] * 4])
+        ]
     if rows:
-        yield Table("Covariance structures:", ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"), rows, "lllrrr")
+        yield Table(
+            "Covariance structures:",
+            ("Groups", "Structure", "", "Estimate", "2.5%", "97.5%"),
+            rows,
+            "lllrrr",
+        )
 
 
 def _residual_covariance(fit: FittedModel) -> Iterator[str | Table]:
@@ -199,7 +224,10 @@ def _residual_covariance(fit: FittedModel) -> Iterator[str | Table]:
     if given is None:
         return
     table = residual_table(uncertainty(fit))
-    rows = [[name, *_significant(numbers)] for name, numbers in zip(table.index, table[LIMITS].to_numpy(), strict=True)]
+    rows = [
+        [name, *_significant(numbers)]
+        for name, numbers in zip(table.index, table[LIMITS].to_numpy(), strict=True)
+    ]
     yield Table("Residual covariance:", ("", "Estimate", "2.5%", "97.5%"), rows, "lrrr")
     if reference := given.reference:
         yield f"The residual variance above is that {reference}."
@@ -226,7 +254,10 @@ def _fixed_effects(fit: FittedModel) -> Iterator[str | Table]:
     else:
         yield "No fixed effects"
     if fit.dropped_columns:
-        yield f"Left out, as they depend linearly on the columns before them: {', '.join(fit.dropped_columns)}"
+        yield (
+            "Left out, as they depend linearly on the columns before them: "
+            f"{', '.join(fit.dropped_columns)}"
+        )
 
 
 def _coefficients(fit: FittedModel, table: pd.DataFrame) -> Table:
@@ -255,9 +286,13 @@ def _correlations_of_fixed(fit: FittedModel) -> Iterator[Table]:
         if sum(map(len, names)) > LINE:  # the names are too long to stand side by side
             heads = [f"({i})" for i in range(1, len(names) + 1)]
             names = list(map(" ".join, zip(heads, names, strict=True)))
-        rows = [[name, *_fixed(R[i, :i], 3), *[""] * (len(R) - i - 1)] for i, name in enumerate(names)]
+        rows = [
+            [name, *_fixed(R[i, :i], 3), *[""] * (len(R) - i - 1)] for i, name in enumerate(names)
+        ]
         shown = rows if heads is not names else rows[1:]
-        yield Table("Correlation of fixed effects:", ("", *heads[:-1]), shown, "l" + "r" * (len(R) - 1))
+        yield Table(
+            "Correlation of fixed effects:", ("", *heads[:-1]), shown, "l" + "r" * (len(R) - 1)
+        )
 
 
 def _notes(fit: FittedModel) -> Iterator[str]:

@@ -1,9 +1,11 @@
-"""Write the programs of common models into the package, so that the first fit after an installation is already quick.
+"""Write the programs of common models into the package, so that the first fit after an installation
+is already quick.
 
     python scripts/ship_programs.py [archive]
 
-Fits, summarises and predicts models of common shapes with an empty store, and packs what the store then holds. To be
-run after every change of the kernels or of what writes programs, before a release; a test says when it is due.
+Fits, summarises and predicts models of common shapes with an empty store, and packs what the store
+then holds. To be run after every change of the kernels or of what writes programs, before a
+release; a test says when it is due.
 """
 
 import itertools
@@ -25,9 +27,20 @@ from interlace_jax.runtime.programs import store
 SLOPES = ("1", "1 + x", "1 + x + z")
 ONE = [*SLOPES, "1 + x + z + u"]
 FORMULAS = [
-    *(f"y ~ x + ({term} {bar} a)" for term in ONE for bar in ("|", "||") if not (term == "1" and bar == "||")),
-    *(f"y ~ x + ({first} | a) + ({second} | b)" for first, second in itertools.product(SLOPES[:2], repeat=2)),
-    *(f"y ~ x + ({first} | c) + ({second} | a)" for first, second in itertools.product(SLOPES[:2], repeat=2)),
+    *(
+        f"y ~ x + ({term} {bar} a)"
+        for term in ONE
+        for bar in ("|", "||")
+        if not (term == "1" and bar == "||")
+    ),
+    *(
+        f"y ~ x + ({first} | a) + ({second} | b)"
+        for first, second in itertools.product(SLOPES[:2], repeat=2)
+    ),
+    *(
+        f"y ~ x + ({first} | c) + ({second} | a)"
+        for first, second in itertools.product(SLOPES[:2], repeat=2)
+    ),
     "y ~ x + (0 + x | a)",
     "y ~ x + (1 | a) + (1 | b) + (1 | e)",
     "y ~ x + (1 | c) + (1 | a) + (1 | b)",
@@ -39,7 +52,9 @@ def frame(rows=240, seed=0):
     rng = np.random.default_rng(seed)
     a, b, e = rng.integers(0, 24, rows), rng.integers(0, 10, rows), rng.integers(0, 6, rows)
     numbers = {name: rng.normal(size=rows) for name in ("x", "z", "u")}
-    effects = [rng.normal(size=size)[codes] for size, codes in ((24, a), (8, a // 3), (10, b), (6, e))]
+    effects = [
+        rng.normal(size=size)[codes] for size, codes in ((24, a), (8, a // 3), (10, b), (6, e))
+    ]
     y = sum(effects) + (1.0 + rng.normal(size=24)[a]) * numbers["x"] + rng.normal(size=rows)
     return pd.DataFrame(dict(y=y, noise=rng.normal(size=rows), a=a, b=b, c=a // 3, e=e, **numbers))
 

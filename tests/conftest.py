@@ -1,4 +1,7 @@
-"""Settings for every test. Whether JAX is 64 bits wide everywhere is left to JAX_ENABLE_X64, as it is to users."""
+"""Settings for every test.
+
+Whether JAX is 64 bits wide everywhere is left to JAX_ENABLE_X64, as it is to users.
+"""
 
 import jax
 import pytest
@@ -11,14 +14,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_blas_thread():
-    """Small matrices gain nothing from BLAS threads, and lose a factor of five when another process is busy."""
+    """Small matrices gain nothing from BLAS threads, and lose a factor of five when another
+    process is busy.
+    """
     with threadpool_limits(1, user_api="blas"):
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file():
-    """Forget compiled programs after each file: thousands in one process exhaust the kernel's limit of memory maps.
+    """Forget compiled programs after each file: thousands in one process exhaust the kernel's limit
+    of memory maps.
 
     Those that another file needs again come back from the compilation cache.
     """
@@ -29,6 +35,8 @@ def programs_of_one_file():
 
 @pytest.fixture
 def x64():
-    """Run the test in 64 bits, whatever the process's setting: for functions that work in the dtype they are given."""
+    """Run the test in 64 bits, whatever the process's setting: for functions that work in the
+    dtype they are given.
+    """
     with jax.enable_x64(True):
         yield

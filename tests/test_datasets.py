@@ -10,7 +10,8 @@ from interlace_jax.datasets import DATASETS, load_dataset
 SHIPPED = Path(__file__).parents[1] / "interlace_jax" / "data"
 REFERENCE = Path(__file__).parent / "reference" / "data"
 
-# Rows and mean response as printed by R from lme4's and nlme's own copies (crossed: from the reference script).
+# Rows and mean response as printed by R from lme4's and nlme's own copies (crossed: from the
+# reference script).
 FACTS = {
     "sleepstudy": (180, "Reaction", 298.507891666667),
     "dyestuff": (30, "Yield", 1527.5),
@@ -46,7 +47,11 @@ def test_rows_and_mean_response_are_those_of_the_published_data(name):
 @pytest.mark.parametrize("name", LEVELS)
 def test_grouping_columns_are_strings_with_the_documented_levels(name):
     frame = load_dataset(name)
-    text = {column: frame[column].nunique() for column in frame if not pd.api.types.is_numeric_dtype(frame[column])}
+    text = {
+        column: frame[column].nunique()
+        for column in frame
+        if not pd.api.types.is_numeric_dtype(frame[column])
+    }
     assert text == LEVELS[name]
     assert all(isinstance(value, str) for column in text for value in frame[column])
 

@@ -19,23 +19,34 @@ STEP = 4e-3
 
 @pytest.fixture(scope="module", params=KINDS)
 def case(request):
-    """A problem, a direction in its arrays, the jvp of the fit along it, and the same by differences of refits."""
+    """A problem, a direction in its arrays, the jvp of the fit along it, and the same by
+    differences of refits.
+    """
     with jax.enable_x64(True):
         problem = strong(request.param)
         at = jax.tree.map(jnp.asarray, arrays(problem))
         rng = np.random.default_rng(0)
         # Rows that were 1 stay in the model; a weight must stay positive.
-        v = jax.tree.map(lambda a: jnp.asarray(0.1 * rng.standard_normal(a.shape)) * jnp.maximum(jnp.abs(a), 0.1), at)
+        v = jax.tree.map(
+            lambda a: (
+                jnp.asarray(0.1 * rng.standard_normal(a.shape)) * jnp.maximum(jnp.abs(a), 0.1)
+            ),
+            at,
+        )
         fit = quick_jit(lambda a, v: jax.jvp(fitting(problem), a, v))
         value, tangent = fit(at, v)
-        moved = [fit(jax.tree.map(lambda a, d, s=s: a + s * STEP * d, at, v), v)[0] for s in (-2, -1, 1, 2)]
+        moved = [
+            fit(jax.tree.map(lambda a, d, s=s: a + s * STEP * d, at, v), v)[0]
+            for s in (-2, -1, 1, 2)
+        ]
         differences = jax.tree.map(lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *moved)
         return problem, at, v, (value, tangent), differences
 
 
 def test_derivatives_of_the_fit_are_those_of_refits(case):
     *_, (_, tangent), differences = case
-    # Refits are off their optimum by up to 1e-8 in theta, which the step of the differences turns into a few 1e-6.
+    # Refits are off their optimum by up to 1e-8 in theta, which the step of the differences turns
+    # into a few 1e-6.
     for found, expected in zip(jax.tree.leaves(tangent), jax.tree.leaves(differences), strict=True):
         assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
@@ -97,9 +108,13 @@ def test_deviances_of_every_kind_are_the_oracles(reml):
     problem = oracle.random_design(1, "crossed")
     theta, at = oracle.random_theta(problem, 1), jax.tree.map(jnp.asarray, arrays(problem))
     m = interlace.moments(at[0], at[1], groups(problem, at[2]), *at[3:])
-    assert_allclose(interlace.deviance(theta, m, reml), oracle.deviance(problem, theta, reml), rtol=1e-10)
     assert_allclose(
-        interlace.deviance(theta, m, reml, sigma=1.3), oracle.joint_deviance(problem, theta, 1.3, reml), rtol=1e-10
+        interlace.deviance(theta, m, reml), oracle.deviance(problem, theta, reml), rtol=1e-10
+    )
+    assert_allclose(
+        interlace.deviance(theta, m, reml, sigma=1.3),
+        oracle.joint_deviance(problem, theta, 1.3, reml),
+        rtol=1e-10,
     )
 
 
@@ -110,7 +125,9 @@ def test_the_deviance_of_a_given_beta_is_the_density_of_y():
     m = interlace.moments(at[0], at[1], groups(problem, at[2]), *at[3:])
     r, V = problem.y - problem.shift - problem.X @ beta, sigma**2 * problem.V(theta)
     expected = np.linalg.slogdet(2 * np.pi * V)[1] + r @ np.linalg.solve(V, r)
-    assert_allclose(interlace.deviance(theta, m, False, sigma=sigma, beta=beta), expected, rtol=1e-10)
+    assert_allclose(
+        interlace.deviance(theta, m, False, sigma=sigma, beta=beta), expected, rtol=1e-10
+    )
     with pytest.raises(ValueError, match="reml=False"):
         interlace.deviance(theta, m, True, beta=beta)
 
@@ -122,15 +139,24 @@ def test_traced_codes_are_refused_by_name():
 
 
 def test_rows_may_be_lists():
-    y, X, codes, w = [1.0, 2.0, 4.0, 9.0], [[1.0], [1.0], [1.0], [1.0]], [0, 0, 1, 1], [1.0, 2.0, 1.0, 2.0]
+    y, X, codes, w = (
+        [1.0, 2.0, 4.0, 9.0],
+        [[1.0], [1.0], [1.0], [1.0]],
+        [0, 0, 1, 1],
+        [1.0, 2.0, 1.0, 2.0],
+    )
     found = interlace.moments(y, X, [(codes, X)], w)
-    expected = interlace.moments(jnp.array(y), jnp.array(X), [(np.array(codes), jnp.array(X))], jnp.array(w))
+    expected = interlace.moments(
+        jnp.array(y), jnp.array(X), [(np.array(codes), jnp.array(X))], jnp.array(w)
+    )
     jax.tree.map(assert_array_equal, found, expected)
 
 
 @pytest.fixture(scope="module")
 def six_rows():
-    """Moments, estimate, codes and X of a small model with two coefficients and an intercept by group."""
+    """Moments, estimate, codes and X of a small model with two coefficients and an intercept by
+    group.
+    """
     with jax.enable_x64(True):
         g, X = np.array([0, 0, 1, 1, 2, 2]), jnp.stack([jnp.ones(6), jnp.arange(6.0) ** 2], 1)
         m = interlace.moments(jnp.array([1.0, 3.0, 2.0, 5.0, 4.0, 9.0]), X, [(g, X[:, :1])])
@@ -146,13 +172,24 @@ def six_rows():
         ),
         (
             "3 levels, .* array of shape .2, 2.",
-            lambda m, e, g, X: interlace.moments(X[:, 1], X, [(g, X[:, :1], interlace.Known(np.eye(2)))]),
+            lambda m, e, g, X: interlace.moments(
+                X[:, 1], X, [(g, X[:, :1], interlace.Known(np.eye(2)))]
+            ),
         ),
-        ("beta has shape .1,.; .* 2 coeff", lambda m, e, g, X: interlace.deviance([1.0], m, False, beta=jnp.ones(1))),
-        ("X has shape .6, 1.", lambda m, e, g, X: interlace.predict(e, m, X[:, :1], [(g, X[:, :1])])),
+        (
+            "beta has shape .1,.; .* 2 coeff",
+            lambda m, e, g, X: interlace.deviance([1.0], m, False, beta=jnp.ones(1)),
+        ),
+        (
+            "X has shape .6, 1.",
+            lambda m, e, g, X: interlace.predict(e, m, X[:, :1], [(g, X[:, :1])]),
+        ),
         ("groups has 0 entries", lambda m, e, g, X: interlace.predict(e, m, X, [])),
         ("they must be .6,. and .6, 1.", lambda m, e, g, X: interlace.predict(e, m, X, [(g, X)])),
-        ("they must be .2,. and .2, 1.", lambda m, e, g, X: interlace.predict(e, m, X[:2], [(g, X[:, :1])])),
+        (
+            "they must be .2,. and .2, 1.",
+            lambda m, e, g, X: interlace.predict(e, m, X[:2], [(g, X[:, :1])]),
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_by_name(message, call, six_rows):

@@ -1,4 +1,6 @@
-"""Generalised models from the front door: references of lme4, glmmTMB and ordinal, and what a fit can be asked."""
+"""Generalised models from the front door: references of lme4, glmmTMB and ordinal, and what a
+fit can be asked.
+"""
 
 import json
 import pickle
@@ -24,8 +26,14 @@ RATINGS = ["never", "rarely", "often", "always"]
 FORMULA = "incidence ~ period + (1 | herd)"
 
 CASES = {
-    "bernoulli_probit_slope": ("binary ~ x + (1 + x | g)", dict(family=interlace.Binomial("probit"))),
-    "binomial_logit": ("cbind(successes, m - successes) ~ x + z + (1 | g)", dict(family="binomial")),
+    "bernoulli_probit_slope": (
+        "binary ~ x + (1 + x | g)",
+        dict(family=interlace.Binomial("probit")),
+    ),
+    "binomial_logit": (
+        "cbind(successes, m - successes) ~ x + z + (1 | g)",
+        dict(family="binomial"),
+    ),
     "betabinomial": ("successes ~ x + z + (1 | g)", dict(family="betabinomial", trials="m")),
     "poisson_offset": ("count ~ x + offset(log(exposure)) + (1 | g)", dict(family="poisson")),
     "nbinom2_dispersion": (
@@ -33,7 +41,10 @@ CASES = {
         dict(family="nbinom2", dispersion="~ x"),
     ),
     "zero_inflated_poisson": ("zeros ~ x + (1 | g)", dict(family="poisson", zero_inflation="~ x")),
-    "hurdle_poisson": ("zeros ~ x + (1 | g)", dict(family="truncated_poisson", zero_inflation="~ x")),
+    "hurdle_poisson": (
+        "zeros ~ x + (1 | g)",
+        dict(family="truncated_poisson", zero_inflation="~ x"),
+    ),
     "gamma_log": ("positive ~ x + (1 | g)", dict(family="gamma")),
     "ordinal_logit": ("rating ~ x + z + (1 | g)", dict(family="ordinal")),
 }
@@ -84,7 +95,9 @@ def test_fits_reach_the_optimum_of_the_reference(case):
 
 def test_numbers_of_the_family_are_those_of_the_reference(case):
     fit, want = case
-    by_name = {name: [i for i, n in enumerate(want["names"]) if n == name] for name in ("betad", "betazi")}
+    by_name = {
+        name: [i for i, n in enumerate(want["names"]) if n == name] for name in ("betad", "betazi")
+    }
     dispersion = [want["par"][i] for i in by_name["betad"]]
     if fit.family.name in ("gamma", "gaussian") and dispersion:
         # glmmTMB's numbers are the log of the shape of a gamma and of the variance of a Gaussian.
@@ -141,9 +154,16 @@ def test_binary_responses_are_read_in_every_form():
         "category": pd.Categorical(np.where(yes, "alive", "dead"), categories=["dead", "alive"]),
         "float": ROWS["binary"] * 1.0,
     }
-    outcomes = {"bool": "binary = True", "text": 'binary = "yes"', "category": 'binary = "alive"', "float": None}
+    outcomes = {
+        "bool": "binary = True",
+        "text": 'binary = "yes"',
+        "category": 'binary = "alive"',
+        "float": None,
+    }
     for name, values in forms.items():
-        design = interlace.compile("binary ~ x + (1 | g)", ROWS.assign(binary=values), family="binomial").design
+        design = interlace.compile(
+            "binary ~ x + (1 | g)", ROWS.assign(binary=values), family="binomial"
+        ).design
         assert_allclose(design.y, base.y)
         assert design.observed.outcome == outcomes[name]
     computed = interlace.compile("I(binary == 1) ~ x + (1 | g)", ROWS, family="bernoulli").design
@@ -163,18 +183,42 @@ BAD = {
         "nothing says out of how many trials",
     ),
     "counts without trials": (FORMULA, dict(family="binomial"), "row 0: .* is 2 there"),
-    "more successes than trials": (FORMULA, dict(family="binomial", trials=1), "more successes than trials"),
-    "trials of counts": (FORMULA, dict(family="poisson", trials="size"), "trials= belongs to binomial families"),
+    "more successes than trials": (
+        FORMULA,
+        dict(family="binomial", trials=1),
+        "more successes than trials",
+    ),
+    "trials of counts": (
+        FORMULA,
+        dict(family="poisson", trials="size"),
+        "trials= belongs to binomial families",
+    ),
     "trials without family": (FORMULA, dict(trials="size"), "say family='binomial'"),
-    "REML": (FORMULA, dict(family="poisson", method="REML"), "REML integrates the fixed effects out"),
+    "REML": (
+        FORMULA,
+        dict(family="poisson", method="REML"),
+        "REML integrates the fixed effects out",
+    ),
     "df": (FORMULA, dict(family="poisson", df_method="kenward-roger"), "Gaussian quadratic forms"),
     "no dispersion": (FORMULA, dict(family="poisson", dispersion="~ period"), "has no dispersion"),
-    "continuous zeros": ("share ~ 1 + (1 | herd)", dict(family="gamma", zero_inflation="~ 1"), "adds zeros to counts"),
-    "zeros of a gamma": (FORMULA, dict(family="gamma"), "the response 'incidence' is 0 there .* numbers above 0"),
+    "continuous zeros": (
+        "share ~ 1 + (1 | herd)",
+        dict(family="gamma", zero_inflation="~ 1"),
+        "adds zeros to counts",
+    ),
+    "zeros of a gamma": (
+        FORMULA,
+        dict(family="gamma"),
+        "the response 'incidence' is 0 there .* numbers above 0",
+    ),
     "all zero": ("none ~ period + (1 | herd)", dict(family="poisson"), "is 0 in all 56 rows"),
     "no success": ("none ~ period + (1 | herd)", dict(family="binomial"), "is 0 in all 56 rows"),
     "negative": ("minus ~ period + (1 | herd)", dict(family="poisson"), "is -2 there"),
-    "text of ratings": ("period ~ 1 + (1 | herd)", dict(family="ordinal"), "make it an ordered category"),
+    "text of ratings": (
+        "period ~ 1 + (1 | herd)",
+        dict(family="ordinal"),
+        "make it an ordered category",
+    ),
     "four outcomes": ("period ~ 1 + (1 | herd)", dict(family="binomial"), "use family='ordinal'"),
     "two-sided dispersion": (
         FORMULA,
@@ -207,7 +251,11 @@ def test_what_is_no_model_is_refused_in_a_sentence(what):
 
 def test_counts_that_are_not_whole_warn():
     with pytest.warns(UserWarning, match="no whole number in 56 rows, first in row 0"):
-        interlace.compile("half ~ period + (1 | herd)", CBPP.assign(half=CBPP["incidence"] + 0.5), family="poisson")
+        interlace.compile(
+            "half ~ period + (1 | herd)",
+            CBPP.assign(half=CBPP["incidence"] + 0.5),
+            family="poisson",
+        )
 
 
 def test_an_empty_category_is_refused():
@@ -248,7 +296,9 @@ def test_predictions_are_on_the_scale_asked_for(cbpp):
     assert_allclose(cbpp.predict(), cbpp.fittedvalues)
     assert_allclose(cbpp.predict(type="link"), cbpp.linear_predictor)
     band = cbpp.predict(new, include_re=False, interval="confidence")
-    se = np.sqrt(np.einsum("np,pq,nq->n", cbpp.model.design.X[:4], cbpp.fe_cov, cbpp.model.design.X[:4]))
+    se = np.sqrt(
+        np.einsum("np,pq,nq->n", cbpp.model.design.X[:4], cbpp.fe_cov, cbpp.model.design.X[:4])
+    )
     assert_allclose(special.logit(band["upper"]), typical + special.ndtri(0.975) * se)
     with pytest.raises(ValueError, match="without random effects so far"):
         cbpp.predict(new, interval="confidence")
@@ -318,7 +368,9 @@ def test_other_functions_refuse_generalised_fits(cbpp):
 def test_a_fit_survives_pickling_and_refits(cbpp):
     again = pickle.loads(pickle.dumps(cbpp))
     assert again.deviance == cbpp.deviance
-    assert again.refit(CBPP["incidence"].to_numpy()).deviance == pytest.approx(cbpp.deviance, abs=1e-9)
+    assert again.refit(CBPP["incidence"].to_numpy()).deviance == pytest.approx(
+        cbpp.deviance, abs=1e-9
+    )
     other = cbpp.update("~ 1 + (1 | herd)")
     assert other.family == cbpp.family and list(other.fe_params.index) == ["Intercept"]
 
@@ -327,7 +379,9 @@ def test_the_gaussian_family_through_this_path_is_the_linear_mixed_model():
     frame = interlace.load_dataset("sleepstudy")
     formula = "Reaction ~ Days + (1 | Subject)"
     unused = dict.fromkeys(("weights", "offset", "cov", "trials", "dispersion", "zero_inflation"))
-    model = GeneralizedModel.of(formula, frame, family=interlace.Gaussian(), na_action="drop", nagq=1, **unused)
+    model = GeneralizedModel.of(
+        formula, frame, family=interlace.Gaussian(), na_action="drop", nagq=1, **unused
+    )
     through = model.fit()
     linear = interlace.fit(formula, frame, method="ML")
     assert through.deviance == pytest.approx(linear.deviance, abs=1e-6)
@@ -341,7 +395,9 @@ def test_no_variance_between_groups_is_zero_and_said_to_be():
     g = np.repeat(np.arange(20), 10)
     y = np.tile(rng.permutation(np.repeat([0, 1], 5)), 20)
     frame = pd.DataFrame({"y": y, "g": g.astype(str), "x": rng.normal(size=200)})
-    with pytest.warns(interlace.SingularFitWarning, match="standard deviation of '.Intercept.' across 'g'"):
+    with pytest.warns(
+        interlace.SingularFitWarning, match="standard deviation of '.Intercept.' across 'g'"
+    ):
         fit = interlace.fit("y ~ x + (1 | g)", frame, family="binomial")
     assert fit.theta[0] == 0.0 and fit.converged and fit.is_singular
     assert np.isfinite(fit.fe_bse).all()
@@ -353,7 +409,9 @@ def test_separation_is_found_and_explained():
     frame["urban"] = np.tile([1.0, 0, 0, 0], 60)
     chance = special.expit(0.5 * frame["x"] + np.repeat(rng.normal(size=20), 12))
     frame["y"] = np.where(frame["urban"] == 1, 1, rng.random(240) < chance) * 1.0
-    with pytest.warns(interlace.SeparationWarning, match="'urban' separates.*all 60 rows with urban = 1 are 1"):
+    with pytest.warns(
+        interlace.SeparationWarning, match="'urban' separates.*all 60 rows with urban = 1 are 1"
+    ):
         fit = interlace.fit("y ~ x + urban + (1 | g)", frame, family="binomial")
     assert not fit.converged and fit.separation.columns == ("urban",)
     assert "Warning: 'urban' separates" in str(fit.summary())
@@ -372,7 +430,9 @@ def test_an_effect_a_row_is_allowed_for_counts():
 
 def test_offsets_of_formulas_are_read_from_new_data():
     model = interlace.compile("count ~ x + offset(log(exposure)) + (1 | g)", ROWS, family="poisson")
-    given = interlace.compile("count ~ x + (1 | g)", ROWS, family="poisson", offset=np.log(ROWS["exposure"]))
+    given = interlace.compile(
+        "count ~ x + (1 | g)", ROWS, family="poisson", offset=np.log(ROWS["exposure"])
+    )
     assert_allclose(model.design.offset, given.design.offset)
     fit = model.fit()
     more = ROWS.head(3).assign(exposure=2 * ROWS["exposure"])
@@ -414,7 +474,10 @@ def test_words_about_linear_models_are_refused(cbpp, name):
 
 @pytest.mark.parametrize("name", ["residuals", "qq", "shrinkage", "fitted_lines", "effects"])
 def test_plots_of_rows_are_refused(cbpp, name):
-    with pytest.raises(ValueError, match="a plot of rows, of lines through them or of their residuals is for linear"):
+    with pytest.raises(
+        ValueError,
+        match="a plot of rows, of lines through them or of their residuals is for linear",
+    ):
         getattr(plot, name)(cbpp, *(["period"] if name == "effects" else []))
 
 
@@ -437,7 +500,9 @@ def test_quadrature_meets_lme4s(cbpp):
 
 def test_quadrature_is_refused_where_the_integral_has_too_many_dimensions():
     frame = ROWS.assign(h=np.tile(list("abcd"), len(ROWS) // 4))
-    with pytest.raises(ValueError, match="quadrature needs one grouping factor, and there are 'g' and 'h'"):
+    with pytest.raises(
+        ValueError, match="quadrature needs one grouping factor, and there are 'g' and 'h'"
+    ):
         interlace.fit("binary ~ x + (1 | g) + (1 | h)", frame, family="binomial", nagq=5)
     with pytest.raises(ValueError, match="nagq must be a whole number from 1"):
         interlace.fit("binary ~ x + (1 | g)", ROWS, family="binomial", nagq=0)
@@ -446,17 +511,25 @@ def test_quadrature_is_refused_where_the_integral_has_too_many_dimensions():
 
 
 def test_marginal_means_of_the_response_are_those_of_emmeans(cbpp):
-    """Numbers of emmeans 1.8.4 for glmmTMB's fit, whose tests have 51 degrees of freedom; ours are normal."""
+    """Numbers of emmeans 1.8.4 for glmmTMB's fit, whose tests have 51 degrees of freedom; ours
+    are normal.
+    """
     means = interlace.emmeans(cbpp, "period", type="response")
     pairs = means.pairs()
-    assert_allclose(pairs["odds ratio"], [2.697519, 3.091546, 4.856479, 1.146070, 1.800351, 1.570890], rtol=2e-6)
-    assert_allclose(pairs["se"], [0.8271738, 1.0098158, 2.0758369, 0.4363184, 0.8466184, 0.7607574], rtol=2e-6)
+    assert_allclose(
+        pairs["odds ratio"], [2.697519, 3.091546, 4.856479, 1.146070, 1.800351, 1.570890], rtol=2e-6
+    )
+    assert_allclose(
+        pairs["se"], [0.8271738, 1.0098158, 2.0758369, 0.4363184, 0.8466184, 0.7607574], rtol=2e-6
+    )
     assert pairs["contrast"].iloc[0] == "p1 / p2"
     link = interlace.emmeans(cbpp, "period").frame
     assert_allclose(means.frame["response"], special.expit(link["emmean"]))
     assert_allclose(means.frame["upper"], special.expit(link["upper"]))
     adjusted = interlace.emmeans(cbpp, "period", type="response", bias_adjust=True).frame
-    assert_allclose(adjusted["response"], [0.21783158, 0.09706133, 0.08601106, 0.05696916], rtol=1e-5)
+    assert_allclose(
+        adjusted["response"], [0.21783158, 0.09706133, 0.08601106, 0.05696916], rtol=1e-5
+    )
     assert_allclose(adjusted["se"], [0.03728079, 0.02648576, 0.02537255, 0.02276051], rtol=1e-4)
     with pytest.raises(ValueError, match="use type='response'"):
         interlace.emmeans(cbpp, "period", bias_adjust=True)
@@ -465,8 +538,12 @@ def test_marginal_means_of_the_response_are_those_of_emmeans(cbpp):
 def test_counts_without_overdispersion_end_at_poissons_likelihood_and_say_so():
     rng = np.random.default_rng(11)
     frame = pd.DataFrame({"g": np.repeat(np.arange(30), 20).astype(str), "x": rng.normal(size=600)})
-    frame["y"] = rng.poisson(np.exp(1 + 0.3 * frame["x"] + 0.5 * np.repeat(rng.normal(size=30), 20))) * 1.0
-    with pytest.warns(interlace.SingularFitWarning, match="no overdispersion: use family='poisson'"):
+    frame["y"] = (
+        rng.poisson(np.exp(1 + 0.3 * frame["x"] + 0.5 * np.repeat(rng.normal(size=30), 20))) * 1.0
+    )
+    with pytest.warns(
+        interlace.SingularFitWarning, match="no overdispersion: use family='poisson'"
+    ):
         fit = interlace.fit("y ~ x + (1 | g)", frame, family="nbinom2")
     poisson = interlace.fit("y ~ x + (1 | g)", frame, family="poisson")
     assert fit.converged and fit.deviance == pytest.approx(poisson.deviance, abs=1e-4)
@@ -477,7 +554,9 @@ def test_counts_without_overdispersion_end_at_poissons_likelihood_and_say_so():
 
 def test_predictors_in_odd_units_fit_like_plain_ones():
     plain = interlace.fit("count ~ x + (1 | g)", ROWS, family="poisson")
-    odd = interlace.fit("count ~ z + (1 | g)", ROWS.assign(z=2000 + 1e-3 * ROWS["x"]), family="poisson")
+    odd = interlace.fit(
+        "count ~ z + (1 | g)", ROWS.assign(z=2000 + 1e-3 * ROWS["x"]), family="poisson"
+    )
     assert odd.deviance == pytest.approx(plain.deviance, abs=1e-7)
     assert odd.fe_params["z"] == pytest.approx(1e3 * plain.fe_params["x"], rel=1e-6)
     assert odd.optimum.steps <= plain.optimum.steps + 2
@@ -485,6 +564,8 @@ def test_predictors_in_odd_units_fit_like_plain_ones():
 
 def test_a_weight_of_two_is_the_row_twice():
     doubled = interlace.fit("count ~ x + (1 | g)", pd.concat([ROWS, ROWS]), family="poisson")
-    weighted = interlace.fit("count ~ x + (1 | g)", ROWS, family="poisson", weights=np.full(len(ROWS), 2.0))
+    weighted = interlace.fit(
+        "count ~ x + (1 | g)", ROWS, family="poisson", weights=np.full(len(ROWS), 2.0)
+    )
     assert weighted.deviance == pytest.approx(doubled.deviance, abs=1e-7)
     assert_allclose(weighted.fe_bse, doubled.fe_bse, rtol=1e-6)

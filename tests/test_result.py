@@ -1,4 +1,6 @@
-"""The contract of the result: names, types, labels; copies and other processes; refit and update keep the model."""
+"""The contract of the result: names, types, labels; copies and other processes; refit and update
+keep the model.
+"""
 
 import copy
 import pickle
@@ -50,13 +52,16 @@ def test_fixed_effects_tables_follow_from_each_other(fit):
     assert_allclose(fit.fe_tvalues * fit.fe_bse, fit.fe_params)
     assert fit.fe_conf_int.columns.tolist() == ["lower", "upper"]
     # 17 degrees of freedom: quantile 2.1098, not 1.96.
-    assert_allclose(fit.fe_conf_int.loc["Days"], 10.46729 + np.array([-1, 1]) * 2.109816 * 1.545789, rtol=1e-5)
+    assert_allclose(
+        fit.fe_conf_int.loc["Days"], 10.46729 + np.array([-1, 1]) * 2.109816 * 1.545789, rtol=1e-5
+    )
 
 
 def test_normal_degrees_of_freedom_are_infinite():
     fit = quiet_fit("Reaction ~ Days + (1 + Days | Subject)", sleepstudy(), df_method="normal")
     assert np.isinf(fit.fe_df).all()
-    assert_allclose(fit.fe_conf_int.loc["Days"], [7.437595, 13.496977], rtol=1e-5)  # lme4's Wald interval
+    # lme4's Wald interval
+    assert_allclose(fit.fe_conf_int.loc["Days"], [7.437595, 13.496977], rtol=1e-5)
 
 
 def test_random_effects_of_several_terms_are_frames_levels_by_terms(fit):
@@ -72,7 +77,9 @@ def test_random_effects_of_several_terms_are_frames_levels_by_terms(fit):
 def test_random_effects_of_one_term_are_series():
     fit = fitted("penicillin_REML")
     for name, m in fit.ngroups.items():
-        assert isinstance(fit.random_effects[name], pd.Series) and len(fit.random_effects[name]) == m
+        assert (
+            isinstance(fit.random_effects[name], pd.Series) and len(fit.random_effects[name]) == m
+        )
         assert isinstance(fit.random_effects_se[name], pd.Series)
         assert fit.random_effects_ci()[name].columns.tolist() == ["lower", "upper"]
     assert list(fit.ngroups.items()) == [("plate", 24), ("sample", 6)]
@@ -104,9 +111,15 @@ def test_varcorr_has_the_columns_and_rows_of_lme4(fit, crossed):
     assert fit.varcorr.columns.tolist()[:5] == ["grp", "var1", "var2", "vcov", "sdcor"]
     assert fit.varcorr.grp.tolist() == ["Subject"] * 3 + ["Residual"]
     assert fit.varcorr.var1.tolist()[:3] == ["(Intercept)", "Days", "(Intercept)"]
-    assert fit.varcorr.var2[2] == "Days" and fit.varcorr.var2.isna().tolist() == [True, True, False, True]
+    assert fit.varcorr.var2[2] == "Days" and fit.varcorr.var2.isna().tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
     assert_allclose(fit.varcorr.sdcor, [24.74045, 5.922133, 0.06555132, 25.59182], rtol=1e-5)
-    assert crossed.varcorr.grp.tolist() == ["subject", "subject", "item", "Residual"]  # no row for a fixed zero
+    # no row for a fixed zero
+    assert crossed.varcorr.grp.tolist() == ["subject", "subject", "item", "Residual"]
 
 
 def test_scalars_are_plain_numbers(fit):
@@ -190,7 +203,10 @@ def test_a_fresh_process_prints_the_same_table(fit, tmp_path):
     (tmp_path / "fit.pickle").write_bytes(pickle.dumps(fit))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).summary())"
     run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "fit.pickle")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "fit.pickle")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert run.stdout.strip() == str(fit.summary()).strip()
 
@@ -201,7 +217,11 @@ def test_refit_is_a_fit_of_the_other_response(fit):
     again = fit.refit(y)
     assert_allclose(again.deviance, direct.deviance, rtol=1e-12)
     assert_series_equal(again.fe_params, direct.fe_params, rtol=1e-9)
-    assert_allclose(fit.model.with_response(y).fit("ML").deviance, direct.update(method="ML").deviance, rtol=1e-12)
+    assert_allclose(
+        fit.model.with_response(y).fit("ML").deviance,
+        direct.update(method="ML").deviance,
+        rtol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("y", [np.ones(179), np.full(180, np.nan), np.ones((180, 1))])
@@ -284,6 +304,14 @@ def test_nested_factors_have_lme4s_names_and_labels():
 
 def test_random_part_in_three_spellings_is_one_model():
     expected = fitted("sleepstudy_int_REML").deviance
-    for spelling in (dict(groups="Subject"), dict(random="(1 | Subject)"), dict(random=["(1 | Subject)"])):
-        assert_allclose(interlace.fit("Reaction ~ Days", sleepstudy(), **spelling).deviance, expected, rtol=1e-12)
+    for spelling in (
+        dict(groups="Subject"),
+        dict(random="(1 | Subject)"),
+        dict(random=["(1 | Subject)"]),
+    ):
+        assert_allclose(
+            interlace.fit("Reaction ~ Days", sleepstudy(), **spelling).deviance,
+            expected,
+            rtol=1e-12,
+        )
     assert_array_equal(fitted("sleepstudy_int_REML").theta.shape, (1,))

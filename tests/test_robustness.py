@@ -1,4 +1,6 @@
-"""Units, origins and awkward data: the same inference, a finite result, or one clear error; never NaN in silence."""
+"""Units, origins and awkward data: the same inference, a finite result, or one clear error;
+never NaN in silence.
+"""
 
 import warnings
 
@@ -27,7 +29,7 @@ def sound(fit):
     return fit
 
 
-# Units and origins ---------------------------------------------------------------------------------------------------
+# Units and origins --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e-3, 1e6, 1e-6])
@@ -43,8 +45,12 @@ def test_the_unit_of_a_slope_changes_no_inference(scale, method):
     assert_allclose(other.fe_tvalues, fit.fe_tvalues, rtol=1e-6)
     assert_allclose(other.fe_df, fit.fe_df, rtol=1e-4)
     units = [1, scale]
-    assert_allclose(other.random_effects["Subject"] * units, fit.random_effects["Subject"], rtol=1e-4, atol=1e-4)
-    assert_allclose(other.random_effects_se["Subject"] * units, fit.random_effects_se["Subject"], rtol=1e-5)
+    assert_allclose(
+        other.random_effects["Subject"] * units, fit.random_effects["Subject"], rtol=1e-4, atol=1e-4
+    )
+    assert_allclose(
+        other.random_effects_se["Subject"] * units, fit.random_effects_se["Subject"], rtol=1e-5
+    )
     assert_allclose(other.fittedvalues, fit.fittedvalues, rtol=1e-7)
     assert not other.is_singular
 
@@ -68,8 +74,11 @@ def test_the_unit_of_the_response_changes_no_inference(scale):
 @pytest.mark.parametrize("method", ["REML", "ML"])
 def test_the_origin_of_a_slope_does_not_matter_to_an_unstructured_term(method):
     fit = fitted(f"sleepstudy_slope_{method}")
-    years = sound(quiet_fit(SLOPE, sleepstudy().assign(Days=lambda d: d.Days + 2000), method=method))
-    # Intercepts at year 0 correlate with slopes to 1 - 1e-6, which costs digits in what is reported at year 0.
+    years = sound(
+        quiet_fit(SLOPE, sleepstudy().assign(Days=lambda d: d.Days + 2000), method=method)
+    )
+    # Intercepts at year 0 correlate with slopes to 1 - 1e-6, which costs digits in what is reported
+    # at year 0.
     assert_allclose(years.deviance, fit.deviance, rtol=0, atol=1e-7)
     assert_allclose(years.sigma, fit.sigma, rtol=1e-6)
     assert_allclose(years.fe_tvalues["Days"], fit.fe_tvalues["Days"], rtol=1e-5)
@@ -77,7 +86,9 @@ def test_the_origin_of_a_slope_does_not_matter_to_an_unstructured_term(method):
     ours, theirs = years.random_effects["Subject"], fit.random_effects["Subject"]
     assert_allclose(ours.Days, theirs.Days, atol=1e-4)
     assert_allclose(ours["(Intercept)"] + 2000 * ours.Days, theirs["(Intercept)"], atol=1e-4)
-    assert_allclose(years.random_effects_se["Subject"].Days, fit.random_effects_se["Subject"].Days, rtol=1e-4)
+    assert_allclose(
+        years.random_effects_se["Subject"].Days, fit.random_effects_se["Subject"].Days, rtol=1e-4
+    )
     assert_allclose(years.fittedvalues, fit.fittedvalues, rtol=1e-7)
     assert not years.is_singular
 
@@ -99,10 +110,12 @@ def test_the_order_of_rows_does_not_matter():
     assert fit.fittedvalues.index.tolist() == shuffled.index.tolist()
 
 
-# Missing values ------------------------------------------------------------------------------------------------------
+# Missing values -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("column, value", [("Reaction", np.nan), ("Days", np.nan), ("Subject", None)])
+@pytest.mark.parametrize(
+    "column, value", [("Reaction", np.nan), ("Days", np.nan), ("Subject", None)]
+)
 def test_a_missing_value_anywhere_drops_the_row(column, value):
     data = sleepstudy().astype({"Days": float})
     complete = quiet_fit("Reaction ~ 1 + (1 + Days | Subject)", data.drop(index=[3, 50]))
@@ -114,7 +127,7 @@ def test_a_missing_value_anywhere_drops_the_row(column, value):
         interlace.fit("Reaction ~ 1 + (1 + Days | Subject)", data, na_action="raise")
 
 
-# The boundary --------------------------------------------------------------------------------------------------------
+# The boundary -------------------------------------------------------------------------------------
 
 
 def test_a_singular_fit_warns_once_naming_factor_and_term():
@@ -156,7 +169,7 @@ def test_varcorr_of_a_zero_variance_has_no_correlation_and_no_warning(perfect):
     assert fit.varcorr.vcov.notna().all()
 
 
-# Awkward data --------------------------------------------------------------------------------------------------------
+# Awkward data -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -213,19 +226,25 @@ def test_a_level_per_row_is_an_error_that_says_why(data):
 def test_a_slope_without_variance_is_an_intercept(data):
     fit = fit_or_error("y ~ x + (1 + z | g)", data)
     if fit is not None:
-        assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=0, atol=1e-5)
+        assert_allclose(
+            fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=0, atol=1e-5
+        )
 
 
 def test_a_slope_given_twice_in_two_units_is_one_slope(data):
     fit = fit_or_error("y ~ x + (1 + x + u | g)", data)
     if fit is not None:
-        assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 + x | g)", data).deviance, rtol=0, atol=1e-5)
+        assert_allclose(
+            fit.deviance, quiet_fit("y ~ x + (1 + x | g)", data).deviance, rtol=0, atol=1e-5
+        )
 
 
 def test_a_slope_of_zeros_is_an_error_or_finite(data):
     fit = fit_or_error("y ~ x + (1 + z | g)", data.assign(z=0.0))
     if fit is not None:
-        assert_allclose(fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=0, atol=1e-5)
+        assert_allclose(
+            fit.deviance, quiet_fit("y ~ x + (1 | g)", data).deviance, rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200, 1e-100, 1e100])
@@ -244,7 +263,9 @@ def test_a_large_mean_costs_digits_only(data):
 
 
 def test_most_groups_may_have_one_row(data):
-    sound(quiet_fit("y ~ x + (1 | g)", data.assign(g=np.where(np.arange(60) < 50, np.arange(60), 55))))
+    sound(
+        quiet_fit("y ~ x + (1 | g)", data.assign(g=np.where(np.arange(60) < 50, np.arange(60), 55)))
+    )
 
 
 def test_two_levels_are_enough(data):
@@ -276,7 +297,10 @@ def test_rank_deficiency_warns_once_and_names_the_columns(data):
 
 
 def test_spellings_without_intercept_are_one_model(data):
-    fits = [quiet_fit("y ~ x + " + term, data) for term in ("(0 + x | g)", "(x - 1 | g)", "(-1 + x | g)")]
+    fits = [
+        quiet_fit("y ~ x + " + term, data)
+        for term in ("(0 + x | g)", "(x - 1 | g)", "(-1 + x | g)")
+    ]
     assert_allclose([fit.deviance for fit in fits], fits[0].deviance, rtol=1e-14)
     assert fits[0].theta.shape == (1,)
 
@@ -304,7 +328,7 @@ def test_no_sound_fit_warns(data):
         sound(interlace.fit("y ~ x + (1 | g)", data))
 
 
-# Mistakes of a first day ---------------------------------------------------------------------------------------------
+# Mistakes of a first day --------------------------------------------------------------------------
 
 
 def test_a_fixed_factor_of_one_level_is_not_left_out_in_silence():
@@ -332,16 +356,30 @@ def test_nor_are_slopes_of_a_factor_of_one_level():
         (lambda fit: fit.profile(zmax=-1), "zmax must be positive, not -1"),
         (lambda fit: interlace.emmeans(fit, "Days", by="Days"), "specs and by have 'Days' twice"),
         (lambda fit: interlace.power(fit, "Days", effect="a"), "effect must be numbers"),
-        (lambda fit: interlace.power(fit, "Days", alpha=5), "alpha must lie between 0 and 1, as in 0.05, not 5"),
-        (lambda fit: interlace.power(fit, "Days", nsim=0), "nsim must be a whole number, 1 or more, not 0"),
-        (lambda fit: interlace.fit_many(SLOPE, sleepstudy(), by=["Subject"]), r"by=\['Subject'\] is not a column"),
+        (
+            lambda fit: interlace.power(fit, "Days", alpha=5),
+            "alpha must lie between 0 and 1, as in 0.05, not 5",
+        ),
+        (
+            lambda fit: interlace.power(fit, "Days", nsim=0),
+            "nsim must be a whole number, 1 or more, not 0",
+        ),
+        (
+            lambda fit: interlace.fit_many(SLOPE, sleepstudy(), by=["Subject"]),
+            r"by=\['Subject'\] is not a column",
+        ),
         (lambda fit: fit.refit(["a"] * 180), "y must be numbers: could not convert"),
         (lambda fit: fit.model.fit(theta0="a"), "theta must be numbers: could not convert"),
         (
-            lambda fit: interlace.fit(SLOPE, pd.concat([sleepstudy(), sleepstudy()[["Days"]]], axis=1)),
+            lambda fit: interlace.fit(
+                SLOPE, pd.concat([sleepstudy(), sleepstudy()[["Days"]]], axis=1)
+            ),
             "2 columns named",
         ),
-        (lambda fit: interlace.fit(SLOPE, sleepstudy(), weights="w"), r"is not in the data\. The columns are"),
+        (
+            lambda fit: interlace.fit(SLOPE, sleepstudy(), weights="w"),
+            r"is not in the data\. The columns are",
+        ),
     ],
 )
 def test_mistakes_are_answered_in_words(mistake, message):
@@ -352,15 +390,30 @@ def test_mistakes_are_answered_in_words(mistake, message):
 @pytest.mark.parametrize(
     "mistake, message",
     [
-        (lambda fit: fit.predict(include_re=3), 'include_re must be text such as "Subject" or a list of such texts'),
+        (
+            lambda fit: fit.predict(include_re=3),
+            'include_re must be text such as "Subject" or a list of such texts',
+        ),
         (lambda fit: fit.confint(parm=1), 'parm must be text such as "sigma"'),
-        (lambda fit: fit.delta(lambda p: np.log(p.sigma)), "write it with jax.numpy in place of numpy"),
-        (lambda fit: fit.delta(lambda p: float(p.sigma)), "write it with jax.numpy in place of numpy"),
+        (
+            lambda fit: fit.delta(lambda p: np.log(p.sigma)),
+            "write it with jax.numpy in place of numpy",
+        ),
+        (
+            lambda fit: fit.delta(lambda p: float(p.sigma)),
+            "write it with jax.numpy in place of numpy",
+        ),
         (lambda fit: interlace.emmeans(fit, 3), 'specs must be text such as "x"'),
         (lambda fit: interlace.emmeans(fit, "Days", at=3), 'at must be a mapping such as {"x": '),
-        (lambda fit: interlace.emmeans("fit", "Days"), "emmeans takes a fit of this package, .*, not str"),
+        (
+            lambda fit: interlace.emmeans("fit", "Days"),
+            "emmeans takes a fit of this package, .*, not str",
+        ),
         (lambda fit: interlace.check(None), "check takes a fit of this package, .*, not NoneType"),
-        (lambda fit: interlace.power(fit, "Days", n_levels=20), 'n_levels must be a mapping such as {"subject": '),
+        (
+            lambda fit: interlace.power(fit, "Days", n_levels=20),
+            'n_levels must be a mapping such as {"subject": ',
+        ),
     ],
 )
 def test_mistakes_of_type_are_answered_in_words(mistake, message):

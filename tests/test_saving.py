@@ -17,7 +17,14 @@ def frame(rows=160, seed=0):
     rng = np.random.default_rng(seed)
     a, b, x = rng.integers(0, 15, rows), rng.integers(0, 6, rows), rng.normal(size=rows)
     kind = np.array(["p", "q", "r"])[rng.integers(0, 3, rows)]
-    y = 1.0 + x + rng.normal(size=15)[a] * (1.0 + x) + rng.normal(size=6)[b] + (kind == "q") + rng.normal(size=rows)
+    y = (
+        1.0
+        + x
+        + rng.normal(size=15)[a] * (1.0 + x)
+        + rng.normal(size=6)[b]
+        + (kind == "q")
+        + rng.normal(size=rows)
+    )
     return pd.DataFrame(dict(y=y, x=x, kind=kind, a=a, b=b.astype(str), off=rng.normal(size=rows)))
 
 
@@ -40,7 +47,12 @@ def test_a_saved_fit_predicts_as_the_fit(fit, tmp_path):
     saved = interlace_jax.load(tmp_path / "fit.npz")
     new = frame(40, seed=1)
     new.loc[3, "a"], new.loc[5, "b"] = 99, "unseen"
-    for options in (dict(), dict(interval="confidence"), dict(interval="prediction"), dict(include_re=False)):
+    for options in (
+        dict(),
+        dict(interval="confidence"),
+        dict(interval="prediction"),
+        dict(include_re=False),
+    ):
         expected, found = fit.predict(new, **options), saved.predict(new, **options)
         assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
     inner = dict(interval="confidence", include_re=False)
@@ -101,7 +113,9 @@ def test_a_later_version_is_refused(path):
         interlace_jax.load(path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\x80\x04pickle"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\x80\x04pickle"]
+)
 def test_a_damaged_file_is_refused(path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match="damaged"):
@@ -125,7 +139,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("code", HOSTILE)
-def test_a_formula_that_does_more_than_compute_is_refused_and_not_evaluated(path, code, tmp_path, monkeypatch):
+def test_a_formula_that_does_more_than_compute_is_refused_and_not_evaluated(
+    path, code, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
 
     def change(text):

@@ -1,4 +1,6 @@
-"""The scikit-learn estimator: scikit-learn's own checks, the numbers of `fit`, and life in pipelines and searches."""
+"""The scikit-learn estimator: scikit-learn's own checks, the numbers of `fit`, and life in
+pipelines and searches.
+"""
 
 import pickle
 import subprocess
@@ -26,7 +28,9 @@ from sklearn.utils import estimator_checks
 from interlace_jax.sklearn import MixedModelRegressor
 
 EXPECTED_FAILURES = {
-    "check_sample_weight_equivalence_on_dense_data": "9 coefficients of 9 rows with positive weight are refused",
+    "check_sample_weight_equivalence_on_dense_data": (
+        "9 coefficients of 9 rows with positive weight are refused"
+    ),
 }
 
 
@@ -43,7 +47,9 @@ def data():
     return frame[["Days", "Subject"]], frame["Reaction"]
 
 
-@pytest.mark.filterwarnings("ignore:nothing is random:UserWarning", "ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings(
+    "ignore:nothing is random:UserWarning", "ignore::sklearn.exceptions.SkipTestWarning"
+)
 @estimator_checks.parametrize_with_checks(
     [MixedModelRegressor()], expected_failed_checks=lambda _: EXPECTED_FAILURES, xfail_strict=True
 )
@@ -87,7 +93,9 @@ def test_it_is_the_fit_of_its_formula(data):
     ],
 )
 def test_every_spelling_of_the_groups_is_the_same_model(data, arguments):
-    assert MixedModelRegressor(**arguments).fit(*data).result_.deviance == pytest.approx(1786.465, abs=1e-3)
+    assert MixedModelRegressor(**arguments).fit(*data).result_.deviance == pytest.approx(
+        1786.465, abs=1e-3
+    )
 
 
 def test_arrays_have_numbered_columns(data):
@@ -107,7 +115,9 @@ def test_groups_may_come_apart_from_the_columns(data):
         MixedModelRegressor(groups="Subject").fit(*data).predict(data[0], groups=data[0]["Subject"])
     plain = MixedModelRegressor().fit(X, y, groups=pd.factorize(data[0]["Subject"])[0])
     assert list(plain.result_.ngroups) == ["groups"]
-    assert_allclose(plain.predict(X.iloc[:3]), plain.result_.predict(include_re=False)[:3], rtol=1e-12)
+    assert_allclose(
+        plain.predict(X.iloc[:3]), plain.result_.predict(include_re=False)[:3], rtol=1e-12
+    )
 
 
 def test_sample_weights_are_prior_weights(data):
@@ -122,16 +132,23 @@ def test_without_groups_it_is_least_squares_and_says_so(data):
     with pytest.warns(UserWarning, match="nothing is random in this model"):
         model = MixedModelRegressor("~ poly(Days, 2)").fit(X, y)
     features = np.column_stack([X["Days"], X["Days"] ** 2])
-    assert_allclose(model.predict(X), LinearRegression().fit(features, y).predict(features), rtol=1e-10)
+    assert_allclose(
+        model.predict(X), LinearRegression().fit(features, y).predict(features), rtol=1e-10
+    )
     lack = y - model.predict(X)
     assert_allclose(model.result_.sigma, np.sqrt(np.sum(lack**2) / 177), rtol=1e-12)
     full = np.column_stack([np.ones(180), features])
     variance = np.einsum("ij,jk,ik->i", full, np.linalg.inv(full.T @ full), full)
-    assert_allclose(model.predict(X, return_std=True)[1], model.result_.sigma * np.sqrt(1 + variance), rtol=1e-8)
+    assert_allclose(
+        model.predict(X, return_std=True)[1], model.result_.sigma * np.sqrt(1 + variance), rtol=1e-8
+    )
 
 
 def test_standard_deviations_are_those_of_new_responses(data):
-    model, fit = MixedModelRegressor("~ Days + (1 + Days | Subject)").fit(*data), fitted("sleepstudy_slope_REML")
+    model, fit = (
+        MixedModelRegressor("~ Days + (1 + Days | Subject)").fit(*data),
+        fitted("sleepstudy_slope_REML"),
+    )
     new = data[0].iloc[3:5].assign(Subject="somebody new")
     mean, sd = model.predict(new, return_std=True)
     z = np.array([[1.0, 3.0], [1.0, 4.0]])
@@ -156,7 +173,9 @@ def test_it_stands_at_the_end_of_a_pipeline_and_is_searched(data):
     formulas = ["~ num__Days + (1 | as__Subject)", "~ num__Days + (num__Days | as__Subject)"]
     grid = {"mixedmodelregressor__formula": formulas, "mixedmodelregressor__method": ["REML", "ML"]}
     pipeline.set_params(mixedmodelregressor__groups=None)
-    search = GridSearchCV(pipeline, grid, cv=[(np.arange(0, 180, 2), np.arange(1, 180, 2))], error_score="raise")
+    search = GridSearchCV(
+        pipeline, grid, cv=[(np.arange(0, 180, 2), np.arange(1, 180, 2))], error_score="raise"
+    )
     scores = search.fit(frame, data[1]).cv_results_["mean_test_score"]
     assert len(np.unique(scores)) == 4
     assert search.best_estimator_[-1].result_.nobs == 180
@@ -179,9 +198,13 @@ def test_groups_are_routed_to_fit(data):
     X, y, subject = data[0][["Days"]], data[1], data[0]["Subject"]
     with config_context(enable_metadata_routing=True):
         model = MixedModelRegressor("~ Days").set_fit_request(groups=True)
-        scores = cross_val_score(model, X, y, params={"groups": subject}, cv=GroupKFold(2), error_score="raise")
+        scores = cross_val_score(
+            model, X, y, params={"groups": subject}, cv=GroupKFold(2), error_score="raise"
+        )
     plain = MixedModelRegressor("~ Days + (1 | Subject)")
-    assert_allclose(scores, cross_val_score(plain, *data, groups=subject, cv=GroupKFold(2)), rtol=1e-6)
+    assert_allclose(
+        scores, cross_val_score(plain, *data, groups=subject, cv=GroupKFold(2)), rtol=1e-6
+    )
 
 
 def test_a_pickled_model_predicts_the_same(data):
@@ -197,7 +220,11 @@ def test_polars_frames_are_taken(data):
     polars = pytest.importorskip("polars")
     X = polars.from_pandas(data[0])
     model = MixedModelRegressor(groups="Subject").fit(X, data[1])
-    assert_allclose(model.predict(X), MixedModelRegressor(groups="Subject").fit(*data).predict(data[0]), rtol=1e-12)
+    assert_allclose(
+        model.predict(X),
+        MixedModelRegressor(groups="Subject").fit(*data).predict(data[0]),
+        rtol=1e-12,
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,9 +235,17 @@ def test_polars_frames_are_taken(data):
         (dict(groups="Subjects"), {}, "column 'Subjects'.*did you mean 'Subject'"),
         (dict(groups=5), {}, "groups=5 is no position among the 2 columns of X"),
         (dict(groups="Subject", method="reml"), {}, "method must be 'REML' or 'ML', not 'reml'"),
-        (dict(groups="Subject"), dict(groups=np.arange(180) % 6), "a grouping factor of its own, 'Subject'"),
+        (
+            dict(groups="Subject"),
+            dict(groups=np.arange(180) % 6),
+            "a grouping factor of its own, 'Subject'",
+        ),
         (dict(groups="Subject"), dict(groups=[1, 2]), "inconsistent numbers of samples"),
-        (dict(groups="Subject"), dict(sample_weight=-np.ones(180)), "weights are negative in 180 rows"),
+        (
+            dict(groups="Subject"),
+            dict(sample_weight=-np.ones(180)),
+            "weights are negative in 180 rows",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_in_words(data, arguments, change, message):

@@ -43,7 +43,10 @@ def with_estimate(model, estimate):
     """A REML fit of any estimate, singular where its theta is."""
     fit = Fit(model, estimate, "REML", "satterthwaite")
     return Fit(
-        model, replace(estimate, vanishing=[np.diag(Lam) == 0.0 for Lam in fit.Lambdas]), "REML", "satterthwaite"
+        model,
+        replace(estimate, vanishing=[np.diag(Lam) == 0.0 for Lam in fit.Lambdas]),
+        "REML",
+        "satterthwaite",
     )
 
 
@@ -102,7 +105,9 @@ Optimum: converged, less than 1e-09 deviance units to gain"""
 
 
 def test_summary_says_how_the_model_was_fitted(sleepstudy):
-    ml = interlace.compile("Reaction ~ Days + (1 + Days | Subject)", sleepstudy).fit("ML", df_method="normal")
+    ml = interlace.compile("Reaction ~ Days + (1 + Days | Subject)", sleepstudy).fit(
+        "ML", df_method="normal"
+    )
     text = str(ml.summary())
     assert text.startswith("Linear mixed model fit by maximum likelihood (normal approximation)\n")
     assert "AIC BIC logLik deviance".split() in [line.split() for line in text.splitlines()]
@@ -113,9 +118,18 @@ def test_summary_says_how_the_model_was_fitted(sleepstudy):
 
 def test_summary_lists_factors_correlations_and_rows_left_out(crossed):
     text = str(crossed.summary())
-    assert "Number of obs: 890, groups: subject, 40; item, 24\n3 rows with missing values left out" in text
+    assert (
+        "Number of obs: 890, groups: subject, 40; item, 24\n3 rows with missing values left out"
+        in text
+    )
     rows = section(text, "Random effects:")
-    assert [row[0] for row in rows] == ["Groups", "subject", "condition[T.incongruent]", "item", "Residual"]
+    assert [row[0] for row in rows] == [
+        "Groups",
+        "subject",
+        "condition[T.incongruent]",
+        "item",
+        "Residual",
+    ]
     S = crossed.covariances["subject"].to_numpy()
     assert float(rows[2][-1]) == pytest.approx(S[0, 1] / np.sqrt(S[0, 0] * S[1, 1]), abs=0.005)
     assert [len(row) for row in rows] == [5, 4, 4, 4, 3]  # correlations stay inside a term
@@ -125,7 +139,13 @@ def test_summary_names_weights_and_columns_left_out(sleepstudy):
     data = sleepstudy.assign(Twice=2 * sleepstudy.Days, w=np.linspace(1, 2, len(sleepstudy)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = interlace.fit("Reaction ~ Days + Twice", data, groups="Subject", weights="w", offset=np.ones(len(data)))
+        fit = interlace.fit(
+            "Reaction ~ Days + Twice",
+            data,
+            groups="Subject",
+            weights="w",
+            offset=np.ones(len(data)),
+        )
     text = str(fit.summary())
     assert "\nWeights: w\nOffset: an array\n" in text
     assert "\nLeft out, as they depend linearly on the columns before them: Twice\n" in text
@@ -166,9 +186,18 @@ def test_columns_of_mixed_sizes_turn_to_scientific_notation(slope):
 
 
 def test_what_could_not_be_computed_is_shown_as_nan(slope):
-    fit = judged_by(slope, Coefficients(slope.design.columns, slope.estimate.beta, np.full((2, 2), np.nan)))
+    fit = judged_by(
+        slope, Coefficients(slope.design.columns, slope.estimate.beta, np.full((2, 2), np.nan))
+    )
     text = str(fit.summary())
-    assert section(text, "Fixed effects:")[1] == ["Intercept", "251.405", "NaN", "Inf", "NaN", "NaN"]
+    assert section(text, "Fixed effects:")[1] == [
+        "Intercept",
+        "251.405",
+        "NaN",
+        "Inf",
+        "NaN",
+        "NaN",
+    ]
     assert "Signif. codes" not in text
 
 
@@ -215,7 +244,9 @@ def test_names_of_other_scripts_keep_the_columns_aligned(sleepstudy):
     data = sleepstudy.rename(columns={"Days": wide})
     fit = interlace.fit(f"Reaction ~ {wide}", data, groups="Subject", df_method="normal")
     lines = str(fit.summary()).splitlines()
-    intercept, days = (next(line for line in lines if line.startswith(name)) for name in ("Intercept", wide))
+    intercept, days = (
+        next(line for line in lines if line.startswith(name)) for name in ("Intercept", wide)
+    )
     assert intercept.index(".") == days.index(".") + 2
 
 
@@ -264,11 +295,26 @@ def test_a_nested_factor_without_variance_is_written_as_a_term_of_its_own():
 @pytest.mark.parametrize(
     ("theta", "pieces"),
     [
-        ([0.9, 0.2, 0.0], ["'(Intercept)' and 'Days' (+1.00) of 'Subject' are perfectly correlated", ALTERNATIVE]),
-        ([0.9, -0.2, 0.0], ["'(Intercept)' and 'Days' (-1.00) of 'Subject' are perfectly correlated", ALTERNATIVE]),
+        (
+            [0.9, 0.2, 0.0],
+            ["'(Intercept)' and 'Days' (+1.00) of 'Subject' are perfectly correlated", ALTERNATIVE],
+        ),
+        (
+            [0.9, -0.2, 0.0],
+            ["'(Intercept)' and 'Days' (-1.00) of 'Subject' are perfectly correlated", ALTERNATIVE],
+        ),
         ([0.9, 0.0, 0.0], ["deviation of 'Days' across 'Subject' is estimated as 0", ALTERNATIVE]),
-        ([0.0, 0.0, 0.2], ["deviation of '(Intercept)' across 'Subject' is estimated as 0", ALTERNATIVE]),
-        ([0.0, 0.0, 0.0], ["deviation of '(Intercept)' and 'Days' across 'Subject' is estimated as 0", ALTERNATIVE]),
+        (
+            [0.0, 0.0, 0.2],
+            ["deviation of '(Intercept)' across 'Subject' is estimated as 0", ALTERNATIVE],
+        ),
+        (
+            [0.0, 0.0, 0.0],
+            [
+                "deviation of '(Intercept)' and 'Days' across 'Subject' is estimated as 0",
+                ALTERNATIVE,
+            ],
+        ),
     ],
 )
 def test_a_singular_correlated_term_is_told_by_what_is_wrong(slope, theta, pieces):
@@ -287,7 +333,9 @@ def test_an_uncorrelated_slope_without_variance_is_to_be_left_out(sleepstudy, sl
 
 
 def test_three_effects_of_rank_two_determine_each_other(slope):
-    model = interlace.compile("score ~ 1 + (0 + Machine | Worker)", interlace.load_dataset("machines"))
+    model = interlace.compile(
+        "score ~ 1 + (0 + Machine | Worker)", interlace.load_dataset("machines")
+    )
     estimate = replace(slope.estimate, theta=np.array([1.0, 0.5, 0.4, 1.0, 0.7, 0.0]))
     message = with_estimate(model, estimate).singularity
     assert "'Machine[A]', 'Machine[B]' and 'Machine[C]' of 'Worker' determine each other" in message
@@ -324,11 +372,18 @@ def test_varcorr_pairs_columns_of_one_term_only_and_knows_no_correlation_with_a_
 
 def test_varcov_is_block_diagonal_over_factors(crossed):
     whole = crossed.varcov
-    names = [("subject", "(Intercept)"), ("subject", "condition[T.incongruent]"), ("item", "(Intercept)")]
+    names = [
+        ("subject", "(Intercept)"),
+        ("subject", "condition[T.incongruent]"),
+        ("item", "(Intercept)"),
+    ]
     assert whole.index.tolist() == names
     assert whole.columns.equals(whole.index)
     np.testing.assert_array_equal(whole.loc["subject", "subject"], crossed.covariances["subject"])
-    assert whole.loc[("item", "(Intercept)"), ("item", "(Intercept)")] == crossed.variance_components["item"]
+    assert (
+        whole.loc[("item", "(Intercept)"), ("item", "(Intercept)")]
+        == crossed.variance_components["item"]
+    )
     assert (whole.loc["subject", "item"].to_numpy() == 0).all()
 
 

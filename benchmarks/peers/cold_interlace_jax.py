@@ -1,4 +1,6 @@
-"""A whole session with this package: import, read, fit, print the table; the last line is -2 log L."""
+"""A whole session with this package: import, read, fit, print the table; the last line is -2 log
+L.
+"""
 
 import sys
 

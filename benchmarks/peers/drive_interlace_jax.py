@@ -1,4 +1,6 @@
-"""This package. Variants: `compiled` (only the fit of a compiled model), `fit`, `summary` (fit and print the table)."""
+"""This package. Variants: `compiled` (only the fit of a compiled model), `fit`, `summary` (fit
+and print the table).
+"""
 
 from time import perf_counter
 

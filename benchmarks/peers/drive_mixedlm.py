@@ -1,4 +1,6 @@
-"""mixedlm (Rust). Variants: `fit`, `summary` (fit and print the table with Satterthwaite's degrees of freedom)."""
+"""mixedlm (Rust). Variants: `fit`, `summary` (fit and print the table with Satterthwaite's
+degrees of freedom).
+"""
 
 from protocol import serve
 
@@ -16,7 +18,9 @@ def prepare(data, spec, variant):
 
 def describe(result):
     return {
-        "deviance": float(result.REMLcrit()) if callable(result.REMLcrit) else float(result.REMLcrit),
+        "deviance": float(result.REMLcrit())
+        if callable(result.REMLcrit)
+        else float(result.REMLcrit),
         "beta": result.beta,
         "theta": result.theta,
         "sigma": result.sigma,

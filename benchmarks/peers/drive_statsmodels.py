@@ -9,7 +9,9 @@ def prepare(data, spec, variant):
     [(effects, factor)] = spec["random"]
 
     def fit():
-        return mixedlm(spec["fixed"], data, groups=data[factor], re_formula=f"~ {effects}").fit(reml=True)
+        return mixedlm(spec["fixed"], data, groups=data[factor], re_formula=f"~ {effects}").fit(
+            reml=True
+        )
 
     def summary():
         result = fit()

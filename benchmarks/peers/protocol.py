@@ -1,7 +1,7 @@
 """The Python half of the talk between the harness and a driver: one JSON line each way.
 
-A driver is started with a spec file and a variant. It reads the data, answers with its versions (or `missing`), and
-then times as many calls as each line on standard input asks for.
+A driver is started with a spec file and a variant. It reads the data, answers with its versions (or
+`missing`), and then times as many calls as each line on standard input asks for.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ Call = Callable[[], Any]
 Describe = Callable[[Any], dict[str, Any]]
 
 
-def serve(prepare: Callable[[Any, dict[str, Any], str], tuple[Call, Describe]], packages: list[str]) -> None:
+def serve(
+    prepare: Callable[[Any, dict[str, Any], str], tuple[Call, Describe]], packages: list[str]
+) -> None:
     """Answer the harness until it closes our input.
 
-    `prepare(data, spec, variant)` gives the call to time and a function that describes the call's result; it imports
-    the package under test itself, so that a package that is not there is reported as missing.
+    `prepare(data, spec, variant)` gives the call to time and a function that describes the call's
+    result; it imports the package under test itself, so that a package that is not there is
+    reported as missing.
     """
     send = _json_lines()
     spec, variant = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]
@@ -77,4 +80,7 @@ def _blas() -> str:
     except ImportError:
         return "unknown (threadpoolctl is not installed)"
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return "; ".join(f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in pools) or "none"
+    return (
+        "; ".join(f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in pools)
+        or "none"
+    )

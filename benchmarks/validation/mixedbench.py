@@ -1,7 +1,9 @@
-"""The Gaussian models of MixedBench, here and by lme4: likelihoods compared, and every difference named.
+"""The Gaussian models of MixedBench, here and by lme4: likelihoods compared, and every difference
+named.
 
-MixedBench (PyPI: mixedbench) documents 724 mixed models of 649 public data sets that nobody chose for us. This fits
-those with a continuous response whose data an installed R package has, in R and here, and writes what came out.
+MixedBench (PyPI: mixedbench) documents 724 mixed models of 649 public data sets that nobody chose
+for us. This fits those with a continuous response whose data an installed R package has, in R and
+here, and writes what came out.
 
     pip install --no-deps --target peers mixedbench
     python benchmarks/validation/mixedbench.py peers/mixedbench/registry/files/registry.csv
@@ -28,22 +30,42 @@ WORSE = 1e-6  # of log L: more than this below lme4 is a failure
 
 
 def wanted(registry: Path, packages: set[str]) -> pd.DataFrame:
-    """`key package object formula types` of the models with a Gaussian response and data in one of the packages."""
+    """`key package object formula types` of the models with a Gaussian response and data in one
+    of the packages.
+    """
     table = pd.read_csv(registry, dtype=str, keep_default_na=False)
     table = table[(table["response_type"] == "continuous") & table["family"].isin(["", "gaussian"])]
-    places = [[s.split(":") for s in sources.split(";") if s.split(":")[0] in packages] for sources in table["sources"]]
-    table = table.assign(place=[found[0] if found else None for found in places]).dropna(subset="place")
-    keys = table["object"] + "_" + table["model_index"] + "_" + table.groupby("object").cumcount().astype(str)
+    places = [
+        [s.split(":") for s in sources.split(";") if s.split(":")[0] in packages]
+        for sources in table["sources"]
+    ]
+    table = table.assign(place=[found[0] if found else None for found in places]).dropna(
+        subset="place"
+    )
+    keys = (
+        table["object"]
+        + "_"
+        + table["model_index"]
+        + "_"
+        + table.groupby("object").cumcount().astype(str)
+    )
     parts = dict(zip(("package", "object"), zip(*table["place"], strict=True), strict=True))
     return pd.DataFrame(
-        {"key": keys.str.replace(r"\W", "_", regex=True), **parts, "formula": table["formula"].str.strip()}
+        {
+            "key": keys.str.replace(r"\W", "_", regex=True),
+            **parts,
+            "formula": table["formula"].str.strip(),
+        }
     ).assign(types=table["types"])
 
 
 def installed(rscript: str) -> set[str]:
     """Packages that R has."""
     found = subprocess.run(
-        [rscript, "-e", "cat(rownames(installed.packages()))"], capture_output=True, text=True, check=True
+        [rscript, "-e", "cat(rownames(installed.packages()))"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(found.stdout.split())
 
@@ -58,7 +80,12 @@ def ours(formula: str, data: pd.DataFrame) -> dict[str, Any]:
     except Exception as err:  # whatever a stranger's data bring
         return {"our_error": f"{type(err).__name__}: {err}"}
     seconds = time.perf_counter() - began
-    facts = dict(our_loglik=fit.llf, our_nobs=fit.nobs, our_singular=fit.is_singular, our_p=len(fit.fe_params))
+    facts = dict(
+        our_loglik=fit.llf,
+        our_nobs=fit.nobs,
+        our_singular=fit.is_singular,
+        our_p=len(fit.fe_params),
+    )
     return facts | dict(our_seconds=seconds, converged=fit.converged)
 
 
@@ -84,7 +111,9 @@ def main() -> None:
     models = wanted(options.registry, installed(options.rscript))
     with tempfile.TemporaryDirectory() as folder:
         models.to_csv(Path(folder, "models.csv"), index=False)
-        subprocess.run([options.rscript, HERE / "mixedbench.R", Path(folder, "models.csv"), folder], check=True)
+        subprocess.run(
+            [options.rscript, HERE / "mixedbench.R", Path(folder, "models.csv"), folder], check=True
+        )
         theirs = pd.read_csv(Path(folder, "lme4.csv"))
         rows = []
         for model, told in zip(models.itertuples(), theirs.to_dict("records"), strict=True):
@@ -92,8 +121,14 @@ def main() -> None:
             if not path.exists():
                 continue
             text = [] if not isinstance(told["text"], str) else told["text"].split(";")
-            data = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["NA"])
-            rows.append(dict(package=model.package, formula=model.formula) | told | ours(model.formula, data))
+            data = pd.read_csv(
+                path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["NA"]
+            )
+            rows.append(
+                dict(package=model.package, formula=model.formula)
+                | told
+                | ours(model.formula, data)
+            )
     table = pd.DataFrame(rows)
     table["verdict"] = table.apply(verdict, axis=1)
     both = table[table["verdict"].isin(["same", "better", "worse"])]
@@ -105,7 +140,10 @@ def main() -> None:
         "singular here": int(both["our_singular"].astype(bool).sum()),
         "singular by lme4": int(both["singular"].astype(bool).sum()),
         "warned by lme4": int(
-            both["said"].fillna("").str.contains("converge|rescale|unidentifiable", regex=True).sum()
+            both["said"]
+            .fillna("")
+            .str.contains("converge|rescale|unidentifiable", regex=True)
+            .sum()
         ),
         "seconds here": float(both["our_seconds"].sum()),
         "seconds of lme4": float(both["seconds"].sum()),
@@ -126,7 +164,9 @@ def main() -> None:
         "our_p",
     ]
     print(different.reindex(columns=columns).to_string(index=False, max_colwidth=90))
-    options.out.write_text(json.dumps(told | {"rows": json.loads(table.to_json(orient="records"))}, indent=1) + "\n")
+    options.out.write_text(
+        json.dumps(told | {"rows": json.loads(table.to_json(orient="records"))}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

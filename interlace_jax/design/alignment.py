@@ -13,11 +13,13 @@ from ..support.arguments import listed
 def in_order_of(data: Any, values: Any, what: str) -> Any:
     """Values with one row for each row of the data, put into the order of the data's index.
 
-    data: the frame of a model. values: anything; only a Series or frame of pandas beside a frame of pandas has labels.
+    data: the frame of a model. values: anything; only a Series or frame of pandas beside a frame of
+    pandas has labels.
     what: what a message calls the values.
 
-    The same labels in another order are aligned, as pandas does it. Labels that say nothing, those that pandas gives
-    by default, go by position. Raises ValueError where the labels are others than those of the data.
+    The same labels in another order are aligned, as pandas does it. Labels that say nothing, those
+    that pandas gives by default, go by position. Raises ValueError where the labels are others than
+    those of the data.
     """
     if not (isinstance(data, pd.DataFrame) and isinstance(values, pd.Series | pd.DataFrame)):
         return values
@@ -31,8 +33,8 @@ def in_order_of(data: Any, values: Any, what: str) -> Any:
     if _is_default(mine) or _is_default(theirs):
         return values
     raise ValueError(
-        f"{what} and the data have different indices ({_difference(mine, theirs)}): give both the same index, or an "
-        "array, as by to_numpy(), whose rows stand in the order of the data"
+        f"{what} and the data have different indices ({_difference(mine, theirs)}): give both the "
+        "same index, or an array, as by to_numpy(), whose rows stand in the order of the data"
     )
 
 

@@ -1,4 +1,6 @@
-"""Predictors of the family's other parameters: the arguments dispersion= and zero_inflation=, as model matrices."""
+"""Predictors of the family's other parameters: the arguments dispersion= and zero_inflation=, as
+model matrices.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,9 @@ def check_dispersion(family: Distribution, dispersion: str | None) -> None:
     base = getattr(family, "base", family)
     if isinstance(base, Ordinal) or not base.parameters:
         raise ValueError(
-            f"family {base.name!r} has no dispersion that dispersion={dispersion!r} could model; families that have: "
-            "gaussian, gamma, inverse_gaussian, beta, betabinomial, nbinom1, nbinom2, student"
+            f"family {base.name!r} has no dispersion that dispersion={dispersion!r} could model; "
+            "families that have: gaussian, gamma, inverse_gaussian, beta, betabinomial, nbinom1, "
+            "nbinom2, student"
         )
 
 
@@ -56,7 +59,10 @@ def predictors(family: Distribution, matrices: Matrices) -> tuple[Predictor, ...
         kept = independent_columns(D)
         if len(kept) < D.shape[1]:
             lost = [name for i, name in enumerate(names) if i not in kept]
-            raise ValueError(f"{key}= has columns that depend linearly on those before them: leave {listed(lost)} out")
+            raise ValueError(
+                f"{key}= has columns that depend linearly on those before them: leave "
+                f"{listed(lost)} out"
+            )
         if D.shape[1] == 0:
             raise ValueError(f'{key}= has no columns: write "~ 1" for one number')
         found.append(Predictor(parameter.name, names, D, key))
@@ -72,7 +78,9 @@ def starts(family: Distribution, used: tuple[Predictor, ...], y: np.ndarray) -> 
         value = parameter.start
         if parameter.domain == "logit":
             share = np.clip((y == 0).mean(), 0.02, 0.98)
-            value = special.logit(share if family.name.startswith("zero_inflated_truncated") else 0.5 * share)
+            value = special.logit(
+                share if family.name.startswith("zero_inflated_truncated") else 0.5 * share
+            )
         if predictor.D is None:
             found.append([value])
         else:

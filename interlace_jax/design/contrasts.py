@@ -20,7 +20,8 @@ from ..support.arguments import listed
 
 @dataclass(frozen=True)
 class SizedContrasts:
-    """`contr.treatment(3, base=2)`: contrasts for a number of levels, made when the levels are known.
+    """`contr.treatment(3, base=2)`: contrasts for a number of levels, made when the levels are
+    known.
 
     Raises ValueError where the levels are more or fewer, or base is no position among them.
     """
@@ -35,15 +36,16 @@ class SizedContrasts:
         """The contrasts, as formulaic has them, for these levels."""
         if self.size is not None and self.size != len(levels):
             raise ValueError(
-                f"contr.{self.name}({self.size}) is for {self.size} levels, but there are {len(levels)}: "
-                f"{listed(levels)}; write contr.{self.name} for all there are"
+                f"contr.{self.name}({self.size}) is for {self.size} levels, but there are "
+                f"{len(levels)}: {listed(levels)}; write contr.{self.name} for all there are"
             )
         if self.base is UNSET:
             return getattr(ContrastsRegistry, self.name)(**self.options)
         if self.base not in range(1, len(levels) + 1):
             raise ValueError(
-                f"base={self.base!r} in contr.{self.name} is no position among the {len(levels)} levels "
-                f"{listed(levels)}; write contr.{self.name}(base={levels[0]!r}) for a level by its name"
+                f"base={self.base!r} in contr.{self.name} is no position among the {len(levels)} "
+                f"levels {listed(levels)}; write contr.{self.name}(base={levels[0]!r}) for a "
+                "level by its name"
             )
         return getattr(ContrastsRegistry, self.name)(levels[int(self.base) - 1], **self.options)
 
@@ -60,11 +62,15 @@ def _size(name: str, n: Any) -> int | None:
 
 def _check_reduced(name: str, contrasts: Any) -> None:
     if not contrasts:
-        raise ValueError(f"contr.{name}(contrasts=FALSE) has a column for every level; write 0 + f for those")
+        raise ValueError(
+            f"contr.{name}(contrasts=FALSE) has a column for every level; write 0 + f for those"
+        )
 
 
 def _with_base(name: str) -> Any:
-    """`contr.treatment` or `contr.SAS`: in R of n levels and a position; with a level alone, as formulaic has it."""
+    """`contr.treatment` or `contr.SAS`: in R of n levels and a position; with a level alone, as
+    formulaic has it.
+    """
 
     def contrast(n: Any = UNSET, base: Any = UNSET, contrasts: bool = True) -> Any:
         _check_reduced(name, contrasts)
@@ -105,8 +111,9 @@ def C(
 ) -> FactorValues:
     """Values as categories. Whole numbers are labelled without decimals, however they are stored.
 
-    contrasts: as formulaic's `C` takes them, or R's `contr.*` by name or called; options: of a `contr.*` by name, as R
-    has them (`base=2` is the second level). levels: of these only, in this order.
+    contrasts: as formulaic's `C` takes them, or R's `contr.*` by name or called; options: of a
+    `contr.*` by name, as R has them (`base=2` is the second level). levels: of these only, in this
+    order.
     """
     if isinstance(contrasts, str):
         contrasts = getattr(contr, contrasts.removeprefix("contr."), contrasts)
@@ -120,7 +127,11 @@ def C(
     def encoder(values, reduced_rank, drop_rows, encoder_state, model_spec):
         coded = contrasts
         if isinstance(contrasts, SizedContrasts):
-            known = levels or encoder_state.get("categories") or list(pd.Series(data).astype("category").cat.categories)
+            known = (
+                levels
+                or encoder_state.get("categories")
+                or list(pd.Series(data).astype("category").cat.categories)
+            )
             coded = contrasts.of(known)
         plain = formulaic.transforms.C(data, coded, levels=levels).__formulaic_metadata__.encoder
         return plain(values, reduced_rank, drop_rows, encoder_state, model_spec)
@@ -133,7 +144,11 @@ def _labelled(data: Any) -> Any:
     if getattr(getattr(data, "dtype", None), "kind", "") != "f":
         return data
     values = np.asarray(data)
-    is_whole = np.isfinite(values).all() and (values == np.rint(values)).all() and np.abs(values).max(initial=0) < 2**53
+    is_whole = (
+        np.isfinite(values).all()
+        and (values == np.rint(values)).all()
+        and np.abs(values).max(initial=0) < 2**53
+    )
     return data.astype(np.int64) if is_whole else data
 
 

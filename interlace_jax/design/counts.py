@@ -1,4 +1,5 @@
-"""Responses as families take them: successes out of trials in every spelling, categories, and what a value may be.
+"""Responses as families take them: successes out of trials in every spelling, categories, and what
+a value may be.
 
 Binomial responses have one form inside: successes y, trials m, prior weights w. Host NumPy.
 """
@@ -13,7 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from ..numerics.families.family import Bernoulli, Binomial, Distribution, Ordinal, Truncated, ZeroInflated
+from ..numerics.families.family import (
+    Bernoulli,
+    Binomial,
+    Distribution,
+    Ordinal,
+    Truncated,
+    ZeroInflated,
+)
 from ..support.arguments import listed
 from .determinacy import is_constant
 from .formula import Formula, _cut
@@ -25,7 +33,9 @@ SPELLINGS = "cbind(successes, failures), trials=, or a proportion with weights= 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What a family needs of the rows used besides `Design.y`, which are successes where there are trials."""
+    """What a family needs of the rows used besides `Design.y`, which are successes where there
+    are trials.
+    """
 
     family: Distribution
     "With the categories of an ordinal response; of one trial in every row `Bernoulli`."
@@ -52,7 +62,9 @@ class Observed:
         return y / (self.trials if y.ndim == 1 else self.trials[:, None])
 
     def read(self, y: np.ndarray, response: str) -> np.ndarray:
-        """Responses (n,) in the form that was given, as `Design.y` has them; refused where they cannot be."""
+        """Responses (n,) in the form that was given, as `Design.y` has them; refused where they
+        cannot be.
+        """
         y = y * self.trials if self.as_proportions else y
         m = np.ones(len(y)) if self.trials is None else self.trials
         _check_values(self.family, y, m, response, pd.RangeIndex(len(y)))
@@ -81,8 +93,8 @@ class Coding:
         if isinstance(self.family, Ordinal):
             if empty := [label for label in labels if label not in used]:
                 raise ValueError(
-                    f"no row of the response {self.response!r} is {listed(empty)}: thresholds beside an empty category "
-                    "are not determined; leave it out of the categories"
+                    f"no row of the response {self.response!r} is {listed(empty)}: thresholds "
+                    "beside an empty category are not determined; leave it out of the categories"
                 )
         else:
             labels = tuple(label for label in labels if label in used)
@@ -112,29 +124,34 @@ def coding_of(formula: Formula, family: Distribution, columns: Mapping[str, pd.S
     else:
         is_ordered_enough = False
         labels = sorted(column.dropna().unique(), key=str)
-    return replace(coding, labels=tuple(_checked_labels(family, name, labels, column, is_ordered_enough)))
+    return replace(
+        coding, labels=tuple(_checked_labels(family, name, labels, column, is_ordered_enough))
+    )
 
 
 def _checked_labels(family, name, labels, column, is_ordered):
     if isinstance(family, Ordinal):
         if not is_ordered:
             raise ValueError(
-                f"the response {name!r} is text, whose order is not known: make it an ordered category, as by "
-                f"pandas.Categorical({name}, categories=[{', '.join(map(repr, labels[:3]))}, ...], ordered=True)"
+                f"the response {name!r} is text, whose order is not known: make it an ordered "
+                f"category, as by pandas.Categorical({name}, "
+                f"categories=[{', '.join(map(repr, labels[:3]))}, ...], ordered=True)"
             )
         if len(labels) < 2:
-            raise ValueError(f"the response {name!r} has {len(labels)} category: there is nothing to fit")
+            raise ValueError(
+                f"the response {name!r} has {len(labels)} category: there is nothing to fit"
+            )
         return labels
     if not isinstance(family, Binomial):
         raise ValueError(
-            f"the response {name!r} is not numeric but {column.dtype}, and the family {family.name!r} has "
-            f"{family.values}; make it numbers"
+            f"the response {name!r} is not numeric but {column.dtype}, and the family "
+            f"{family.name!r} has {family.values}; make it numbers"
         )
     used = [label for label in labels if (column == label).any()]
     if len(used) > 2:
         raise ValueError(
-            f"the response {name!r} has {len(used)} categories, {listed(used[:4])}: a binomial response has "
-            f"two; use family='ordinal', or make a column of {name} == {used[-1]!r}"
+            f"the response {name!r} has {len(used)} categories, {listed(used[:4])}: a binomial "
+            f"response has two; use family='ordinal', or make a column of {name} == {used[-1]!r}"
         )
     return labels
 
@@ -146,18 +163,27 @@ def response_parts(formula: Formula, family: Distribution) -> tuple[dict[str, Pa
     if match := re.fullmatch(r"cbind\s*\((.*)\)", text, re.DOTALL):
         pieces = [piece for _, piece in _cut(match[1], ",")]
         if not family.has_trials:
-            raise ValueError(f"cbind(successes, failures) is a response of binomial families, not of {family.name!r}")
+            raise ValueError(
+                "cbind(successes, failures) is a response of binomial families, not of "
+                f"{family.name!r}"
+            )
         if len(pieces) != 2:
-            raise ValueError(f"the response {text!r} must be cbind(successes, failures), two columns")
+            raise ValueError(
+                f"the response {text!r} must be cbind(successes, failures), two columns"
+            )
     elif is_quotient:
         if not family.has_trials:
             raise ValueError(
-                f"the response {text!r} is a quotient, which binomial families have; write I({text}) for its value"
+                f"the response {text!r} is a quotient, which binomial families have; write "
+                f"I({text}) for its value"
             )
         pieces = [piece for _, piece in sides]
     else:
         return {"y": parts_of(formula)["y"]}, False
-    texts = [piece if piece.isidentifier() or piece.startswith("`") else f"I({piece})" for piece in pieces]
+    texts = [
+        piece if piece.isidentifier() or piece.startswith("`") else f"I({piece})"
+        for piece in pieces
+    ]
     labels = [f"response {text!r}"] * 2
     made = [_part(f"0 + {piece}", label) for piece, label in zip(texts, labels, strict=True)]
     return dict(zip(("y", "of"), made, strict=True)), is_quotient
@@ -170,13 +196,17 @@ def _plain_column(part: Part, columns) -> str | None:
 
 
 def one_column(matrix, label: str) -> np.ndarray:
-    """A response evaluated to one column of numbers; of a condition the column that says it holds."""
+    """A response evaluated to one column of numbers; of a condition the column that says it
+    holds.
+    """
     values, names = matrix
     true = [j for j, name in enumerate(names) if name.endswith(("[True]", "[T.True]"))]
     if len(names) > 1 and len(true) == 1:
         return values[:, true[0]]
     if len(names) != 1:
-        raise ValueError(f"the {label} must be one column of numbers, not {listed(names) or 'nothing'}")
+        raise ValueError(
+            f"the {label} must be one column of numbers, not {listed(names) or 'nothing'}"
+        )
     return values[:, 0]
 
 
@@ -196,7 +226,9 @@ def observed(
         made = replace(made, family=replace(family, categories=tuple(map(_text, coding.labels))))
     if not family.has_trials:
         if trials is not None:
-            raise ValueError(f"trials= belongs to binomial families; {family.name!r} has {family.values}")
+            raise ValueError(
+                f"trials= belongs to binomial families; {family.name!r} has {family.values}"
+            )
     else:
         y, weights, made = _binomial(coding, made, y, other, weights, trials, index)
     m = np.ones(len(y)) if made.trials is None else made.trials
@@ -215,12 +247,24 @@ def _binomial(coding, made, y, other, weights, trials, index):
     if other is not None and not coding.is_quotient:
         if trials is not None:
             raise ValueError(f"the response {response!r} says its trials itself: leave trials= out")
-        _refuse_rows((y < 0) | (other < 0), np.minimum(y, other), index, response, "successes and failures are counts")
+        _refuse_rows(
+            (y < 0) | (other < 0),
+            np.minimum(y, other),
+            index,
+            response,
+            "successes and failures are counts",
+        )
         made = replace(made, trials=y + other)
     elif other is not None or trials is not None or _is_share(y):
         y, weights, made = _shares(coding, made, y, other, weights, trials, index)
     if made.trials is not None and (empty := made.trials <= 0).any():
-        _refuse_rows(empty, made.trials, index, response, "the number of trials must be positive; leave such rows out")
+        _refuse_rows(
+            empty,
+            made.trials,
+            index,
+            response,
+            "the number of trials must be positive; leave such rows out",
+        )
     if isinstance(made.family, Binomial) and (made.trials is None or (made.trials == 1.0).all()):
         made = replace(made, family=Bernoulli(made.family.link), trials=None, as_proportions=False)
     return y, weights, made
@@ -240,8 +284,8 @@ def _shares(coding, made, y, other, weights, trials, index):
             )
     if trials is None and weights is None:
         raise ValueError(
-            f"the response {response!r} has values between 0 and 1, and nothing says out of how many trials: write "
-            f"{SPELLINGS}"
+            f"the response {response!r} has values between 0 and 1, and nothing says out of how "
+            f"many trials: write {SPELLINGS}"
         )
     if trials is None:  # glmer's spelling: the weights of a proportion are its trials
         trials, weights = weights, None
@@ -264,13 +308,19 @@ def _is_share(y):
 
 
 def _check_values(family, y, m, response, index):
-    """Refuse what the family cannot have, naming the first row; warn of counts that are no whole numbers."""
+    """Refuse what the family cannot have, naming the first row; warn of counts that are no whole
+    numbers.
+    """
     advice = ""
     if isinstance(family, Truncated) and (y == 0).any():
         advice = '; zeros beside a truncated family need zero_inflation="~ 1" (a hurdle model)'
     elif family.name == "beta" and ((y == 0) | (y == 1)).any():
         advice = "; move 0 and 1 inside, as by (y * (n - 1) + 0.5) / n, or leave those rows out"
-    elif isinstance(family, Bernoulli) and np.isin(y, (0.0, 1.0)).mean() < 1 and len(np.unique(y)) == 2:
+    elif (
+        isinstance(family, Bernoulli)
+        and np.isin(y, (0.0, 1.0)).mean() < 1
+        and len(np.unique(y)) == 2
+    ):
         advice = f"; make a column of {response} == {y.max():g}"
     elif isinstance(family, Binomial) and (y > m).any():
         advice = "; more successes than trials"
@@ -281,8 +331,9 @@ def _check_values(family, y, m, response, index):
         if broken.any():
             i = int(np.argmax(broken))
             warnings.warn(
-                f"the response {response!r} is no whole number in {broken.sum()} rows, first in row {index[i]!r} "
-                f"({y[i]:g}): the likelihood of family {family.name!r} is evaluated there all the same",
+                f"the response {response!r} is no whole number in {broken.sum()} rows, first in "
+                f"row {index[i]!r} ({y[i]:g}): the likelihood of family {family.name!r} is "
+                "evaluated there all the same",
                 UserWarning,
                 stacklevel=5,
             )
@@ -294,7 +345,9 @@ def _refuse_rows(bad, y, index, response, why):
     if bad.any():
         i = int(np.argmax(bad))
         more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
-        raise ValueError(f"row {index[i]!r}: the response {response!r} is {y[i]:g} there{more}; {why}")
+        raise ValueError(
+            f"row {index[i]!r}: the response {response!r} is {y[i]:g} there{more}; {why}"
+        )
 
 
 def _check_spread(family, y, m, response, labels):
@@ -306,13 +359,20 @@ def _check_spread(family, y, m, response, labels):
         for value, all_rows in ((0, y == 0), (1, y == m)):
             if all_rows.all():
                 shown = repr(labels[0]) if labels else f"{value}"
-                raise ValueError(f"the response {response!r} is {shown} in all {n} rows: there is nothing to fit")
+                raise ValueError(
+                    f"the response {response!r} is {shown} in all {n} rows: there is nothing to fit"
+                )
     elif family.is_count and (y == 0).all():
         raise ValueError(f"the response {response!r} is 0 in all {n} rows: there is nothing to fit")
     elif not family.is_count and is_constant(y):
-        raise ValueError(f"the response {response!r} is {y[0]:g} in all {n} rows: there is nothing to fit")
+        raise ValueError(
+            f"the response {response!r} is {y[0]:g} in all {n} rows: there is nothing to fit"
+        )
     if isinstance(family, ZeroInflated) and not (y == 0).any():
-        raise ValueError(f"the response {response!r} has no zeros, and zero_inflation= nothing to model: leave it out")
+        raise ValueError(
+            f"the response {response!r} has no zeros, and zero_inflation= nothing to model: leave "
+            "it out"
+        )
 
 
 def _text(label) -> str:

@@ -1,4 +1,6 @@
-"""The argument `cov`: covariance structures by the name of the grouping factor, given to the factors of a design."""
+"""The argument `cov`: covariance structures by the name of the grouping factor, given to the
+factors of a design.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,17 @@ def structured(factors: Sequence[Factor], cov: Mapping[str, Any] | None) -> tupl
         return tuple(factors)
     names = [f.name for f in factors]
     if unknown := [name for name in cov if name not in names]:
-        raise ValueError(f"cov has {unknown[0]!r}, which is no grouping factor; there are {listed(names)}")
+        raise ValueError(
+            f"cov has {unknown[0]!r}, which is no grouping factor; there are {listed(names)}"
+        )
     return tuple(_structured(f, cov[f.name]) if f.name in cov else f for f in factors)
 
 
 def snapshot_cov(cov: Any) -> Any:
     """The argument with the arrays of `Known` and `Kernel` as they are now."""
-    return {name: _copied(given) for name, given in cov.items()} if isinstance(cov, Mapping) else cov
+    return (
+        {name: _copied(given) for name, given in cov.items()} if isinstance(cov, Mapping) else cov
+    )
 
 
 def _copied(given: Any) -> Any:
@@ -49,7 +55,9 @@ def _own(held: Any) -> Any:
 
 
 def tied_factors(cov: Any) -> list[str]:
-    """Factors with structures that tie random effects together, so that there may be as many of them as rows."""
+    """Factors with structures that tie random effects together, so that there may be as many of
+    them as rows.
+    """
     check_mapping("cov", cov, '{"subject": AR1()}')
     pairs = {name: pair(given) for name, given in (cov or {}).items()}
     return [
@@ -69,9 +77,9 @@ def _structured(f: Factor, given: Any) -> Factor:
         return replace(f, within=within, sizes=(1,) * len(f.columns))
     if len(f.sizes) > 1 and not within.pattern:
         raise ValueError(
-            f"cov gives {f.name!r} the structure {type(within).__name__}, which is of all its columns together, but "
-            f"its terms keep {listed(f.columns)} apart; write one term without ||, or copy the grouping column "
-            "under another name for the others"
+            f"cov gives {f.name!r} the structure {type(within).__name__}, which is of all its "
+            f"columns together, but its terms keep {listed(f.columns)} apart; write one term "
+            "without ||, or copy the grouping column under another name for the others"
         )
     _check_structure(f, within)
     return replace(f, within=within)
@@ -82,22 +90,24 @@ def _check_structure(f: Factor, within: Structure) -> None:
     names, start = within.names(k), within.start(k)
     if len(names) != len(start):
         raise ValueError(
-            f"{type(within).__name__} has {len(names)} names, {names}, and {len(start)} start values for {k} columns: "
-            "there must be one each"
+            f"{type(within).__name__} has {len(names)} names, {names}, and {len(start)} start "
+            f"values for {k} columns: there must be one each"
         )
 
 
 def _ordered(f: Factor, across: Known | Kernel) -> Any:
     """The arrays of K in the order of the factor's levels."""
-    what, given = ("K", across.K) if isinstance(across, Known) else ("coordinates", across.coordinates)
+    what, given = (
+        ("K", across.K) if isinstance(across, Known) else ("coordinates", across.coordinates)
+    )
     both = isinstance(across, Known)
     if isinstance(given, pd.Series | pd.DataFrame):
         given = _by_label(f, given, what, both).to_numpy()
     m, shape = len(f.levels), np.shape(given)
     if not shape or shape[0] != m or (both and shape != (m, m)):
         raise ValueError(
-            f"{what} of {f.name!r} is of shape {shape} for {m} levels; give one row a level in their sorted order, or "
-            "a data frame labelled by the levels"
+            f"{what} of {f.name!r} is of shape {shape} for {m} levels; give one row a level in "
+            "their sorted order, or a data frame labelled by the levels"
         )
     try:
         return (replace(across, K=given) if both else replace(across, coordinates=given)).data
@@ -105,17 +115,25 @@ def _ordered(f: Factor, across: Known | Kernel) -> Any:
         raise ValueError(f"cov of {f.name!r}: {err}") from None
 
 
-def _by_label(f: Factor, frame: pd.Series | pd.DataFrame, what: str, both: bool) -> pd.Series | pd.DataFrame:
+def _by_label(
+    f: Factor, frame: pd.Series | pd.DataFrame, what: str, both: bool
+) -> pd.Series | pd.DataFrame:
     _check_labels(f, frame.index, f"rows of {what}")
     if both:
         _check_labels(f, frame.columns, f"columns of {what}")
     rows = frame.loc[f.levels]
-    distances = isinstance(frame, pd.DataFrame) and frame.shape[0] == frame.shape[1] and set(frame) == set(frame.index)
+    distances = (
+        isinstance(frame, pd.DataFrame)
+        and frame.shape[0] == frame.shape[1]
+        and set(frame) == set(frame.index)
+    )
     return rows[list(f.levels)] if both or distances else rows
 
 
 def _check_labels(f: Factor, labels: pd.Index, where: str) -> None:
     if not labels.is_unique:
-        raise ValueError(f"the {where} of {f.name!r} have {listed(labels[labels.duplicated()])} more than once")
+        raise ValueError(
+            f"the {where} of {f.name!r} have {listed(labels[labels.duplicated()])} more than once"
+        )
     if missing := [level for level in f.levels if level not in labels]:
         raise ValueError(f"the {where} of {f.name!r} lack the levels {listed(missing)}")

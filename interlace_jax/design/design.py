@@ -1,6 +1,8 @@
-"""Formula + data frame -> Design: the response, the fixed columns, and per grouping factor its codes and slope columns.
+"""Formula + data frame -> Design: the response, the fixed columns, and per grouping factor its
+codes and slope columns.
 
-Host NumPy. Every input that does not determine a model is refused here, in a sentence that names the column or term.
+Host NumPy. Every input that does not determine a model is refused here, in a sentence that names
+the column or term.
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ class Design:
     predictors: tuple[Predictor, ...] = ()
     "Of the family's parameters besides the mean."
     variables: frozenset[str] = field(default=frozenset(), repr=False)
-    "The columns of the data that the formula uses; any other name in it is that of a function or value."
+    """The columns of the data that the formula uses; any other name in it is that of a function
+    or value.
+    """
     other_rows: tuple[str, ...] = field(default=(), repr=False)
     "Columns, of X or of slopes, that are computed from several rows at once."
     residual: ResidualGroups | None = None
@@ -104,7 +108,8 @@ class Design:
 
     @property
     def groups(self) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
-        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level functions take them.
+        """Per factor its codes (n,), columns Z (n, k) and sizes of terms, as the array-level
+        functions take them.
 
         Without covariance structures: give `cov` in place of the sizes there.
         """
@@ -148,29 +153,38 @@ def build(
     family: Distribution | None = None,
     trials: str | float | Iterable[float] | None = None,
 ) -> Design:
-    """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never modified).
+    """Evaluate `formula` in `data` (pandas, polars, or any frame that narwhals reads; never
+    modified).
 
-    weights, offset: a column name, or one number per row of `data` (by position). Rows of zero weight are left out.
+    weights, offset: a column name, or one number per row of `data` (by position). Rows of zero
+    weight are left out.
     na_action: "drop" leaves out rows with a missing value in any column used; "raise" refuses them.
     response: False leaves the left side alone (y is None).
-    context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the formula may use.
+    context: names beyond formulaic's (`np`, `log`, `poly`, `bs`, `scale`, `C`, ...) that the
+    formula may use.
     cov: covariance structures by the name of the grouping factor.
-    family: the distribution of the response in a generalised model; trials: of binomial families, a column name, one
-    number per row, or one number.
+    family: the distribution of the response in a generalised model; trials: of binomial families, a
+    column name, one number per row, or one number.
 
     Fixed columns that depend linearly on those before them are left out with a warning, as R does.
-    Raises ValueError or TypeError, naming the column or term, when the data do not determine the model.
+    Raises ValueError or TypeError, naming the column or term, when the data do not determine the
+    model.
     """
     if na_action not in ("drop", "raise"):
         raise ValueError(f"na_action must be 'drop' or 'raise', not {na_action!r}")
     if response and formula.response is None:
-        raise ValueError(f"the formula '{formula}' has no response; write one before '~', as in 'y ~ x + (1 | g)'")
+        raise ValueError(
+            f"the formula '{formula}' has no response; write one before '~', as in 'y ~ x + (1 | "
+            "g)'"
+        )
     frame = as_frame(data)
     if len(frame) == 0:
         raise ValueError("the data have no rows")
     parts = {key: part for key, part in parts_of(formula).items() if key != "y"}
     if response:
-        parts = ({"y": parts_of(formula)["y"]} if family is None else response_parts(formula, family)[0]) | parts
+        parts = (
+            {"y": parts_of(formula)["y"]} if family is None else response_parts(formula, family)[0]
+        ) | parts
     columns = used_columns(frame, parts, formula.terms, context) | residual_columns(formula, frame)
     w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
     if w is not None:
@@ -180,7 +194,9 @@ def build(
     coding = None if family is None or not response else coding_of(formula, family, columns)
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift, trials=m)
-    rows, n_dropped, columns, matrices, specs = _evaluate(parts, columns, missing, used, na_action, context, coding)
+    rows, n_dropped, columns, matrices, specs = _evaluate(
+        parts, columns, missing, used, na_action, context, coding
+    )
     if absent := absent_factors(specs, parts.keys() - {"y", "of"}):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
     w, shift, m = (v if v is None else v[rows] for v in (w, shift, m))
@@ -202,11 +218,17 @@ def finish(
     coding: Coding | None = None,
     trials: np.ndarray | None = None,
 ) -> Design:
-    """The design of an evaluated formula: aliased columns left out, random terms joined by factor."""
+    """The design of an evaluated formula: aliased columns left out, random terms joined by
+    factor.
+    """
     seen, used = None, ()
     if coding is not None:
         y, weights, seen = observed(coding, e.matrices, e.weights, trials, e.index)
-        name, e, used = formula.response, e._replace(weights=weights), predictors(seen.family, e.matrices)
+        name, e, used = (
+            formula.response,
+            e._replace(weights=weights),
+            predictors(seen.family, e.matrices),
+        )
     elif "y" in e.matrices:
         y, name = response_of(e.matrices["y"], parts_of(formula)["y"])
     else:
@@ -223,10 +245,15 @@ def finish(
         dependence = _dependence(weighted, kept)
         X, names = X[:, kept], tuple(names[j] for j in kept)
     if len(X) <= len(names):
-        raise ValueError(f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}")
-    # Where nothing else scatters the rows, an effect a row is how they are let scatter more than the family has it.
+        raise ValueError(
+            f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}"
+        )
+    # Where nothing else scatters the rows, an effect a row is how they are let scatter more than
+    # the family has it.
     most = np.inf if seen is not None and seen.family.is_count else len(X)
-    factors = structured(grouping_factors(formula.terms, e.matrices, e.coded, most, tied_factors(cov)), cov)
+    factors = structured(
+        grouping_factors(formula.terms, e.matrices, e.coded, most, tied_factors(cov)), cov
+    )
     for f in factors:
         if twins := _undetermined(f):
             warnings.warn(_twin_message(f, twins), RankWarning, stacklevel=2)
@@ -276,10 +303,11 @@ def _evaluate(
     context: Mapping[str, Any] | None,
     coding: Coding | None = None,
 ) -> tuple[np.ndarray, int, dict[str, pd.Series], Matrices, ModelSpecs | None]:
-    """The rows with nothing missing, how many are not, and everything evaluated on exactly those rows.
+    """The rows with nothing missing, how many are not, and everything evaluated on exactly those
+    rows.
 
-    The formula itself may make gaps (log of a negative number): then it is evaluated again without those rows, so that
-    poly(), scale() and the like never see a row that is not used.
+    The formula itself may make gaps (log of a negative number): then it is evaluated again without
+    those rows, so that poly(), scale() and the like never see a row that is not used.
     """
     rows, n_dropped = complete_rows(missing, used, na_action)
     columns = take_rows(columns, rows, len(used))
@@ -305,8 +333,14 @@ def _spread(values: np.ndarray, rows: np.ndarray, missing: np.ndarray, fill: flo
 
 
 def _undetermined(f: Factor) -> list[str]:
-    """Columns that vary as others of their term do together, or as one of another term: Z Sigma Z' has both in sum."""
-    if f.columns == ("(Intercept)",) or not f.block.is_pattern or len(independent_columns(f.Z)) == len(f.columns):
+    """Columns that vary as others of their term do together, or as one of another term: Z Sigma
+    Z' has both in sum.
+    """
+    if (
+        f.columns == ("(Intercept)",)
+        or not f.block.is_pattern
+        or len(independent_columns(f.Z)) == len(f.columns)
+    ):
         return []
     ends = np.cumsum(f.sizes)
     terms = [np.arange(end - size, end) for size, end in zip(f.sizes, ends, strict=True)]
@@ -319,17 +353,21 @@ def _undetermined(f: Factor) -> list[str]:
 
 def _twin_message(f: Factor, columns: Sequence[str]) -> str:
     return (
-        f"the random effects {listed(columns)} of {f.name!r} depend linearly on the columns before them: their "
-        "variances are not determined by data, only sums with those of the others; leave them out"
+        f"the random effects {listed(columns)} of {f.name!r} depend linearly on the columns "
+        "before them: their variances are not determined by data, only sums with those of the "
+        "others; leave them out"
     )
 
 
 def _alias_message(dropped: Sequence[str]) -> str:
     return (
-        f"the fixed part is rank deficient: {listed(dropped)} depends linearly on the columns before it and is left "
-        "out; it has no coefficient"
+        f"the fixed part is rank deficient: {listed(dropped)} depends linearly on the columns "
+        "before it and is left out; it has no coefficient"
     )
 
 
 def _absent_message(names: Iterable[str]) -> str:
-    return f"{listed(names)} has one level only in the rows used, like the intercept: it has no coefficient of its own"
+    return (
+        f"{listed(names)} has one level only in the rows used, like the intercept: it has no "
+        "coefficient of its own"
+    )

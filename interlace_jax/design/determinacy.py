@@ -1,4 +1,6 @@
-"""Which columns are independent, which responses can be fitted, and which numbers are constant or out of range."""
+"""Which columns are independent, which responses can be fitted, and which numbers are constant
+or out of range.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,24 @@ _CONSTANT = 1e-13
 "Relative spread below which a response does not vary."
 
 _ALIASED = 1e-7
-"R's tolerance (dqrdc2): a column is aliased when its residual on the columns before it is below this part of its norm."
+"""R's tolerance (dqrdc2): a column is aliased when its residual on the columns before it is
+below this part of its norm.
+"""
 
 ESTIMABLE = 1e-6
 "What rounding, and the tolerance of aliasing, leave of `NewDesign.unknown` where it is 0."
 
 _CLEARLY_INDEPENDENT = 1e-10
-"""No residual is below the root of the least eigenvalue of the columns' correlations, which is good to some 1e-13. (The
-pivots of a factorisation tell less: behind a small one, the next may be all rounding.)"""
+"""No residual is below the root of the least eigenvalue of the columns' correlations, which is good
+to some 1e-13. (The pivots of a factorisation tell less: behind a small one, the next may be all
+rounding.)
+"""
 
 
 def independent_columns(X: np.ndarray) -> list[int]:
-    """The columns that R keeps: scanned from the left, each measured against those kept before it."""
+    """The columns that R keeps: scanned from the left, each measured against those kept before
+    it.
+    """
     if X.shape[1] == 0:
         return []
     norms = np.sqrt(np.einsum("ij,ij->j", X, X))

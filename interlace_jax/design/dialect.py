@@ -1,4 +1,6 @@
-"""What R's formulas write otherwise than formulaic's: translated where the meaning is the same, else explained."""
+"""What R's formulas write otherwise than formulaic's: translated where the meaning is the same,
+else explained.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,20 @@ from typing import Any
 import numpy as np
 from formulaic.parser.algos.tokenize import tokenize
 
-_SAME = ("sqrt", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor", "trunc", "sign")
+_SAME = (
+    "sqrt",
+    "log1p",
+    "expm1",
+    "sin",
+    "cos",
+    "tan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "floor",
+    "trunc",
+    "sign",
+)
 
 
 def _log(x: Any, base: float | None = None) -> Any:
@@ -51,7 +66,14 @@ CONSTANTS = {"pi": np.pi, "T": True, "F": False}
 "R's names of values. As in R, a column of that name comes first."
 
 _QUOTED = r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)"""
-_WORDS = {"^": "**", "TRUE": "True", "FALSE": "False", "NULL": "None", "factor(": "C(", "as.factor(": "C("}
+_WORDS = {
+    "^": "**",
+    "TRUE": "True",
+    "FALSE": "False",
+    "NULL": "None",
+    "factor(": "C(",
+    "as.factor(": "C(",
+}
 _WORD = re.compile(rf"{_QUOTED}|\^|\b(?:TRUE|FALSE|NULL)\b|(?<![\w.])(?:as\.)?factor\(")
 
 _HINTS = {
@@ -67,15 +89,26 @@ _HINTS = {
     r"[=!<>]=|[<>]": "comparisons are written in I(), as in I(x > 3)",
 }
 
-_OPERATORS = {"\u223c": "~", "\uff5e": "~", "\u02dc": "~", "\u2212": "-", "\u2013": "-", "\u00a0": " "}
+_OPERATORS = {
+    "\u223c": "~",
+    "\uff5e": "~",
+    "\u02dc": "~",
+    "\u2212": "-",
+    "\u2013": "-",
+    "\u00a0": " ",
+}
 "Characters that word processors and PDF files put in place of operators and spaces."
 
 _ACCENT = "\u0300-\u036f"
-_COPIED = re.compile(rf"{_QUOTED}|(?P<accented>[^\W\d][\w.]*[{_ACCENT}][\w.{_ACCENT}]*)|[{''.join(_OPERATORS)}]")
+_COPIED = re.compile(
+    rf"{_QUOTED}|(?P<accented>[^\W\d][\w.]*[{_ACCENT}][\w.{_ACCENT}]*)|[{''.join(_OPERATORS)}]"
+)
 
 
 def plain(text: str) -> str:
-    """A formula as a keyboard writes it: operators of copied text replaced, names with loose accents in backticks."""
+    """A formula as a keyboard writes it: operators of copied text replaced, names with loose
+    accents in backticks.
+    """
 
     def typed(found: re.Match[str]) -> str:
         return f"`{found[0]}`" if found["accented"] else _OPERATORS.get(found[0], found[0])
@@ -84,15 +117,21 @@ def plain(text: str) -> str:
 
 
 def translated(text: str) -> str:
-    """`text` with R's calls in Python: `I(x^2)`, `factor(g)`, `poly(x, 2, raw=TRUE)`. Code in braces is Python's.
+    """`text` with R's calls in Python: `I(x^2)`, `factor(g)`, `poly(x, 2, raw=TRUE)`.
 
-    R's `a %in% b` between terms is `a:b`. Raises ValueError where its right side has several terms, which R joins to
-    one, and where the word is none of R's.
+    Code in braces is Python's.
+
+    R's `a %in% b` between terms is `a:b`. Raises ValueError where its right side has several terms,
+    which R joins to one, and where the word is none of R's.
     """
     for token in reversed(list(tokenize(text))):
         start, end = token.source_start, token.source_end + 1
         if token.kind.value == "python" and text[start] != "{":
-            text = text[:start] + _WORD.sub(lambda m: _WORDS.get(m[0], m[0]), text[start:end]) + text[end:]
+            text = (
+                text[:start]
+                + _WORD.sub(lambda m: _WORDS.get(m[0], m[0]), text[start:end])
+                + text[end:]
+            )
         elif text[start] == "%":
             text = text[:start] + _within(text[start:]) + text[end + 1 :]
     return text
@@ -104,7 +143,9 @@ def _within(text: str) -> str:
     if found is None or found[1] != "%in%":
         raise ValueError("of R's words between %% a formula has %in% alone")
     if found[2]:
-        raise ValueError("the right side of %in% is one variable; write a:b for the combinations of a and b")
+        raise ValueError(
+            "the right side of %in% is one variable; write a:b for the combinations of a and b"
+        )
     return ":"
 
 

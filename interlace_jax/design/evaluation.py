@@ -1,4 +1,6 @@
-"""Code of formulas evaluated: numbers in double precision, logicals as in R, statistics of the rows remembered."""
+"""Code of formulas evaluated: numbers in double precision, logicals as in R, statistics of the
+rows remembered.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pandas as pd
 
 from .expressions import alias, resolved
 
-# What resolved code calls --------------------------------------------------------------------------------------------
+# What resolved code calls -------------------------------------------------------------------------
 
 
 def _kind(values: Any) -> str | None:
@@ -52,7 +54,9 @@ def _is_in(values: Any, wanted: Any) -> Any:
 
 
 def _remembered(values: Any, rows: int, _state: MutableMapping[str, Any], _spec: Any = None) -> Any:
-    """A statistic of the rows of the fit, also for new rows; what has a value for each row as it is."""
+    """A statistic of the rows of the fit, also for new rows; what has a value for each row as it
+    is.
+    """
     is_several = isinstance(values, np.ndarray | pd.Series | list | tuple) and np.ndim(values) > 0
     if pd.api.types.is_scalar(values) or (is_several and len(values) != rows):
         _state["value"] = values
@@ -71,7 +75,7 @@ _HELPERS: dict[str, Any] = {
 }
 
 
-# Evaluation ----------------------------------------------------------------------------------------------------------
+# Evaluation ---------------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -85,7 +89,8 @@ def evaluate(
     """The value of code, and the columns that it uses.
 
     functions: functions and values by name, formulaic's stateful transforms among them.
-    states: what these remember, by the code and the place in it; it is filled in the fit, and holds for new rows.
+    states: what these remember, by the code and the place in it; it is filled in the fit, and holds
+    for new rows.
     rows: their number. spec: formulaic's.
     """
     tree, used = resolved(text, columns, functions)

@@ -1,8 +1,9 @@
 """Calls in a formula, `log(x + 1)`: read as R reads them, written as Python evaluates them.
 
-In R a name before a parenthesis is looked up among functions, any other name among columns first. Python has one place
-for both, so that a column `C` would hide the function of that name. Here columns get names of their own before code is
-evaluated. Numbers count as in R too: whole numbers and logicals are computed with in double precision, and
+In R a name before a parenthesis is looked up among functions, any other name among columns first.
+Python has one place for both, so that a column `C` would hide the function of that name. Here
+columns get names of their own before code is evaluated. Numbers count as in R too: whole numbers
+and logicals are computed with in double precision, and
 `x > 0 & k > 1` compares before it joins.
 """
 
@@ -24,7 +25,7 @@ from formulaic.transforms import TRANSFORMS
 
 from .dialect import FUNCTIONS
 
-# Reading -------------------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 _ALIAS = re.compile(r"_x((?:[0-9a-f]{2})+)_")
 "Names that Python would not take as they are stand in code as the digits of their letters."
@@ -60,7 +61,9 @@ def normal(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Code, or a message about it, with the names of the data in place of those that stand for them."""
+    """Code, or a message about it, with the names of the data in place of those that stand for
+    them.
+    """
     return _ALIAS.sub(lambda found: _spelled(bytes.fromhex(found[1]).decode()), text)
 
 
@@ -77,7 +80,10 @@ def _spelled(name: str) -> str:
 def _is_strange(name: str) -> bool:
     """Whether Python would not read a name, or dotted names, as they are written."""
     parts = name.split(".")
-    if not all(part.isidentifier() for part in parts) or unicodedata.normalize("NFKC", name) != name:
+    if (
+        not all(part.isidentifier() for part in parts)
+        or unicodedata.normalize("NFKC", name) != name
+    ):
         return True
     if _ALIAS.fullmatch(name):
         return True
@@ -90,7 +96,9 @@ def _tree(text: str) -> ast.Expression:
 
 
 def _aliased(text: str, logical: bool) -> str:
-    """Python code of a call; logical: with `& | !` as Python's words, which bind as R's operators do."""
+    """Python code of a call; logical: with `& | !` as Python's words, which bind as R's
+    operators do.
+    """
 
     def python(found: re.Match[str]) -> str:
         token = found[0]
@@ -111,7 +119,9 @@ def _aliased(text: str, logical: bool) -> str:
 
 
 def _is_name(text: str, found: re.Match[str]) -> bool:
-    """Whether a name of the data stands here that Python has no such name for, or a word of its own."""
+    """Whether a name of the data stands here that Python has no such name for, or a word of its
+    own.
+    """
     name = found[0]
     if name not in _WORDS:
         return _is_strange(name)
@@ -119,25 +129,33 @@ def _is_name(text: str, found: re.Match[str]) -> bool:
     is_operand_before = bool(before) and before not in "([,=+-*/%^<>&|!~"
     if name == "lambda" and ":" in text:
         return False
-    return not is_operand_before and (not after or after in "),+*/%^<>&|=!" or (after == "-" and name != "not"))
+    return not is_operand_before and (
+        not after or after in "),+*/%^<>&|=!" or (after == "-" and name != "not")
+    )
 
 
 def _percent(text: str, found: re.Match[str]) -> str:
     """`%%`, `%/%` and `%in%`, which R binds more tightly than Python binds what stands for them."""
     if found[0] not in _PERCENT:
-        raise ValueError(f"{found[0]} in {text!r} is unknown; compute it as a column of the data first")
+        raise ValueError(
+            f"{found[0]} in {text!r} is unknown; compute it as a column of the data first"
+        )
     looser = _operators(text[: found.start()][::-1], ")]")[-1:]
     if found[0] == "%in%":
         looser += _operators(text[found.end() :], "([")
     else:
         looser = looser.strip("+-")
     if looser:
-        raise ValueError(f"{found[0]} in {text!r} comes before {looser[0]} in R: write parentheses around it")
+        raise ValueError(
+            f"{found[0]} in {text!r} comes before {looser[0]} in R: write parentheses around it"
+        )
     return _PERCENT[found[0]]
 
 
 def _operators(text: str, openers: str) -> str:
-    """Operators of arithmetic between the start of a text and the end of the argument there, at its depth."""
+    """Operators of arithmetic between the start of a text and the end of the argument there, at
+    its depth.
+    """
     found, depth = "", 0
     for char in text:
         is_opener = char in openers
@@ -149,11 +167,12 @@ def _operators(text: str, openers: str) -> str:
     return found
 
 
-# Names ---------------------------------------------------------------------------------------------------------------
+# Names --------------------------------------------------------------------------------------------
 
 
 def columns_in(text: str, known: Container[str], functions: Mapping[str, Any]) -> list[str]:
-    """The columns that code needs, those of them first that there are; and names that are neither column nor function.
+    """The columns that code needs, those of them first that there are; and names that are neither
+    column nor function.
 
     known: names of the columns that there are. functions: functions and values by name.
     """
@@ -162,8 +181,12 @@ def columns_in(text: str, known: Container[str], functions: Mapping[str, Any]) -
     return list(found.used | found.unknown)
 
 
-def resolved(text: str, known: Container[str], functions: Mapping[str, Any]) -> tuple[ast.Expression, list[str]]:
-    """Code that calls the functions of `evaluation`, and the columns that stand in it by their `alias`."""
+def resolved(
+    text: str, known: Container[str], functions: Mapping[str, Any]
+) -> tuple[ast.Expression, list[str]]:
+    """Code that calls the functions of `evaluation`, and the columns that stand in it by their
+    `alias`.
+    """
     found = _Resolver(known, functions)
     return found.visit(copy.deepcopy(_tree(text))), list(found.used)
 
@@ -183,10 +206,12 @@ _TYPES = ("bool", "float", "int", "str")
 
 
 class _Resolver(ast.NodeTransformer):
-    """Tells columns from functions, and writes R's arithmetic and logic as calls of `evaluation`'s functions.
+    """Tells columns from functions, and writes R's arithmetic and logic as calls of `evaluation`'s
+    functions.
 
-    Columns get names of their own (`alias`), and calls that may be statistics of the rows are marked, to be remembered.
-    After a visit `used` has the columns, `unknown` what is neither column nor function.
+    Columns get names of their own (`alias`), and calls that may be statistics of the rows are
+    marked, to be remembered. After a visit `used` has the columns, `unknown` what is neither column
+    nor function.
     """
 
     def __init__(self, known: Container[str], functions: Mapping[str, Any]):
@@ -219,9 +244,15 @@ class _Resolver(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.expr:
         path = _path(node.func)
         name = None if path is None else ".".join(path)
-        quoted = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        quoted = [
+            a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
+        ]
         if name == "Q" and len(quoted) == 1:
-            return self._column(quoted[0]) if quoted[0] in self.known else self._missing(quoted[0], node)
+            return (
+                self._column(quoted[0])
+                if quoted[0] in self.known
+                else self._missing(quoted[0], node)
+            )
         function = None if path is None else self._function(path)
         if function is None:
             return self._method(node)
@@ -238,14 +269,20 @@ class _Resolver(ast.NodeTransformer):
         keywords = [ast.keyword(k.arg, self.visit(k.value)) for k in node.keywords]
         if not isinstance(node.func, ast.Attribute):
             is_name = isinstance(node.func, ast.Name)
-            return self._kept(ast.Call(node.func if is_name else self.visit(node.func), args, keywords))
+            return self._kept(
+                ast.Call(node.func if is_name else self.visit(node.func), args, keywords)
+            )
         owner = self.visit(node.func.value)
         owner = owner if node.func.attr in _RAW_METHODS else _number(owner)
-        return self._kept(ast.Call(ast.Attribute(owner, node.func.attr, ast.Load()), args, keywords))
+        return self._kept(
+            ast.Call(ast.Attribute(owner, node.func.attr, ast.Load()), args, keywords)
+        )
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         left, right = self.visit(node.left), self.visit(node.right)
-        if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div | ast.Pow | ast.Mod | ast.FloorDiv):
+        if isinstance(
+            node.op, ast.Add | ast.Sub | ast.Mult | ast.Div | ast.Pow | ast.Mod | ast.FloorDiv
+        ):
             left, right = _number(left), _number(right)
         return ast.BinOp(left, node.op, right)
 
@@ -253,10 +290,14 @@ class _Resolver(ast.NodeTransformer):
         operand = self.visit(node.operand)
         if isinstance(node.op, ast.Not):
             return _helper("_not", operand)
-        return ast.UnaryOp(node.op, _number(operand) if isinstance(node.op, ast.USub | ast.UAdd) else operand)
+        return ast.UnaryOp(
+            node.op, _number(operand) if isinstance(node.op, ast.USub | ast.UAdd) else operand
+        )
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
-        return _helper("_and" if isinstance(node.op, ast.And) else "_or", *map(self.visit, node.values))
+        return _helper(
+            "_and" if isinstance(node.op, ast.And) else "_or", *map(self.visit, node.values)
+        )
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         values = [self.visit(value) for value in (node.left, *node.comparators)]
@@ -289,7 +330,9 @@ class _Resolver(ast.NodeTransformer):
         return node
 
     def _function(self, path: list[str]) -> Any:
-        """The function of a name or dotted names; None where there is none, as of a method of a column."""
+        """The function of a name or dotted names; None where there is none, as of a method of a
+        column.
+        """
         found = self.functions.get(path[0])
         if found is None and len(path) == 1:
             found = getattr(builtins, path[0], None)
@@ -309,7 +352,9 @@ class _Resolver(ast.NodeTransformer):
         return True
 
     def _kept(self, node: ast.expr, is_open: bool = True) -> ast.expr:
-        if not any(isinstance(inner, ast.Name) and _ALIAS.fullmatch(inner.id) for inner in ast.walk(node)):
+        if not any(
+            isinstance(inner, ast.Name) and _ALIAS.fullmatch(inner.id) for inner in ast.walk(node)
+        ):
             return node
         self.has_open_calls |= is_open
         return _helper("_kept", node, ast.Name("_rows", ast.Load()))
@@ -338,7 +383,9 @@ def _number(node: ast.expr) -> ast.expr:
 
 
 def _is_series(node: ast.AST) -> bool:
-    return isinstance(node, ast.Compare) or (isinstance(node, ast.Name) and bool(_ALIAS.fullmatch(node.id)))
+    return isinstance(node, ast.Compare) or (
+        isinstance(node, ast.Name) and bool(_ALIAS.fullmatch(node.id))
+    )
 
 
 def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:

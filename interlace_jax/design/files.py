@@ -1,8 +1,9 @@
 """A file or lazy table too large for memory -> Design: read twice, in batches of rows.
 
-The first pass finds which rows are used and the levels of text columns and grouping factors, the second evaluates the
-formula. Kept are the columns of the design (shared where the random part repeats the fixed one) and a 32-bit code a row
-and factor; what the formula does not use never enters memory.
+The first pass finds which rows are used and the levels of text columns and grouping factors, the
+second evaluates the formula. Kept are the columns of the design (shared where the random part
+repeats the fixed one) and a 32-bit code a row and factor; what the formula does not use never
+enters memory.
 """
 
 from __future__ import annotations
@@ -47,10 +48,13 @@ FEW = dict(batch_readahead=1, fragment_readahead=1)  # by default 16 batches wai
 
 
 def is_scanned(data: Any) -> bool:
-    """Whether data are read in batches: a path, a pyarrow dataset, or a lazy frame that narwhals knows."""
+    """Whether data are read in batches: a path, a pyarrow dataset, or a lazy frame that narwhals
+    knows.
+    """
     if isinstance(data, str | os.PathLike) or type(data).__module__.startswith("pyarrow._dataset"):
         return True
-    if isinstance(data, pd.DataFrame):  # narwhals would refuse columns that share a name, in words of its own
+    # narwhals would refuse columns that share a name, in words of its own
+    if isinstance(data, pd.DataFrame):
         return False
     return isinstance(nw.from_native(data, pass_through=True), nw.LazyFrame)
 
@@ -58,7 +62,10 @@ def is_scanned(data: Any) -> bool:
 def refuse_scanned(data: Any, what: str) -> None:
     """Refuse `what`, which needs rows, of data read in batches."""
     if is_scanned(data):
-        raise ValueError(f"the rows of a file that was read in batches are not kept, and {what}: fit a data frame")
+        raise ValueError(
+            f"the rows of a file that was read in batches are not kept, and {what}: fit a data "
+            "frame"
+        )
 
 
 def scan(
@@ -71,8 +78,8 @@ def scan(
 ) -> Design:
     """`design.build` for data that are read in batches; weights and offset are names of columns.
 
-    Raises ValueError as `build`; also where a batch cannot be evaluated by itself (`poly`, `scale` and whatever else
-    needs all rows at once).
+    Raises ValueError as `build`; also where a batch cannot be evaluated by itself (`poly`, `scale`
+    and whatever else needs all rows at once).
     """
     for what, value in (("weights", weights), ("offset", offset)):
         if not (value is None or isinstance(value, str)):
@@ -84,15 +91,20 @@ def scan(
 
 
 def _dataset(data: Any, folder: Path) -> Any:
-    """A pyarrow dataset; lazy frames are written to a file first, in batches by their own library."""
+    """A pyarrow dataset; lazy frames are written to a file first, in batches by their own
+    library.
+    """
     arrow = importlib.import_module("pyarrow.dataset")  # optional, and slow to import
     if isinstance(data, str | os.PathLike):
         if not Path(data).exists():
             raise ValueError(f"there is no file {str(data)!r}")
         return arrow.dataset(data, format=_format(Path(data)))
     if isinstance(lazy := nw.from_native(data, pass_through=True), nw.LazyFrame):
-        # Categories of polars stand in the order of their rows: as in its frames, text has an order of its own.
-        lazy.with_columns(selectors.categorical().cast(nw.String)).sink_parquet(folder / "rows.parquet")
+        # Categories of polars stand in the order of their rows: as in its frames, text has an order
+        # of its own.
+        lazy.with_columns(selectors.categorical().cast(nw.String)).sink_parquet(
+            folder / "rows.parquet"
+        )
         return arrow.dataset(folder / "rows.parquet")
     return data
 
@@ -141,7 +153,9 @@ class _Table:
 
     @staticmethod
     def _frame(rows, pa) -> pd.DataFrame:
-        """Arrow's types, so that integers with missing values stay integers; categories and views are pandas' own."""
+        """Arrow's types, so that integers with missing values stay integers; categories and
+        views are pandas' own.
+        """
 
         def is_of_pandas(t):
             return pa.types.is_dictionary(t) or pa.types.is_string_view(t)
@@ -150,12 +164,19 @@ class _Table:
 
     def _batch(self, frame) -> Batch:
         columns = used_columns(frame, self.parts, self.formula.terms, None)
-        w, shift = row_vector(frame, "weights", self.weights), row_vector(frame, "offset", self.offset)
+        w, shift = (
+            row_vector(frame, "weights", self.weights),
+            row_vector(frame, "offset", self.offset),
+        )
         used = np.ones(len(frame), bool) if w is None else w != 0
         missing = missing_values(columns, weights=w, offset=shift)
         complete = used & ~np.any([*missing.values(), ~used], axis=0)
         rows = np.flatnonzero(complete)
-        categories = {n: c.cat.categories for n, c in columns.items() if isinstance(c.dtype, pd.CategoricalDtype)}
+        categories = {
+            n: c.cat.categories
+            for n, c in columns.items()
+            if isinstance(c.dtype, pd.CategoricalDtype)
+        }
         columns = take_rows(columns, rows, len(frame))
         counts = {name: int((mask & used).sum()) for name, mask in missing.items()}
         w, shift = (v if v is None else v[rows] for v in (w, shift))
@@ -184,7 +205,9 @@ class _Survey:
             _extend(self.categories, name, categories)
 
     def sort(self, groups: set[str]) -> None:
-        """Put levels into the order of their categories, those of groups and of text into one of their own."""
+        """Put levels into the order of their categories, those of groups and of text into one of
+        their own.
+        """
         for name, levels in self.levels.items():
             if name in self.categories and name not in groups:
                 known = self.categories[name]
@@ -212,9 +235,14 @@ def _survey(table: _Table, na_action: str) -> _Survey:
         found.add(batch, groups)
     counts = ", ".join(f"{name!r} ({count})" for name, count in found.missing.items() if count)
     if counts and na_action == "raise":
-        raise ValueError(f"na_action='raise': missing values in {counts}; drop or fill them, or use na_action='drop'")
+        raise ValueError(
+            f"na_action='raise': missing values in {counts}; drop or fill them, or use "
+            "na_action='drop'"
+        )
     if found.n == 0:
-        raise ValueError(f"all rows have missing values: in {counts}" if counts else "the data have no rows")
+        raise ValueError(
+            f"all rows have missing values: in {counts}" if counts else "the data have no rows"
+        )
     found.sort(groups)
     return found
 
@@ -224,7 +252,9 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
     formula, parts, n = table.formula, table.parts, found.n
     groups = dict.fromkeys(name for term in formula.terms for name in term.group)
     codes = {name: np.empty(n, np.int32) for name in groups}
-    vectors = {name: np.empty(n) for name in ("weights", "offset") if getattr(table, name) is not None}
+    vectors = {
+        name: np.empty(n) for name in ("weights", "offset") if getattr(table, name) is not None
+    }
     whole: dict[str, _Matrix] = {}
     specs, first, start = None, None, 0
     for batch in filter(lambda b: b.n, table.batches()):
@@ -233,7 +263,9 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
             codes[name][rows] = found.levels[name].get_indexer(batch.columns[name])
         for name, vector in vectors.items():
             vector[rows] = getattr(batch, name)
-        columns = {name: _categorical(c, found.levels.get(name)) for name, c in batch.columns.items()}
+        columns = {
+            name: _categorical(c, found.levels.get(name)) for name, c in batch.columns.items()
+        }
         matrices, specs = _evaluate(parts, columns, batch.n, specs)
         if specs is not None:
             sample = _Sample.of(columns, matrices, batch.n)
@@ -247,7 +279,9 @@ def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Desig
     row_numbers = np.empty(0, np.int64)  # the rows themselves are not kept
     w, shift = vectors.get("weights"), vectors.get("offset")
     used = frozenset(columns)
-    made = Evaluated(matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped, used)
+    made = Evaluated(
+        matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped, used
+    )
     return finish(formula, made, table.offset, cov)
 
 
@@ -269,7 +303,9 @@ def _evaluate(parts, columns, n, specs) -> tuple[Matrices, ModelSpecs | None]:
 
 
 def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) -> None:
-    """Refuse what one batch of rows cannot tell: centres and knots, and numbers used as categories."""
+    """Refuse what one batch of rows cannot tell: centres and knots, and numbers used as
+    categories.
+    """
     numbers = {name for name, column in columns.items() if column.dtype.kind in "if"}
     needs_all = {name: None for spec in specs for name in with_state(spec.transform_state)}
     for spec in specs:
@@ -283,8 +319,8 @@ def _refuse_state(specs: Sequence[ModelSpec], columns: Mapping[str, pd.Series]) 
 
 def _needs_all_message(names: Iterable[str]) -> str:
     return (
-        f"{listed(names)} needs all rows at once, but the data are read in batches: compute it as a column of "
-        "the data first (categories as text)"
+        f"{listed(names)} needs all rows at once, but the data are read in batches: compute it as "
+        "a column of the data first (categories as text)"
     )
 
 
@@ -299,18 +335,31 @@ class _Sample(NamedTuple):
     def of(columns: Mapping[str, pd.Series], matrices: Matrices, n: int) -> _Sample:
         rows = np.unique(np.linspace(0, n - 1, SAMPLE).astype(int))
         made = {key: matrix[rows] for key, (matrix, _) in matrices.items()}
-        return _Sample({name: column.iloc[rows] for name, column in columns.items()}, made, len(rows))
+        return _Sample(
+            {name: column.iloc[rows] for name, column in columns.items()}, made, len(rows)
+        )
 
 
-def _refuse_statistics(parts: Mapping[str, Part], first: _Sample, sample: _Sample, specs: ModelSpecs) -> None:
-    """Refuse what is computed from other rows too, x - x.mean(): rows of two batches together must give the same."""
-    columns = {name: pd.concat([c, sample.columns[name]], ignore_index=True) for name, c in first.columns.items()}
+def _refuse_statistics(
+    parts: Mapping[str, Part], first: _Sample, sample: _Sample, specs: ModelSpecs
+) -> None:
+    """Refuse what is computed from other rows too, x - x.mean(): rows of two batches together
+    must give the same.
+    """
+    columns = {
+        name: pd.concat([c, sample.columns[name]], ignore_index=True)
+        for name, c in first.columns.items()
+    }
     again, _ = model_matrices(parts, columns, first.n + sample.n, None, specs, is_new=True)
     for key, (matrix, names) in again.items():
         before = np.concatenate([first.matrices[key], sample.matrices[key]])
-        same = np.isclose(matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)).all(0)
+        same = np.isclose(
+            matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)
+        ).all(0)
         if not same.all():
-            raise ValueError(_needs_all_message(name for name, ok in zip(names, same, strict=True) if not ok))
+            raise ValueError(
+                _needs_all_message(name for name, ok in zip(names, same, strict=True) if not ok)
+            )
 
 
 @dataclass

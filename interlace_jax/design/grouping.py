@@ -1,4 +1,6 @@
-"""Random-effects terms -> grouping factors: levels, the code of every row, and the joined slope columns."""
+"""Random-effects terms -> grouping factors: levels, the code of every row, and the joined slope
+columns.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Factor:
     "lme4's label: `Subject`, `cask:batch`."
     variables: tuple[str, ...]
     levels: pd.Index = field(repr=False)
-    "(m,) labels of the levels used, sorted by the first variable, then the second ...; interactions as `a1:b1`."
+    """(m,) labels of the levels used, sorted by the first variable, then the second ...;
+    interactions as `a1:b1`.
+    """
     codes: np.ndarray = field(repr=False)
     "(n,) int32 level of each row."
     Z: np.ndarray = field(repr=False)
@@ -39,7 +43,9 @@ class Factor:
     columns: tuple[str, ...]
     "k names, `(Intercept)` first."
     sizes: tuple[int, ...]
-    "Widths of the mutually independent unstructured blocks, in column order: (1 + x | g) -> (2,), || -> (1, 1)."
+    """Widths of the mutually independent unstructured blocks, in column order: (1 + x | g) ->
+    (2,), || -> (1, 1).
+    """
     parts: tuple[str, ...] = field(repr=False)
     "Which evaluated parts of the formula the columns come from, in order."
     variable_levels: tuple[pd.Index, ...] = field(repr=False)
@@ -65,14 +71,21 @@ class Factor:
 
 
 def is_nested(inner: Factor, outer: Factor) -> bool:
-    """Whether every level of one factor lies within one level of the other; a factor is nested in itself."""
+    """Whether every level of one factor lies within one level of the other; a factor is nested
+    in itself.
+    """
     pairs = np.unique(inner.codes.astype(np.int64) * len(outer.levels) + outer.codes)
     return len(pairs) == len(np.unique(inner.codes))
 
 
-def factorized(columns: Mapping[str, pd.Series], terms: Sequence[Term]) -> dict[str, tuple[np.ndarray, pd.Index]]:
+def factorized(
+    columns: Mapping[str, pd.Series], terms: Sequence[Term]
+) -> dict[str, tuple[np.ndarray, pd.Index]]:
     """By grouping variable: the code (n,) of every row, and the sorted levels."""
-    return {name: _factorize(columns[name]) for name in dict.fromkeys(name for t in terms for name in t.group)}
+    return {
+        name: _factorize(columns[name])
+        for name in dict.fromkeys(name for t in terms for name in t.group)
+    }
 
 
 def grouping_factors(
@@ -82,9 +95,11 @@ def grouping_factors(
     n: int,
     tied: Container[str] = (),
 ) -> tuple[Factor, ...]:
-    """Join the terms by factor, in lme4's order: most levels first, ties as written. coded: as `factorized` gives.
+    """Join the terms by factor, in lme4's order: most levels first, ties as written. coded: as
+    `factorized` gives.
 
-    tied: names of factors whose effects a covariance structure ties together: there may be as many as rows.
+    tied: names of factors whose effects a covariance structure ties together: there may be as many
+    as rows.
     """
     joined: dict[frozenset[str], list[Term]] = {}
     for term in terms:
@@ -109,14 +124,20 @@ def _factor(
         k = len(matrices[key_of(term)][1])
         sizes += [1] * k if term.independent else [k]
         _check_size(term, len(levels), k, np.inf if terms[0].factor in tied else n)
-    names = ["(Intercept)" if name == "Intercept" else name for term in terms for name in matrices[key_of(term)][1]]
+    names = [
+        "(Intercept)" if name == "Intercept" else name
+        for term in terms
+        for name in matrices[key_of(term)][1]
+    ]
     _check_duplicates(terms, names)
     return Factor(
         name=terms[0].factor,
         variables=variables,
         levels=levels,
         codes=codes.astype(np.int32, copy=False),
-        Z=np.hstack([matrices[key_of(term)][0] for term in terms]) if len(terms) > 1 else matrices[key_of(terms[0])][0],
+        Z=np.hstack([matrices[key_of(term)][0] for term in terms])
+        if len(terms) > 1
+        else matrices[key_of(terms[0])][0],
         columns=tuple(names),
         sizes=tuple(sizes),
         parts=tuple(key_of(term) for term in terms),
@@ -128,19 +149,23 @@ def _factor(
 def _check_levels(term: Term, levels: pd.Index) -> None:
     if len(levels) == 1:
         raise ValueError(
-            f"the grouping factor {term.factor!r} of {term.text!r} has one level only, {listed(levels)}, in the rows "
-            "used; it needs at least two"
+            f"the grouping factor {term.factor!r} of {term.text!r} has one level only, "
+            f"{listed(levels)}, in the rows used; it needs at least two"
         )
 
 
 def _check_size(term: Term, m: int, k: int, n: float) -> None:
     if k == 0:
-        raise ValueError(f"the term {term.text!r} has no columns; write (1 | {term.factor}) for a random intercept")
+        raise ValueError(
+            f"the term {term.text!r} has no columns; write (1 | {term.factor}) for a random "
+            "intercept"
+        )
     each = 1 if term.independent else k
     if m * each >= n:
         raise ValueError(
-            f"the term {term.text!r} has {m} levels of {term.factor!r} x {each} columns = {m * each} random effects "
-            f"for {n} rows; there must be more rows than random effects, or they cannot be told from the residual"
+            f"the term {term.text!r} has {m} levels of {term.factor!r} x {each} columns = "
+            f"{m * each} random effects for {n} rows; there must be more rows than random "
+            "effects, or they cannot be told from the residual"
         )
 
 
@@ -149,8 +174,8 @@ def _check_duplicates(terms: Sequence[Term], names: Sequence[str]) -> None:
     if twice:
         texts = ", ".join(repr(term.text) for term in terms)
         raise ValueError(
-            f"the column {listed(twice)} occurs twice on the grouping factor {terms[0].factor!r} ({texts}); "
-            "leave it out of one term, as in (1 | g) + (0 + x | g)"
+            f"the column {listed(twice)} occurs twice on the grouping factor {terms[0].factor!r} "
+            f"({texts}); leave it out of one term, as in (1 | g) + (0 + x | g)"
         )
 
 
@@ -170,10 +195,14 @@ def sorted_positions(levels: pd.Index) -> np.ndarray:
     try:
         return np.asarray(levels.argsort())
     except TypeError:  # labels of several types: by type, then by text
-        return np.array(sorted(range(len(levels)), key=lambda i: (type(levels[i]).__name__, str(levels[i]))))
+        return np.array(
+            sorted(range(len(levels)), key=lambda i: (type(levels[i]).__name__, str(levels[i])))
+        )
 
 
-def _crossed(variables: Sequence[tuple[np.ndarray, pd.Index]]) -> tuple[np.ndarray, pd.Index, np.ndarray]:
+def _crossed(
+    variables: Sequence[tuple[np.ndarray, pd.Index]],
+) -> tuple[np.ndarray, pd.Index, np.ndarray]:
     """Codes, labels and keys of the level combinations that occur."""
     if len(variables) == 1:
         codes, levels = variables[0]
@@ -189,7 +218,9 @@ def _crossed(variables: Sequence[tuple[np.ndarray, pd.Index]]) -> tuple[np.ndarr
 
 
 def _keys(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
-    """Positions (n,) in the full crossing, the last variable fastest: Python's integers where 64 bits are too few."""
+    """Positions (n,) in the full crossing, the last variable fastest: Python's integers where 64
+    bits are too few.
+    """
     dtype = np.int64 if math.prod(sizes) < 2**63 else object
     keys = np.zeros(len(codes[0]), dtype)
     for code, size in zip(codes, sizes, strict=True):
@@ -204,7 +235,8 @@ def _label(level: Any) -> str:
 def codes_in(factor: Factor, columns: Mapping[str, pd.Series]) -> np.ndarray:
     """(n,) codes of new rows, -1 for combinations that the fit has not seen.
 
-    Raises ValueError where levels are of another type than in the fit, and cannot be told to be the same.
+    Raises ValueError where levels are of another type than in the fit, and cannot be told to be the
+    same.
     """
     pairs = zip(factor.variables, factor.variable_levels, strict=True)
     known = [_known(name, columns[name], levels) for name, levels in pairs]
@@ -216,15 +248,17 @@ def codes_in(factor: Factor, columns: Mapping[str, pd.Series]) -> np.ndarray:
 def _known(name: str, column: pd.Series, levels: pd.Index) -> np.ndarray:
     """(n,) positions of values among the levels of the fit, -1 where they are not there."""
     codes, found = _factorize(column)
-    is_parsed = found.inferred_type == "string" and levels.dtype.kind in "mM"  # by pandas, and not always as meant
+    # by pandas, and not always as meant
+    is_parsed = found.inferred_type == "string" and levels.dtype.kind in "mM"
     at = np.full(len(found), -1) if is_parsed else _dated(levels).get_indexer(_dated(found))
     kinds = {_kind(level) for level in levels} if (at < 0).any() else set()
     for level in found[at < 0]:
         if _kind(level) not in kinds and level != NOWHERE:
             twin = next((known for known in levels if _label(known) == _label(level)), levels[0])
             raise ValueError(
-                f"the grouping variable {name!r} has {level!r} ({type(level).__name__}) in the new data, but {twin!r} "
-                f"({type(twin).__name__}) in the fit; give both the same type"
+                f"the grouping variable {name!r} has {level!r} ({type(level).__name__}) in the "
+                f"new data, but {twin!r} ({type(twin).__name__}) in the fit; give both the same "
+                "type"
             )
     return at[codes]
 

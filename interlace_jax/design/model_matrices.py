@@ -1,7 +1,8 @@
 """The parts of a formula evaluated: response, fixed columns and slopes as model matrices.
 
-formulaic evaluates the terms and keeps in its ModelSpecs what new data need (contrasts, knots, centring). Formulas of
-plain numeric columns have no such state and are assembled here, to the same names and numbers.
+formulaic evaluates the terms and keeps in its ModelSpecs what new data need (contrasts, knots,
+centring). Formulas of plain numeric columns have no such state and are assembled here, to the same
+names and numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from .formula import Formula, Term
 from .frames import get_column
 
 DISPERSION = "dispersion"
-TAKEN = ("Intercept", "sigma")  # names of parameters that tables and hypotheses have beside those of columns
+# names of parameters that tables and hypotheses have beside those of columns
+TAKEN = ("Intercept", "sigma")
 
 _Matrix = tuple[np.ndarray, tuple[str, ...]]
 "A model matrix and the names of its columns."
@@ -44,7 +46,7 @@ Matrices = Mapping[str, _Matrix]
 "By key of the part of the formula: `y`, `X`, and `(slopes)` for each distinct text of slopes."
 
 
-# The parts of a formula ----------------------------------------------------------------------------------------------
+# The parts of a formula ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +59,16 @@ class Part:
     variables: tuple[tuple[str, bool], ...]
     "What it needs: names of columns (True), and code with more of them (False)."
     products: tuple[tuple[str, ...], ...] | None
-    "The columns as products of plain variables, () the intercept; None when there is anything else."
+    """The columns as products of plain variables, () the intercept; None when there is anything
+    else.
+    """
 
 
 @lru_cache(maxsize=1024)
 def parts_of(formula: Formula) -> dict[str, Part]:
-    """`y`, `X`, the slopes of each term under their own text, and `dispersion`, where it is a formula."""
+    """`y`, `X`, the slopes of each term under their own text, and `dispersion`, where it is a
+    formula.
+    """
     parts = {}
     if formula.response is not None:
         parts["y"] = _part("0 + " + formula.response, f"response {formula.response!r}")
@@ -72,8 +78,13 @@ def parts_of(formula: Formula) -> dict[str, Part]:
     if isinstance(formula.dispersion, str):
         parts[DISPERSION] = _part(formula.dispersion, f"dispersion '~ {formula.dispersion}'")
     if formula.offsets:
-        summands = [text if text.isidentifier() or text.startswith("`") else f"I({text})" for text in formula.offsets]
-        parts["offset"] = _part("0 + " + " + ".join(summands), f"offset {', '.join(map(repr, formula.offsets))}")
+        summands = [
+            text if text.isidentifier() or text.startswith("`") else f"I({text})"
+            for text in formula.offsets
+        ]
+        parts["offset"] = _part(
+            "0 + " + " + ".join(summands), f"offset {', '.join(map(repr, formula.offsets))}"
+        )
     for name, text in formula.auxiliary:
         parts[name] = _part(text, f"argument {name}={text!r}")
     return parts
@@ -94,19 +105,27 @@ def key_of(term: Term) -> str:
 
 def _part(text: str, label: str) -> Part:
     if "`1`" in text:
-        raise ValueError(f"the {label} has a column '1', which formulas take for the intercept; rename it")
+        raise ValueError(
+            f"the {label} has a column '1', which formulas take for the intercept; rename it"
+        )
     try:
         formula = _read(translated(text))
     except (FormulaicError, SyntaxError, ValueError) as err:
         reason = _reason(err).split(". ")[0].rstrip(".")
         raise ValueError(f"the {label} cannot be read: {reason}{hint(text)}") from err
     factors = dict.fromkeys(factor for term in formula for factor in term.factors)
-    variables = tuple((f.expr, f.eval_method.value == "lookup") for f in factors if f.eval_method.value != "literal")
+    variables = tuple(
+        (f.expr, f.eval_method.value == "lookup")
+        for f in factors
+        if f.eval_method.value != "literal"
+    )
     return Part(label, formula, variables, _products(formula))
 
 
 def _read(text: str) -> formulaic.SimpleFormula:
-    """The terms of a text. formulaic sees a plain name in place of each operand, whatever is written there."""
+    """The terms of a text. formulaic sees a plain name in place of each operand, whatever is
+    written there.
+    """
     operands: dict[str, Expression] = {}
     pieces, end = [], 0
     for token in tokenize(text):
@@ -114,9 +133,16 @@ def _read(text: str) -> formulaic.SimpleFormula:
         if method is None or token.token == ".":
             continue
         expr = token.token if method == "lookup" else normal(token.token)
-        name = next((n for n, known in operands.items() if known.expr == expr), f"_operand{len(operands)}_")
-        if operands.setdefault(name, Expression(expr, eval_method=method)).eval_method.value != method:
-            raise ValueError(f"there are a column and a call of the name {expr!r}; rename the column")
+        name = next(
+            (n for n, known in operands.items() if known.expr == expr), f"_operand{len(operands)}_"
+        )
+        if (
+            operands.setdefault(name, Expression(expr, eval_method=method)).eval_method.value
+            != method
+        ):
+            raise ValueError(
+                f"there are a column and a call of the name {expr!r}; rename the column"
+            )
         pieces += [text[end : token.source_start], name]
         end = token.source_end + 1 + (text[token.source_start] in "`{")
     try:
@@ -128,7 +154,9 @@ def _read(text: str) -> formulaic.SimpleFormula:
         raise ValueError(reason) from err
     if not isinstance(formula, formulaic.SimpleFormula):
         raise ValueError("it has several parts, and one is expected")
-    terms = [Product([operands.get(factor.expr, factor) for factor in term.factors]) for term in formula]
+    terms = [
+        Product([operands.get(factor.expr, factor) for factor in term.factors]) for term in formula
+    ]
     return formulaic.SimpleFormula(terms, _ordering="none")
 
 
@@ -139,7 +167,9 @@ _METHODS = {"name": "lookup", "python": "python"}
 def _products(formula: formulaic.SimpleFormula) -> tuple[tuple[str, ...], ...] | None:
     products = []
     for term in formula:
-        lookups = tuple(factor.expr for factor in term.factors if factor.eval_method.value == "lookup")
+        lookups = tuple(
+            factor.expr for factor in term.factors if factor.eval_method.value == "lookup"
+        )
         if len(lookups) < len(term.factors) and str(term) != "1":
             return None
         products.append(lookups)
@@ -155,16 +185,21 @@ def used_columns(
 ) -> dict[str, pd.Series]:
     """The columns of the frame that the parts and the grouping factors need, by name.
 
-    known: names that are those of columns, in new data those of the fit; by default all columns of the frame.
+    known: names that are those of columns, in new data those of the fit; by default all columns of
+    the frame.
     """
     columns: dict[str, pd.Series] = {}
     if clash := next((term.factor for term in terms if term.factor.lower() == "residual"), None):
-        raise ValueError(f"the grouping factor {clash!r} has the name of the residual in all tables; rename it")
+        raise ValueError(
+            f"the grouping factor {clash!r} has the name of the residual in all tables; rename it"
+        )
     known = frozenset(frame.columns) if known is None else known
     for key, part in parts.items():
         for text, plain in part.variables:
             if plain and text in TAKEN and key != "y":
-                raise ValueError(f"column {text!r} (in the {part.label}) has a parameter's name; rename it")
+                raise ValueError(
+                    f"column {text!r} (in the {part.label}) has a parameter's name; rename it"
+                )
             for name in _columns_of(text, plain, known, context or {}):
                 if name not in columns:
                     columns[name] = get_column(frame, name, part.label)
@@ -175,7 +210,9 @@ def used_columns(
     return columns
 
 
-def _columns_of(text: str, plain: bool, known: Container[str], context: Mapping[str, Any]) -> list[str]:
+def _columns_of(
+    text: str, plain: bool, known: Container[str], context: Mapping[str, Any]
+) -> list[str]:
     if not plain:
         return columns_in(text, known, _functions(context))
     return [text] if text in known or text not in context else []
@@ -193,18 +230,30 @@ def check_types(parts: Mapping[str, Part], columns: Mapping[str, pd.Series], n: 
             dtype = columns[name].dtype
             if key == "y" and dtype.kind not in "iuf":
                 raise ValueError(
-                    f"the response {name!r} is not numeric but {dtype}; make it numbers, as by astype(float)"
+                    f"the response {name!r} is not numeric but {dtype}; make it numbers, as by "
+                    "astype(float)"
                 )
             if found := _refused_kind(columns[name]):
-                raise ValueError(f"column {name!r} (in the {part.label}) holds {found}; make it numbers or text")
+                raise ValueError(
+                    f"column {name!r} (in the {part.label}) holds {found}; make it numbers or text"
+                )
             if dtype.kind not in "iufb" and columns[name].nunique() >= n > 1:
                 raise ValueError(
-                    f"column {name!r} (in the {part.label}) is {dtype} with another value in each of {n} rows; "
-                    "make it numbers, or leave it out"
+                    f"column {name!r} (in the {part.label}) is {dtype} with another value in each "
+                    f"of {n} rows; make it numbers, or leave it out"
                 )
 
 
-_REFUSED = ("date", "time", "datetime", "datetime64", "timedelta", "timedelta64", "period", "complex")
+_REFUSED = (
+    "date",
+    "time",
+    "datetime",
+    "datetime64",
+    "timedelta",
+    "timedelta64",
+    "period",
+    "complex",
+)
 
 
 def _refused_kind(column: pd.Series) -> str | None:
@@ -215,7 +264,13 @@ def _refused_kind(column: pd.Series) -> str | None:
     if dtype.kind != "O" or isinstance(dtype, pd.CategoricalDtype):
         return None
     kind = pd.api.types.infer_dtype(column)
-    return f"whole numbers beyond 64 bits ({dtype})" if kind == "integer" else kind if kind in _REFUSED else None
+    return (
+        f"whole numbers beyond 64 bits ({dtype})"
+        if kind == "integer"
+        else kind
+        if kind in _REFUSED
+        else None
+    )
 
 
 def absent_factors(specs: ModelSpecs | None, keys: Container[str]) -> list[str]:
@@ -243,12 +298,16 @@ def of_other_rows(
     specs: ModelSpecs | None,
     context: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
-    """Columns that are computed from other rows too, as `x.rank()` is: some rows by themselves give other numbers."""
+    """Columns that are computed from other rows too, as `x.rank()` is: some rows by themselves
+    give other numbers.
+    """
     known, functions = columns.keys(), _functions(context)
     doubtful = {
         key: part
         for key, part in parts.items()
-        if any(not plain and asks_other_rows(text, known, functions) for text, plain in part.variables)
+        if any(
+            not plain and asks_other_rows(text, known, functions) for text, plain in part.variables
+        )
     }
     n = len(next(iter(matrices.values()))[0])
     if not doubtful or specs is None or n < 2:
@@ -259,7 +318,9 @@ def of_other_rows(
     found: dict[str, None] = {}
     for key, (matrix, names) in again.items():
         before = matrices[key][0][rows]
-        same = np.isclose(matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)).all(0)
+        same = np.isclose(
+            matrix, before, rtol=1e-6, atol=1e-9 * np.abs(before).max(0, initial=0.0)
+        ).all(0)
         found |= {name: None for name, ok in zip(names, same, strict=True) if not ok}
     return tuple(found)
 
@@ -269,13 +330,15 @@ def refuse_other_rows(names: Sequence[str], matrices: Matrices) -> None:
     wanted = {name for _, columns in matrices.values() for name in columns}
     if lost := [name for name in names if name in wanted]:
         raise ValueError(
-            f"{listed(lost)} is computed from several rows at once, so that a new row has no value of it: compute it "
-            "as a column of the data first"
+            f"{listed(lost)} is computed from several rows at once, so that a new row has no "
+            "value of it: compute it as a column of the data first"
         )
 
 
 def find_gaps(matrices: Matrices) -> dict[str, np.ndarray]:
-    """Missing values that the formula made (log of a negative number), by name of the design column."""
+    """Missing values that the formula made (log of a negative number), by name of the design
+    column.
+    """
     return {
         name: np.isnan(matrix[:, j])
         for matrix, names in matrices.values()
@@ -286,7 +349,9 @@ def find_gaps(matrices: Matrices) -> dict[str, np.ndarray]:
 
 
 def refuse_gaps(gaps: Mapping[str, np.ndarray]) -> None:
-    """After rows were left out there must be no new gaps: lag() makes some whatever the rows, and would skip rows."""
+    """After rows were left out there must be no new gaps: lag() makes some whatever the rows,
+    and would skip rows.
+    """
     if gaps:
         raise ValueError(
             f"{listed(gaps)} has missing values again when rows with missing values are left out; "
@@ -298,11 +363,13 @@ def refuse_infinite(matrix: np.ndarray, names: Sequence[str]) -> None:
     """Refuse a model matrix with infinite values, naming its columns."""
     if not np.isfinite(matrix).all():
         counts = np.isinf(matrix).sum(axis=0)
-        found = ", ".join(f"{name!r} ({count} rows)" for name, count in zip(names, counts, strict=True) if count)
+        found = ", ".join(
+            f"{name!r} ({count} rows)" for name, count in zip(names, counts, strict=True) if count
+        )
         raise ValueError(f"infinite values in {found}; make them missing or leave those rows out")
 
 
-# Model matrices ------------------------------------------------------------------------------------------------------
+# Model matrices -----------------------------------------------------------------------------------
 
 
 def model_matrices(
@@ -315,10 +382,13 @@ def model_matrices(
 ) -> tuple[Matrices, ModelSpecs | None]:
     """All parts over the same n rows, and formulaic's state where there is any.
 
-    specs: the state of the fit, for new rows (is_new) or more of its own; None where its columns are plain numbers.
+    specs: the state of the fit, for new rows (is_new) or more of its own; None where its columns
+    are plain numbers.
     """
     if is_new and n == 0:
-        return {key: _empty(part, None if specs is None else specs[key]) for key, part in parts.items()}, specs
+        return {
+            key: _empty(part, None if specs is None else specs[key]) for key, part in parts.items()
+        }, specs
     if specs is None and all(_is_plain(part, columns) for part in parts.values()):
         wanted = {key: part.products or () for key, part in parts.items()}
         made = {products: _plain_matrix(products, columns, n) for products in set(wanted.values())}
@@ -332,27 +402,38 @@ def model_matrices(
         states = {name: state for key in parts for name, state in specs[key].encoder_state.items()}
         _check_kinds(columns, states)
     # Arrays instead of Series: labels of the user's rows may repeat.
-    frame = pd.DataFrame({name: c.array for name, c in columns.items()}, index=pd.RangeIndex(n), copy=False)
+    frame = pd.DataFrame(
+        {name: c.array for name, c in columns.items()}, index=pd.RangeIndex(n), copy=False
+    )
     found = _materialize(parts, spec, frame, context, states)
     matrices = {
-        key: (np.asarray(found[key], dtype=np.float64), tuple(found[key].model_spec.column_names)) for key in parts
+        key: (np.asarray(found[key], dtype=np.float64), tuple(found[key].model_spec.column_names))
+        for key in parts
     }
     return matrices, found.model_spec
 
 
 def _materialize(
-    parts: Mapping[str, Part], spec: Any, frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States
+    parts: Mapping[str, Part],
+    spec: Any,
+    frame: pd.DataFrame,
+    context: Mapping[str, Any] | None,
+    states: _States,
 ) -> Any:
     """Model matrices by formulaic, with errors that name the part."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("error", DataMismatchWarning)
         try:
-            return _materializer(frame, context, states).get_model_matrix(spec, output="numpy", na_action="ignore")
+            return _materializer(frame, context, states).get_model_matrix(
+                spec, output="numpy", na_action="ignore"
+            )
         except _LevelError:
             raise
         except Exception as err:
             where, reason = _culprit(parts, frame, context), _reason(err)
-            raise ValueError(f"{where} cannot be evaluated: {reason}{_advice(where, reason)}") from err
+            raise ValueError(
+                f"{where} cannot be evaluated: {reason}{_advice(where, reason)}"
+            ) from err
 
 
 def _advice(where: str, reason: str) -> str:
@@ -365,11 +446,15 @@ def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulai
     return _materializer(frame, None, {}).get_model_matrix(formula)
 
 
-def _culprit(parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[str, Any] | None) -> str:
+def _culprit(
+    parts: Mapping[str, Part], frame: pd.DataFrame, context: Mapping[str, Any] | None
+) -> str:
     """The part that fails on its own."""
     for part in parts.values():
         try:
-            _materializer(frame, context, {}).get_model_matrix(part.formula, output="numpy", na_action="ignore")
+            _materializer(frame, context, {}).get_model_matrix(
+                part.formula, output="numpy", na_action="ignore"
+            )
         except Exception:
             return f"the {part.label}"
     return "the formula"
@@ -383,11 +468,15 @@ def _reason(err: Exception) -> str:
 
 def _is_plain(part: Part, columns: Mapping[str, pd.Series]) -> bool:
     return part.products is not None and all(
-        name in columns and columns[name].dtype.kind in "iuf" for product in part.products for name in product
+        name in columns and columns[name].dtype.kind in "iuf"
+        for product in part.products
+        for name in product
     )
 
 
-def _plain_matrix(products: tuple[tuple[str, ...], ...], columns: Mapping[str, pd.Series], n: int) -> _Matrix:
+def _plain_matrix(
+    products: tuple[tuple[str, ...], ...], columns: Mapping[str, pd.Series], n: int
+) -> _Matrix:
     matrix = np.ones((n, len(products)))
     for j, product in enumerate(products):
         for name in product:
@@ -397,7 +486,11 @@ def _plain_matrix(products: tuple[tuple[str, ...], ...], columns: Mapping[str, p
 
 def _empty(part: Part, spec: Any) -> _Matrix:
     """The matrix of no rows."""
-    names = [":".join(product) or "Intercept" for product in part.products or ()] if spec is None else spec.column_names
+    names = (
+        [":".join(product) or "Intercept" for product in part.products or ()]
+        if spec is None
+        else spec.column_names
+    )
     return np.empty((0, len(names))), tuple(names)
 
 
@@ -425,7 +518,9 @@ class _Materializer(PandasMaterializer):
 
     @override
     def _evaluate(self, expr: str, metadata: Any, spec: Any) -> Any:
-        value, names = evaluate(expr, self.data, self.context, spec.transform_state, self.nrows, spec)
+        value, names = evaluate(
+            expr, self.data, self.context, spec.transform_state, self.nrows, spec
+        )
         if value is None:
             raise ValueError("it has no value")
         return value, {Variable(name, roles=("value",)) for name in names}
@@ -438,28 +533,46 @@ class _Materializer(PandasMaterializer):
         return evaluated
 
 
-def _materializer(frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States) -> _Materializer:
+def _materializer(
+    frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States
+) -> _Materializer:
     materializer = _Materializer(frame, context=_functions(context))
     materializer.states = states
     return materializer
 
 
 def _check_kinds(columns: Mapping[str, pd.Series], states: _States) -> None:
-    """Before anything is evaluated: text where the fit had numbers would fail first in some transform."""
+    """Before anything is evaluated: text where the fit had numbers would fail first in some
+    transform.
+    """
     for name, (kind, _) in states.items():
-        if kind is Expression.Kind.NUMERICAL and name in columns and columns[name].dtype.kind not in "iuf":
-            raise _LevelError(f"{name!r} is numerical in the fit, but {columns[name].dtype} in the new data")
+        if (
+            kind is Expression.Kind.NUMERICAL
+            and name in columns
+            and columns[name].dtype.kind not in "iuf"
+        ):
+            raise _LevelError(
+                f"{name!r} is numerical in the fit, but {columns[name].dtype} in the new data"
+            )
 
 
-def _check_against_fit(name: str, evaluated: Any, kind: Expression.Kind, state: Mapping[str, Any]) -> None:
+def _check_against_fit(
+    name: str, evaluated: Any, kind: Expression.Kind, state: Mapping[str, Any]
+) -> None:
     if evaluated.metadata.kind is not kind:
         found = evaluated.metadata.kind.value
-        raise _LevelError(f"{name!r} is {kind.value} in the fit, but {found} in the new data; give it the same type")
+        raise _LevelError(
+            f"{name!r} is {kind.value} in the fit, but {found} in the new data; give it the same "
+            "type"
+        )
     if "categories" in state:
         known = list(state["categories"])
         values = pd.Series(evaluated.values.__wrapped__).dropna().unique()
         if unseen := [value for value in values if value not in known]:
-            raise _LevelError(f"{name!r} has the level {listed(unseen)} in the new data; the fit has {listed(known)}")
+            raise _LevelError(
+                f"{name!r} has the level {listed(unseen)} in the new data; the fit has "
+                f"{listed(known)}"
+            )
 
 
 def _type_message(parts: Mapping[str, Part], columns: Mapping[str, pd.Series]) -> str:
@@ -472,5 +585,7 @@ def response_of(matrix: _Matrix, part: Part) -> tuple[np.ndarray, str]:
     """The response as one column (n,), and its name."""
     values, names = matrix
     if len(names) != 1:
-        raise ValueError(f"the {part.label} must be one column of numbers, not {listed(names) or 'nothing'}")
+        raise ValueError(
+            f"the {part.label} must be one column of numbers, not {listed(names) or 'nothing'}"
+        )
     return values[:, 0], names[0]

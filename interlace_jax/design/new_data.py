@@ -27,12 +27,16 @@ from .residual_groups import SubjectRows, new_rows, residual_columns
 
 @dataclass(frozen=True, eq=False)
 class NewDesign:
-    """The arrays of `Design` for new data: all n rows, X and offset NaN where something is missing."""
+    """The arrays of `Design` for new data: all n rows, X and offset NaN where something is
+    missing.
+    """
 
     X: np.ndarray = field(repr=False)
     "(n, p)"
     unknown: np.ndarray = field(repr=False)
-    "(n, d) what dropped columns have beyond their `dependence`, in units of their size; 0 where X beta is estimable."
+    """(n, d) what dropped columns have beyond their `dependence`, in units of their size; 0
+    where X beta is estimable.
+    """
     Z: tuple[np.ndarray, ...] = field(repr=False)
     "(n, k) per factor asked for; 0 in rows with missing values."
     codes: tuple[np.ndarray, ...] = field(repr=False)
@@ -58,17 +62,24 @@ def new_data(
     residual: bool = False,
     bare: bool = False,
 ) -> NewDesign:
-    """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no response is needed.
+    """Evaluate the formula of `design` in new data, with the fit's contrasts, knots and levels; no
+    response is needed.
 
-    offset: needed again when the fit's was an array; a column is looked up in `data` under the fit's name.
-    random: names of the factors to evaluate (True: all, False: none); the others have no Z and no codes.
+    offset: needed again when the fit's was an array; a column is looked up in `data` under the
+    fit's name.
+    random: names of the factors to evaluate (True: all, False: none); the others have no Z and no
+    codes.
     unknown: names of factors whose levels are not looked up but taken as unseen.
     residual: also find the subjects and visits of the residual covariance.
-    bare: leave offsets and the predictors of the family's parameters out, and the columns that only these need.
+    bare: leave offsets and the predictors of the family's parameters out, and the columns that only
+    these need.
     """
     frame = as_frame(data)
     if offset is None and design.offset_is_array and not bare:
-        raise ValueError("the model was fitted with an offset array; give offset= for the new data, one value per row")
+        raise ValueError(
+            "the model was fitted with an offset array; give offset= for the new data, one value "
+            "per row"
+        )
     wanted = [f.name for f in design.factors] if random is True else list(random or ())
     factors = [f for f in design.factors if f.name in wanted]
     known = {frozenset(f.variables) for f in factors if f.name not in unknown}
@@ -79,7 +90,9 @@ def new_data(
     parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
     columns = used_columns(frame, parts, terms, context, design.variables or None)
     columns |= residual_columns(design.formula, frame) if residual else {}
-    shift = row_vector(frame, "offset", design.offset_column if offset is None and not bare else offset)
+    shift = row_vector(
+        frame, "offset", design.offset_column if offset is None and not bare else offset
+    )
 
     missing = np.zeros(len(frame), bool)
     for mask in missing_values(columns, offset=shift).values():
@@ -92,7 +105,11 @@ def new_data(
         missing[rows[mask]] = True
 
     def codes(factor: Factor) -> np.ndarray:
-        return codes_in(factor, columns) if frozenset(factor.variables) in known else np.full(len(rows), -1)
+        return (
+            codes_in(factor, columns)
+            if frozenset(factor.variables) in known
+            else np.full(len(rows), -1)
+        )
 
     if residual:
         complete = ~missing[rows]
@@ -111,7 +128,9 @@ def new_data(
         X=X[:, design.kept],
         unknown=_unknown(X, design),
         Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
-        codes=tuple(_spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors),
+        codes=tuple(
+            _spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors
+        ),
         offset=None if shift is None else np.where(missing, np.nan, shift),
         D={key: _spread(matrices[key][0], rows, missing, np.nan) for key in auxiliary},
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
@@ -121,7 +140,11 @@ def new_data(
 
 
 def _unknown(X: np.ndarray, design: Design) -> np.ndarray:
-    """A function of the full coefficients is estimable if it is a sum of rows of the fit: if this is 0."""
+    """A function of the full coefficients is estimable if it is a sum of rows of the fit: if
+    this is 0.
+    """
     kept, dropped = X[:, design.kept], np.delete(X, design.kept, axis=1)
     sizes = np.abs(dropped) + np.abs(kept) @ np.abs(design.dependence)
-    return (dropped - kept @ design.dependence) / np.fmax.reduce(sizes, initial=np.finfo(float).tiny)
+    return (dropped - kept @ design.dependence) / np.fmax.reduce(
+        sizes, initial=np.finfo(float).tiny
+    )

@@ -48,9 +48,10 @@ _TEXT = re.compile(r"\s*(?P<tag>\w+)\s*\((?P<times>[^|]*)\|(?P<groups>[^|]*)\)\s
 class Residual:
     """How the residuals of one subject covary: the object that `residual=` takes beside text.
 
-    structure: `Unstructured`, `CompoundSymmetry`, `AR1`, `Toeplitz`, `Antedependence`, `ARMA11` (most with
-    `heterogeneous=True` for an SD of every visit), `Exponential`, `SquaredExponential` or `Matern` over coordinates, or
-    a `Structure` of your own, whose matrix over the visits counts relative to that of the first.
+    structure: `Unstructured`, `CompoundSymmetry`, `AR1`, `Toeplitz`, `Antedependence`, `ARMA11`
+    (most with `heterogeneous=True` for an SD of every visit), `Exponential`, `SquaredExponential`
+    or `Matern` over coordinates, or a `Structure` of your own, whose matrix over the visits counts
+    relative to that of the first.
     time: the column of visits or times; of coordinates one or several columns.
     subject: the column of the subjects, whose rows covary; rows of different subjects do not.
     by: a column of groups of subjects; every group has parameters of its own.
@@ -65,7 +66,9 @@ class Residual:
 
     def __post_init__(self):
         if not isinstance(self.structure, Structure):
-            raise TypeError(f"the structure of a Residual is one such as AR1(), not {self.structure!r}")
+            raise TypeError(
+                f"the structure of a Residual is one such as AR1(), not {self.structure!r}"
+            )
         times = texts("time", self.time, "visit")
         if not times:
             raise TypeError("time must be the column of visits or times, or several of coordinates")
@@ -84,21 +87,29 @@ class Residual:
         """The structure of the correlations alone; None where residuals do not correlate."""
         if isinstance(self.structure, Unstructured):
             return FreeCorrelations(heterogeneous=True)
-        return None if isinstance(self.structure, Diagonal | HomogeneousDiagonal) else self.structure
+        return (
+            None if isinstance(self.structure, Diagonal | HomogeneousDiagonal) else self.structure
+        )
 
     @property
     def by_visit(self) -> bool:
         """Whether every visit has an SD of its own."""
-        return isinstance(self.structure, Unstructured | Diagonal) or getattr(self.structure, "heterogeneous", False)
+        return isinstance(self.structure, Unstructured | Diagonal) or getattr(
+            self.structure, "heterogeneous", False
+        )
 
     def __str__(self) -> str:
-        tag = next((tag for tag, known in TAGS.items() if known == self.structure), type(self.structure).__name__)
+        tag = next(
+            (tag for tag, known in TAGS.items() if known == self.structure),
+            type(self.structure).__name__,
+        )
         return f"{tag}({', '.join(self.time)} | {f'{self.by} / ' if self.by else ''}{self.subject})"
 
 
 @dataclass(frozen=True)
 class Power:
-    """An SD that is a power of a covariate, |x|^power: an argument of `dispersion=` (nlme's varPower).
+    """An SD that is a power of a covariate, |x|^power: an argument of `dispersion=` (nlme's
+    varPower).
 
     >>> Power("dose")
     """
@@ -107,10 +118,13 @@ class Power:
 
     def __post_init__(self):
         if not isinstance(self.column, str):
-            raise TypeError(f'Power takes the name of a column, as in Power("dose"), not {self.column!r}')
+            raise TypeError(
+                f'Power takes the name of a column, as in Power("dose"), not {self.column!r}'
+            )
         if self.column == "fitted":
             raise ValueError(
-                'Power("fitted") is not offered: the variance would depend on the fit itself; give a column'
+                'Power("fitted") is not offered: the variance would depend on the fit itself; '
+                "give a column"
             )
 
     def __str__(self) -> str:
@@ -122,19 +136,22 @@ def residual_of(given: Any) -> Residual | None:
     if given is None or isinstance(given, Residual):
         return given
     if not isinstance(given, str):
-        raise TypeError(f'residual must be text such as "us(visit | id)" or a Residual, not {given!r}')
+        raise TypeError(
+            f'residual must be text such as "us(visit | id)" or a Residual, not {given!r}'
+        )
     found = _TEXT.fullmatch(given)
     times = [name.strip() for name in found["times"].split(",")] if found else []
     groups = [name.strip() for name in found["groups"].split("/")] if found else []
     if not found or not all(times) or not all(groups) or len(groups) > 2:
         raise ValueError(
-            f'residual={given!r} cannot be read; write structure(visit | subject), as in "us(visit | id)", or '
-            '"ar1h(visit | arm / id)" for parameters by arm'
+            f"residual={given!r} cannot be read; write structure(visit | subject), as in "
+            '"us(visit | id)", or "ar1h(visit | arm / id)" for parameters by arm'
         )
     if found["tag"] not in TAGS:
         raise ValueError(
-            f"residual={given!r}: there is no structure {found['tag']!r}; there are {listed(TAGS, 20)}, where an h at "
-            "the end gives every visit its own variance (glmmTMB's cs and toep have that without it)"
+            f"residual={given!r}: there is no structure {found['tag']!r}; there are "
+            f"{listed(TAGS, 20)}, where an h at the end gives every visit its own variance "
+            "(glmmTMB's cs and toep have that without it)"
         )
     names = [name.strip("`") for name in (*times, *groups)]
     by = names[len(times)] if len(groups) == 2 else None
@@ -146,10 +163,17 @@ def dispersion_of(given: Any) -> str | Power | None:
     if given is None or isinstance(given, Power):
         return given
     if not isinstance(given, str):
-        raise TypeError(f'dispersion must be a formula such as "~ sex + age" or Power("dose"), not {given!r}')
+        raise TypeError(
+            f'dispersion must be a formula such as "~ sex + age" or Power("dose"), not {given!r}'
+        )
     left, tilde, right = given.partition("~")
     if left.strip() or not tilde or not right.strip():
-        raise ValueError(f"dispersion={given!r} must be a formula with a right side only, as in '~ sex + age'")
+        raise ValueError(
+            f"dispersion={given!r} must be a formula with a right side only, as in '~ sex + age'"
+        )
     if "|" in right:
-        raise ValueError(f"dispersion={given!r} has a random effect, which the residual SD cannot have: leave it out")
+        raise ValueError(
+            f"dispersion={given!r} has a random effect, which the residual SD cannot have: leave "
+            "it out"
+        )
     return right.strip()

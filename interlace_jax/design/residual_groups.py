@@ -1,4 +1,6 @@
-"""`residual=` and `dispersion=` in the rows used: subjects, visits, groups and covariates as integers and arrays."""
+"""`residual=` and `dispersion=` in the rows used: subjects, visits, groups and covariates as
+integers and arrays.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class SubjectRows(NamedTuple):
         """The subjects and their patterns; subjects coded 0, 1, ... in their order."""
         labels, first, subject = np.unique(self.subject, return_index=True, return_inverse=True)
         group = self.group[first]
-        return row_layout(subject, self.order, group, self.position, self.visit, self.coordinates, self.slopes)
+        return row_layout(
+            subject, self.order, group, self.position, self.visit, self.coordinates, self.slopes
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +58,9 @@ class ResidualGroups:
     subjects: pd.Index = field(repr=False)
     "(N,) labels; of pure dispersion every row is its own."
     visits: tuple = ()
-    "Labels of the visits that have an SD of their own, or that the correlations know; () for coordinates."
+    """Labels of the visits that have an SD of their own, or that the correlations know; () for
+    coordinates.
+    """
     positions: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
     "Place of every visit among the positions that the correlations know."
     groups: tuple = ()
@@ -85,7 +91,9 @@ class ResidualGroups:
     def reference(self) -> str:
         """Where the residual SD is sigma; empty if that is everywhere."""
         where = [f"of {self.residual.by} {self.groups[0]}"] if self.groups else []
-        where += [f"at {self.residual.time[0]} {self.visits[0]}"] if self.covariance.visits > 1 else []
+        where += (
+            [f"at {self.residual.time[0]} {self.visits[0]}"] if self.covariance.visits > 1 else []
+        )
         if isinstance(self.dispersion, Power):
             where.append(f"where {self.dispersion.column} is 1")
         elif self.dispersion:
@@ -94,7 +102,9 @@ class ResidualGroups:
 
 
 def residual_columns(formula: Formula, frame: Any) -> dict[str, pd.Series]:
-    """The columns of a frame that the residual covariance needs besides those of formulas, by name."""
+    """The columns of a frame that the residual covariance needs besides those of formulas, by
+    name.
+    """
     found = {}
     for name in formula.residual.columns if formula.residual else ():
         found[name] = get_column(frame, name, f"residual '{formula.residual}'")
@@ -113,7 +123,8 @@ def residual_groups(
 ) -> ResidualGroups | None:
     """The residual covariance of n rows; None where there is nothing to it.
 
-    columns: those of `residual_columns`. slopes: model matrix (n, h) of the formula of `dispersion`, and its names.
+    columns: those of `residual_columns`. slopes: model matrix (n, h) of the formula of
+    `dispersion`, and its names.
     """
     residual, dispersion = formula.residual, formula.dispersion
     if residual is None and dispersion is None:
@@ -124,14 +135,16 @@ def residual_groups(
         by_row = SubjectRows(np.arange(n), none, none, none, none, None, U)
         covariance = ResidualCovariance(slopes=len(names))
         subjects = pd.RangeIndex(n)
-        return ResidualGroups(None, dispersion, covariance, by_row.layout(), subjects, slopes=names, by_row=by_row)
+        return ResidualGroups(
+            None, dispersion, covariance, by_row.layout(), subjects, slopes=names, by_row=by_row
+        )
     subject, subjects = _coded(columns[residual.subject])
     group, groups = _groups(residual, columns, subject, subjects)
     sets, within = max(len(groups), 1), residual.within
     if within is not None and np.bincount(subject).max() < 2:
         raise ValueError(
-            f"residual '{residual}': every {residual.subject!r} has one row only, so that nothing correlates; give the "
-            "column of the subjects, whose rows are repeated measurements"
+            f"residual '{residual}': every {residual.subject!r} has one row only, so that nothing "
+            "correlates; give the column of the subjects, whose rows are repeated measurements"
         )
     times = [columns[name] for name in residual.time]
     unit, visits, places = 1.0, (), np.zeros(0, int)
@@ -139,14 +152,19 @@ def residual_groups(
         points = np.column_stack([_numbers(residual, values) for values in times])
         unit = _typical_gap(points, subject)
         if not within.nugget:
-            _refuse_repeats(residual, subject, subjects, pd.Series(list(map(tuple, points.tolist()))))
+            _refuse_repeats(
+                residual, subject, subjects, pd.Series(list(map(tuple, points.tolist())))
+            )
         covariance = ResidualCovariance(within, 1, 1, sets, len(names))
         none = np.zeros(n, int)
         by_row = SubjectRows(subject, group[subject], points[:, 0], none, none, points / unit, U)
         rows = by_row.layout()
     else:
         if len(times) > 1:
-            raise ValueError(f"residual '{residual}' has several columns {listed(residual.time)}; visits are in one")
+            raise ValueError(
+                f"residual '{residual}' has several columns {listed(residual.time)}; visits are "
+                "in one"
+            )
         visit, visits = _visits(residual, times[0])
         _refuse_repeats(residual, subject, subjects, times[0])
         _refuse_rare(residual, subject, visit, visits)
@@ -161,8 +179,12 @@ def residual_groups(
     return ResidualGroups(residual, dispersion, covariance, rows, subjects, *labels, unit, by_row)
 
 
-def new_rows(given: ResidualGroups, formula: Formula, columns: Mapping[str, pd.Series], slopes: Any) -> SubjectRows:
-    """Rows of new data, without missing values, as subjects of the fit or new ones; columns, slopes as above."""
+def new_rows(
+    given: ResidualGroups, formula: Formula, columns: Mapping[str, pd.Series], slopes: Any
+) -> SubjectRows:
+    """Rows of new data, without missing values, as subjects of the fit or new ones; columns,
+    slopes as above.
+    """
     residual, n = given.residual, len(next(iter(columns.values()), ()))
     U, _ = _slopes(given.dispersion, columns, slopes, n, is_new=True)
     none = np.zeros(n, int)
@@ -191,8 +213,8 @@ def _known_codes(residual: Residual, values: pd.Series, labels: tuple) -> np.nda
     found = pd.Index(labels).get_indexer(values)
     if unknown := list(dict.fromkeys(values[found < 0])):
         raise ValueError(
-            f"residual '{residual}': {values.name!r} has {listed(unknown)} in the new data, which the fit has not "
-            f"seen; it has {listed(labels)}"
+            f"residual '{residual}': {values.name!r} has {listed(unknown)} in the new data, which "
+            f"the fit has not seen; it has {listed(labels)}"
         )
     return found
 
@@ -213,13 +235,14 @@ def _groups(residual, columns, subject, subjects) -> tuple[np.ndarray, tuple]:
     if len(changed := np.flatnonzero(group[subject] != codes)):
         found = columns[residual.by][subject == subject[changed[0]]].unique()
         raise ValueError(
-            f"residual '{residual}' has parameters by {residual.by!r}, which changes within {residual.subject!r} "
-            f"{listed([subjects[subject[changed[0]]]])}: {listed(found)}; it must be one value for every subject"
+            f"residual '{residual}' has parameters by {residual.by!r}, which changes within "
+            f"{residual.subject!r} {listed([subjects[subject[changed[0]]]])}: {listed(found)}; it "
+            "must be one value for every subject"
         )
     return group, tuple(labels)
 
 
-# Visits --------------------------------------------------------------------------------------------------------------
+# Visits -------------------------------------------------------------------------------------------
 
 
 def _visits(residual: Residual, values: pd.Series) -> tuple[np.ndarray, tuple]:
@@ -229,13 +252,15 @@ def _visits(residual: Residual, values: pd.Series) -> tuple[np.ndarray, tuple]:
     if values.dtype.kind not in "iufmMb" and not _is_ordered(values) and over != "visits":
         _refuse_jumbled(residual, labels)
     if len(labels) < 2:
-        raise ValueError(f"residual '{residual}': {residual.time[0]!r} has the one value {listed(labels)}")
+        raise ValueError(
+            f"residual '{residual}': {residual.time[0]!r} has the one value {listed(labels)}"
+        )
     free = isinstance(residual.within, Correlated) and "rho2,1" in residual.within.shape_names(2)
     if free and len(labels) > MOST_VISITS:
         numbers = len(labels) * (len(labels) + 1) // 2
         raise ValueError(
-            f"residual '{residual}' over {len(labels)} visits has {numbers} parameters, and at most {MOST_VISITS} "
-            'visits are done; use "toep" or "ad" in place of "us"'
+            f"residual '{residual}' over {len(labels)} visits has {numbers} parameters, and at "
+            f'most {MOST_VISITS} visits are done; use "toep" or "ad" in place of "us"'
         )
     return codes, tuple(labels)
 
@@ -250,13 +275,16 @@ def _refuse_jumbled(residual, labels) -> None:
     values = [tuple(map(float, found)) for found in numbers]
     if values != sorted(values):
         raise ValueError(
-            f"residual '{residual}' depends on the order of {residual.time[0]!r}, whose labels sort as "
-            f"{listed(labels)}, not as their numbers do; make it a number or an ordered categorical"
+            f"residual '{residual}' depends on the order of {residual.time[0]!r}, whose labels "
+            f"sort as {listed(labels)}, not as their numbers do; make it a number or an ordered "
+            "categorical"
         )
 
 
 def _places(residual, values: pd.Series, visits) -> np.ndarray:
-    """Place of every visit among those that the correlations know: how many steps from the first, or its rank."""
+    """Place of every visit among those that the correlations know: how many steps from the
+    first, or its rank.
+    """
     within = residual.within
     if isinstance(within, Correlated) and within.over == "lags" and values.dtype.kind in "iufmM":
         return _steps(residual, pd.Series(visits, name=values.name))
@@ -264,7 +292,9 @@ def _places(residual, values: pd.Series, visits) -> np.ndarray:
 
 
 def _positions(residual, places, subject, visit) -> tuple[np.ndarray, int]:
-    """Place of every row, and how many places there are; counted from a subject's first row where only that matters."""
+    """Place of every row, and how many places there are; counted from a subject's first row
+    where only that matters.
+    """
     within, k = residual.within, int(places.max()) + 1
     if residual.by_visit or not isinstance(within, Correlated) or within.over == "order":
         return places[visit], k
@@ -292,8 +322,8 @@ def _steps(residual, values: pd.Series) -> np.ndarray:
     whole = np.rint(steps)
     if (np.abs(steps - whole) > WHOLE * np.maximum(1.0, whole)).any():
         raise ValueError(
-            f"residual '{residual}' needs times in whole multiples of their least gap, which is {gap:g} in "
-            f'{residual.time[0]!r}; use Exponential ("sp_exp") for times that are not'
+            f"residual '{residual}' needs times in whole multiples of their least gap, which is "
+            f'{gap:g} in {residual.time[0]!r}; use Exponential ("sp_exp") for times that are not'
         )
     return whole.astype(np.int64)
 
@@ -305,7 +335,8 @@ def _numbers(residual, values: pd.Series) -> np.ndarray:
         return values.to_numpy().astype(kind).astype("int64") / 86_400e9
     if values.dtype.kind not in "iuf":
         raise ValueError(
-            f"residual '{residual}' needs distances, but column {values.name!r} is {values.dtype}; make it numbers"
+            f"residual '{residual}' needs distances, but column {values.name!r} is "
+            f"{values.dtype}; make it numbers"
         )
     found = values.to_numpy(float)
     if not np.isfinite(found).all():
@@ -328,8 +359,8 @@ def _refuse_repeats(residual, subject, subjects, values: pd.Series) -> None:
         row = np.flatnonzero(twice)[0]
         what = ", ".join(residual.time)
         raise ValueError(
-            f"residual '{residual}': {residual.subject} {listed([subjects[subject[row]]])} has {what} "
-            f"{listed([values.to_numpy()[row]])} twice; a subject has one row at a time"
+            f"residual '{residual}': {residual.subject} {listed([subjects[subject[row]]])} has "
+            f"{what} {listed([values.to_numpy()[row]])} twice; a subject has one row at a time"
         )
 
 
@@ -342,20 +373,22 @@ def _refuse_rare(residual, subject, visit, visits) -> None:
     together = seen.T @ seen
     if (rare := np.flatnonzero(np.diagonal(together) < 2)).size:
         raise ValueError(
-            f"residual '{residual}' has a variance for every {residual.time[0]!r}, but {listed([visits[rare[0]]])} is "
-            "seen once; leave that row out, or use a structure with one variance"
+            f"residual '{residual}' has a variance for every {residual.time[0]!r}, but "
+            f"{listed([visits[rare[0]]])} is seen once; leave that row out, or use a structure "
+            "with one variance"
         )
     free = isinstance(residual.within, Correlated) and "rho2,1" in residual.within.shape_names(2)
     a, b = np.nonzero(np.triu(together < 2, 1))
     if free and len(a):
         raise ValueError(
-            f"residual '{residual}' has a correlation for every pair of visits, but {listed([visits[a[0]]])} and "
-            f"{listed([visits[b[0]]])} are seen together in {int(together[a[0], b[0]])} subjects; use a structure with "
+            f"residual '{residual}' has a correlation for every pair of visits, but "
+            f"{listed([visits[a[0]]])} and {listed([visits[b[0]]])} are seen together in "
+            f"{int(together[a[0], b[0]])} subjects; use a structure with "
             'fewer parameters, such as "toeph" or "adh"'
         )
 
 
-# Dispersion ----------------------------------------------------------------------------------------------------------
+# Dispersion ---------------------------------------------------------------------------------------
 
 
 def _slopes(dispersion, columns, slopes, n, is_new=False) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -365,25 +398,31 @@ def _slopes(dispersion, columns, slopes, n, is_new=False) -> tuple[np.ndarray, t
     if isinstance(dispersion, Power):
         values = columns[dispersion.column]
         if values.dtype.kind not in "iuf":
-            raise ValueError(f"dispersion {dispersion} needs numbers, but {dispersion.column!r} is {values.dtype}")
+            raise ValueError(
+                f"dispersion {dispersion} needs numbers, but {dispersion.column!r} is "
+                f"{values.dtype}"
+            )
         sizes = np.abs(values.to_numpy(float))
         if (sizes == 0).any():
             raise ValueError(
-                f"dispersion {dispersion}: {dispersion.column!r} is 0 in {(sizes == 0).sum()} rows, where the SD would "
-                "be 0 or infinite; shift it, or use a formula such as dispersion='~ x'"
+                f"dispersion {dispersion}: {dispersion.column!r} is 0 in {(sizes == 0).sum()} "
+                "rows, where the SD would be 0 or infinite; shift it, or use a formula such as "
+                "dispersion='~ x'"
             )
         return np.log(sizes)[:, None], (f"power {dispersion.column}",)
     U, names = slopes
     keep = [j for j, name in enumerate(names) if name != "Intercept"]
     U, names = U[:, keep], tuple(names[j] for j in keep)
     if not names:
-        raise ValueError(f"dispersion '~ {dispersion}' has no covariate: sigma is the constant already")
+        raise ValueError(
+            f"dispersion '~ {dispersion}' has no covariate: sigma is the constant already"
+        )
     if is_new:
         return U, names
     kept = independent_columns(np.column_stack([np.ones(n), U]))
     if lost := [name for j, name in enumerate(names, 1) if j not in kept]:
         raise ValueError(
-            f"dispersion '~ {dispersion}': {listed(lost)} depends linearly on the columns before it and the constant, "
-            "which is sigma; leave it out"
+            f"dispersion '~ {dispersion}': {listed(lost)} depends linearly on the columns before "
+            "it and the constant, which is sigma; leave it out"
         )
     return U, tuple(f"log sd {name}" for name in names)

@@ -1,4 +1,6 @@
-"""Whether a formula only computes: what may be read from a file of others, as its code is evaluated in new data."""
+"""Whether a formula only computes: what may be read from a file of others, as its code is
+evaluated in new data.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,17 @@ from .formula import Formula
 from .model_matrices import parts_of
 
 NODES = (
-    ast.Expression, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call,
-    ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.List, ast.Tuple, ast.Dict,
+    ast.Expression, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.BoolOp,
+    ast.Compare, ast.Call, ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.List,
+    ast.Tuple, ast.Dict,
 )  # fmt: skip
 NUMPY = ("np", "numpy")
 
 
 def why_unsafe(formula: Formula) -> str | None:
-    """What a formula does beyond computing with columns by functions that formulas know; None where it does not."""
+    """What a formula does beyond computing with columns by functions that formulas know; None
+    where it does not.
+    """
     for part in parts_of(formula).values():
         for term in part.formula:
             for factor in term.factors:

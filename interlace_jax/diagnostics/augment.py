@@ -23,18 +23,23 @@ def rows_used(fit: FittedModel) -> pd.DataFrame:
 
 
 def augment(fit: FittedModel, influence: str | None = "onestep") -> pd.DataFrame:
-    """The rows used as pandas, with columns `.fitted`, `.population` (without random effects), `.resid_conditional`
-    and the other kinds, `.leverage_fixed` ..., and the measures of `influence`.
+    """The rows used as pandas, with columns `.fitted`, `.population` (without random effects),
+    `.resid_conditional` and the other kinds, `.leverage_fixed` ..., and the measures of
+    `influence`.
 
-    influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above 5000 rows. A fit
-    by the iterative core has no leverages, hence no standardized residuals either, and takes influence=None only.
+    influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above
+    5000 rows. A fit by the iterative core has no leverages, hence no standardized residuals either,
+    and takes influence=None only.
     """
     frame = rows_used(fit)
     has_leverages = fit.model.engine.can("leverages")
     if influence is not None:
         fit.model.engine.require("deletion_beside_the_data")
     left_out = {"normalized": fit.nobs > LARGEST, "standardized": not has_leverages}
-    columns: dict[str, Any] = {".fitted": fit.fittedvalues, ".population": predict(fit, include_re=False)}
+    columns: dict[str, Any] = {
+        ".fitted": fit.fittedvalues,
+        ".population": predict(fit, include_re=False),
+    }
     columns |= {f".resid_{kind}": residuals(fit, kind) for kind in KINDS if not left_out.get(kind)}
     if has_leverages:
         columns |= {f".leverage_{name}": values for name, values in leverage(fit).items()}

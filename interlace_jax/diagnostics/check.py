@@ -1,4 +1,6 @@
-"""The page of checks: what the residuals, random effects, predictors and groups of a fit say, in words."""
+"""The page of checks: what the residuals, random effects, predictors and groups of a fit say, in
+words.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,9 @@ UNBROKEN = "\N{NO-BREAK SPACE}"
 def check(fit: FittedModel, nsim: int = 250, seed: Any = 0) -> Check:
     """Look a fit over: its optimum, variances, groups, predictors, residuals and random effects.
 
-    Returns a page in words; `print` it, or let a notebook show it. A check is `fine` if its p-value is 0.01 or more, or
-    if the deviation is detected but small; a `look` is worth some minutes, `trouble` should be dealt with.
+    Returns a page in words; `print` it, or let a notebook show it. A check is `fine` if its p-value
+    is 0.01 or more, or if the deviation is detected but small; a `look` is worth some minutes,
+    `trouble` should be dealt with.
 
     nsim, seed: of the data simulated to compare with.
     """
@@ -101,13 +104,18 @@ class Check:
     def _repr_html_(self) -> str:
         colours = {"fine": "#009E73", "look": "#E69F00", "trouble": "#D55E00"}
         rows = "".join(
-            f'<tr><td style="text-align:left;color:{colours[f.verdict]};font-weight:bold">{f.verdict}</td>'
-            f'<td style="text-align:left">{escape(f.check)}</td><td style="text-align:left">{escape(_said(f))}'
+            f'<tr><td style="text-align:left;color:{colours[f.verdict]};font-weight:bold">'
+            f"{f.verdict}</td>"
+            f'<td style="text-align:left">{escape(f.check)}</td>'
+            f'<td style="text-align:left">{escape(_said(f))}'
             f"{f'<br/><i>{escape(f.advice)}</i>' if f.advice else ''}</td></tr>"
             for f in self.findings
         )
         heading = escape(self.heading).replace("\n", "<br/>")
-        return f"<div><p><b>{heading}</b></p><p>{escape(self.result)}</p><table><tbody>{rows}</tbody></table></div>"
+        return (
+            f"<div><p><b>{heading}</b></p><p>{escape(self.result)}</p>"
+            f"<table><tbody>{rows}</tbody></table></div>"
+        )
 
 
 def _said(f: Finding) -> str:
@@ -118,4 +126,6 @@ def _said(f: Finding) -> str:
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:
-    return textwrap.wrap(text, LINE, initial_indent=first, subsequent_indent=rest, break_long_words=False)
+    return textwrap.wrap(
+        text, LINE, initial_indent=first, subsequent_indent=rest, break_long_words=False
+    )

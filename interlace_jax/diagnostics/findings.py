@@ -1,4 +1,6 @@
-"""The single checks of a fit, each a `Finding`: what was looked at, what it says, and how sure that is."""
+"""The single checks of a fit, each a `Finding`: what was looked at, what it says, and how sure
+that is.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ ALPHA = 0.01  # p-value below which a check wants a look
 CLEAR = 1e-4  # p-value below which it reports trouble
 
 FEW_LEVELS = 5  # levels below which a variance is hardly estimated
-NORMALITY = (8, 5000)  # sizes of samples that are tested by Shapiro and Wilk; larger ones by D'Agostino and Pearson
+# sizes of samples that are tested by Shapiro and Wilk; larger ones by D'Agostino and Pearson
+NORMALITY = (8, 5000)
 COLLINEAR = (5.0, 10.0)  # variance inflation from which to look, and to worry
 # Deviations that large samples detect though nobody need care.
 SMALL_SKEWNESS, SMALL_KURTOSIS = 0.3, 0.6
-SKEWED = 0.35  # of the kurtosis: a smaller squared skewness goes with heavy tails (gamma 0.67, log-normal above 0.3)
+# of the kurtosis: a smaller squared skewness goes with heavy tails (gamma 0.67, log-normal above
+# 0.3)
+SKEWED = 0.35
 SMALL_CORRELATION = 0.1
 SMALL_SHARE = 0.005  # of the residual variance
 
@@ -53,15 +58,19 @@ def _marginal_sd(fit: FittedModel) -> np.ndarray:
     design = fit.design
     variance = relative_sds(design, fit.theta) ** 2
     for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
-        variance = variance + ((f.Z @ Lam) ** 2).sum(1) * (1.0 if L is None else (L**2).sum(1)[f.codes])
+        variance = variance + ((f.Z @ Lam) ** 2).sum(1) * (
+            1.0 if L is None else (L**2).sum(1)[f.codes]
+        )
     return fit.sigma * np.sqrt(variance)
 
 
 def collinearity(fit: FittedModel) -> pd.DataFrame:
-    """Generalised variance inflation `df gvif vif` of every term of the fixed part (Fox & Monette 1992, JASA 87).
+    """Generalised variance inflation `df gvif vif` of every term of the fixed part (Fox & Monette
+    1992, JASA 87).
 
-    How many times larger the squared volume of a term's confidence region is than without correlations to the other
-    terms; `vif` is its df-th root, comparable between terms (of one column: the usual variance inflation factor).
+    How many times larger the squared volume of a term's confidence region is than without
+    correlations to the other terms; `vif` is its df-th root, comparable between terms (of one
+    column: the usual variance inflation factor).
     """
     terms = term_columns(fit.design)
     used = [j for columns in terms.values() for j in columns]
@@ -79,10 +88,11 @@ def collinearity(fit: FittedModel) -> pd.DataFrame:
 
 
 def group_sizes(fit: FittedModel) -> pd.DataFrame:
-    """By grouping factor the `levels`, their `effects` each, and rows a level: `smallest median largest`.
+    """By grouping factor the `levels`, their `effects` each, and rows a level: `smallest median
+    largest`.
 
-    `thin` is the share of levels with no more rows than effects, which say nothing about the residual; none is where a
-    covariance structure ties the effects together.
+    `thin` is the share of levels with no more rows than effects, which say nothing about the
+    residual; none is where a covariance structure ties the effects together.
     """
     rows = {}
     for f in fit.design.factors:
@@ -120,7 +130,13 @@ def _optimum(fit: FittedModel) -> Finding:
     if fit.converged:
         return Finding("optimum", "fine", "the search for the estimates converged", left)
     advice = "Simplify the random effects, or start elsewhere by theta0=."
-    return Finding("optimum", "trouble", f"the search did not converge: {fit.optimum.message}", left, advice=advice)
+    return Finding(
+        "optimum",
+        "trouble",
+        f"the search did not converge: {fit.optimum.message}",
+        left,
+        advice=advice,
+    )
 
 
 def _boundary(fit: FittedModel) -> Finding:
@@ -133,21 +149,30 @@ def _boundary(fit: FittedModel) -> Finding:
 def _groups(fit: FittedModel) -> Iterator[Finding]:
     for name, row in group_sizes(fit).iterrows():
         levels, k = int(row["levels"]), int(row["effects"])
-        found = f"{levels} levels of {row['smallest']:.0f} to {row['largest']:.0f} rows, median {row['median']:g}"
+        found = (
+            f"{levels} levels of {row['smallest']:.0f} to {row['largest']:.0f} rows, median "
+            f"{row['median']:g}"
+        )
         if row["smallest"] == row["largest"]:
-            found = f"{levels} levels of {row['smallest']:.0f} row{'s' if row['smallest'] > 1 else ''} each"
+            found = (
+                f"{levels} levels of {row['smallest']:.0f} "
+                f"row{'s' if row['smallest'] > 1 else ''} each"
+            )
         advice = ""
         if levels < FEW_LEVELS:
             advice = (
-                f"A variance between {levels} levels is hardly known: enter {name} as a fixed effect, or report the "
-                'interval by confint("profile").'
+                f"A variance between {levels} levels is hardly known: enter {name} as a fixed "
+                'effect, or report the interval by confint("profile").'
             )
         elif row["thin"] > 0.5:
             found += f"; {row['thin']:.0%} have no more rows than random effects ({k})"
             advice = (
-                "Such levels cannot tell their own effects from the residual: fewer random slopes, or more rows each."
+                "Such levels cannot tell their own effects from the residual: fewer random "
+                "slopes, or more rows each."
             )
-        yield Finding(f"groups of {name}", "look" if advice else "fine", found, levels, advice=advice)
+        yield Finding(
+            f"groups of {name}", "look" if advice else "fine", found, levels, advice=advice
+        )
 
 
 def _collinear(fit: FittedModel) -> Iterator[Finding]:
@@ -159,18 +184,24 @@ def _collinear(fit: FittedModel) -> Iterator[Finding]:
     verdict = "fine" if worst < COLLINEAR[0] else "look" if worst < COLLINEAR[1] else "trouble"
     found = f"largest variance inflation {worst:.3g}, of {table['vif'].idxmax()}"
     advice = (
-        f"{listed(involved)} share most of their information, so that each effect is uncertain. Centre predictors that "
-        "enter products or powers; of two that measure the same, keep one or their mean."
+        f"{listed(involved)} share most of their information, so that each effect is uncertain. "
+        "Centre predictors that enter products or powers; of two that measure the same, keep one "
+        "or their mean."
     )
     yield Finding("predictors", verdict, found, worst, advice="" if verdict == "fine" else advice)
 
 
 def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
-    """Statistic and p-value of a test of normality, whether the deviation matters, and what it looks like."""
+    """Statistic and p-value of a test of normality, whether the deviation matters, and what it
+    looks like.
+    """
     statistic, p = scipy.stats.shapiro(z) if len(z) <= NORMALITY[1] else scipy.stats.normaltest(z)
     skewness, kurtosis = scipy.stats.skew(z), scipy.stats.kurtosis(z)
     skewed = f"skewed to the {'right' if skewness > 0 else 'left'} (skewness {skewness:.2g})"
-    tails = f"{'heavier' if kurtosis > 0 else 'lighter'} tails than normal (excess kurtosis {kurtosis:.2g})"
+    tails = (
+        f"{'heavier' if kurtosis > 0 else 'lighter'} tails than normal (excess kurtosis "
+        f"{kurtosis:.2g})"
+    )
     first_skewed = skewness**2 > SKEWED * abs(kurtosis)
     large = {skewed: abs(skewness) > SMALL_SKEWNESS, tails: abs(kurtosis) > SMALL_KURTOSIS}
     words = [skewed, tails] if first_skewed else [tails, skewed]
@@ -179,7 +210,9 @@ def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
 
 
 def _independent_residuals(fit: FittedModel) -> np.ndarray:
-    """Residuals (n,) that are independent of each other and of one size under the model, as nearly as may be."""
+    """Residuals (n,) that are independent of each other and of one size under the model, as
+    nearly as may be.
+    """
     correlated = fit.design.residual is not None and fit.design.residual.is_correlated
     return residuals(fit, "normalized" if correlated else "pearson").to_numpy()
 
@@ -187,8 +220,9 @@ def _independent_residuals(fit: FittedModel) -> np.ndarray:
 def _residual_shape(fit: FittedModel) -> Finding:
     statistic, p, matters, look = _shape(_independent_residuals(fit))
     advice = (
-        "See plot.qq. Estimates of effects bear this, predictions and small p-values less. Try log or sqrt of a skewed "
-        "response; with heavy tails look for wrong values first, and compare bootstrap intervals."
+        "See plot.qq. Estimates of effects bear this, predictions and small p-values less. Try "
+        "log or sqrt of a skewed response; with heavy tails look for wrong values first, and "
+        "compare bootstrap intervals."
     )
     return _finding("shape of residuals", p, statistic, matters, "normal", look, advice)
 
@@ -202,8 +236,8 @@ def _outliers(fit: FittedModel) -> Finding:
     found = f"largest residual {z.max():.2g} SD, in row {rows[0]!r}"
     several = "s" * (len(rows) > 1)
     advice = (
-        f"Look at the data of row{several} {listed(rows, 5)}. Correct errors; otherwise report the fit with and "
-        "without, as by influence()."
+        f"Look at the data of row{several} {listed(rows, 5)}. Correct errors; otherwise report "
+        "the fit with and without, as by influence()."
     )
     return _finding("outliers", each.min(), z.max(), True, found, found, advice)
 
@@ -213,14 +247,29 @@ def _spread(fit: FittedModel) -> Iterator[Finding]:
     if is_constant(fit.fittedvalues.to_numpy()):
         return
     rho, p = scipy.stats.spearmanr(np.abs(_independent_residuals(fit)), fit.fittedvalues)
-    found = f"{'grows' if rho > 0 else 'shrinks'} with the fitted value (rank correlation {rho:.2g})"
-    advice = "Try log or sqrt of the response, or give weights= if the variance of the rows is known up to a factor."
+    found = (
+        f"{'grows' if rho > 0 else 'shrinks'} with the fitted value (rank correlation {rho:.2g})"
+    )
+    advice = (
+        "Try log or sqrt of the response, or give weights= if the variance of the rows is known "
+        "up to a factor."
+    )
     matters = abs(rho) > SMALL_CORRELATION
-    yield _finding("spread of residuals", p, rho, matters, "the same for small and large fitted values", found, advice)
+    yield _finding(
+        "spread of residuals",
+        p,
+        rho,
+        matters,
+        "the same for small and large fitted values",
+        found,
+        advice,
+    )
 
 
 def _spread_by_group(fit: FittedModel) -> Iterator[Finding]:
-    """Levene's test with medians (Brown & Forsythe 1974, JASA 69), between the levels of a factor."""
+    """Levene's test with medians (Brown & Forsythe 1974, JASA 69), between the levels of a
+    factor.
+    """
     r = pd.Series(residuals(fit, "pearson").to_numpy())
     for f in fit.design.factors:
         if np.median(np.bincount(f.codes)) < 3:
@@ -235,12 +284,15 @@ def _spread_by_group(fit: FittedModel) -> Iterator[Finding]:
             share > 2 * SMALL_SHARE,
             f"similar in all levels of {f.name}",
             f"differs between levels of {f.name}, largest in {widest}",
-            "Look at that level's data. Intervals of the average effects bear this; those of single levels do not.",
+            "Look at that level's data. Intervals of the average effects bear this; those of "
+            "single levels do not.",
         )
 
 
 def _one_way(groups: Any) -> tuple[float, float, float]:
-    """F test of equal means, and the share of variance between groups, corrected for chance (omega squared)."""
+    """F test of equal means, and the share of variance between groups, corrected for chance
+    (omega squared).
+    """
     sizes, means = groups.size(), groups.mean()
     n, m = sizes.sum(), len(sizes)
     within = (groups.var(ddof=0) * sizes).sum()
@@ -265,7 +317,8 @@ def _curvature(fit: FittedModel) -> Iterator[Finding]:
             z**2 > SMALL_SHARE * len(design.y),
             "straight",
             f"the response bends {'up' if z > 0 else 'down'}, which a straight line misses",
-            f"Add the square, as by poly({name}, 2), or a transformation of {name}; see plot.residuals.",
+            f"Add the square, as by poly({name}, 2), or a transformation of {name}; see "
+            "plot.residuals.",
         )
 
 
@@ -277,11 +330,12 @@ def _numeric(design: Design) -> Iterator[tuple[int, str]]:
 
 
 def score(fit: FittedModel, q: np.ndarray) -> float:
-    """Score statistic z of one more column q (n,) of the fixed part; NaN if it depends on those there are.
+    """Score statistic z of one more column q (n,) of the fixed part; NaN if it depends on those
+    there are.
 
-    With residuals e = R P y, where R = sigma^2 W^-1 and P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, the score of q's
-    coefficient at 0 is q'P y = q'W e(y) / sigma^2 and its variance q'P q = q'W e(q) / sigma^2, both at the theta and
-    sigma of the fit.
+    With residuals e = R P y, where R = sigma^2 W^-1 and P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, the
+    score of q's coefficient at 0 is q'P y = q'W e(y) / sigma^2 and its variance q'P q = q'W e(q) /
+    sigma^2, both at the theta and sigma of the fit.
     """
     design = fit.design
     w = design.w
@@ -290,9 +344,12 @@ def score(fit: FittedModel, q: np.ndarray) -> float:
         return np.nan
     q = q / size
     b = fit.model.with_response(q + design.shift).engine.modes(fit.estimate)
-    random = sum(np.einsum("nk,nk->n", f.Z, bf[f.codes]) for f, bf in zip(design.factors, b, strict=True))
+    random = sum(
+        np.einsum("nk,nk->n", f.Z, bf[f.codes]) for f, bf in zip(design.factors, b, strict=True)
+    )
     left = np.sqrt(w) * (q - random)
-    basis = np.linalg.qr(np.sqrt(w)[:, None] * design.X)[0]  # given the modes, coefficients are those of least squares
+    # given the modes, coefficients are those of least squares
+    basis = np.linalg.qr(np.sqrt(w)[:, None] * design.X)[0]
     variance = np.sum(np.sqrt(w) * q * (left - basis @ (basis.T @ left)))
     if variance < 1e-8 * np.sum(w * q**2):
         return np.nan
@@ -305,19 +362,24 @@ def _effects_shape(fit: FittedModel) -> Iterator[Finding]:
         if len(z) < NORMALITY[0]:
             continue
         statistic, p, matters, look = _shape(z)
-        found = f"{look}; farthest out is {factors[name].levels[np.abs(z).argmax()]} ({np.abs(z).max():.2g} SD)"
+        found = (
+            f"{look}; farthest out is {factors[name].levels[np.abs(z).argmax()]} "
+            f"({np.abs(z).max():.2g} SD)"
+        )
         advice = (
-            "A few special groups, or two kinds of them? Add the predictor that tells them apart, or look at their "
-            "data. Fixed effects bear this well."
+            "A few special groups, or two kinds of them? Add the predictor that tells them "
+            "apart, or look at their data. Fixed effects bear this well."
         )
         yield _finding(f"random effects, {name}", p, statistic, matters, "normal", found, advice)
 
 
 def _as_a_whole(fit: FittedModel, nsim: int, seed: Any) -> Finding:
-    """Kolmogorov and Smirnov's distance of the scaled residuals from their distribution under the model.
+    """Kolmogorov and Smirnov's distance of the scaled residuals from their distribution under the
+    model.
 
-    Rows of one group are alike, so the p-value comes from simulated responses. Those and the data are put to mean 0 and
-    SD 1 first (as Lilliefors did), because the model has been fitted to the data only.
+    Rows of one group are alike, so the p-value comes from simulated responses. Those and the data
+    are put to mean 0 and SD 1 first (as Lilliefors did), because the model has been fitted to the
+    data only.
     """
     design = fit.design
     mean, sd = (design.X @ fit.estimate.beta + design.shift)[:, None], _marginal_sd(fit)[:, None]
@@ -332,12 +394,15 @@ def _as_a_whole(fit: FittedModel, nsim: int, seed: Any) -> Finding:
         True,
         "distributed like data simulated from the model",
         "distributed otherwise than data simulated from the model",
-        "See whether the other lines say why, and compare plot.qq; the kind of model may be wrong for this response.",
+        "See whether the other lines say why, and compare plot.qq; the kind of model may be "
+        "wrong for this response.",
     )
 
 
 def _distance(z: np.ndarray) -> np.ndarray:
-    """Largest distance between the distribution of each column (n, r), standardised, and the normal one."""
+    """Largest distance between the distribution of each column (n, r), standardised, and the
+    normal one.
+    """
     n = len(z)
     u = special.ndtr(np.sort((z - z.mean(0)) / z.std(0), 0))
     return np.abs(u - (np.arange(n)[:, None] + 0.5) / n).max(0) + 0.5 / n

@@ -1,4 +1,6 @@
-"""HLMdiag's three functions under their names, for scripts that come from there: thin aliases of methods of `Fit`."""
+"""HLMdiag's three functions under their names, for scripts that come from there: thin aliases of
+methods of `Fit`.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ def hlm_resid(
     standardized: bool = False,
     level: int | str = 1,
 ) -> pd.DataFrame:
-    """Residuals `.resid` and fitted values `.fitted`, or with level="g" the random effects `.ranef.g.term` by level.
+    """Residuals `.resid` and fitted values `.fitted`, or with level="g" the random effects
+    `.ranef.g.term` by level.
 
-    type: "conditional" or "marginal"; standardized: `Fit.residuals("standardized")`, or "normalized" for marginal ones.
+    type: "conditional" or "marginal"; standardized: `Fit.residuals("standardized")`, or
+    "normalized" for marginal ones.
     full_data: beside the columns of the data.
     """
     model.model.engine.require("hlmdiag")
@@ -40,17 +44,22 @@ def hlm_resid(
 
 
 def hlm_influence(model: FittedModel, level: int | str = 1, approx: bool = False) -> pd.DataFrame:
-    """`cooksd mdffits covtrace covratio` and `rvc.*` without each row (level=1) or each level of a factor.
+    """`cooksd mdffits covtrace covratio` and `rvc.*` without each row (level=1) or each level of a
+    factor.
 
-    approx: `Fit.influence(method="onestep")` in place of refits. HLMdiag's approximation holds the variances and has no
-    `rvc`.
+    approx: `Fit.influence(method="onestep")` in place of refits. HLMdiag's approximation holds the
+    variances and has no `rvc`.
     """
     found = influence(model, None if level == 1 else level, "onestep" if approx else "exact")
     return found[[name for name in found if not name.startswith("dfbetas.")]]
 
 
-def hlm_augment(model: FittedModel, level: int | str = 1, include_influence: bool = True) -> pd.DataFrame:
-    """Residuals, and measures of influence beside them: of the rows (level=1), or of the levels of a factor."""
+def hlm_augment(
+    model: FittedModel, level: int | str = 1, include_influence: bool = True
+) -> pd.DataFrame:
+    """Residuals, and measures of influence beside them: of the rows (level=1), or of the levels
+    of a factor.
+    """
     found = hlm_resid(model, level=level)
     if not include_influence:
         return found

@@ -50,21 +50,23 @@ def influence(fit: FittedModel, level: str | None = None, method: str = "exact")
 
     level: None for the rows used, or the name of a factor.
     method: "exact" refits without the rows, all deletions as one batch.
-    "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these (for levels, to
-    first order in how much of the group is deleted); levels must not share random effects with each other. Good
-    where single deletions move theta little.
+    "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these
+    (for levels, to first order in how much of the group is deleted); levels must not share random
+    effects with each other. Good where single deletions move theta little.
 
     Columns, with (i) for a fit without the rows and p coefficients (as HLMdiag's):
 
     - `cooksd`: (beta - beta(i))' Cov(beta)^-1 (beta - beta(i)) / p;
     - `mdffits`: the same with Cov(beta(i));
     - `covtrace`: |tr(Cov(beta)^-1 Cov(beta(i))) - p|; `covratio`: det Cov(beta(i)) / det Cov(beta);
-    - `dfbetas.x`: (beta_x - beta_x(i)) / SE(beta_x(i)), as Belsley, Kuh & Welsch (1980); lme4 has the other sign;
-    - `rvc.var_x|g`, `rvc.cov_y.x|g`, `rvc.sigma2`: relative change of (co)variances, component(i) / component - 1;
+    - `dfbetas.x`: (beta_x - beta_x(i)) / SE(beta_x(i)), as Belsley, Kuh & Welsch (1980); lme4 has
+      the other sign;
+    - `rvc.var_x|g`, `rvc.cov_y.x|g`, `rvc.sigma2`: relative change of (co)variances, component(i) /
+      component - 1;
     - `singular`: whether that fit is (exact only); `status`: how it ended, or why there is none.
 
-    Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are NaN;
-    `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
+    Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are
+    NaN; `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
     """
     one_of("method", method, METHODS)
     fit.model.engine.require("deletion")
@@ -86,7 +88,11 @@ def _sum_by(group: np.ndarray, count: int, values: np.ndarray) -> np.ndarray:
 def _exact(fit: FittedModel, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
     """Refits, missing where they cannot be made; how they ended, and whether they are singular."""
     design, n = fit.design, fit.nobs
-    order, counts = (np.arange(n), np.ones(n, int)) if by is None else (np.argsort(by.codes), np.bincount(by.codes))
+    order, counts = (
+        (np.arange(n), np.ones(n, int))
+        if by is None
+        else (np.argsort(by.codes), np.bincount(by.codes))
+    )
     refits = refit_without(design, np.split(order, np.cumsum(counts)[:-1]), fit.method)
     e, places = refits.estimate, refits.places
     status = np.full(len(counts), "", object)
@@ -118,19 +124,27 @@ def _x(fit: FittedModel) -> np.ndarray:
 
 
 def _one_step(fit: FittedModel, by: Factor | None) -> tuple[Deleted, dict[str, np.ndarray]]:
-    """Exact deletion with theta and sigma held, then a step of these; missing where a coefficient is lost."""
+    """Exact deletion with theta and sigma held, then a step of these; missing where a
+    coefficient is lost.
+    """
     gradient, dbeta, covariances = _without_rows(fit) if by is None else _without_groups(fit, by)
     dx = -0.5 * gradient @ fit.curvature.W  # a Newton step: W is twice the inverse Hessian
     x, beta = _x(fit) + dx, fit.estimate.beta + dbeta + dx[:, :-1] @ estimates_by_t(fit)[0].T
     covariances = covariances + np.einsum("rx,xpq->rpq", dx, fit.curvature.dvcov)
     theta = run(_user_thetas, x[:, :-1], fit.model.moments)
     lost = np.isnan(beta).any(1)
-    status = np.where(lost, "the fixed effects are rank deficient in the rows that are left", "one step")
-    return Deleted(beta, covariances, theta, np.where(lost, np.nan, np.exp(x[:, -1]))), dict(status=status)
+    status = np.where(
+        lost, "the fixed effects are rank deficient in the rows that are left", "one step"
+    )
+    return Deleted(beta, covariances, theta, np.where(lost, np.nan, np.exp(x[:, -1]))), dict(
+        status=status
+    )
 
 
 def _without_rows(fit: FittedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradient of the deviance (n, d + 1), change of beta (n, p) and its covariance (n, p, p), x held: rank one."""
+    """Gradient of the deviance (n, d + 1), change of beta (n, p) and its covariance (n, p, p), x
+    held: rank one.
+    """
     w, hats = fit.design.w, leverage_arrays(fit)
     left = 1.0 - hats.overall
     left = np.where(1.0 - hats.fixed > LOST, left, np.nan)
@@ -169,11 +183,17 @@ def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]
     ratio, p = np.linalg.solve(R, R_deleted), max(len(se), 1)
     table = dict(
         cooksd=np.einsum("rp,rp->r", change, np.linalg.solve(R, change.T).T) / p,
-        mdffits=np.einsum("rp,rp->r", change, np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]) / p,
+        mdffits=np.einsum(
+            "rp,rp->r", change, np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]
+        )
+        / p,
         covtrace=np.abs(np.trace(ratio, axis1=1, axis2=2) - len(se)),
         covratio=np.linalg.det(ratio),
     )
-    table |= {f"dfbetas.{name}": change[:, j] * se[j] / without[:, j] for j, name in enumerate(design.columns)}
+    table |= {
+        f"dfbetas.{name}": change[:, j] * se[j] / without[:, j]
+        for j, name in enumerate(design.columns)
+    }
     before = _components(design, e.theta[None], np.array([fit.sigma]))
     after = _components(design, deleted.theta, deleted.sigma)
     table |= {f"rvc.{name}": after[name] / before[name] - 1.0 for name in before}
@@ -186,6 +206,10 @@ def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[st
     for f, Lam in zip(design.factors, relative_factors(design.factors, theta), strict=True):
         S = sigma[:, None, None] ** 2 * Lam @ Lam.mT
         for i, j in component_pairs(f.sizes):
-            name = f"var_{f.columns[i]}|{f.name}" if i == j else f"cov_{f.columns[j]}.{f.columns[i]}|{f.name}"
+            name = (
+                f"var_{f.columns[i]}|{f.name}"
+                if i == j
+                else f"cov_{f.columns[j]}.{f.columns[i]}|{f.name}"
+            )
             found[name] = S[:, i, j]
     return found | {"sigma2": sigma**2}

@@ -1,4 +1,6 @@
-"""The infinitesimal jackknife: robust standard errors of all parameters, over independent groups."""
+"""The infinitesimal jackknife: robust standard errors of all parameters, over independent
+groups.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from .influence import _by_row, _case_pull, _sum_by
 
 @dataclass(frozen=True, eq=False)
 class Jackknife:
-    """Derivatives of all estimates by the weights of independent groups; made by `Fit.jackknife`."""
+    """Derivatives of all estimates by the weights of independent groups; made by
+    `Fit.jackknife`.
+    """
 
     by: str
     effects: pd.DataFrame = field(repr=False)
@@ -25,7 +29,9 @@ class Jackknife:
 
     @property
     def cov(self) -> pd.DataFrame:
-        """Covariance matrix of the estimates, sum_g effect_g effect_g': robust to misspecified covariances."""
+        """Covariance matrix of the estimates, sum_g effect_g effect_g': robust to misspecified
+        covariances.
+        """
         return self.effects.T @ self.effects
 
     @property
@@ -35,25 +41,29 @@ class Jackknife:
 
 
 def jackknife(fit: FittedModel, by: str | None = None) -> Jackknife:
-    """Infinitesimal jackknife over independent groups: robust ("sandwich") standard errors of all parameters.
+    """Infinitesimal jackknife over independent groups: robust ("sandwich") standard errors of all
+    parameters.
 
-    `effects` are the exact derivatives of coefficients, `sd_x|g`, `cor_x.y|g` and `sigma` by the weight with which
-    the log-likelihood of a group counts; `cov` and `bse` follow from them. For theta held, the part of
-    the coefficients is the cluster-robust covariance CR0 (Liang & Zeger 1986). Valid for many independent groups,
-    whatever the covariance within them (forty is a common rule); with few, too small.
+    `effects` are the exact derivatives of coefficients, `sd_x|g`, `cor_x.y|g` and `sigma` by the
+    weight with which the log-likelihood of a group counts; `cov` and `bse` follow from them. For
+    theta held, the part of the coefficients is the cluster-robust covariance CR0 (Liang & Zeger
+    1986). Valid for many independent groups, whatever the covariance within them (forty is a common
+    rule); with few, too small.
 
-    by: a factor whose levels share no random effect, by default the outermost one; there is none if factors are
-    crossed.
+    by: a factor whose levels share no random effect, by default the outermost one; there is none if
+    factors are crossed.
 
-    Array programs have derivatives by the weights of rows (precisions; not of groups) from JAX itself:
-    `jax.jacobian(lambda w: estimate(moments(y, X, groups, w)).beta)(w)`.
+    Array programs have derivatives by the weights of rows (precisions; not of groups) from JAX
+    itself: `jax.jacobian(lambda w: estimate(moments(y, X, groups, w)).beta)(w)`.
     """
     fit.model.engine.require("jackknife")
     design = fit.design
     factor = independent_groups(design, "the jackknife") if by is None else factor_named(design, by)
     _check_independent(design, factor, "the jackknife")
     pull = _by_row(fit, _case_pull)
-    gradient, beta = (_sum_by(factor.codes, len(factor.levels), a) for a in (pull.gradient, pull.beta))
+    gradient, beta = (
+        _sum_by(factor.codes, len(factor.levels), a) for a in (pull.gradient, pull.beta)
+    )
     dx = -0.5 * gradient @ fit.curvature.W
     beta = beta + dx[:, :-1] @ estimates_by_t(fit)[0].T
     effects = np.hstack([beta, dx @ uncertainty(fit).slopes_of_components().T])

@@ -33,14 +33,16 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
 
     - "conditional": y - fitted, the same as `resid`.
     - "marginal": y - X beta - offset.
-    - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type = "pearson")`. Where residual
-      SDs differ (`residual=`, `dispersion=`) also over the row's SD relative to sigma.
-    - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the overall leverage h:
-      what is estimated is allowed for, theta is not.
-    - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the covariance matrix over
-      sigma^2: under the model independent standard normal but for the estimation of the parameters. A row's
-      value is the error of predicting it from the rows before it, in SDs. Rows that share no random effect are
-      taken apart; at most 5000 may be connected (a ValueError otherwise).
+    - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type =
+      "pearson")`. Where residual SDs differ (`residual=`, `dispersion=`) also over the row's SD
+      relative to sigma.
+    - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the
+      overall leverage h: what is estimated is allowed for, theta is not.
+    - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the
+      covariance matrix over sigma^2: under the model independent standard normal but for the
+      estimation of the parameters. A row's value is the error of predicting it from the rows before
+      it, in SDs. Rows that share no random effect are taken apart; at most 5000 may be connected (a
+      ValueError otherwise).
     """
     one_of("kind", kind, KINDS)
     design, conditional = fit.design, fit.resid
@@ -50,15 +52,19 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
         marginal = design.y - predict(fit, include_re=False)
         return marginal if kind == "marginal" else _normalized(fit, marginal)
     pearson = conditional / relative_sds(design, fit.theta)
-    return pearson if kind == "pearson" else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
+    return (
+        pearson
+        if kind == "pearson"
+        else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
+    )
 
 
 def leverage(fit: FittedModel) -> pd.DataFrame:
     """Leverages `fixed random overall` of the rows used: d fitted / d y of each row itself.
 
-    Diagonals of H1 = X (X'V^-1 X)^-1 X'V^-1, H2 = Z D Z'V^-1 (I - H1) and H1 + H2, theta held (Demidenko & Stukel
-    2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns `fixef ranef overall`. The sum of
-    `overall` is an effective number of parameters.
+    Diagonals of H1 = X (X'V^-1 X)^-1 X'V^-1, H2 = Z D Z'V^-1 (I - H1) and H1 + H2, theta held
+    (Demidenko & Stukel 2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns
+    `fixef ranef overall`. The sum of `overall` is an effective number of parameters.
     """
     found = leverage_arrays(fit)
     columns = dict(fixed=found.fixed, random=found.overall - found.fixed, overall=found.overall)
@@ -84,11 +90,12 @@ def _normalized(fit: FittedModel, marginal: pd.Series) -> pd.Series:
 
 
 def scaled_residuals(fit: FittedModel, nsim: int = 250, seed: Any = None) -> pd.Series:
-    """Share of responses simulated from the model, with new random effects, that lie below the observed one.
+    """Share of responses simulated from the model, with new random effects, that lie below the
+    observed one.
 
-    Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn & Smyth 1996;
-    Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how many responses; seed: as in
-    `simulate`.
+    Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn &
+    Smyth 1996; Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how
+    many responses; seed: as in `simulate`.
     """
     if nsim < 1:
         raise ValueError(f"nsim must be at least 1, not {nsim}")

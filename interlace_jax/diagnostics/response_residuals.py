@@ -17,9 +17,10 @@ KINDS = ("response", "pearson", "deviance", "working")
 def response_residuals(fit: FittedGeneralizedModel, kind: str = "response") -> pd.Series:
     """Residuals of the rows used.
 
-    kind: "response", as `resid`; "pearson", over the SD of a response given its random effects; "deviance", the
-    signed root of twice what the row's log-density lacks of its largest; "working", score over information on the
-    scale of the link. Of scaled (quantile) residuals see `scaled_residuals`.
+    kind: "response", as `resid`; "pearson", over the SD of a response given its random effects;
+    "deviance", the signed root of twice what the row's log-density lacks of its largest; "working",
+    score over information on the scale of the link. Of scaled (quantile) residuals see
+    `scaled_residuals`.
     """
     one_of("kind", kind, KINDS)
     design, e = fit.design, fit.estimate
@@ -28,7 +29,9 @@ def response_residuals(fit: FittedGeneralizedModel, kind: str = "response") -> p
     if kind == "working":
         return pd.Series(e.score / e.W, index=design.index)
     if isinstance(fit.family, Ordinal):
-        raise ValueError(f"residuals(kind={kind!r}) are not defined for categories: use scaled_residuals()")
+        raise ValueError(
+            f"residuals(kind={kind!r}) are not defined for categories: use scaled_residuals()"
+        )
     free = fit.free_rows(_of_fit(design))
     m = np.ones(len(design.y)) * design.observed.m
     if kind == "pearson":

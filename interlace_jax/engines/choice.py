@@ -31,10 +31,13 @@ def wants_iterative(design: Design, choice: str) -> bool:
         raise ValueError(f'core="iterative" {reason}; use core="auto"')
     if choice != "auto" or reason:
         return choice == "iterative"
-    codes, sizes, levels = zip(*((f.codes, f.sizes, len(f.levels)) for f in design.factors), strict=True)
+    codes, sizes, levels = zip(
+        *((f.codes, f.sizes, len(f.levels)) for f in design.factors), strict=True
+    )
     columns, q = eliminated_and_core(codes, sizes, levels)
     rows = len(design.y) * sum(map(sum, sizes))
-    pairs = 0.5 * rows * min(q, rows / columns)  # of core columns that meet at a level that is eliminated
+    # of core columns that meet at a level that is eliminated
+    pairs = 0.5 * rows * min(q, rows / columns)
     flops = 2.0 * min(columns * q**2, FLOPS_PER_PAIR * pairs)
     size = 8.0 * (MATRICES * q**2 + min(4.0 * columns * q, 6.0 * pairs))
     return SECONDS_PER_CUBE * q**3 + SECONDS_PER_FLOP * flops > DENSE_SECONDS or size > DENSE_BYTES

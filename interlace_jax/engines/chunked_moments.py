@@ -1,8 +1,9 @@
-"""Cross-products of more rows than one program should touch: two passes over chunks of rows, to the same Moments.
+"""Cross-products of more rows than one program should touch: two passes over chunks of rows, to the
+same Moments.
 
-The first pass finds the constants that condition the columns, from the triangular factors of the chunks (the QR of
-stacked QRs); the second adds up conditioned cross-products. Memory beyond the rows themselves is that of one chunk and
-of the result.
+The first pass finds the constants that condition the columns, from the triangular factors of the
+chunks (the QR of stacked QRs); the second adds up conditioned cross-products. Memory beyond the
+rows themselves is that of one chunk and of the result.
 """
 
 from __future__ import annotations
@@ -43,15 +44,20 @@ def moments_by_chunks(
     K: Sequence[Any] | None = None,
     rows: int | None = None,
 ) -> Moments:
-    """`crossproducts.moments` as NumPy, `rows` rows at a time. Arrays may be memory maps; all rows have weight > 0."""
+    """`crossproducts.moments` as NumPy, `rows` rows at a time.
+
+    Arrays may be memory maps; all rows have weight > 0.
+    """
     n, p = X.shape
-    rows = rows or max(ROWS, *(b.levels for b in plan.layout.blocks))  # every chunk makes sums for all levels
+    # every chunk makes sums for all levels
+    rows = rows or max(ROWS, *(b.levels for b in plan.layout.blocks))
     rows = min(rows, bucket(n))
     layout = jax.tree.map(jnp.asarray, plan.layout) if rows < n else plan.layout
     with session():
         factors = [np.zeros((c, c)) for c in (p + 1, *(z.shape[1] for z in Z))]
         for _, *chunk in _chunks(plan, y, X, Z, weights, offset, rows):
-            factors = jax.block_until_ready(_compressed(factors, *chunk))  # or chunks wait in memory for each other
+            # or chunks wait in memory for each other
+            factors = jax.block_until_ready(_compressed(factors, *chunk))
         K = eliminated_order(plan.layout, K)
         constants, beta0 = _constants(plan.layout, factors, float(n), K)
         total: Any = None
@@ -82,13 +88,18 @@ def _compressed(factors, y, X, Z, w):
     """Triangular factors of [X y] and of every Z with these rows added."""
     root = root_weights(w)[:, None]
     new = [jnp.concatenate([X, y[:, None]], 1), *Z]
-    return [jnp.linalg.qr(jnp.concatenate([r, root * a]), mode="r") for r, a in zip(factors, new, strict=True)]
+    return [
+        jnp.linalg.qr(jnp.concatenate([r, root * a]), mode="r")
+        for r, a in zip(factors, new, strict=True)
+    ]
 
 
 @brief
 @jit
 def _constants(layout, factors, n, K):
-    """A, R, b0 and scale, from triangular factors of [X y] and of the Z in the user's order; and beta0."""
+    """A, R, b0 and scale, from triangular factors of [X y] and of the Z in the user's order; and
+    beta0.
+    """
     Xy, *Z = factors
     R, b0, rest = Xy[:-1, :-1], Xy[:-1, -1:], jnp.abs(Xy[-1, -1]) / jnp.sqrt(n)
     A = conditioners(Plan(layout, (), ()), Z, n, K)
@@ -101,9 +112,13 @@ def _constants(layout, factors, n, K):
 def _products(plan, constants, y, X, Z, w):
     A, R, b0, scale = constants
     basis = apply_constants(plan, X, Z, w, None, A, (), R)
-    response = jax.tree.map(lambda a: a[0], response_products(plan, basis, y[:, None], b0, scale[None]))
+    response = jax.tree.map(
+        lambda a: a[0], response_products(plan, basis, y[:, None], b0, scale[None])
+    )
     of_response = dict(Zy=response.Zy, Xy=response.Xy, yy=response.yy)
-    return design_products(plan, basis.X, basis.Z, w) | of_response | dict(log_weights=log_weights(w))
+    return (
+        design_products(plan, basis.X, basis.Z, w) | of_response | dict(log_weights=log_weights(w))
+    )
 
 
 _added = jit(lambda total, made: jax.tree.map(jnp.add, total, made), donate_argnums=0)

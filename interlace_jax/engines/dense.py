@@ -1,4 +1,6 @@
-"""The core as one dense matrix, or none at all: exact numbers, for cores of up to a few thousand columns."""
+"""The core as one dense matrix, or none at all: exact numbers, for cores of up to a few thousand
+columns.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,14 @@ from .chunked_moments import LARGE, moments_by_chunks
 from .engine import Engine
 from .packing import padded_model, plan_of
 
-AT_ZERO = 1e-4  # conditioned parameters of a user's start below this start at 0, where saddles are recognised
+# conditioned parameters of a user's start below this start at 0, where saddles are recognised
+AT_ZERO = 1e-4
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
 ROW_BY_ROW = (
-    "is not offered for models with residual= or dispersion=: it takes rows one by one, as if their residuals were "
-    "independent and of one variance"
+    "is not offered for models with residual= or dispersion=: it takes rows one by one, as if "
+    "their residuals were independent and of one variance"
 )
 NOT_YET = ("profiles", "leverages", "deletion", "deletion_beside_the_data", "jackknife")
 NOT_YET += ("cross_validation", "power")
@@ -67,7 +70,9 @@ class Dense(Engine):
         return float(run(_deviance, theta, self.products, reml))
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> Estimate:
-        """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which takes long to compile."""
+        """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which
+        takes long to compile.
+        """
         m, steps = self.products, 0
         t = None if theta0 is None else run(_conditioned, theta0, m)
         t = None if t is None else np.where(np.abs(t) < AT_ZERO, 0.0, t)
@@ -77,7 +82,16 @@ class Dense(Engine):
             t, restart = made.t, is_exhausted(made.status, made.deviance)
             if near_zero(t, m.layout.blocks).any():
                 t, is_saddle = run(_settle, t, m, reml)
-                made = run(_finish, t, m, reml, made.gradient, made.predicted_decrease, made.steps, made.status)
+                made = run(
+                    _finish,
+                    t,
+                    m,
+                    reml,
+                    made.gradient,
+                    made.predicted_decrease,
+                    made.steps,
+                    made.status,
+                )
                 restart |= is_saddle
             if not restart:
                 break
@@ -88,7 +102,9 @@ class Dense(Engine):
         return run(_modes, e.t, self.products)
 
     def mode_covariances(self, e: Estimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of variances: none."""
+        """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of
+        variances: none.
+        """
         found = run(_mode_covariances, e.t, self.products)
         return found, [np.zeros(S.shape[:2]) for S in found]
 
@@ -119,7 +135,9 @@ _curvature = _light_if_small(jit(curvature))
 @jit
 def _search(m, reml, t):
     found = search(m, reml, begin(t, m))
-    return finish(found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status)
+    return finish(
+        found.optimum, m, reml, found.g, found.predicted_decrease, found.steps, found.status
+    )
 
 
 @_light_if_small

@@ -37,7 +37,8 @@ CAPABILITIES = {
 class Engine(abc.ABC):
     """A model's data and all that needs theta; made for a design by `choice.engine_for`.
 
-    Estimates go in and out as arrays. `reml` says which criterion, True for the restricted likelihood.
+    Estimates go in and out as arrays. `reml` says which criterion, True for the restricted
+    likelihood.
     """
 
     name: ClassVar[str]
@@ -61,7 +62,9 @@ class Engine(abc.ABC):
     @property
     @abc.abstractmethod
     def products(self) -> Any:
-        """Conditioned cross-products of the data: their `layout`, conditioning constants and `scale`, at least."""
+        """Conditioned cross-products of the data: their `layout`, conditioning constants and
+        `scale`, at least.
+        """
 
     @property
     def moments(self) -> Any:
@@ -75,7 +78,9 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def deviance(self, theta: Any, reml: bool) -> Any:
-        """-2 log L_REML or -2 log L at theta (d,): a number for a NumPy array, traceable for a JAX array."""
+        """-2 log L_REML or -2 log L at theta (d,): a number for a NumPy array, traceable for a
+        JAX array.
+        """
 
     @abc.abstractmethod
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> Estimate:
@@ -87,7 +92,9 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def mode_covariances(self, e: Estimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of their diagonals."""
+        """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of
+        their diagonals.
+        """
 
     @abc.abstractmethod
     def curvature(self, e: Estimate, reml: bool) -> Curvature:
@@ -98,7 +105,9 @@ class Engine(abc.ABC):
         """Hessian (d, d) of the profiled deviance, less priors, in conditioned parameters."""
 
     def noise_of_difference(self, e: Estimate, other: Engine, theirs: Estimate) -> float:
-        """Standard error of the difference of two deviances, where random probes make one uncertain."""
+        """Standard error of the difference of two deviances, where random probes make one
+        uncertain.
+        """
         return float(np.hypot(e.noise, theirs.noise))
 
     def remarks(self, e: Estimate) -> list[str]:

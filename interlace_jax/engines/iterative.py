@@ -1,7 +1,9 @@
-"""The core without a matrix: crossed factors with any number of levels, in time and memory linear in the rows.
+"""The core without a matrix: crossed factors with any number of levels, in time and memory linear
+in the rows.
 
-The log-likelihood is an average over random probes, the same ones in the whole fit, and so a smooth function of theta.
-What the choice of probes does is measured at the optimum, and more are taken until it is small.
+The log-likelihood is an average over random probes, the same ones in the whole fit, and so a smooth
+function of theta. What the choice of probes does is measured at the optimum, and more are taken
+until it is small.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from ..numerics.crossproducts.cells import Products, assemble, by_size
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.estimation.bfgs import CONVERGED, RUNNING, Bfgs, resume, step
-from ..numerics.estimation.boundary import FREE_RISE, NEAR_ZERO, PROBE, Settled, leave_saddle, near_zero, zero_columns
+from ..numerics.estimation.boundary import (
+    FREE_RISE,
+    NEAR_ZERO,
+    PROBE,
+    Settled,
+    leave_saddle,
+    near_zero,
+    zero_columns,
+)
 from ..numerics.estimation.estimate import Estimate, attempts, describe
 from ..numerics.estimation.start import begin, moment_start
 from ..numerics.likelihood import stochastic
@@ -40,9 +50,12 @@ ROWS = 1 << 20  # of a chunk
 SEED = 20250711  # of the probes: the same data give the same numbers
 PROBES = (8, 16, 32, 64, 128)
 NOISE = 0.05  # standard error of the deviance above which more probes are taken
-EXCESS = 2e-5  # deviance units by which the probes may move the optimum, per parameter: 0.5% of a standard error
-COARSE, FINE = 1e-4, 1e-9  # predicted decrease at which the search stops, before and after the noise is known
-SD_ERROR = 0.01  # relative standard error of conditional standard deviations above which more probes are taken
+# deviance units by which the probes may move the optimum, per parameter: 0.5% of a standard error
+EXCESS = 2e-5
+# predicted decrease at which the search stops, before and after the noise is known
+COARSE, FINE = 1e-4, 1e-9
+# relative standard error of conditional standard deviations above which more probes are taken
+SD_ERROR = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,9 @@ class NoisyEstimate(Estimate):
 
     @property
     def theta_noise(self):
-        """Error of theta, root mean square in its standard errors: the deviance rises by the squares of these."""
+        """Error of theta, root mean square in its standard errors: the deviance rises by the
+        squares of these.
+        """
         return float(np.sqrt(self.excess / max(len(self.t), 1)))
 
     @property
@@ -87,8 +102,8 @@ NEED_MATRIX = (
     "power",
 )
 NEEDS_MATRIX = (
-    'needs the dense core, but this model is fitted with core="iterative"; fit it with core="dense" where its levels '
-    "are few enough"
+    'needs the dense core, but this model is fitted with core="iterative"; fit it '
+    'with core="dense" where its levels are few enough'
 )
 
 
@@ -100,12 +115,16 @@ class Iterative(Engine):
 
     @functools.cached_property
     def products(self) -> Products:
-        """Conditioned sparse cross-products of the data: NumPy arrays, and the cells on all of JAX's devices."""
+        """Conditioned sparse cross-products of the data: NumPy arrays, and the cells on all of
+        JAX's devices.
+        """
         return self._assembled(devices())
 
     @functools.cached_property
     def own_products(self) -> Products:
-        """The products on this process's devices: a program of the user's must not hold arrays that are elsewhere."""
+        """The products on this process's devices: a program of the user's must not hold arrays
+        that are elsewhere.
+        """
         return self.products if devices() == local_devices() else self._assembled(local_devices())
 
     def _assembled(self, places):
@@ -133,8 +152,10 @@ class Iterative(Engine):
     def deviance(self, theta, reml: bool):
         """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array.
 
-        Second derivatives are differences of the gradient. Of a batch, thetas are evaluated one after the other.
-        Traced, in a job of several processes, it is the work of each process alone: see `own_products`.
+        Second derivatives are differences of the gradient. Of a batch, thetas are evaluated one
+        after the other.
+        Traced, in a job of several processes, it is the work of each process alone: see
+        `own_products`.
         """
         m = self.own_products if isinstance(theta, jax.core.Tracer) else self.products
         probes = _signs(m.G[1:], PROBES[0])
@@ -153,7 +174,9 @@ class Iterative(Engine):
             state = search.minimise(run(_resume, state.x, state.H), COARSE)
             excess = 0.5 * float(np.sum(state.H * search.at.gradient_cov))
             steps += int(state.steps)
-            needed = _probes_for(count * max((search.at.noise / NOISE) ** 2, excess / (EXCESS * len(state.x))))
+            needed = _probes_for(
+                count * max((search.at.noise / NOISE) ** 2, excess / (EXCESS * len(state.x)))
+            )
         fine = max(FINE, 0.1 * excess)
         state, more = search.finish(state._replace(status=np.int32(RUNNING)), fine)
         return search.describe(state, steps + more, excess)
@@ -163,7 +186,8 @@ class Iterative(Engine):
         return run(_modes, e.t, self.products)
 
     def mode_covariances(self, e: NoisyEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Conditional covariances over sigma^2 (m, k, k) by factor, and standard errors (m, k) of their diagonals.
+        """Conditional covariances over sigma^2 (m, k, k) by factor, and standard errors (m, k) of
+        their diagonals.
 
         To SD_ERROR, or with as many probes as there may be.
         """
@@ -174,19 +198,25 @@ class Iterative(Engine):
             signs = self.probes(count), _signs(m.G[:1], count)
             covariances, errors = run(_mode_covariances, e.t, m, *signs)
             variances = [np.einsum("mkk->mk", c) for c in covariances]
-            relative = [0.5 * error / np.maximum(v, 1e-300) for v, error in zip(variances, errors, strict=True)]
+            relative = [
+                0.5 * error / np.maximum(v, 1e-300)
+                for v, error in zip(variances, errors, strict=True)
+            ]
             worst = max(float(r.max()) for r in relative)
             needed = _probes_for(count * (worst / SD_ERROR) ** 2)
         if worst > SD_ERROR:
             warnings.warn(
-                f"conditional standard deviations of random effects are estimated from {count} random probes, to "
-                f"within a standard error of {worst:.1%} or less: see `random_effects_se_noise`",
+                f"conditional standard deviations of random effects are estimated from {count} "
+                f"random probes, to within a standard error of {worst:.1%} or less: see "
+                "`random_effects_se_noise`",
                 stacklevel=2,
             )
         return covariances, errors
 
     def curvature(self, e: NoisyEstimate, reml: bool) -> Curvature:
-        """Second-order facts at an estimate, by central differences of the gradient at fixed probes."""
+        """Second-order facts at an estimate, by central differences of the gradient at fixed
+        probes.
+        """
         m, d, sigma = self.products, len(e.t), float(e.sigma)
         free = np.append(self._free(e), True)
         both = free[:, None] & free[None]
@@ -203,14 +233,17 @@ class Iterative(Engine):
         return Curvature(e.vcov, dvcov, np.where(both, W, 0.0))
 
     def hessian(self, e: NoisyEstimate, reml: bool) -> np.ndarray:
-        """Hessian (d, d) of the profiled deviance in conditioned parameters, by the same differences."""
+        """Hessian (d, d) of the profiled deviance in conditioned parameters, by the same
+        differences.
+        """
         H = np.zeros((len(e.t),) * 2)
         for i, (slope, *_) in self._differences(e, reml, 0.0):
             H[i] = slope
         return 0.5 * (H + H.T)
 
     def noise_of_difference(self, e: NoisyEstimate, other: Engine, theirs: Estimate) -> float:
-        """From the differences by probe where both fits had the same ones: much of the noise cancels.
+        """From the differences by probe where both fits had the same ones: much of the noise
+        cancels.
 
         They have, where what iterations work on has the same size.
         """
@@ -231,12 +264,16 @@ class Iterative(Engine):
         _, zero = zero_columns(e.t, self.products.layout.blocks)
         return ~np.asarray(zero)
 
-    def evaluate(self, t: np.ndarray, e: NoisyEstimate, reml: bool, sigma: float = 0.0) -> Evaluation:
+    def evaluate(
+        self, t: np.ndarray, e: NoisyEstimate, reml: bool, sigma: float = 0.0
+    ) -> Evaluation:
         """`iterative.evaluate` at t (d,) with the probes of an estimate."""
         return run(_evaluate, t, self.products, self.probes(e.probes), reml, sigma)
 
     def _differences(self, e, reml, sigma):
-        """For every parameter of a column that is not zero: slope of the gradient, both evaluations, their distance."""
+        """For every parameter of a column that is not zero: slope of the gradient, both
+        evaluations, their distance.
+        """
         for i in np.flatnonzero(self._free(e)):
             along = np.diag(stochastic.steps(e.t))[i]
             high, low = (self.evaluate(e.t + s * along, e, reml, sigma) for s in (1.0, -1.0))
@@ -265,7 +302,9 @@ class Search:
         return state
 
     def finish(self, state: Bfgs, tol: float) -> tuple[Bfgs, int]:
-        """Go on to the end, and look at columns of Lambda that are nearly zero; and how many evaluations it took."""
+        """Go on to the end, and look at columns of Lambda that are nearly zero; and how many
+        evaluations it took.
+        """
         before, steps = int(state.steps), 0
         for _ in range(attempts(self.products.layout.blocks)):
             state = self.minimise(state, tol)
@@ -281,7 +320,9 @@ class Search:
         return state._replace(x=t), steps
 
     def settle(self, t: np.ndarray) -> Settled:
-        """`estimation.settle` by evaluations one by one: compiled as one program they take longer than the fit."""
+        """`estimation.settle` by evaluations one by one: compiled as one program they take
+        longer than the fit.
+        """
         blocks = self.products.layout.blocks
         for i in [column[0] for column in columns(blocks)]:
             if abs(t[i]) < NEAR_ZERO:
@@ -299,9 +340,21 @@ class Search:
         gradient = self.at.gradient
         decrease = 0.5 * gradient @ state.H @ gradient
         status = np.int32(CONVERGED) if decrease < COARSE else state.status
-        made = run(_describe, state.x, self.at.reduced, self.products, self.reml, gradient, decrease, steps, status)
+        made = run(
+            _describe,
+            state.x,
+            self.at.reduced,
+            self.products,
+            self.reml,
+            gradient,
+            decrease,
+            steps,
+            status,
+        )
         known = {f.name: getattr(made, f.name) for f in fields(made)}
-        return NoisyEstimate(**known, excess=excess, noise=float(self.at.noise), by_probe=self.at.by_probe)
+        return NoisyEstimate(
+            **known, excess=excess, noise=float(self.at.noise), by_probe=self.at.by_probe
+        )
 
 
 def _probes_for(wanted: float) -> int:
@@ -310,12 +363,15 @@ def _probes_for(wanted: float) -> int:
 
 
 def _require_agreement(design: Design, moments: Moments) -> None:
-    """All processes that share the cells must have the same data, or they would wait for each other for ever."""
+    """All processes that share the cells must have the same data, or they would wait for each
+    other for ever.
+    """
     facts = str(design.formula), len(design.y), f"{moments.scale:.6g}", f"{moments.log_weights:.6g}"
     if len(set(gathered([facts]))) > 1:
         raise ValueError(
-            "the processes of this job have different data, but fit a model of this size together: give all of them "
-            "the same, or fit apart, each inside `with jax.default_device(jax.local_devices()[0])`"
+            "the processes of this job have different data, but fit a model of this size "
+            "together: give all of them the same, or fit apart, each inside `with "
+            "jax.default_device(jax.local_devices()[0])`"
         )
 
 
@@ -325,7 +381,9 @@ def _padded(block: Block) -> Block:
 
 
 def _signs(G: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """Random signs (rows, count) for all levels of some factors, and 0 for those without data: padded ones."""
+    """Random signs (rows, count) for all levels of some factors, and 0 for those without data:
+    padded ones.
+    """
     has_data = np.concatenate([np.tile(g.any((0, 1)), len(g)) for g in G])
     rows, found = np.count_nonzero(has_data), np.zeros((len(has_data), count))
     found[has_data] = np.random.default_rng([SEED, rows, count]).choice([-1.0, 1.0], (rows, count))
@@ -338,7 +396,9 @@ def _vcov(found: Evaluation, m: Products, sigma: float) -> np.ndarray:
 
 
 def _is_slim(t: np.ndarray, m: Products, *rest) -> bool:
-    """Whether an evaluation is little more than gathers, and of so few rows that the rest is nothing to compiling."""
+    """Whether an evaluation is little more than gathers, and of so few rows that the rest is
+    nothing to compiling.
+    """
     return max(b.k for b in m.layout.blocks) <= 2 and m.n < 1e7
 
 

@@ -1,4 +1,6 @@
-"""A generalised model by Laplace's approximation: everything that needs its parameters and the data."""
+"""A generalised model by Laplace's approximation: everything that needs its parameters and the
+data.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from .engine import CAPABILITIES, Engine
 from .packing import plan_of
 
 LONGEST = 0.03  # step of the differences where the curvature is next to none
-FLAT = 1e-3  # curvature of the deviance by a free number of the family below which it is not determined
+# curvature of the deviance by a free number of the family below which it is not determined
+FLAT = 1e-3
 SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
 
 
@@ -88,8 +91,11 @@ class Laplace(Engine):
     """A generalised model by the rows themselves, which are looked at again at every trial."""
 
     name = "laplace"
-    missing = dict.fromkeys(CAPABILITIES, "is for linear mixed models so far, not for one with a family") | {
-        "moments": "needs moments of the rows, which do not suffice for a likelihood that is not Gaussian",
+    missing = dict.fromkeys(
+        CAPABILITIES, "is for linear mixed models so far, not for one with a family"
+    ) | {
+        "moments": "needs moments of the rows, which do not suffice for a likelihood that is not "
+        "Gaussian",
     }
 
     @property
@@ -127,7 +133,9 @@ class Laplace(Engine):
         codes, entries, row, offset, X, Z = pad_rows(by_row, more)
         D = [None if p.D is None else pad_rows(p.D, more) for p in d.predictors]
         g0 = starts(self.family, d.predictors, d.y)
-        given = Given(self.family, Row(*row), offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes)
+        given = Given(
+            self.family, Row(*row), offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes
+        )
         return replace(plan, codes=codes, rows=entries), given
 
     def _require_start(self, begun):
@@ -137,8 +145,9 @@ class Laplace(Engine):
         if bad.any():
             i = int(np.argmax(bad))
             raise ValueError(
-                f"the log-density of family {self.family.name!r} has no value where the search would start, first in "
-                f"row {self.design.index[i]!r} (response {self.design.y[i]:g}): is it a value that the family can have?"
+                f"the log-density of family {self.family.name!r} has no value where the search "
+                f"would start, first in row {self.design.index[i]!r} (response "
+                f"{self.design.y[i]:g}): is it a value that the family can have?"
             )
 
     def start(self) -> np.ndarray:
@@ -151,7 +160,9 @@ class Laplace(Engine):
         return run(_user, begun.x, begun.data, begun.RD)
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> GeneralizedEstimate:
-        """Search for the optimum; a search that ends on a saddle, or too early, is repeated from there."""
+        """Search for the optimum; a search that ends on a saddle, or too early, is repeated from
+        there.
+        """
         begun, steps, trips = self.begun, 0, 0
         data, x, H = begun.data, begun.x, begun.H
         u = [np.zeros((b.k, b.levels)) for b in data.layout.blocks]
@@ -169,9 +180,11 @@ class Laplace(Engine):
         return self._described(x, found, steps, trips)
 
     def _settled(self, x: Place, u) -> tuple[Place, bool]:
-        """Columns of Lambda that are all but zero set to zero where that costs nothing; x off a saddle, or not.
+        """Columns of Lambda that are all but zero set to zero where that costs nothing; x off a
+        saddle, or not.
 
-        The deviance is even in each column, so that a zero column is stationary, be it a minimum or a saddle.
+        The deviance is even in each column, so that a zero column is stationary, be it a minimum or
+        a saddle.
         """
         data, blocks = self.products, self.products.layout.blocks
         deviance = self._gradients([x], x, u)[0][0]
@@ -191,7 +204,9 @@ class Laplace(Engine):
         return x._replace(t=t), bool(saddle)
 
     def _gradients(self, places, x: Place, u) -> tuple[np.ndarray, np.ndarray]:
-        """Deviances and gradients at some places, by the program that the covariance of the parameters needs too."""
+        """Deviances and gradients at some places, by the program that the covariance of the
+        parameters needs too.
+        """
         points = np.array([_flat(place) for place in places])
         size = 2 * points.shape[1]
         rounds = [points[i : i + size] for i in range(0, len(points), size)]
@@ -233,14 +248,18 @@ class Laplace(Engine):
         return e.b
 
     def mode_covariances(self, e: GeneralizedEstimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of variances: none."""
+        """Covariances given theta and beta (m, k, k) by factor, and the errors (m, k) of
+        variances: none.
+        """
         found = self._run(_mode_covariances, self.products, e.x, Modes(tuple(e.u)))
         return found, [np.zeros(S.shape[:2]) for S in found]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
-        """Hessian of the deviance in all conditioned coordinates, by central differences of the exact gradient.
+        """Hessian of the deviance in all conditioned coordinates, by central differences of the
+        exact gradient.
 
-        Steps are parts of the standard deviation of each coordinate: standard errors are right to 1e-7 and better.
+        Steps are parts of the standard deviation of each coordinate: standard errors are right to
+        1e-7 and better.
         """
         v, curved = _flat(e.x), np.sqrt(2.0 * np.maximum(np.diagonal(e.H), 1e-12))
         step = np.minimum(DIFFERENCE * curved, LONGEST)
@@ -251,7 +270,9 @@ class Laplace(Engine):
         return 0.5 * (H + H.T)
 
     def runaway_numbers(self, H: np.ndarray, e: GeneralizedEstimate) -> np.ndarray:
-        """Which numbers of the family (r,) run off to infinity: the deviance does not know their logarithm."""
+        """Which numbers of the family (r,) run off to infinity: the deviance does not know their
+        logarithm.
+        """
         own = np.diagonal(H)[len(H) - len(e.gamma) :]
         return np.abs(own) < FLAT
 
@@ -261,18 +282,27 @@ class Laplace(Engine):
         return self.joint_hessian(e)[:d, :d]
 
     def curvature(self, e: GeneralizedEstimate, reml: bool) -> Curvature:
-        """Covariances of the coefficients, and of the parameters of the random effects beside a sigma that is known."""
+        """Covariances of the coefficients, and of the parameters of the random effects beside a
+        sigma that is known.
+        """
         return curvature_of(self.conditioned_covariance(e), e)
 
     def deviance(self, theta, reml: bool):
         """Refused: it is a function of all parameters, not of theta alone."""
-        raise ValueError("the deviance of a generalised model is a function of theta, beta and the family's numbers")
+        raise ValueError(
+            "the deviance of a generalised model is a function of theta, beta and the family's "
+            "numbers"
+        )
 
     def joint_deviance(self, theta, beta, gamma):
-        """-2 log-likelihood at (theta, beta, gamma): a number for NumPy arrays, traceable for JAX arrays."""
+        """-2 log-likelihood at (theta, beta, gamma): a number for NumPy arrays, traceable for
+        JAX arrays.
+        """
         begun = self.begun
         if any(is_jax_array(a) for a in (theta, beta, gamma)):
-            return island(lambda *at: _deviance(*at, begun.data, begun.RD))(*map(jnp.asarray, (theta, beta, gamma)))
+            return island(lambda *at: _deviance(*at, begun.data, begun.RD))(
+                *map(jnp.asarray, (theta, beta, gamma))
+            )
         return float(run(_deviance, theta, beta, gamma, begun.data, begun.RD))
 
     def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
@@ -303,7 +333,9 @@ def _split(v: np.ndarray, like: Place) -> Place:
 
 
 def _program(function):
-    """A kernel compiled without optimising it where data are small, and otherwise with light options."""
+    """A kernel compiled without optimising it where data are small, and otherwise with light
+    options.
+    """
     return light(jit(function)), brief(jit(function))
 
 

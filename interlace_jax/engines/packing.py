@@ -29,11 +29,20 @@ def plan_of(design: Design, rounded: Callable[[int], int] = int) -> Plan:
 def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
     """Arguments of `moments`, rows and levels rounded up.
 
-    Rows of zeros have weight zero: they change nothing, and data of similar size share an executable.
+    Rows of zeros have weight zero: they change nothing, and data of similar size share an
+    executable.
     """
     plan, n = plan_of(design, rounded), len(design.y)
     weights = np.ones(n) if design.weights is None else design.weights
     offset = np.zeros(n) if design.offset is None else design.offset
-    by_row = plan.codes, plan.rows, design.y, design.X, [f.Z for f in design.factors], weights, offset
+    by_row = (
+        plan.codes,
+        plan.rows,
+        design.y,
+        design.X,
+        [f.Z for f in design.factors],
+        weights,
+        offset,
+    )
     codes, entries, *arrays = pad_rows(by_row, rounded(n) - n)
     return replace(plan, codes=codes, rows=entries), *arrays, [f.K for f in design.factors]

@@ -1,4 +1,6 @@
-"""The residual covariance of a design as padded arrays: by classes of pairs of rows, or row by row."""
+"""The residual covariance of a design as padded arrays: by classes of pairs of rows, or row by
+row.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,26 @@ from ..runtime.compilation import brief, jit
 from ..support.arguments import listed
 
 FEW = 1 << 14  # numbers of a model by classes below which nothing is gained by having fewer
-ROWS_PER_CLASS = 3  # an evaluation by classes may read so many times the numbers of the rows: it does less with each
+# an evaluation by classes may read so many times the numbers of the rows: it does less with each
+ROWS_PER_CLASS = 3
 LARGEST = 1 << 27  # numbers of a model by classes, where there is no other way
-PROBES = {AR1: 1.4, ARMA11: 1.4, Antedependence: 1.4, CompoundSymmetry: 0.5, Toeplitz: 0.3, type(None): 0.5}
-"""By structure the size of the free numbers at which entries of R^-1 are compared: large where entries of distant rows
-are so small otherwise that they pass for 0. Others are not compared: theirs may be that small anywhere."""
+PROBES = {
+    AR1: 1.4,
+    ARMA11: 1.4,
+    Antedependence: 1.4,
+    CompoundSymmetry: 0.5,
+    Toeplitz: 0.3,
+    type(None): 0.5,
+}
+"""By structure the size of the free numbers at which entries of R^-1 are compared: large where
+entries of distant rows are so small otherwise that they pass for 0. Others are not compared: theirs
+may be that small anywhere.
+"""
 
 
-def residual_plan(design: Design, layout: Layout, rounded: Callable[[int], int]) -> ClassPlan | RowPlan:
+def residual_plan(
+    design: Design, layout: Layout, rounded: Callable[[int], int]
+) -> ClassPlan | RowPlan:
     """How the rows of a design that are correlated go into its moments."""
     given = design.residual
     rows = given.rows
@@ -39,17 +53,25 @@ def residual_plan(design: Design, layout: Layout, rounded: Callable[[int], int])
         classes = class_layout(rows.patterns.seen, _probes(given, rounded))
     crossing = _crossing(design, layout)
     if classes.size * size > max(FEW, ROWS_PER_CLASS * len(design.X) * held) and not crossing:
-        return RowPlan(given.covariance, _padded(rows.patterns, rounded), *_padded_subjects(rows, rounded))
+        return RowPlan(
+            given.covariance, _padded(rows.patterns, rounded), *_padded_subjects(rows, rounded)
+        )
     if classes.size * size > LARGEST:
         raise ValueError(
-            f"{given} correlates all rows of a subject, and the factor {listed(f.name for f in crossing)} crosses "
-            f"subjects: with {len(rows.patterns.count)} patterns of visits that takes too much memory; use ar1"
+            f"{given} correlates all rows of a subject, and the factor "
+            f"{listed(f.name for f in crossing)} crosses subjects: with "
+            f"{len(rows.patterns.count)} patterns of visits that takes too much memory; use ar1"
         )
     pairs = row_pairs(rows, classes, rounded)
     entries = classes.classes
-    at = [np.resize(a, rounded(classes.size)) for a in (entries.first, entries.second, entries.pattern)]
+    at = [
+        np.resize(a, rounded(classes.size))
+        for a in (entries.first, entries.second, entries.pattern)
+    ]
     patterns = _padded(rows.patterns, rounded)
-    return ClassPlan(given.covariance, patterns, *_padded_subjects(rows, rounded), Classes(*at), pairs)
+    return ClassPlan(
+        given.covariance, patterns, *_padded_subjects(rows, rounded), Classes(*at), pairs
+    )
 
 
 def _numbers(design: Design, layout: Layout) -> int:
@@ -87,7 +109,11 @@ def _padded(patterns: Patterns, rounded: Callable[[int], int]) -> Patterns:
     P = len(patterns.count)
 
     def grown(a):
-        return None if a is None else np.concatenate([a, np.zeros((*a.shape[:-1], rounded(P) - P), a.dtype)], -1)
+        return (
+            None
+            if a is None
+            else np.concatenate([a, np.zeros((*a.shape[:-1], rounded(P) - P), a.dtype)], -1)
+        )
 
     return Patterns(*map(grown, patterns))
 

@@ -18,7 +18,8 @@ from ..runtime.compilation import jit, light
 from ..support.later import special
 from .contrasts import Hypothesis, check_rows, contrast_matrix
 
-RANK = 1e-8  # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
+# eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
+RANK = 1e-8
 RULES = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
@@ -38,7 +39,9 @@ class FTest(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """Fixed effects with their covariance, and the rule for degrees of freedom as subclasses define it."""
+    """Fixed effects with their covariance, and the rule for degrees of freedom as subclasses
+    define it.
+    """
 
     names: tuple[str, ...]
     beta: np.ndarray
@@ -51,12 +54,22 @@ class Coefficients:
         return np.full(len(L), np.inf)
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
-        """Factor of the Wald F statistic of L beta = 0, and its denominator df; L (q, p) of full row rank."""
+        """Factor of the Wald F statistic of L beta = 0, and its denominator df; L (q, p) of full
+        row rank.
+        """
         return 1.0, np.inf
 
-    def t_table(self, L: np.ndarray, rhs: Any = 0.0, level: float = 0.95, shift: float = 0.0) -> pd.DataFrame:
-        """Estimate, SE, df, interval, t and p of every row of L beta - rhs = 0 (shift: added to the estimates)."""
-        estimate, se, df = L @ self.beta + shift, np.sqrt(np.einsum("rp,pq,rq->r", L, self.vcov, L)), self.df(L)
+    def t_table(
+        self, L: np.ndarray, rhs: Any = 0.0, level: float = 0.95, shift: float = 0.0
+    ) -> pd.DataFrame:
+        """Estimate, SE, df, interval, t and p of every row of L beta - rhs = 0 (shift: added to
+        the estimates).
+        """
+        estimate, se, df = (
+            L @ self.beta + shift,
+            np.sqrt(np.einsum("rp,pq,rq->r", L, self.vcov, L)),
+            self.df(L),
+        )
         half, t = t_quantile(0.5 + level / 2.0, df) * se, _ratio(estimate - rhs, se)
         limits = dict(lower=estimate - half, upper=estimate + half)
         return pd.DataFrame(dict(estimate=estimate, se=se, df=df, **limits, t=t, p=t_pvalue(t, df)))
@@ -74,10 +87,11 @@ class Coefficients:
 
 
 def independent(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variances (q,) and rows (q, r) of independent combinations of r statistics of covariance S, largest last.
+    """Variances (q,) and rows (q, r) of independent combinations of r statistics of covariance S,
+    largest last.
 
-    They are principal components of S, as lmerTest has them, or of the correlations where the statistics differ so much
-    in size that the small ones would pass for redundant.
+    They are principal components of S, as lmerTest has them, or of the correlations where the
+    statistics differ so much in size that the small ones would pass for redundant.
     """
     sd = np.sqrt(np.diag(S))
     sd = np.where(sd > 0.0, sd, 1.0)
@@ -103,7 +117,9 @@ class SatterthwaiteCoefficients(Coefficients):
         return degrees_of_freedom(L, self.curvature())
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
-        """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t statistics."""
+        """Fai & Cornelius (1996): 2 E / (E - q), E = sum nu / (nu - 2), the nu of independent t
+        statistics.
+        """
         nu = self.df(L)
         if np.ptp(nu) < SAME:
             return 1.0, float(nu.mean())
@@ -131,10 +147,12 @@ class KenwardRogerCoefficients(Coefficients):
 
 @dataclass(frozen=True, eq=False)
 class BetweenWithinCoefficients(Coefficients):
-    """Degrees of freedom by what a column varies over, as if the design were balanced (Schluchter & Elashoff 1990).
+    """Degrees of freedom by what a column varies over, as if the design were balanced (Schluchter &
+    Elashoff 1990).
 
-    A column that varies within some subject has n - N - p_within, one that does not N - p_between less one for the
-    intercept, which itself counts as within; a contrast has the least of those of its columns. As in mmrm; SAS differs.
+    A column that varies within some subject has n - N - p_within, one that does not N - p_between
+    less one for the intercept, which itself counts as within; a contrast has the least of those of
+    its columns. As in mmrm; SAS differs.
     """
 
     by_column: np.ndarray
@@ -145,7 +163,9 @@ class BetweenWithinCoefficients(Coefficients):
         return np.where(L != 0.0, self.by_column[None], np.inf).min(1)
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
-        """The least of the columns involved; rounding of independent combinations does not involve one."""
+        """The least of the columns involved; rounding of independent combinations does not
+        involve one.
+        """
         used = np.abs(L) > RANK * np.abs(L).max()
         return 1.0, float(self.by_column[used.any(0)].min())
 
@@ -169,7 +189,11 @@ def _ratio(a, b):
 def t_quantile(probability: float, df: Any) -> np.ndarray:
     """Quantile of Student's t; normal where df is infinite."""
     infinite = np.isinf(df)
-    return np.where(infinite, special.ndtri(probability), special.stdtrit(np.where(infinite, 1.0, df), probability))
+    return np.where(
+        infinite,
+        special.ndtri(probability),
+        special.stdtrit(np.where(infinite, 1.0, df), probability),
+    )
 
 
 def t_pvalue(t: Any, df: Any) -> np.ndarray:
@@ -197,27 +221,33 @@ def wald_test(
 
 
 def test(
-    fit: FittedModel, hypothesis: Hypothesis, joint: bool = True, ddf: str | Coefficients | None = None
+    fit: FittedModel,
+    hypothesis: Hypothesis,
+    joint: bool = True,
+    ddf: str | Coefficients | None = None,
 ) -> pd.DataFrame:
     """Test linear hypotheses about the coefficients.
 
-    hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas or in a list; a
-    mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with an interval; several the joint
-    F test, or with joint=False a t test each. ddf: "satterthwaite", "kenward-roger" or "normal", or
-    the `coefficients` of `fit.robust()`.
+    hypothesis: text such as "condition = 0", "a = b" or "2 * a - b = 1", several joined by commas
+    or in a list; a mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with
+    an interval; several the joint F test, or with joint=False a t test each. ddf: "satterthwaite",
+    "kenward-roger" or "normal", or the `coefficients` of `fit.robust()`.
     """
     return wald_test(coefficients(fit, ddf), hypothesis, joint)
 
 
 def coefficients(fit: FittedModel, ddf: str | Coefficients | None = None) -> Coefficients:
-    """Fixed effects as arrays with a rule for degrees of freedom, by default the `df_method` of the fit.
+    """Fixed effects as arrays with a rule for degrees of freedom, by default the `df_method` of the
+    fit.
 
-    ddf: "satterthwaite", "kenward-roger" or "normal"; what the rule needs is computed once for a fit. Coefficients of
-    this fit, as `fit.robust().coefficients`, are returned as they are.
+    ddf: "satterthwaite", "kenward-roger" or "normal"; what the rule needs is computed once for a
+    fit. Coefficients of this fit, as `fit.robust().coefficients`, are returned as they are.
     """
     if isinstance(ddf, Coefficients):
         if not np.array_equal(ddf.beta, fit.estimate.beta):
-            raise ValueError("these coefficients are of another fit: make them of the fit that is tested")
+            raise ValueError(
+                "these coefficients are of another fit: make them of the fit that is tested"
+            )
         return ddf
     rule = ddf or fit.df_method
     return fit.remembered(("coefficients", rule), lambda: _by_rule(fit, rule))
@@ -238,7 +268,13 @@ def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
         engine.require("satterthwaite")
         return SatterthwaiteCoefficients(names, e.beta, fit.beta_covariance, lambda: fit.curvature)
     if fit.design.residual is not None:
-        arguments = e.t, np.log(e.sigma), fit.curvature.W, engine.moments, rule == "kenward-roger-linear"
+        arguments = (
+            e.t,
+            np.log(e.sigma),
+            fit.curvature.W,
+            engine.moments,
+            rule == "kenward-roger-linear",
+        )
         adjusted = run(_kenward_roger_2009, *arguments)
         return KenwardRogerCoefficients(names, e.beta, adjusted.adjusted, adjusted)
     engine.require("kenward_roger")

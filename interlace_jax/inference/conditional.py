@@ -1,11 +1,14 @@
-"""Predictions from the rows that a new row covaries with, where residuals are not independent and of one variance.
+"""Predictions from the rows that a new row covaries with, where residuals are not independent and
+of one variance.
 
-A target u = z'b + (if its residual is predicted too) eps has, given theta and the observed rows o that covary with it,
+A target u = z'b + (if its residual is predicted too) eps has, given theta and the observed rows o
+that covary with it,
 
-    E(x'beta + u | y_o) = x'beta^ + C V_oo^-1 (y_o - X_o beta^),                                       C = Cov(u, y_o)
+    E(x'beta + u | y_o) = x'beta^ + C V_oo^-1 (y_o - X_o beta^),          C = Cov(u, y_o)
     Var = Var(u) - C V_oo^-1 C' + a'Phi a,   a = x - X_o'V_oo^-1 C',   Phi = Cov(beta^)
 
-over sigma^2 (Henderson 1975; SAS's outp=, mmrm's conditional predictions). The matrices are formed block by block.
+over sigma^2 (Henderson 1975; SAS's outp=, mmrm's conditional predictions). The matrices are formed
+block by block.
 """
 
 from __future__ import annotations
@@ -57,10 +60,10 @@ def conditional(
 ) -> Conditional:
     """Predictions of rows without missing values.
 
-    subjects: of these rows. weights: of rows of the fit; new ones have 1. included: factors whose effects are
-    predicted. with_residual: predict the residual too. new_response: the variance is that of the error for a new
-    response, not for its expectation. by_t: derivatives of beta (p, d) by t and of theta (d, d) by t, where those of
-    the result are wanted.
+    subjects: of these rows. weights: of rows of the fit; new ones have 1. included: factors whose
+    effects are predicted. with_residual: predict the residual too. new_response: the variance is
+    that of the error for a new response, not for its expectation. by_t: derivatives of beta (p, d)
+    by t and of theta (d, d) by t, where those of the result are wanted.
     """
     e = fit.estimate
     problem = _Problem(fit, rows, subjects, weights, included, with_residual, new_response)
@@ -71,7 +74,9 @@ def conditional(
         return Conditional(fitted, fit.scale * variance, none, none)
     beta_by_t, theta_by_t = by_t
     along = zip(theta_by_t.T, beta_by_t.T, fit.curvature.dvcov[:-1], strict=True)
-    slopes = [problem.slope(at, _Parameters(theta, beta, V / fit.scale)) for theta, beta, V in along]
+    slopes = [
+        problem.slope(at, _Parameters(theta, beta, V / fit.scale)) for theta, beta, V in along
+    ]
     moved, changed = (np.stack(parts, -1) for parts in zip(*slopes, strict=True))
     return Conditional(fitted, fit.scale * variance, moved, fit.scale * changed)
 
@@ -79,7 +84,9 @@ def conditional(
 class _Problem:
     """New rows and the rows of the fit as one set: those of the fit first."""
 
-    def __init__(self, fit, rows: Rows, subjects: SubjectRows, weights, included, with_residual, new_response):
+    def __init__(
+        self, fit, rows: Rows, subjects: SubjectRows, weights, included, with_residual, new_response
+    ):
         self.fit, self.rows, self.included = fit, rows, included
         self.with_residual, self.new_response = with_residual, new_response
         design, new = fit.design, len(rows.X)
@@ -87,11 +94,19 @@ class _Problem:
         parts = zip(design.residual.by_row, subjects, strict=True)
         joined = SubjectRows(*(None if a is None else np.concatenate([a, b]) for a, b in parts))
         self.layout = joined.layout()
-        self.sd = 1.0 / np.sqrt(np.concatenate([design.w, np.ones(new) if weights is None else weights]))
+        self.sd = 1.0 / np.sqrt(
+            np.concatenate([design.w, np.ones(new) if weights is None else weights])
+        )
         pairs = list(zip(design.factors, rows.Z, rows.codes, strict=True))
         self.Z = [np.concatenate([f.Z, Z]) for f, Z, _ in pairs]
-        self.codes = [np.concatenate([f.codes, _apart(codes, len(f.levels))]) for f, _, codes in pairs]
-        self.targets = list(self._targets(joined.subject)) if included or with_residual else [self._unconditional()]
+        self.codes = [
+            np.concatenate([f.codes, _apart(codes, len(f.levels))]) for f, _, codes in pairs
+        ]
+        self.targets = (
+            list(self._targets(joined.subject))
+            if included or with_residual
+            else [self._unconditional()]
+        )
 
     def _unconditional(self):
         return np.arange(0), np.arange(len(self.rows.X))
@@ -112,33 +127,43 @@ class _Problem:
             old = np.flatnonzero(np.isin(label, list(labels)))
             if len(old) > LARGEST:
                 raise ValueError(
-                    f"a prediction from {len(old)} rows that share random effects needs their covariance matrix, and "
-                    f"at most {LARGEST} are done; use include_re=False"
+                    f"a prediction from {len(old)} rows that share random effects needs their "
+                    f"covariance matrix, and at most {LARGEST} are done; use include_re=False"
                 )
             yield old, np.array(new)
 
     def slope(self, at: _Parameters, along: _Parameters) -> list[np.ndarray]:
         """Derivatives of fitted values and variances along a direction."""
-        moves = [_Parameters(*(a + step * b for a, b in zip(at, along, strict=True))) for step in (STEP, -STEP)]
+        moves = [
+            _Parameters(*(a + step * b for a, b in zip(at, along, strict=True)))
+            for step in (STEP, -STEP)
+        ]
         up, down = map(self.evaluated, moves)
         return [(a - b) / (2.0 * STEP) for a, b in zip(up, down, strict=True)]
 
     def evaluated(self, at: _Parameters) -> tuple[np.ndarray, np.ndarray]:
         """Fitted values, and variances over sigma^2 (n,), at some parameters."""
         design, rows = self.fit.design, self.rows
-        Lambdas, roots = relative_factors(design.factors, at.theta), level_roots(design.factors, at.theta)
+        Lambdas, roots = (
+            relative_factors(design.factors, at.theta),
+            level_roots(design.factors, at.theta),
+        )
         R = matrices_of(self.layout, design.residual, psi_of(design, at.theta))
         fitted, variance = np.empty((2, len(rows.X)))
         for old, new in self.targets:
             joint = np.concatenate([old, self.n + new])
             o = len(old)
-            residual = of_rows(self.layout, R, joint[None])[0] * np.outer(self.sd[joint], self.sd[joint])
+            residual = of_rows(self.layout, R, joint[None])[0] * np.outer(
+                self.sd[joint], self.sd[joint]
+            )
             effects = [
                 _effects(Z[joint] @ Lam, codes[joint], L)
                 for Z, codes, Lam, L in zip(self.Z, self.codes, Lambdas, roots, strict=True)
             ]
             V = residual + sum(effects)
-            predicted = [E for f, E in zip(design.factors, effects, strict=True) if f.name in self.included]
+            predicted = [
+                E for f, E in zip(design.factors, effects, strict=True) if f.name in self.included
+            ]
             target = sum(predicted, residual if self.with_residual else np.zeros_like(V))
             C, own = target[o:, :o], np.diag(target)[o:]
             weighed = np.linalg.solve(V[:o, :o], C.T)
@@ -160,11 +185,17 @@ def _apart(codes: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _effects(U: np.ndarray, codes: np.ndarray, L: np.ndarray | None) -> np.ndarray:
-    """Covariance (n, n) of the effects of a factor in rows U = Z Lambda; L (m, m): a root of that across levels."""
+    """Covariance (n, n) of the effects of a factor in rows U = Z Lambda; L (m, m): a root of
+    that across levels.
+    """
     same = codes[:, None] == codes[None]
     if L is not None:
         known = np.minimum(codes, len(L) - 1)
-        same = np.where((codes < len(L))[:, None] & (codes < len(L))[None], (L @ L.T)[np.ix_(known, known)], same)
+        same = np.where(
+            (codes < len(L))[:, None] & (codes < len(L))[None],
+            (L @ L.T)[np.ix_(known, known)],
+            same,
+        )
     return (U @ U.T) * same
 
 
@@ -176,8 +207,9 @@ def refuse_observed(fit: FittedModel, subjects: SubjectRows, index) -> None:
         if key in known:
             who = listed([given.subjects[subjects.subject[i]]])
             raise ValueError(
-                f"row {index[i]!r} of newdata is a row of the fit, of {given.residual.subject} {who}: its value is "
-                f"known, {fit.design.y[known[key]]:g}; include_residual=True is for rows that were not observed"
+                f"row {index[i]!r} of newdata is a row of the fit, of {given.residual.subject} "
+                f"{who}: its value is known, {fit.design.y[known[key]]:g}; include_residual=True "
+                "is for rows that were not observed"
             )
 
 

@@ -1,7 +1,8 @@
-"""Functions of all parameters of a generalised model: any of the user's, R squared and intraclass correlations.
+"""Functions of all parameters of a generalised model: any of the user's, R squared and intraclass
+correlations.
 
-The last two need the variance of a single observation on the scale of the link, as Nakagawa, Johnson & Schielzeth
-(2017, J. R. Soc. Interface 14) define it.
+The last two need the variance of a single observation on the scale of the link, as Nakagawa,
+Johnson & Schielzeth (2017, J. R. Soc. Interface 14) define it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,25 @@ from ..support.later import jax, jnp
 from .variances import SCALES, _second_moments, _table
 
 METHODS = ("theoretical", "lognormal", "trigamma", "delta")
-LATENT = {"logit": np.pi**2 / 3.0, "probit": 1.0, "cloglog": np.pi**2 / 6.0, "loglog": np.pi**2 / 6.0}
-"Variance of the latent variable that a threshold model cuts: logistic, normal, and of extreme values."
+LATENT = {
+    "logit": np.pi**2 / 3.0,
+    "probit": 1.0,
+    "cloglog": np.pi**2 / 6.0,
+    "loglog": np.pi**2 / 6.0,
+}
+"""Variance of the latent variable that a threshold model cuts: logistic, normal, and of extreme
+values.
+"""
 
 _propagate = functools.partial(jit, static_argnums=0)(propagate_jointly)
 
 
-def propagate(fit: FittedGeneralizedModel, fn: Callable, *data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Values (r,) of fn(parameters, *data) and their covariance (r, r), by the delta method over all parameters."""
+def propagate(
+    fit: FittedGeneralizedModel, fn: Callable, *data: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (r,) of fn(parameters, *data) and their covariance (r, r), by the delta method over
+    all parameters.
+    """
     e, design = fit.estimate, fit.design
     blocks = user_blocks(fit.model.engine.products.layout)
     names = tuple(f.name for f in design.factors)
@@ -47,58 +59,78 @@ def propagate(fit: FittedGeneralizedModel, fn: Callable, *data: Any) -> tuple[np
         for _ in used.columns
     ]
     numbers = tuple(zip(fit.family_names, domains, strict=True))
-    at = FamilyParameters(e.beta, e.theta, np.float64(1.0), design.columns, names, blocks, e.gamma, numbers)
+    at = FamilyParameters(
+        e.beta, e.theta, np.float64(1.0), design.columns, names, blocks, e.gamma, numbers
+    )
     return run(_propagate, fn, at, fit.joint_covariance, data)
 
 
 def delta(
-    fit: FittedGeneralizedModel, fn: Callable[[FamilyParameters], Any], level: float = 0.95, scale: str = "identity"
+    fit: FittedGeneralizedModel,
+    fn: Callable[[FamilyParameters], Any],
+    level: float = 0.95,
+    scale: str = "identity",
 ) -> pd.Series | pd.DataFrame:
-    """Estimate, SE and Wald interval of any function of the parameters, by the delta method with JAX's derivatives.
+    """Estimate, SE and Wald interval of any function of the parameters, by the delta method with
+    JAX's derivatives.
 
-    fn: takes `p` with `p.beta` (p,), `p.theta` (d,) (absolute), `p["x"]` (a coefficient), `p.covariance("g")` (k, k)
-    and `p.number("size")` (a number of the family, on its natural scale), and returns a number (the result is a Series)
-    or a vector (a DataFrame); write it with `jax.numpy`. scale: where the interval is computed: "identity", "log",
-    "logit" or "fisher". A variance estimated at 0 counts as known to be 0.
+    fn: takes `p` with `p.beta` (p,), `p.theta` (d,) (absolute), `p["x"]` (a coefficient),
+    `p.covariance("g")` (k, k) and `p.number("size")` (a number of the family, on its natural
+    scale), and returns a number (the result is a Series) or a vector (a DataFrame); write it with
+    `jax.numpy`. scale: where the interval is computed: "identity", "log", "logit" or "fisher". A
+    variance estimated at 0 counts as known to be 0.
 
     >>> fit.delta(lambda p: jnp.exp(p["x"]), scale="log")  # an odds ratio
     """
     check_level(level)
     one_of("scale", scale, SCALES)
     if not callable(fn):
-        raise TypeError(f'delta takes a function of the parameters, such as lambda p: p["x"] ** 2, not {fn!r}')
+        raise TypeError(
+            f'delta takes a function of the parameters, such as lambda p: p["x"] ** 2, not {fn!r}'
+        )
     try:
         values, cov = propagate(fit, fn)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        raise TypeError("delta differentiates its function: write it with jax.numpy in place of numpy") from None
+        raise TypeError(
+            "delta differentiates its function: write it with jax.numpy in place of numpy"
+        ) from None
     table = _table(values, cov, level, scale)
     return table.iloc[0].rename(None) if len(table) == 1 else table
 
 
 def r2(fit: FittedGeneralizedModel, level: float = 0.95, method: str | None = None) -> pd.DataFrame:
-    """Nakagawa & Schielzeth's R squared on the scale of the link, `marginal` and `conditional`, with intervals.
+    """Nakagawa & Schielzeth's R squared on the scale of the link, `marginal` and `conditional`,
+    with intervals.
 
-    Shares of the fixed part, and of fixed and random parts, in their sum with the variance of an observation
-    (Nakagawa, Johnson & Schielzeth 2017); random slopes as Johnson (2014). Where there are trials an observation is one
-    of them, so that it does not matter how they are put into rows.
+    Shares of the fixed part, and of fixed and random parts, in their sum with the variance of an
+    observation (Nakagawa, Johnson & Schielzeth 2017); random slopes as Johnson (2014). Where there
+    are trials an observation is one of them, so that it does not matter how they are put into rows.
 
-    method: how that variance is found, by default the first that there is. "theoretical", of binomial and ordinal
-    responses: that of the latent variable, pi^2/3 for logit, 1 for probit, pi^2/6 for cloglog. "lognormal" and
-    "trigamma", of log links: log(1 + Var/mu^2) and trigamma(mu^2/Var). "delta": Var over the squared slope of the
-    inverse link. The mean mu is that of the model with an intercept alone over all levels, exp(b0 + s^2/2) for a log
-    link, and counts as known. Intervals are on the logit scale.
+    method: how that variance is found, by default the first that there is. "theoretical", of
+    binomial and ordinal responses: that of the latent variable, pi^2/3 for logit, 1 for probit,
+    pi^2/6 for cloglog. "lognormal" and "trigamma", of log links: log(1 + Var/mu^2) and
+    trigamma(mu^2/Var). "delta": Var over the squared slope of the inverse link. The mean mu is that
+    of the model with an intercept alone over all levels, exp(b0 + s^2/2) for a log link, and counts
+    as known. Intervals are on the logit scale.
     """
-    return _table(*_of_shares(fit, "r2", level, method), level, "logit", ["marginal", "conditional"])
+    return _table(
+        *_of_shares(fit, "r2", level, method), level, "logit", ["marginal", "conditional"]
+    )
 
 
-def icc(fit: FittedGeneralizedModel, level: float = 0.95, method: str | None = None) -> pd.DataFrame:
-    """Intraclass correlation on the scale of the link, `adjusted` for the fixed effects and `unadjusted`.
+def icc(
+    fit: FittedGeneralizedModel, level: float = 0.95, method: str | None = None
+) -> pd.DataFrame:
+    """Intraclass correlation on the scale of the link, `adjusted` for the fixed effects and
+    `unadjusted`.
 
-    Share of the random effects' mean variance in its sum with the variance of an observation, without and with the
-    fixed part's (Nakagawa, Johnson & Schielzeth 2017). method: of the variance of an observation, as of `r2`. Intervals
-    are on the logit scale.
+    Share of the random effects' mean variance in its sum with the variance of an observation,
+    without and with the fixed part's (Nakagawa, Johnson & Schielzeth 2017). method: of the variance
+    of an observation, as of `r2`. Intervals are on the logit scale.
     """
-    return _table(*_of_shares(fit, "icc", level, method), level, "logit", ["adjusted", "unadjusted"])
+    return _table(
+        *_of_shares(fit, "icc", level, method), level, "logit", ["adjusted", "unadjusted"]
+    )
 
 
 def _of_shares(fit, what, level, method):
@@ -117,14 +149,17 @@ def _checked_method(family: Distribution, method: str | None) -> str:
     there_are = list(_methods(family))
     if not there_are:
         raise ValueError(
-            f"R squared and ICC of family {family.name!r} with link {family.link!r} need the variance of an "
-            "observation on the scale of the link, which it does not have"
+            f"R squared and ICC of family {family.name!r} with link {family.link!r} need the "
+            "variance of an observation on the scale of the link, which it does not have"
         )
     if method is not None:
         one_of("method", method, METHODS)
         if method not in there_are:
             known = " or ".join(map(repr, there_are))
-            raise ValueError(f"method={method!r} is not for family {family.name!r} with link {family.link!r}: {known}")
+            raise ValueError(
+                f"method={method!r} is not for family {family.name!r} with link {family.link!r}: "
+                f"{known}"
+            )
     return method or there_are[0]
 
 
@@ -139,7 +174,9 @@ def _methods(family: Distribution):
 
 
 def _usual_mean(fit: FittedGeneralizedModel) -> np.float64:
-    """Mean over all levels in the model whose fixed part is an intercept alone, before any zeros are mixed in."""
+    """Mean over all levels in the model whose fixed part is an intercept alone, before any zeros
+    are mixed in.
+    """
     null = fit.remembered("intercept alone", lambda: _intercept_alone(fit))
     design, family = null.design, null.family
     rows = _of_fit(design)
@@ -155,13 +192,17 @@ def _intercept_alone(fit: FittedGeneralizedModel) -> FittedGeneralizedModel:
     design = fit.design
     if design.columns == ("Intercept",):
         return fit
-    model = fit.model.with_design(replace(design, X=np.ones((len(design.y), 1)), columns=("Intercept",)))
+    model = fit.model.with_design(
+        replace(design, X=np.ones((len(design.y), 1)), columns=("Intercept",))
+    )
     return type(fit)(model, model.engine.estimate(False, fit.theta), "ML", "normal")
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """Function of the parameters: R squared or ICC, from the variances of fixed part, random part and observation."""
+    """Function of the parameters: R squared or ICC, from the variances of fixed part, random
+    part and observation.
+    """
 
     what: str
     family: Distribution
@@ -177,7 +218,9 @@ class _Shares:
         return jnp.stack([random / (random + own), random / (fixed + random + own)])
 
     def _observation(self, p, mu, D):
-        """Variance of an observation on the scale of the link, on average over the rows where it depends on them."""
+        """Variance of an observation on the scale of the link, on average over the rows where it
+        depends on them.
+        """
         if self.method == "theoretical":
             return LATENT[self.family.link]
         n = next((len(own) for own in D if own is not None), 1)
@@ -186,7 +229,9 @@ class _Shares:
         if self.method == "delta":
             return jnp.mean(variance / families.slope_at(at) ** 2)
         relative = variance / families.mean_at(at) ** 2
-        return jnp.mean(jnp.log1p(relative) if self.method == "lognormal" else polygamma(1, 1.0 / relative))
+        return jnp.mean(
+            jnp.log1p(relative) if self.method == "lognormal" else polygamma(1, 1.0 / relative)
+        )
 
     def _free(self, p, D, n):
         """Parameters of the family in rows, on their free scales."""

@@ -16,7 +16,8 @@ COLUMNS = ["estimate", "se", "lower", "upper"]
 
 
 def parameter_cov(fit: FittedGeneralizedModel) -> pd.DataFrame:
-    """Covariance of theta, the coefficients and the numbers of the family (on their free scales, as logarithms).
+    """Covariance of theta, the coefficients and the numbers of the family (on their free scales, as
+    logarithms).
 
     Entries of columns of Lambda that are estimated as 0 count as known.
     """
@@ -28,8 +29,9 @@ def parameter_cov(fit: FittedGeneralizedModel) -> pd.DataFrame:
 def family_params(fit: FittedGeneralizedModel, level: float = 0.95) -> pd.DataFrame:
     """Numbers of the family on their natural scale: `estimate se lower upper`.
 
-    Intervals are computed on the free scale, the logarithm of what is positive and the logit of a probability;
-    thresholds are free themselves. Numbers with a predictor are in `dispersion_params` and `zero_params`.
+    Intervals are computed on the free scale, the logarithm of what is positive and the logit of a
+    probability; thresholds are free themselves. Numbers with a predictor are in `dispersion_params`
+    and `zero_params`.
     """
     e = fit.estimate
     V = fit.joint_covariance[len(e.theta) + len(e.beta) :, len(e.theta) + len(e.beta) :]
@@ -48,7 +50,9 @@ def family_params(fit: FittedGeneralizedModel, level: float = 0.95) -> pd.DataFr
 
 
 def _thresholds(family, gamma, V, level):
-    """Thresholds with their standard errors: sums of the first and of the exponentials of the others."""
+    """Thresholds with their standard errors: sums of the first and of the exponentials of the
+    others.
+    """
     J = np.zeros((len(gamma), len(gamma)))
     J[:, 0] = 1.0
     for i in range(1, len(gamma)):
@@ -68,7 +72,9 @@ _BACK = {
 
 
 def predictor_table(fit: FittedGeneralizedModel, key: str) -> pd.DataFrame:
-    """Z table of the predictor that is given by an argument, "dispersion" or "zero_inflation"; empty without it."""
+    """Z table of the predictor that is given by an argument, "dispersion" or "zero_inflation";
+    empty without it.
+    """
     e = fit.estimate
     at = len(e.theta) + len(e.beta)
     for used in fit.design.predictors:
@@ -92,7 +98,9 @@ def wald_table(fit: FittedGeneralizedModel, level: float) -> pd.DataFrame:
     for key in ("dispersion", "zero_inflation"):
         table = predictor_table(fit, key)
         half = special.ndtri(0.5 + level / 2.0) * table["se"]
-        limits = pd.DataFrame({"lower": table["estimate"] - half, "upper": table["estimate"] + half})
+        limits = pd.DataFrame(
+            {"lower": table["estimate"] - half, "upper": table["estimate"] + half}
+        )
         parts.append(limits.rename(index=lambda name, key=key: f"{_parameter(fit, key)}:{name}"))
     return pd.concat([part for part in parts if len(part)])[["lower", "upper"]]
 

@@ -19,7 +19,9 @@ from .variances import components, residual_table, structure_table, uncertainty
 
 
 def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataFrame:
-    """Intervals `lower upper` by the quadratic at the optimum: t for coefficients, on log and z scales otherwise."""
+    """Intervals `lower upper` by the quadratic at the optimum: t for coefficients, on log and z
+    scales otherwise.
+    """
     index = pd.Index(fit.design.columns, dtype=object)
     beta = coefficients(fit).t_table(np.eye(len(index)), level=level).set_axis(index, axis=0)
     known = uncertainty(fit)
@@ -31,24 +33,41 @@ def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataF
     return pd.concat(tables)[["lower", "upper"]].loc[names]
 
 
-def profile_intervals(fit: FittedModel, names: list[str], level: float, criterion: str) -> pd.DataFrame:
-    """Intervals `lower upper` where the profiles have risen by the chi-square quantile; see `confint` for `attrs`."""
+def profile_intervals(
+    fit: FittedModel, names: list[str], level: float, criterion: str
+) -> pd.DataFrame:
+    """Intervals `lower upper` where the profiles have risen by the chi-square quantile; see
+    `confint` for `attrs`.
+    """
     profiles = Profiles(fit, names, criterion)
     lower, upper = profiles.reach(special.ndtri(0.5 + level / 2.0))
-    table = pd.DataFrame({"lower": lower.value, "upper": upper.value}, index=pd.Index(names, dtype=object))
+    table = pd.DataFrame(
+        {"lower": lower.value, "upper": upper.value}, index=pd.Index(names, dtype=object)
+    )
     sides = (("lower", lower), ("upper", upper))
-    reached = [(name, side) for side, found in sides for name, at in zip(names, found.at_bound, strict=True) if at]
+    reached = [
+        (name, side)
+        for side, found in sides
+        for name, at in zip(names, found.at_bound, strict=True)
+        if at
+    ]
     table.attrs |= {"criterion": profiles.criteria, "at_boundary": reached}
     return table
 
 
 def profile(
-    fit: FittedModel, parm: str | Iterable[str] | None = None, criterion: str = "ML", zmax: float = 3.0, points: int = 6
+    fit: FittedModel,
+    parm: str | Iterable[str] | None = None,
+    criterion: str = "ML",
+    zmax: float = 3.0,
+    points: int = 6,
 ) -> pd.DataFrame:
-    """Profiles as a frame `parameter value zeta`: zeta is the signed root of the rise of the deviance.
+    """Profiles as a frame `parameter value zeta`: zeta is the signed root of the rise of the
+    deviance.
 
-    A straight line of zeta over value means that Wald intervals are right. zmax: the largest |zeta|; points: so
-    many on each side of the estimate, fewer where the parameter comes to its bound. parm, criterion: as in `confint`.
+    A straight line of zeta over value means that Wald intervals are right. zmax: the largest
+    |zeta|; points: so many on each side of the estimate, fewer where the parameter comes to its
+    bound. parm, criterion: as in `confint`.
     """
     whole_number("points", points, 1)
     if not zmax > 0:
@@ -67,7 +86,10 @@ def profile(
 
 
 def _extend(
-    curves: dict[str, list[tuple[float, float]]], ended: set[tuple[str, int]], side: int, reached: Reached
+    curves: dict[str, list[tuple[float, float]]],
+    ended: set[tuple[str, int]],
+    side: int,
+    reached: Reached,
 ) -> None:
     """Add one point to each curve that has not come to the bound of its parameter on this side."""
     for (name, curve), *point, at_bound in zip(
@@ -81,7 +103,9 @@ def _extend(
 
 
 def chosen_names(design: Design, parm: Any) -> list[str]:
-    """The names wanted; "beta_" stands for the coefficients, "theta_" for SDs, correlations and sigma."""
+    """The names wanted; "beta_" stands for the coefficients, "theta_" for SDs, correlations and
+    sigma.
+    """
     known = places(design)
     groups = {
         "beta_": [name for name, place in known.items() if place.kind == "beta"],
@@ -90,5 +114,7 @@ def chosen_names(design: Design, parm: Any) -> list[str]:
     wanted = list(known) if parm is None else texts("parm", parm, "sigma")
     for name in wanted:
         if name not in known and name not in groups:
-            raise ValueError(f"there is no parameter {name!r}; there are {', '.join(map(repr, known))}")
+            raise ValueError(
+                f"there is no parameter {name!r}; there are {', '.join(map(repr, known))}"
+            )
     return list(dict.fromkeys(name for chosen in wanted for name in groups.get(chosen, [chosen])))

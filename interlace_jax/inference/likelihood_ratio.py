@@ -1,4 +1,6 @@
-"""Likelihood-ratio tests between fits of nested models, at the boundary of the parameter space too."""
+"""Likelihood-ratio tests between fits of nested models, at the boundary of the parameter space
+too.
+"""
 
 from __future__ import annotations
 
@@ -36,32 +38,39 @@ def anova(
 ) -> pd.DataFrame:
     """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
 
-    fits: in any order; each is compared with the next smaller one. Their rows may be in different orders if unique
+    fits: in any order; each is compared with the next smaller one. Their rows may be in different
+    orders if unique
         labels, the index of the data, tell which is which.
     names: of the models in the table, by default `m1`, `m2`, ... as given.
-    refit: refit REML fits by ML first, as models with different fixed parts need, and say so in a warning.
+    refit: refit REML fits by ML first, as models with different fixed parts need, and say so in a
+    warning.
         False compares the fits as they are: REML fits must then have the same fixed part.
-    nsim: also simulate so many responses from the smaller model, fit both models to each, and give the share of
+    nsim: also simulate so many responses from the smaller model, fit both models to each, and give
+    the share of
         statistics at least as large in `Pr(>Chisq) simulated` (seed: of the random numbers).
 
-    Returns a frame with one row a model: `npar AIC BIC logLik deviance Chisq Df Pr(>Chisq)`, and `Pr(>Chisq) boundary`:
-    a variance of 0 lies on the boundary, where the naive p-value is too large. If one variance and its k covariances
-    are tested, the null distribution is the 50:50 mixture of chi-square(k) and chi-square(k + 1) (Stram & Lee 1994,
-    Biometrics 50); the column is NaN for other comparisons of variances (use nsim), and repeats the naive p-value where
-    no variance is tested. `attrs["models"]` has the formulas.
+    Returns a frame with one row a model: `npar AIC BIC logLik deviance Chisq Df Pr(>Chisq)`, and
+    `Pr(>Chisq) boundary`: a variance of 0 lies on the boundary, where the naive p-value is too
+    large. If one variance and its k covariances are tested, the null distribution is the 50:50
+    mixture of chi-square(k) and chi-square(k + 1) (Stram & Lee 1994, Biometrics 50); the column is
+    NaN for other comparisons of variances (use nsim), and repeats the naive p-value where no
+    variance is tested. `attrs["models"]` has the formulas.
 
-    Where a fit is by the iterative core, `Chisq noise` is the standard error of the statistic because of random probes,
-    of which the p-values know nothing; a statistic that is not several times as large decides nothing. Where both fits
-    had the same probes it is found from the differences of these few, roughly, and hardly there for fixed effects.
-    (`optimum.noise` is that of one deviance, AIC or BIC.)
+    Where a fit is by the iterative core, `Chisq noise` is the standard error of the statistic
+    because of random probes, of which the p-values know nothing; a statistic that is not several
+    times as large decides nothing. Where both fits had the same probes it is found from the
+    differences of these few, roughly, and hardly there for fixed effects. (`optimum.noise` is that
+    of one deviance, AIC or BIC.)
 
-    Of residual structures that of the larger model must be known to include the smaller's, as us includes all and toep
-    includes ar1; their parameters are not at a boundary.
+    Of residual structures that of the larger model must be known to include the smaller's, as us
+    includes all and toep includes ar1; their parameters are not at a boundary.
 
     Raises ValueError for models that are not nested or were fitted to different data.
     """
     if len(fits) < 2:
-        raise ValueError("anova compares two or more fits; use fit.anova() for F tests of the terms of one")
+        raise ValueError(
+            "anova compares two or more fits; use fit.anova() for F tests of the terms of one"
+        )
     if wrong := [a for a in fits if not isinstance(a, FittedModel)]:
         raise TypeError(f"anova compares fits of this package, not {type(wrong[0]).__name__}")
     labels = _labels(names, len(fits))
@@ -98,7 +107,15 @@ class _Compared:
         w, shift = (None if a is None else a[order] for a in (d.weights, d.offset))
         factors = tuple(replace(f, codes=f.codes[order], Z=f.Z[order]) for f in d.factors)
         predictors = tuple(p if p.D is None else replace(p, D=p.D[order]) for p in d.predictors)
-        return replace(d, X=d.X[order], y=d.y[order], weights=w, offset=shift, factors=factors, predictors=predictors)
+        return replace(
+            d,
+            X=d.X[order],
+            y=d.y[order],
+            weights=w,
+            offset=shift,
+            factors=factors,
+            predictors=predictors,
+        )
 
     def deviance(self, y: np.ndarray) -> float:
         """The deviance of the model of another response, whose rows are in that order."""
@@ -108,24 +125,34 @@ class _Compared:
 
 
 def _labels(names: Sequence[str] | None, count: int) -> list[str]:
-    labels = [f"m{i + 1}" for i in range(count)] if names is None else list(texts("names", names, "without slope"))
+    labels = (
+        [f"m{i + 1}" for i in range(count)]
+        if names is None
+        else list(texts("names", names, "without slope"))
+    )
     if len(labels) != count or len(set(labels)) != count:
         raise ValueError(f"names must be {count} different texts, one a fit, not {names!r}")
     return labels
 
 
 def _order(design: Design, first: Design) -> np.ndarray:
-    """Rows of a design in the order of the first, where labels of rows tell; as they are otherwise."""
+    """Rows of a design in the order of the first, where labels of rows tell; as they are
+    otherwise.
+    """
     asis = np.arange(len(design.y))
     labels, wanted = design.index, first.index
-    if len(labels) != len(wanted) or labels.equals(wanted) or not (labels.is_unique and wanted.is_unique):
+    if (
+        len(labels) != len(wanted)
+        or labels.equals(wanted)
+        or not (labels.is_unique and wanted.is_unique)
+    ):
         return asis
     order = labels.get_indexer(wanted)
     is_there = (order >= 0).all() and np.array_equal(design.y[order], first.y)
     if is_there and (design.residual is not None or first.residual is not None):
         raise ValueError(
-            "the fits have the same rows in different orders, which models with residual= or dispersion= cannot be "
-            "compared in: fit both to the data in one order"
+            "the fits have the same rows in different orders, which models with residual= or "
+            "dispersion= cannot be compared in: fit both to the data in one order"
         )
     return order if is_there else asis
 
@@ -135,32 +162,48 @@ def _criteria(f: FittedModel) -> dict[str, float]:
 
 
 def _compare(a: _Compared, b: _Compared, nsim: int, seed: int | None) -> dict[str, float]:
-    """The row of the larger model: how much better it is than the smaller, and how likely that is by chance."""
+    """The row of the larger model: how much better it is than the smaller, and how likely that
+    is by chance.
+    """
     small, big = a.fit, b.fit
     if reason := _not_nested(a.design, b.design):
-        raise ValueError(f"{a.name} and {b.name} are not nested: {reason}; compare them by AIC or BIC instead")
+        raise ValueError(
+            f"{a.name} and {b.name} are not nested: {reason}; compare them by AIC or BIC instead"
+        )
     statistic, df = max(small.deviance - big.deviance, 0.0), big.nparams - small.nparams
     p = float(special.chdtrc(df, statistic)) if df else np.nan
     row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p}
     row["Pr(>Chisq) boundary"] = _boundary_pvalue(small, big, statistic, p)
-    if noise := small.model.engine.noise_of_difference(small.estimate, big.model.engine, big.estimate):
+    if noise := small.model.engine.noise_of_difference(
+        small.estimate, big.model.engine, big.estimate
+    ):
         row["Chisq noise"] = noise
     if nsim:
-        row["Pr(>Chisq) simulated"] = _simulated_pvalue(a, b, statistic, nsim, np.random.default_rng(seed))
+        row["Pr(>Chisq) simulated"] = _simulated_pvalue(
+            a, b, statistic, nsim, np.random.default_rng(seed)
+        )
     return row
 
 
 def _check_methods(compared: Sequence[_Compared]) -> None:
     """Refuse criteria that are not to be compared."""
     if any(has_prior([factor.block for factor in one.design.factors]) for one in compared):
-        raise ValueError("estimates with a prior do not maximise the likelihood: fit without it to compare likelihoods")
+        raise ValueError(
+            "estimates with a prior do not maximise the likelihood: fit without it to compare "
+            "likelihoods"
+        )
     methods = {one.fit.method for one in compared}
     if len(methods) > 1:
-        raise ValueError("the fits are by ML and by REML, which do not compare: use refit=True, or one method for all")
+        raise ValueError(
+            "the fits are by ML and by REML, which do not compare: use refit=True, or one method "
+            "for all"
+        )
     X = compared[0].design.X
     same = all(one.design.X.shape == X.shape and np.allclose(one.design.X, X) for one in compared)
     if methods == {"REML"} and not same:
-        raise ValueError("REML fits can be compared only if their fixed parts are the same: use refit=True")
+        raise ValueError(
+            "REML fits can be compared only if their fixed parts are the same: use refit=True"
+        )
 
 
 def _check_families(a: _Compared, b: _Compared) -> None:
@@ -168,12 +211,17 @@ def _check_families(a: _Compared, b: _Compared) -> None:
     names = [_family_of(one.design) for one in (a, b)]
     if names[0] != names[1]:
         raise ValueError(
-            f"the fits have different distributions or approximations, {names[0]} and {names[1]}, neither of which is "
-            "a special case of the other inside its parameter space: compare them by AIC or BIC"
+            f"the fits have different distributions or approximations, {names[0]} and {names[1]}, "
+            "neither of which is a special case of the other inside its parameter space: compare "
+            "them by AIC or BIC"
         )
-    trials = [None if one.design.observed is None else one.design.observed.m[one.order] for one in (a, b)]
+    trials = [
+        None if one.design.observed is None else one.design.observed.m[one.order] for one in (a, b)
+    ]
     if trials[0] is not None and not np.array_equal(*trials):
-        raise ValueError("the fits differ in their trials: only models of the same data can be compared")
+        raise ValueError(
+            "the fits differ in their trials: only models of the same data can be compared"
+        )
 
 
 def _family_of(design: Design) -> str:
@@ -188,19 +236,24 @@ def _check_same_data(a: Design, b: Design) -> None:
     """Refuse designs whose rows are not the same."""
     if len(a.y) != len(b.y):
         raise ValueError(
-            f"the fits use {len(a.y)} and {len(b.y)} rows: fit both to the same rows (missing values in a variable of "
-            "one model leave rows out there only)"
+            f"the fits use {len(a.y)} and {len(b.y)} rows: fit both to the same rows (missing "
+            "values in a variable of one model leave rows out there only)"
         )
     for what in ("y", "weights", "offset"):
         mine, theirs = getattr(a, what), getattr(b, what)
-        if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
+        if (mine is None) != (theirs is None) or (
+            mine is not None and not np.array_equal(mine, theirs)
+        ):
             name = "response" if what == "y" else what
             if what == "y" and np.array_equal(np.sort(mine), np.sort(theirs)):
                 raise ValueError(
-                    "the fits have the same values of the response in another order, and the labels of their rows do "
-                    "not tell which is which: fit both to rows in one order, or leave the index of the data as it was"
+                    "the fits have the same values of the response in another order, and the "
+                    "labels of their rows do not tell which is which: fit both to rows in one "
+                    "order, or leave the index of the data as it was"
                 )
-            raise ValueError(f"the fits differ in their {name}: only models of the same data can be compared")
+            raise ValueError(
+                f"the fits differ in their {name}: only models of the same data can be compared"
+            )
 
 
 def _not_nested(a: Design, b: Design) -> str:
@@ -212,12 +265,20 @@ def _not_nested(a: Design, b: Design) -> str:
     if name := _predicted_otherwise(a, b):
         return f"the larger model's {name}= lacks columns of the smaller's"
     if name := _tied_otherwise(a, b):
-        return f"the covariance structure of {name!r} in the larger model does not include the smaller's"
+        return (
+            f"the covariance structure of {name!r} in the larger model does not include the "
+            "smaller's"
+        )
     if not allows(b.residual, a.residual):
-        return f"{b.residual or 'independent residuals'} in the larger model do not include {a.residual} of the smaller"
+        return (
+            f"{b.residual or 'independent residuals'} in the larger model do not include "
+            f"{a.residual} of the smaller"
+        )
     probes = np.random.default_rng(0).normal(size=(len(a.y), PROBES))
     mine, theirs = _covariance_terms(a, probes), _covariance_terms(b, probes)
-    if _outside(np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])).any():
+    if _outside(
+        np.column_stack([v for _, v in mine]), np.column_stack([v for _, v in theirs])
+    ).any():
         return "the larger model's random effects cannot reproduce the smaller's"
     return ""
 
@@ -235,8 +296,13 @@ def _tied_otherwise(a: Design, b: Design) -> str | None:
     theirs = {f.name: f for f in b.factors}
     for f in a.factors:
         g = theirs.get(f.name)
-        same = g is not None and (f.within, f.across) == (g.within, g.across) and _same_arrays(f.K, g.K)
-        freed = g is not None and f.across is None and not g.is_structured  # its structure is lifted
+        same = (
+            g is not None
+            and (f.within, f.across) == (g.within, g.across)
+            and _same_arrays(f.K, g.K)
+        )
+        # its structure is lifted
+        freed = g is not None and f.across is None and not g.is_structured
         if (f.is_structured or (g is not None and g.is_structured)) and not (same or freed):
             return f.name
     return None
@@ -262,7 +328,9 @@ def _covariance_terms(design: Design, probes: np.ndarray) -> list[tuple[str, np.
     for f in design.factors:
         for i, j in _pattern(f):
             product = _apply(f, i, j, probes)
-            found.append((f.name, (product if i == j else product + _apply(f, j, i, probes)).ravel()))
+            found.append(
+                (f.name, (product if i == j else product + _apply(f, j, i, probes)).ravel())
+            )
     return found
 
 
@@ -281,14 +349,18 @@ def _apply(f, i, j, probes):
 
 
 def _boundary_pvalue(a: FittedModel, b: FittedModel, statistic: float, naive: float) -> float:
-    """The right p-value if one variance (with its k covariances) is tested, NaN where no simple mixture is known."""
+    """The right p-value if one variance (with its k covariances) is tested, NaN where no simple
+    mixture is known.
+    """
     small, big = ({f.name: set(f.columns) for f in fit.design.factors} for fit in (a, b))
     q = len(b.theta) - len(a.theta)
     if q == 0:
         return naive
     others = [sum(len(p.columns) for p in f.model.design.predictors) for f in (a, b)]
     same_fixed = a.model.design.X.shape[1] == b.model.design.X.shape[1] and others[0] == others[1]
-    if not same_fixed or any(not columns <= big.get(group, set()) for group, columns in small.items()):
+    if not same_fixed or any(
+        not columns <= big.get(group, set()) for group, columns in small.items()
+    ):
         return np.nan
     added = sum(map(len, big.values())) - sum(map(len, small.values()))
     if added == 0:  # correlations alone are not at a boundary
@@ -303,11 +375,16 @@ def _chi2_tail(df: int, statistic: float) -> float:
     return float(special.chdtrc(df, statistic)) if df else float(statistic <= 0.0)
 
 
-def _simulated_pvalue(a: _Compared, b: _Compared, statistic: float, nsim: int, rng: np.random.Generator) -> float:
-    """The share of statistics at least as large among responses simulated from the smaller model, the one seen too."""
+def _simulated_pvalue(
+    a: _Compared, b: _Compared, statistic: float, nsim: int, rng: np.random.Generator
+) -> float:
+    """The share of statistics at least as large among responses simulated from the smaller
+    model, the one seen too.
+    """
     small, found = a.fit, []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # half of the simulated fits are singular, as they should be
+        # half of the simulated fits are singular, as they should be
+        warnings.simplefilter("ignore")
         for _ in range(nsim):
             y = new_responses(small, 1, rng)[a.order, 0]
             found.append(a.deviance(y) - b.deviance(y))

@@ -1,7 +1,8 @@
 """Estimated marginal means, slopes, and contrasts of them, as R's emmeans. Host NumPy.
 
-Own code and no adapter to `marginaleffects` (0.6), which has one df for a whole table and no Tukey adjustment, so that
-neither Satterthwaite's nor Kenward and Roger's df could be passed on; it also averages over rows, not over cells.
+Own code and no adapter to `marginaleffects` (0.6), which has one df for a whole table and no Tukey
+adjustment, so that neither Satterthwaite's nor Kenward and Roger's df could be passed on; it also
+averages over rows, not over cells.
 """
 
 from __future__ import annotations
@@ -26,7 +27,21 @@ from .reference_grid import ReferenceGrid, grid_values
 from .scales import ResponseScale, scale_of
 from .terms import variables
 
-RESULTS = ("contrast", "emmean", "trend", "estimate", "se", "df", "lower", "upper", "t", "p", "F", "num_df", "den_df")
+RESULTS = (
+    "contrast",
+    "emmean",
+    "trend",
+    "estimate",
+    "se",
+    "df",
+    "lower",
+    "upper",
+    "t",
+    "p",
+    "F",
+    "num_df",
+    "den_df",
+)
 "Columns of tables that are not variables."
 
 
@@ -43,26 +58,29 @@ def emmeans(
     type: str = "link",
     bias_adjust: bool = False,
 ) -> MarginalMeans:
-    """Marginal means of the levels of `specs`: predictions averaged over a balanced grid, not over the rows.
+    """Marginal means of the levels of `specs`: predictions averaged over a balanced grid, not over
+    the rows.
 
-    specs: variables of the fixed part whose combinations are wanted. by: more of them; contrasts are made within each
-    of their combinations. at: values to use for variables, as `{"x": [0, 1]}`. Every other categorical variable has all
-    of its levels; every other number is held at its mean over the rows used (where it has two values, R's emmeans takes
-    those). An offset counts with its mean.
-    trend: a number of the fixed part; in place of the means its slopes at these combinations, in units of the response
-    over those of the number.
-    weights: of the levels averaged over: "equal"; "proportional", as often as they occur in the data; or "cells", as
-    often as they do within each combination shown.
-    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's, or the `coefficients` of
-    `fit.robust()`. level: of the intervals.
-    type: of generalised models, "link" or "response": means are taken back from the link, and contrasts become (odds)
-    ratios where the link is a logarithm or a logit. They are those of a level whose random effects are 0 (and of
-    counts beside zero inflation); bias_adjust: of all levels, to second order in the variance of the random effects
-    (`predict(marginal=True)` has the integral).
+    specs: variables of the fixed part whose combinations are wanted. by: more of them; contrasts
+    are made within each of their combinations. at: values to use for variables, as `{"x": [0, 1]}`.
+    Every other categorical variable has all of its levels; every other number is held at its mean
+    over the rows used (where it has two values, R's emmeans takes those). An offset counts with its
+    mean.
+    trend: a number of the fixed part; in place of the means its slopes at these combinations, in
+    units of the response over those of the number.
+    weights: of the levels averaged over: "equal"; "proportional", as often as they occur in the
+    data; or "cells", as often as they do within each combination shown.
+    ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's, or the `coefficients`
+    of `fit.robust()`. level: of the intervals.
+    type: of generalised models, "link" or "response": means are taken back from the link, and
+    contrasts become (odds) ratios where the link is a logarithm or a logit. They are those of a
+    level whose random effects are 0 (and of counts beside zero inflation); bias_adjust: of all
+    levels, to second order in the variance of the random effects (`predict(marginal=True)` has the
+    integral).
 
-    Where each level of a factor occurs with one level of another only, as drugs within routes, the mean of a route is
-    over its own drugs. What the data cannot tell, as the mean over cells of which one is empty, is NaN (R: nonEst), and
-    a `RankWarning` names the cells.
+    Where each level of a factor occurs with one level of another only, as drugs within routes, the
+    mean of a route is over its own drugs. What the data cannot tell, as the mean over cells of
+    which one is empty, is NaN (R: nonEst), and a `RankWarning` names the cells.
 
     >>> means = interlace_jax.emmeans(fit, "recipe", by="temp")
     >>> means.pairs()
@@ -76,7 +94,10 @@ def emmeans(
     frame = variables(fit.design, fit.model.data)
     values = grid_values(fit.design, frame, at or {})
     if strange := [name for name in specs + by if name not in values]:
-        raise ValueError(f"{strange[0]!r} is no variable of the fixed part; there are {', '.join(map(repr, values))}")
+        raise ValueError(
+            f"{strange[0]!r} is no variable of the fixed part; there are "
+            f"{', '.join(map(repr, values))}"
+        )
     found = ReferenceGrid(fit.design, frame, values).averages(by + specs, weights, trend)
     if found.empty:
         warnings.warn(_empty_message(found.empty), RankWarning, stacklevel=2)
@@ -100,14 +121,18 @@ def emmeans(
 
 def _empty_message(cells: Sequence[str]) -> str:
     shown = "; ".join(cells[:5]) + (f"; ... ({len(cells)} cells in all)" if len(cells) > 5 else "")
-    return f"means over cells without rows cannot be estimated and are NaN; there are no rows with {shown}"
+    return (
+        "means over cells without rows cannot be estimated and are NaN; there are no rows with "
+        f"{shown}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class MarginalMeans:
     """Marginal means or slopes; `frame` is the table, `contrasts` compares them.
 
-    A variable that has the name of a column of results, such as `t` or `df`, stands in tables as `t_` or `df_`.
+    A variable that has the name of a column of results, such as `t` or `df`, stands in tables as
+    `t_` or `df_`.
     """
 
     grid: pd.DataFrame = field(repr=False)
@@ -133,7 +158,9 @@ class MarginalMeans:
 
     @functools.cached_property
     def frame(self) -> pd.DataFrame:
-        """The variables, then `emmean se df lower upper`; in place of `emmean` also `trend`, or `response`."""
+        """The variables, then `emmean se df lower upper`; in place of `emmean` also `trend`, or
+        `response`.
+        """
         name = "emmean" if self.trend is None else "trend"
         table = self._table(np.eye(len(self.L)), slice(None), self.shift)
         table = table.rename(columns={"estimate": name})[[name, "se", "df", "lower", "upper"]]
@@ -150,7 +177,9 @@ class MarginalMeans:
         return ~(np.abs(C @ self.unknown[rows]) > ESTIMABLE).any(axis=1)
 
     def pairs(self, adjust: str = "tukey") -> pd.DataFrame:
-        """All pairwise differences within each combination of `by`; columns as those of `contrasts`."""
+        """All pairwise differences within each combination of `by`; columns as those of
+        `contrasts`.
+        """
         return self.contrasts("pairwise", adjust)
 
     def contrasts(
@@ -159,16 +188,20 @@ class MarginalMeans:
         adjust: str | None = None,
         ref: Any = None,
     ) -> pd.DataFrame:
-        """Contrasts of the means: `contrast estimate se df lower upper t p`, after the columns of `by`.
+        """Contrasts of the means: `contrast estimate se df lower upper t p`, after the columns of
+        `by`.
 
-        method: "pairwise"; "trt.vs.ctrl" (each against `ref`: a level, a label, or else a position; by default the
-            first); "consec" (each against the one before it); "eff" (each against the mean of all); "poly" (linear,
-            quadratic, ... over levels at equal distances, in whole numbers); or `{label: weights}`. A list of methods,
-            one for each variable of `specs`, gives interaction contrasts, the products of theirs.
-        adjust: of p-values and intervals for the contrasts of one family, a combination of `by`: "tukey" (pairwise
-            only), "holm" (intervals by Bonferroni, as no Holm intervals exist), "bonferroni" or "none". By default
-            Tukey for pairwise contrasts, Holm for treatment contrasts (R's Dunnett-like "dunnettx" is not offered) and
-            none for others.
+        method: "pairwise"; "trt.vs.ctrl" (each against `ref`: a level, a label, or else a position;
+        by default the
+            first); "consec" (each against the one before it); "eff" (each against the mean of all);
+            "poly" (linear, quadratic, ... over levels at equal distances, in whole numbers); or
+            `{label: weights}`. A list of methods, one for each variable of `specs`, gives
+            interaction contrasts, the products of theirs.
+        adjust: of p-values and intervals for the contrasts of one family, a combination of `by`:
+        "tukey" (pairwise
+            only), "holm" (intervals by Bonferroni, as no Holm intervals exist), "bonferroni" or
+            "none". By default Tukey for pairwise contrasts, Holm for treatment contrasts (R's
+            Dunnett-like "dunnettx" is not offered) and none for others.
         """
         adjust = adjustment(method, adjust)
         tables = []
@@ -181,10 +214,12 @@ class MarginalMeans:
         return pd.concat(tables, ignore_index=True)
 
     def joint(self, method: Any = "pairwise", ref: Any = None) -> pd.DataFrame:
-        """F tests, one for each combination of `by`, that all contrasts of a method are 0: `F num_df den_df p`.
+        """F tests, one for each combination of `by`, that all contrasts of a method are 0: `F
+        num_df den_df p`.
 
-        method, ref: as in `contrasts`; "pairwise" tests that the means are equal, ["pairwise", "pairwise"] that the two
-        variables of `specs` do not interact. Contrasts that the data cannot tell are left out.
+        method, ref: as in `contrasts`; "pairwise" tests that the means are equal, ["pairwise",
+        "pairwise"] that the two variables of `specs` do not interact. Contrasts that the data
+        cannot tell are left out.
         """
         tables = []
         for key, rows in self._families().items():
@@ -207,7 +242,9 @@ class MarginalMeans:
             return contrast_weights(method, levels, ref)
         factors = [list(dict.fromkeys(values)) for values in zip(*levels, strict=True)]
         if not isinstance(method, Sequence) or len(method) != len(self.specs):
-            raise ValueError(f"a list of methods has one for each of {listed(self.specs)}, not {method!r}")
+            raise ValueError(
+                f"a list of methods has one for each of {listed(self.specs)}, not {method!r}"
+            )
         if np.prod([len(values) for values in factors]) != len(rows):
             raise ValueError(f"interaction contrasts need all combinations of {listed(self.specs)}")
         return interaction_weights(method, factors, ref)

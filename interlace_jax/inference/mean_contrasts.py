@@ -1,4 +1,6 @@
-"""Contrasts of means: their weights by name, and p-values and intervals adjusted for a family of them."""
+"""Contrasts of means: their weights by name, and p-values and intervals adjusted for a family of
+them.
+"""
 
 from __future__ import annotations
 
@@ -26,30 +28,46 @@ Named = tuple[list[str], np.ndarray]
 
 
 def level_label(levels: Sequence[Any]) -> str:
-    """What a contrast calls a mean: its levels, in parentheses where they could be read as arithmetic."""
+    """What a contrast calls a mean: its levels, in parentheses where they could be read as
+    arithmetic.
+    """
     text = " ".join(map(str, levels))
     return f"({text})" if OPERATORS & set(text) else text
 
 
-def contrast_weights(method: str | Mapping[str, Sequence[float]], levels: Sequence[tuple], ref: Any = None) -> Named:
-    """Labels and weights of the contrasts of the means of one family; levels: those that each mean stands for."""
+def contrast_weights(
+    method: str | Mapping[str, Sequence[float]], levels: Sequence[tuple], ref: Any = None
+) -> Named:
+    """Labels and weights of the contrasts of the means of one family; levels: those that each
+    mean stands for.
+    """
     labels = [level_label(found) for found in levels]
     if isinstance(method, Mapping):
         C = numbers("weights of a contrast", list(method.values()))
         if C.ndim != 2 or C.shape[1] != len(labels):
-            raise ValueError(f"a contrast needs one weight for each of the means {', '.join(map(repr, labels))}")
+            raise ValueError(
+                f"a contrast needs one weight for each of the means {', '.join(map(repr, labels))}"
+            )
         return list(method), C
     if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))} or {{label: weights}}, not {method!r}")
+        raise ValueError(
+            f"method must be {' or '.join(map(repr, METHODS))} or {{label: weights}}, not "
+            f"{method!r}"
+        )
     if method == "trt.vs.ctrl":
         return _against(labels, _control(levels, labels, ref))
     return METHODS[method](labels)
 
 
-def interaction_weights(methods: Sequence[Any], levels: Sequence[Sequence[Any]], ref: Any = None) -> Named:
-    """Products of the contrasts of several factors: differences of differences. levels: those of each factor."""
+def interaction_weights(
+    methods: Sequence[Any], levels: Sequence[Sequence[Any]], ref: Any = None
+) -> Named:
+    """Products of the contrasts of several factors: differences of differences. levels: those of
+    each factor.
+    """
     parts = [
-        contrast_weights(method, [(v,) for v in found], ref) for method, found in zip(methods, levels, strict=True)
+        contrast_weights(method, [(v,) for v in found], ref)
+        for method, found in zip(methods, levels, strict=True)
     ]
     labels = [" : ".join(names) for names in itertools.product(*(names for names, _ in parts))]
     C = np.ones((1, 1))
@@ -82,13 +100,17 @@ def _effects(labels: Sequence[str]) -> Named:
 
 
 def _polynomial(labels: Sequence[str]) -> Named:
-    """Orthogonal polynomials at equal distances, in the smallest whole numbers, the last of them positive."""
+    """Orthogonal polynomials at equal distances, in the smallest whole numbers, the last of them
+    positive.
+    """
     r = len(labels)
     found = [[Fraction(1)] * r]
     for degree in range(1, min(r - 1, HIGHEST) + 1):
         column = [Fraction(i**degree) for i in range(r)]
         for other in found:
-            along = sum(map(Fraction.__mul__, column, other), Fraction()) / sum(x * x for x in other)
+            along = sum(map(Fraction.__mul__, column, other), Fraction()) / sum(
+                x * x for x in other
+            )
             column = [x - along * y for x, y in zip(column, other, strict=True)]
         found.append(column)
     names = [DEGREES[d] if d < len(DEGREES) else f"degree {d + 1}" for d in range(len(found) - 1)]
@@ -112,7 +134,9 @@ METHODS: dict[str, Callable[[Sequence[str]], Named]] = {
 
 
 def _control(levels: Sequence[tuple], labels: Sequence[str], ref: Any) -> int:
-    """Which mean the others are compared with: by its level or label, else by its position; the first by default."""
+    """Which mean the others are compared with: by its level or label, else by its position; the
+    first by default.
+    """
     if ref is None:
         return 0
     wanted = ref if isinstance(ref, tuple) else (ref,)
@@ -127,7 +151,11 @@ def _control(levels: Sequence[tuple], labels: Sequence[str], ref: Any) -> int:
 
 def adjustment(method: Any, adjust: str | None) -> str:
     """The adjustment asked for, or the usual one of a method."""
-    default = {"pairwise": "tukey", "trt.vs.ctrl": "holm"}.get(method, "none") if isinstance(method, str) else "none"
+    default = (
+        {"pairwise": "tukey", "trt.vs.ctrl": "holm"}.get(method, "none")
+        if isinstance(method, str)
+        else "none"
+    )
     adjust = adjust or default
     if adjust not in ADJUSTMENTS:
         raise ValueError(f"adjust must be {' or '.join(map(repr, ADJUSTMENTS))}, not {adjust!r}")
@@ -143,7 +171,9 @@ def adjusted(table: pd.DataFrame, adjust: str, means: int, level: float) -> pd.D
     if adjust == "none" or (c == 1 and adjust != "tukey"):
         return table
     if adjust == "tukey":
-        p = scipy.stats.studentized_range.sf(np.sqrt(2.0) * np.abs(table["t"].to_numpy()), means, df)
+        p = scipy.stats.studentized_range.sf(
+            np.sqrt(2.0) * np.abs(table["t"].to_numpy()), means, df
+        )
         quantile = scipy.stats.studentized_range.ppf(level, means, df) / np.sqrt(2.0)
     else:
         quantile = t_quantile(1.0 - (1.0 - level) / (2.0 * c), df)

@@ -53,42 +53,52 @@ def predict(
     theta_uncertainty: bool = False,
     include_residual: bool = False,
 ) -> pd.Series | pd.DataFrame:
-    """Expected response for the rows of a frame (by default those of the fit), or `fit lower upper se`.
+    """Expected response for the rows of a frame (by default those of the fit), or `fit lower upper
+    se`.
 
-    newdata: a frame with the columns of the formula; transforms and categories are those of the fit. A row with
-    missing values gives NaN.
-    include_re: add the random effects of the levels known; False gives population values; names of factors add
-    those of these factors only.
-    allow_new_levels: a level the fit has not seen has random effect 0, with a warning where none is known but some are
-    spelled like those that are; False refuses it.
+    newdata: a frame with the columns of the formula; transforms and categories are those of the
+    fit. A row with missing values gives NaN.
+    include_re: add the random effects of the levels known; False gives population values; names of
+    factors add those of these factors only.
+    allow_new_levels: a level the fit has not seen has random effect 0, with a warning where none is
+    known but some are spelled like those that are; False refuses it.
     offset: needed again when the fit's was an array; an offset column is read from newdata.
-    interval: "confidence", for the expected response in the row: from the joint distribution of beta^ - beta and
-    b^ - b given theta (Henderson 1975), a new level counting with its full variance z'Sigma z and factors left out
-    of include_re not at all. "prediction", for a new response in the row: factors left out of include_re count as
-    new levels, and the residual adds sigma^2, over the weights for the rows of the fit (new rows have weight 1).
+    interval: "confidence", for the expected response in the row: from the joint distribution of
+    beta^ - beta and b^ - b given theta (Henderson 1975), a new level counting with its full
+    variance z'Sigma z and factors left out of include_re not at all. "prediction", for a new
+    response in the row: factors left out of include_re count as new levels, and the residual adds
+    sigma^2, over the weights for the rows of the fit (new rows have weight 1).
     theta_uncertainty: add by the delta method what the predictions owe to the estimation of theta.
-    include_residual: where residuals covary (`residual=`), add the part of the row's residual that the other rows of
-    its subject predict, for visits that were not observed; of a new subject there is none. SEs are those of the error
-    for the response itself.
+    include_residual: where residuals covary (`residual=`), add the part of the row's residual that
+    the other rows of its subject predict, for visits that were not observed; of a new subject there
+    is none. SEs are those of the error for the response itself.
 
-    Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if `df_method` is
-    "normal". Confidence intervals of population values are those of linear combinations of coefficients: they
-    follow `df_method`, Kenward-Roger included.
+    Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if
+    `df_method` is "normal". Confidence intervals of population values are those of linear
+    combinations of coefficients: they follow `df_method`, Kenward-Roger included.
     """
     if interval is not None:
         one_of("interval", interval, INTERVALS)
         check_level(level)
     design = fit.design
     included = included_factors(design, include_re or include_residual)
-    conditional_on_rows = include_residual or _is_conditional(fit, included, interval, theta_uncertainty)
+    conditional_on_rows = include_residual or _is_conditional(
+        fit, included, interval, theta_uncertainty
+    )
     if include_residual:
         _check_residual_prediction(design, newdata)
-    rows, subjects = _rows(design, newdata, included, offset, interval == "prediction", conditional_on_rows)
+    rows, subjects = _rows(
+        design, newdata, included, offset, interval == "prediction", conditional_on_rows
+    )
     if not allow_new_levels:
         _refuse_unseen(design, rows, included)
     if conditional_on_rows:
-        found = _conditional(fit, rows, subjects, included, include_residual, interval, theta_uncertainty)
-        return _table(*found, rows.index, level) if interval else pd.Series(found[0], index=rows.index)
+        found = _conditional(
+            fit, rows, subjects, included, include_residual, interval, theta_uncertainty
+        )
+        return (
+            _table(*found, rows.index, level) if interval else pd.Series(found[0], index=rows.index)
+        )
     fitted = expected(rows, fit.estimate.beta, fit.mode_arrays)
     if interval is None:
         return pd.Series(fitted, index=rows.index)
@@ -98,18 +108,27 @@ def predict(
 
 def _table(fitted, se, df, index, level) -> pd.DataFrame:
     half = t_quantile(0.5 + level / 2.0, df) * se
-    return pd.DataFrame(dict(fit=fitted, lower=fitted - half, upper=fitted + half, se=se), index=index)
+    return pd.DataFrame(
+        dict(fit=fitted, lower=fitted - half, upper=fitted + half, se=se), index=index
+    )
 
 
-def _is_conditional(fit: FittedModel, included: tuple[str, ...], interval: str | None, theta_uncertainty: bool) -> bool:
-    """Whether an interval needs the covariance matrix of rows: not where it is that of coefficients alone."""
+def _is_conditional(
+    fit: FittedModel, included: tuple[str, ...], interval: str | None, theta_uncertainty: bool
+) -> bool:
+    """Whether an interval needs the covariance matrix of rows: not where it is that of
+    coefficients alone.
+    """
     of_coefficients = interval == "confidence" and not included and not theta_uncertainty
     return fit.design.residual is not None and interval is not None and not of_coefficients
 
 
 def _check_residual_prediction(design: Design, data: Any) -> None:
     if design.residual is None or not design.residual.is_correlated:
-        raise ValueError("include_residual=True needs residuals that covary, as residual= says; those here do not")
+        raise ValueError(
+            "include_residual=True needs residuals that covary, as residual= says; those here do "
+            "not"
+        )
     if data is None:
         raise ValueError("include_residual=True is for newdata: the rows of the fit were observed")
 
@@ -127,19 +146,31 @@ def _conditional(
     known = ~rows.missing
     if with_residual:
         refuse_observed(fit, subjects, rows.index[known])
-    by_t = None if interval is None else (estimates_by_t(fit)[0], run(_theta_by_t, fit.estimate.t, fit.model.moments))
+    by_t = (
+        None
+        if interval is None
+        else (estimates_by_t(fit)[0], run(_theta_by_t, fit.estimate.t, fit.model.moments))
+    )
     weights = None if rows.weights is None else rows.weights[known]
     new_response = with_residual or interval == "prediction"
-    found = conditional(fit, rows.take(known), subjects, weights, included, with_residual, new_response, by_t)
+    found = conditional(
+        fit, rows.take(known), subjects, weights, included, with_residual, new_response, by_t
+    )
     fitted, se, df = np.full((3, len(rows.X)), np.nan)
     fitted[known] = found.fitted
     if interval is None:
         return fitted, se, df
     by_x = np.column_stack([found.variance_by_t, 2.0 * found.variance])
     W, variance = fit.curvature.W, found.variance
-    df[known] = np.inf if fit.df_method == "normal" else 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
+    df[known] = (
+        np.inf
+        if fit.df_method == "normal"
+        else 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, W, by_x)
+    )
     if theta_uncertainty:
-        variance = variance + np.einsum("nx,xy,ny->n", found.fitted_by_t, W[:-1, :-1], found.fitted_by_t)
+        variance = variance + np.einsum(
+            "nx,xy,ny->n", found.fitted_by_t, W[:-1, :-1], found.fitted_by_t
+        )
     se[known] = np.sqrt(variance)
     return fitted, se, df
 
@@ -151,14 +182,23 @@ def included_factors(design: Design, include_re: bool | Iterable[str]) -> tuple[
         return tuple(names) if include_re else ()
     wanted = texts("include_re", include_re, names[0])
     if unknown := [name for name in wanted if name not in names]:
-        raise ValueError(f"include_re has {listed(unknown)}; the grouping factors are {listed(names)}")
+        raise ValueError(
+            f"include_re has {listed(unknown)}; the grouping factors are {listed(names)}"
+        )
     return tuple(name for name in names if name in wanted)
 
 
 def _rows(
-    design: Design, data: Any, included: tuple[str, ...], offset: Any, new_response: bool, with_subjects: bool
+    design: Design,
+    data: Any,
+    included: tuple[str, ...],
+    offset: Any,
+    new_response: bool,
+    with_subjects: bool,
 ) -> tuple[Rows, SubjectRows | None]:
-    """Rows of the fit or of new data. Factors not included are unseen levels of a new response, else left out.
+    """Rows of the fit or of new data.
+
+    Factors not included are unseen levels of a new response, else left out.
 
     with_subjects: also whose residual it is and when, in the rows that lack nothing.
     """
@@ -166,12 +206,18 @@ def _rows(
     excluded = [f.name for f in design.factors if f.name not in included]
     if data is None:
         if offset is not None:
-            raise ValueError("offset= belongs to newdata; the rows of the fit have the offset of the fit")
+            raise ValueError(
+                "offset= belongs to newdata; the rows of the fit have the offset of the fit"
+            )
         rows = _of_fit(design)
-        found = {f.name: (f.Z, f.codes) for f in design.factors if new_response or f.name in included}
+        found = {
+            f.name: (f.Z, f.codes) for f in design.factors if new_response or f.name in included
+        }
     else:
         random = [f.name for f in design.factors if new_response or f.name in included]
-        new = new_data(design, data, offset, random=random, unknown=excluded, residual=with_subjects)
+        new = new_data(
+            design, data, offset, random=random, unknown=excluded, residual=with_subjects
+        )
         _warn_of_unknown(design, new)
         _warn_of_strangers(design, data, new, dict(zip(random, new.codes, strict=True)), included)
         subjects = new.residual
@@ -179,7 +225,10 @@ def _rows(
         found = dict(zip(random, zip(new.Z, new.codes, strict=True), strict=True))
     n = len(rows.X)
     none = np.full(n, -1, np.int32)
-    Z = [found[f.name][0] if f.name in found else np.zeros((n, len(f.columns))) for f in design.factors]
+    Z = [
+        found[f.name][0] if f.name in found else np.zeros((n, len(f.columns)))
+        for f in design.factors
+    ]
     codes = [found[f.name][1] if f.name in included else none for f in design.factors]
     return replace(rows, Z=Z, codes=codes), subjects
 
@@ -187,17 +236,24 @@ def _rows(
 def _warn_of_unknown(design: Design, new: NewDesign) -> None:
     if count := np.count_nonzero((np.abs(new.unknown) > ESTIMABLE).any(axis=1)):
         warnings.warn(
-            f"{count} rows of newdata ask for what the data of the fit cannot tell: their predictions take the "
-            f"coefficient of {listed(design.dropped_columns)}, which was left out, as 0",
+            f"{count} rows of newdata ask for what the data of the fit cannot tell: their "
+            f"predictions take the coefficient of {listed(design.dropped_columns)}, which was "
+            "left out, as 0",
             RankWarning,
             stacklevel=4,
         )
 
 
 def _warn_of_strangers(
-    design: Design, data: Any, new: NewDesign, codes: Mapping[str, np.ndarray], included: tuple[str, ...]
+    design: Design,
+    data: Any,
+    new: NewDesign,
+    codes: Mapping[str, np.ndarray],
+    included: tuple[str, ...],
 ) -> None:
-    """Warn where no row has a level that the fit knows, though some are spelled like one: `s308` for `S308`."""
+    """Warn where no row has a level that the fit knows, though some are spelled like one: `s308`
+    for `S308`.
+    """
     frame = as_frame(data)
     for factor in design.factors:
         rows = codes[factor.name][~new.missing] if factor.name in included else ()
@@ -206,20 +262,24 @@ def _warn_of_strangers(
         for name, levels in zip(factor.variables, factor.variable_levels, strict=True):
             if pair := _look_alikes(get_column(frame, name, f"factor {factor.name!r}"), levels):
                 warnings.warn(
-                    f"none of the levels of {factor.name!r} in newdata is known to the fit, where {pair[0]!r} is "
-                    f"spelled {pair[1]!r}: their random effects are taken as 0",
+                    f"none of the levels of {factor.name!r} in newdata is known to the fit, where "
+                    f"{pair[0]!r} is spelled {pair[1]!r}: their random effects are taken as 0",
                     UserWarning,
                     stacklevel=4,
                 )
 
 
 def _look_alikes(column: pd.Series, levels: pd.Index) -> tuple[Any, Any] | None:
-    """A value that is not among the levels, and one of them that differs in case, spaces, zeros or a prefix."""
+    """A value that is not among the levels, and one of them that differs in case, spaces, zeros
+    or a prefix.
+    """
     known = {_folded(level): level for level in levels}
     numbers = {re.sub(r"\D", "", text): level for text, level in known.items()}
     for value in column.dropna().unique():
         text = _folded(value)
-        level = known.get(text, numbers.get(text) if text.isdigit() else known.get(re.sub(r"\D", "", text)))
+        level = known.get(
+            text, numbers.get(text) if text.isdigit() else known.get(re.sub(r"\D", "", text))
+        )
         if level is not None and level != value:
             return value, level
     return None
@@ -236,8 +296,8 @@ def _refuse_unseen(design: Design, rows: Rows, included: tuple[str, ...]) -> Non
         unseen = np.count_nonzero((codes < 0) & ~rows.missing)
         if unseen and factor.name in included:
             raise ValueError(
-                f"{unseen} rows of newdata have levels of {factor.name!r} that the fit has not seen; "
-                "allow_new_levels=True predicts the population value for them"
+                f"{unseen} rows of newdata have levels of {factor.name!r} that the fit has not "
+                "seen; allow_new_levels=True predicts the population value for them"
             )
 
 
@@ -259,7 +319,8 @@ def _standard_errors(
     if fit.df_method == "normal":
         df[known] = np.inf
     else:
-        by_x = np.column_stack([slopes, 2.0 * variance])  # by (t, log sigma): all of it is proportional to sigma^2
+        # by (t, log sigma): all of it is proportional to sigma^2
+        by_x = np.column_stack([slopes, 2.0 * variance])
         with np.errstate(divide="ignore"):
             df[known] = 2.0 * variance**2 / np.einsum("nx,xy,ny->n", by_x, fit.curvature.W, by_x)
     if theta_uncertainty:
@@ -270,7 +331,9 @@ def _standard_errors(
 
 
 def _conditional_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its derivatives by t (n, d)."""
+    """Var(x'(beta^ - beta) + z'(b^ - b)) of the rows (n,), theta and sigma held, and its
+    derivatives by t (n, d).
+    """
     _refuse_new_covariances(fit.design.factors, rows)
     variance, slopes, is_known = row_variances(fit, rows)
     others = np.flatnonzero(~is_known)
@@ -287,8 +350,8 @@ def _refuse_new_covariances(factors: Sequence[Factor], rows: Rows) -> None:
     for f, code, z in zip(factors, rows.codes, rows.Z, strict=True):
         if f.across is not None and z[code < 0].any():
             raise ValueError(
-                f"the levels of {f.name!r} covary, and how a new one does with them is not known: intervals need "
-                "levels of the fit, and include_re with this factor"
+                f"the levels of {f.name!r} covary, and how a new one does with them is not known: "
+                "intervals need levels of the fit, and include_re with this factor"
             )
 
 
@@ -298,7 +361,10 @@ def _chunk_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarr
     n = len(design.y)
     codes, levels = _codes_of_all(design.factors, rows)
     K = [f.K for f in design.factors]
-    sizes, covariances = [f.sizes for f in design.factors], [(f.within, f.across) for f in design.factors]
+    sizes, covariances = (
+        [f.sizes for f in design.factors],
+        [(f.within, f.across) for f in design.factors],
+    )
     plan = layout.plan(codes, sizes, levels, bucket, covariances)
     weights = np.ones(n) if design.weights is None else design.weights
     X = np.concatenate([design.X, rows.X])
@@ -306,24 +372,33 @@ def _chunk_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarr
     codes, entries, X, Z = jax.tree.map(lambda a: _padded(a, n), (plan.codes, plan.rows, X, Z))
     weights = pad_rows(weights, bucket(n) - n)
     plan = replace(plan, codes=codes, rows=entries)
-    return tuple(a[: len(rows.X)] for a in run(_variances, fit.estimate.t, m.layout, m.A, plan, X, Z, weights, K))
+    return tuple(
+        a[: len(rows.X)]
+        for a in run(_variances, fit.estimate.t, m.layout, m.A, plan, X, Z, weights, K)
+    )
 
 
 def _padded(a: np.ndarray, n: int) -> np.ndarray:
-    """The first n rows and the others, each with rows of zeros after them, so that similar data share a program."""
+    """The first n rows and the others, each with rows of zeros after them, so that similar data
+    share a program.
+    """
     parts = a[:n], a[n:]
     return np.concatenate([pad_rows(part, bucket(len(part)) - len(part)) for part in parts])
 
 
 def _codes_of_all(factors: Sequence[Factor], rows: Rows) -> tuple[list[np.ndarray], list[int]]:
-    """Codes of the rows of the fit and of the new ones, and numbers of levels, unseen levels counted.
+    """Codes of the rows of the fit and of the new ones, and numbers of levels, unseen levels
+    counted.
 
-    No data row informs an unseen level, so that those of many rows may be one. It is one within each level of the
-    factors around it, so that a factor nested in another stays nested. Where levels covary there are no others.
+    No data row informs an unseen level, so that those of many rows may be one. It is one within
+    each level of the factors around it, so that a factor nested in another stays nested. Where
+    levels covary there are no others.
     """
     codes, levels = [], []
     for f, code in zip(factors, rows.codes, strict=True):
-        around = [c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)]
+        around = [
+            c for h, c in zip(factors, rows.codes, strict=True) if h is not f and is_nested(f, h)
+        ]
         unseen = code < 0
         _, group = np.unique(np.stack([code, *around])[:, unseen], axis=1, return_inverse=True)
         code = code.copy()

@@ -37,7 +37,9 @@ class Place(NamedTuple):
 
 
 def places(design: Design) -> dict[str, Place]:
-    """Every parameter by its name, as lme4 orders them: SDs and correlations as in theta, sigma, coefficients."""
+    """Every parameter by its name, as lme4 orders them: SDs and correlations as in theta, sigma,
+    coefficients.
+    """
     found = {}
     for g, f in enumerate(design.factors):
         for j, i in sorted(component_pairs(f.sizes)):
@@ -45,20 +47,30 @@ def places(design: Design) -> dict[str, Place]:
         found |= {name: Place("structure", g) for name in natural_names(f)}
     if design.residual is not None:
         found |= {name: Place("residual") for name in residual_names(design.residual)}
-    return found | {"sigma": Place("sigma")} | {name: Place("beta", i=i) for i, name in enumerate(design.columns)}
+    return (
+        found
+        | {"sigma": Place("sigma")}
+        | {name: Place("beta", i=i) for i, name in enumerate(design.columns)}
+    )
 
 
 def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place]) -> None:
     """Refuse profiles that are not defined, or not of one coordinate."""
     others = 'use method="wald" or "boot"'
     if has_prior([f.block for f in design.factors]):
-        raise ValueError(f"a profile is of the likelihood alone, but these estimates have a prior too: {others}")
-    tied = {g for g, f in enumerate(design.factors) if not f.block.is_pattern}
-    of_factors = [(name, known[name]) for name in names if known[name].kind in ("sd", "cor", "structure")]
-    if refused := [name for name, place in of_factors if place.kind == "structure" or place.factor in tied]:
         raise ValueError(
-            f"there are no profiles of the parameters of covariance structures: {listed(refused)}; {others}, "
-            "or choose others by parm"
+            f"a profile is of the likelihood alone, but these estimates have a prior too: {others}"
+        )
+    tied = {g for g, f in enumerate(design.factors) if not f.block.is_pattern}
+    of_factors = [
+        (name, known[name]) for name in names if known[name].kind in ("sd", "cor", "structure")
+    ]
+    if refused := [
+        name for name, place in of_factors if place.kind == "structure" or place.factor in tied
+    ]:
+        raise ValueError(
+            "there are no profiles of the parameters of covariance structures: "
+            f"{listed(refused)}; {others}, or choose others by parm"
         )
 
 
@@ -79,12 +91,18 @@ class Reached:
 def _stacked(questions: list[Question]) -> Question:
     """Many questions as one, with a leading axis."""
     fields = zip(*questions, strict=True)
-    stacked = (tuple(map(np.stack, zip(*f, strict=True))) if isinstance(f[0], tuple) else np.stack(f) for f in fields)
+    stacked = (
+        tuple(map(np.stack, zip(*f, strict=True))) if isinstance(f[0], tuple) else np.stack(f)
+        for f in fields
+    )
     return Question(*stacked)
 
 
 class Profiles:
-    """The profiles of the named parameters of a fit. The last points found on each side are the next starts."""
+    """The profiles of the named parameters of a fit.
+
+    The last points found on each side are the next starts.
+    """
 
     def __init__(self, fit: FittedModel, names: list[str], criterion: str):
         if criterion not in CRITERIA:
@@ -94,13 +112,17 @@ class Profiles:
         _check_profiles(fit.design, names, known)
         self.m, self.wanted = fit.model.moments, len(names)
         sds = {place: name for name, place in known.items() if place.kind == "sd"}
-        ends = [sds[end] for name in names if known[name].kind == "cor" for end in _ends(known[name])]
+        ends = [
+            sds[end] for name in names if known[name].kind == "cor" for end in _ends(known[name])
+        ]
         self.names = list(dict.fromkeys([*names, *ends]))
         self.places = [known[name] for name in self.names]
         criteria = {name: "ML" if known[name].kind == "beta" else criterion for name in self.names}
         centres = {method: _Centre(fit.by(method)) for method in set(criteria.values())}
         self.criteria = {name: criteria[name] for name in names}
-        self.questions = [centres[criteria[name]].question(name, known[name]) for name in self.names]
+        self.questions = [
+            centres[criteria[name]].question(name, known[name]) for name in self.names
+        ]
         self.last: dict[float, tuple[float, Limit]] = {}
 
     @property
@@ -121,7 +143,9 @@ class Profiles:
         return [self._reached(side, part, free) for side, part in zip(sides, parts, strict=True)]
 
     def _free(self, place: Place, lower: Limit) -> float:
-        """|zeta| at which a correlation may be anything, as one of its SDs is 0; infinite if that is out of reach."""
+        """|zeta| at which a correlation may be anything, as one of its SDs is 0; infinite if
+        that is out of reach.
+        """
         ends = [self.places.index(end) for end in _ends(place)] if place.kind == "cor" else []
         return min((abs(lower.zeta[end]) for end in ends if lower.at_bound[end]), default=np.inf)
 
@@ -135,7 +159,9 @@ class Profiles:
     def _aimed(self, i: int, z: float) -> Question:
         question, bounds = self.questions[i]
         bound, first = bounds[int(z > 0)], STRIDE * abs(z)
-        question = question._replace(z=np.float64(z), bound=np.float64(bound), first=np.float64(first))
+        question = question._replace(
+            z=np.float64(z), bound=np.float64(bound), first=np.float64(first)
+        )
         if np.sign(z) not in self.last:
             return question
         before, found = self.last[np.sign(z)]
@@ -148,8 +174,13 @@ class Profiles:
 
     def _warn(self, part: Limit) -> None:
         if not part.found.all():
-            names = ", ".join(name for name, found in zip(self.names, part.found, strict=True) if not found)
-            warnings.warn(f"the profile of {names} did not reach its target; the limit is approximate", stacklevel=5)
+            names = ", ".join(
+                name for name, found in zip(self.names, part.found, strict=True) if not found
+            )
+            warnings.warn(
+                f"the profile of {names} did not reach its target; the limit is approximate",
+                stacklevel=5,
+            )
 
     def _values(self, c: Iterable[float]) -> np.ndarray:
         return np.array([self._value(place, v) for place, v in zip(self.places, c, strict=True)])
@@ -188,7 +219,9 @@ class _Centre:
             lengths=self._lengths(place) if place.kind == "cor" else np.ones(2),
             is_correlation=np.bool_(place.kind == "cor"),
             is_sigma=np.bool_(place.kind == "sigma"),
-            a=np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i]) if place.kind == "beta" else np.zeros(self.m.p),
+            a=np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i])
+            if place.kind == "beta"
+            else np.zeros(self.m.p),
             reml=np.bool_(self.fit.method == "REML"),
             centre=np.float64(centre),
             unit=np.float64(unit),
@@ -217,17 +250,22 @@ class _Centre:
         return estimate, se, (estimate, np.inf)
 
     def _small(self, factor):
-        """SDs (k,) over sigma of which each adds a hundredth of sigma^2 to the variance of a typical row."""
+        """SDs (k,) over sigma of which each adds a hundredth of sigma^2 to the variance of a
+        typical row.
+        """
         A = self.m.A[self.m.layout.order[factor]]
         return 0.1 / np.linalg.norm(A, axis=0)
 
     def _lengths(self, place):
         """Those of the rows of Lambda that a correlation is about."""
-        lengths = np.maximum(np.linalg.norm(self.fit.Lambdas[place.factor], axis=1), self._small(place.factor))
+        lengths = np.maximum(
+            np.linalg.norm(self.fit.Lambdas[place.factor], axis=1), self._small(place.factor)
+        )
         return lengths[[place.j, place.i]]
 
     def _cor(self, name, _):
         estimate, se = self.table.loc[name, ["estimate", "se"]]
-        angle = np.arcsin(np.clip(np.nan_to_num(estimate), -1.0, 1.0))  # undetermined beside a variance of 0
+        # undetermined beside a variance of 0
+        angle = np.arcsin(np.clip(np.nan_to_num(estimate), -1.0, 1.0))
         unit = min(se / np.cos(angle), TYPICAL) if np.isfinite(se) else TYPICAL
         return angle, unit, (angle + np.pi / 2, np.pi / 2 - angle)

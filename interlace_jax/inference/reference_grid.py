@@ -1,4 +1,7 @@
-"""The grid of the fixed part's variables over which marginal means are taken, and averages over it. Host NumPy."""
+"""The grid of the fixed part's variables over which marginal means are taken, and averages over it.
+
+Host NumPy.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,18 @@ Values = Mapping[str, list[Any] | np.ndarray]
 "Of every variable: a list of levels, or numbers."
 
 
-def grid_values(design: Design, frame: pd.DataFrame, at: Mapping[str, Any]) -> dict[str, list[Any] | np.ndarray]:
-    """All levels of categorical variables and the means of numbers, or what `at` asks for in place of them."""
+def grid_values(
+    design: Design, frame: pd.DataFrame, at: Mapping[str, Any]
+) -> dict[str, list[Any] | np.ndarray]:
+    """All levels of categorical variables and the means of numbers, or what `at` asks for in
+    place of them.
+    """
     coded = _numbers_as_categories(design)
     values = {name: _values(frame[name], name in coded) for name in frame}
     if unknown := [name for name in at if name not in values]:
-        raise ValueError(f"at has {unknown[0]!r}, no variable of the fixed part; there are {listed(values)}")
+        raise ValueError(
+            f"at has {unknown[0]!r}, no variable of the fixed part; there are {listed(values)}"
+        )
     return values | {name: _wanted(name, wanted, values[name]) for name, wanted in at.items()}
 
 
@@ -73,8 +82,8 @@ class Averages:
 class ReferenceGrid:
     """All combinations of the values of the variables, but those that nesting rules out.
 
-    A factor is nested in another if each of its levels occurs with one level of the other only, as drugs within routes:
-    its levels are then combined with that level alone.
+    A factor is nested in another if each of its levels occurs with one level of the other only, as
+    drugs within routes: its levels are then combined with that level alone.
     """
 
     design: Design
@@ -116,9 +125,13 @@ class ReferenceGrid:
 
     @functools.cached_property
     def _row_codes(self) -> dict[str, np.ndarray]:
-        """By categorical variable the place (n,) of each row's level among the values, -1 where it is not there."""
+        """By categorical variable the place (n,) of each row's level among the values, -1 where
+        it is not there.
+        """
         return {
-            name: pd.Index(self.values[name], dtype=object).get_indexer(self.frame[name].astype(object))
+            name: pd.Index(self.values[name], dtype=object).get_indexer(
+                self.frame[name].astype(object)
+            )
             for name in self._categories
         }
 
@@ -131,18 +144,24 @@ class ReferenceGrid:
         """Pairs of a factor and one that it is nested in."""
         codes = {name: pd.factorize(self.frame[name])[0] for name in self._categories}
         several = [name for name, found in codes.items() if found.max() > 0]
-        return [(a, b) for a, b in itertools.permutations(several, 2) if _is_within(codes[a], codes[b])]
+        return [
+            (a, b) for a, b in itertools.permutations(several, 2) if _is_within(codes[a], codes[b])
+        ]
 
     def _inside_out(self, names: Sequence[str]) -> list[str]:
         """Variables, those nested in most others first."""
         depth = {name: sum(inner == name for inner, _ in self._nests) for name in names}
         return sorted(names, key=lambda name: -depth[name])
 
-    def averages(self, shown: Sequence[str], weights: str = "equal", trend: str | None = None) -> Averages:
-        """Averages of the rows of X over the variables that are not shown; slopes by the number `trend` if given.
+    def averages(
+        self, shown: Sequence[str], weights: str = "equal", trend: str | None = None
+    ) -> Averages:
+        """Averages of the rows of X over the variables that are not shown; slopes by the number
+        `trend` if given.
 
-        weights: "equal", level for level, within the levels of the factor that a factor is nested in; "proportional",
-        as often as the combinations averaged over occur in the data; "cells", as often as they do in the cell shown.
+        weights: "equal", level for level, within the levels of the factor that a factor is nested
+        in; "proportional", as often as the combinations averaged over occur in the data; "cells",
+        as often as they do in the cell shown.
         """
         one_of("weights", weights, WEIGHTS)
         X, unknown = self._rows(trend)
@@ -164,24 +183,35 @@ class ReferenceGrid:
             return new.X, new.unknown
         if trend not in self.values or trend in self._categories:
             there = [name for name in self.values if name not in self._categories]
-            raise ValueError(f"trend must be a number of the fixed part, {listed(there)}, not {trend!r}")
+            raise ValueError(
+                f"trend must be a number of the fixed part, {listed(there)}, not {trend!r}"
+            )
         width = float(np.ptp(self.frame[trend].to_numpy(float))) * STEP
-        low, high = (self._evaluated(self.table.assign(**{trend: self.table[trend] + h})) for h in (-width, width))
+        low, high = (
+            self._evaluated(self.table.assign(**{trend: self.table[trend] + h}))
+            for h in (-width, width)
+        )
         return (high.X - low.X) / (2.0 * width), (high.unknown - low.unknown) / (2.0 * width)
 
     def _evaluated(self, table: pd.DataFrame) -> Any:
         return new_data(self.design, table, random=False, bare=True)
 
     def _cells(self, shown: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The cell (m,) that each row of the grid belongs to, in the order of `shown`, and the first row of each."""
+        """The cell (m,) that each row of the grid belongs to, in the order of `shown`, and the
+        first row of each.
+        """
         at = [self._place(name) for name in shown]
         if not at:
             return np.zeros(len(self.codes), int), np.zeros(1, int)
-        _, first, place = np.unique(self.codes[:, at], axis=0, return_index=True, return_inverse=True)
+        _, first, place = np.unique(
+            self.codes[:, at], axis=0, return_index=True, return_inverse=True
+        )
         return place.ravel(), first
 
     def _equal(self, shown: Sequence[str]) -> np.ndarray:
-        """Weights (m,) that average the other variables out one after another, nested ones first."""
+        """Weights (m,) that average the other variables out one after another, nested ones
+        first.
+        """
         left, w = list(self.values), np.ones(len(self.codes))
         current = np.arange(len(w))
         for name in self._inside_out([name for name in self.values if name not in shown]):
@@ -204,14 +234,21 @@ class ReferenceGrid:
             return np.full(len(self.codes), len(self.frame))
         rows = np.column_stack([self._row_codes[name] for name in names])
         rows = rows[(rows >= 0).all(axis=1)]
-        counts = np.bincount(np.ravel_multi_index(tuple(rows.T), sizes), minlength=int(np.prod(sizes)))
+        counts = np.bincount(
+            np.ravel_multi_index(tuple(rows.T), sizes), minlength=int(np.prod(sizes))
+        )
         at = [self._place(name) for name in names]
         return counts[np.ravel_multi_index(tuple(self.codes[:, at].T), sizes)]
 
     def _empty(self, place: np.ndarray, unknown: np.ndarray) -> list[str]:
         lost = (np.abs(unknown) > ESTIMABLE).any(axis=1)[place]
-        rows = self.table[self._categories][lost & (self._counts(self._categories) == 0)].drop_duplicates()
-        return [", ".join(f"{name}={value!r}" for name, value in row.items()) for row in rows.to_dict("records")]
+        rows = self.table[self._categories][
+            lost & (self._counts(self._categories) == 0)
+        ].drop_duplicates()
+        return [
+            ", ".join(f"{name}={value!r}" for name, value in row.items())
+            for row in rows.to_dict("records")
+        ]
 
 
 def _is_within(inner: np.ndarray, outer: np.ndarray) -> bool:

@@ -1,4 +1,6 @@
-"""Predictions of generalised models: on the scale of the link or of the response, for a typical level or averaged."""
+"""Predictions of generalised models: on the scale of the link or of the response, for a typical
+level or averaged.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +33,20 @@ def predict_generalized(
     interval: str | None = None,
     level: float = 0.95,
 ) -> pd.Series | pd.DataFrame:
-    """Expected responses for the rows of a frame (by default those of the fit), or `fit lower upper se`.
+    """Expected responses for the rows of a frame (by default those of the fit), or `fit lower upper
+    se`.
 
     newdata: a frame with the columns of the formula (and of `dispersion=` and `zero_inflation=`).
-    type: "response" (R's default is "link"): means, probabilities where there are trials, and of an ordinal response a
-    frame of the probabilities of its categories; "link": X beta + Z b + offset.
-    include_re: add the random effects of the levels known; False: those of a typical level, where they are 0; names
-    of factors: those of these factors only.
-    marginal: average over the random effects, in place of their estimates: what is expected of all levels together.
-    With a curved link that is not the mean of a typical level.
+    type: "response" (R's default is "link"): means, probabilities where there are trials, and of an
+    ordinal response a frame of the probabilities of its categories; "link": X beta + Z b + offset.
+    include_re: add the random effects of the levels known; False: those of a typical level, where
+    they are 0; names of factors: those of these factors only.
+    marginal: average over the random effects, in place of their estimates: what is expected of all
+    levels together. With a curved link that is not the mean of a typical level.
     allow_new_levels, offset: as for a linear mixed model.
-    interval: "confidence", without random effects (include_re=False or marginal=True). Limits of the response are
-    those of the link, transformed; averages have them on the scale of the log, or of the logit of a probability.
+    interval: "confidence", without random effects (include_re=False or marginal=True). Limits of
+    the response are those of the link, transformed; averages have them on the scale of the log, or
+    of the logit of a probability.
     """
     one_of("type", type, TYPES)
     design = fit.design
@@ -54,7 +58,10 @@ def predict_generalized(
     rows, _ = _rows(design, newdata, included, offset, marginal, False)
     if not allow_new_levels:
         _refuse_unseen(design, rows, included)
-    modes = [b if f.name in included else 0.0 * b for f, b in zip(design.factors, fit.mode_arrays, strict=True)]
+    modes = [
+        b if f.name in included else 0.0 * b
+        for f, b in zip(design.factors, fit.mode_arrays, strict=True)
+    ]
     eta = expected(rows, fit.estimate.beta, modes)
     if interval is None:
         values = eta if type == "link" else _means(fit, rows, eta, marginal)
@@ -63,11 +70,13 @@ def predict_generalized(
     check_level(level)
     if included:
         raise ValueError(
-            "intervals of a generalised model are for predictions without random effects so far: use "
-            "include_re=False or marginal=True"
+            "intervals of a generalised model are for predictions without random effects so far: "
+            "use include_re=False or marginal=True"
         )
     if isinstance(fit.family, Ordinal) and type == "response":
-        raise ValueError("intervals of an ordinal response are on the scale of the link so far: use type='link'")
+        raise ValueError(
+            "intervals of an ordinal response are on the scale of the link so far: use type='link'"
+        )
     half = special.ndtri(0.5 + level / 2.0)
     if marginal or isinstance(fit.family, ZeroInflated) and type == "response":
         return _by_differences(fit, rows, marginal, half)
@@ -102,13 +111,18 @@ def _transformed(fit, rows, eta, type, half):
     found = {name: np.full(len(eta), np.nan) for name in (*limits, "se")}
     for name, values in limits.items():
         found[name][known] = response.mean(fit.family, values[known], free)
-    lower, upper = np.minimum(found["lower"], found["upper"]), np.maximum(found["lower"], found["upper"])
+    lower, upper = (
+        np.minimum(found["lower"], found["upper"]),
+        np.maximum(found["lower"], found["upper"]),
+    )
     found["se"][known] = np.abs(response.slope(fit.family, eta[known], free)) * se[known]
     return pd.DataFrame(found | {"lower": lower, "upper": upper}, index=rows.index)
 
 
 def _by_differences(fit, rows, marginal, half):
-    """Delta method over all parameters, by central differences of the means; limits on the log or logit scale."""
+    """Delta method over all parameters, by central differences of the means; limits on the log
+    or logit scale.
+    """
     e, V = fit.estimate, fit.joint_covariance
     value = np.concatenate([e.theta, e.beta, e.gamma])
     steps = STEP * np.sqrt(np.diag(V))
@@ -122,13 +136,16 @@ def _by_differences(fit, rows, marginal, half):
     centre, slopes = means(value), []
     for step, unit in zip(steps, np.eye(len(value)), strict=True):
         slopes.append(
-            (means(value + step * unit) - means(value - step * unit)) / (2.0 * step) if step else 0.0 * centre
+            (means(value + step * unit) - means(value - step * unit)) / (2.0 * step)
+            if step
+            else 0.0 * centre
         )
     J = np.array(slopes)
     se = np.sqrt(np.einsum("an,ab,bn->n", J, V, J))
     bounded = fit.family.has_trials
     to, back = (special.logit, special.expit) if bounded else (np.log, np.exp)
-    if not bounded and np.nanmin(centre) <= 0:  # a mean that may be negative has no scale but its own
+    # a mean that may be negative has no scale but its own
+    if not bounded and np.nanmin(centre) <= 0:
         lower, upper = centre - half * se, centre + half * se
     else:
         width = half * se / (centre * (1.0 - centre) if bounded else centre)

@@ -1,14 +1,18 @@
-"""Sandwich covariances of the coefficients: right however rows of one cluster covary, if clusters are independent.
+"""Sandwich covariances of the coefficients: right however rows of one cluster covary, if clusters
+are independent.
 
-With rows whitened by V = L L' (X* = L^-1 X, u = L^-1 (y - X beta), Phi = (X*'X*)^-1, H_i = X*_i Phi X*_i' for the rows
-of cluster i), the covariance is Phi [ sum_i X*_i' A_i u_i u_i' A_i X*_i ] Phi with
+With rows whitened by V = L L' (X* = L^-1 X, u = L^-1 (y - X beta), Phi = (X*'X*)^-1, H_i = X*_i Phi
+X*_i' for the rows of cluster i), the covariance is Phi [ sum_i X*_i' A_i u_i u_i' A_i X*_i ] Phi
+with
 
     CR0  A_i = I                          Liang & Zeger 1986
-    CR2  A_i = (I - H_i)^-1/2             unbiased if V is right; the symmetric root (Bell & McCaffrey 2002), as mmrm's
+    CR2  A_i = (I - H_i)^-1/2             unbiased if V is right; the symmetric root (Bell &
+                                          McCaffrey 2002), as mmrm's
     CR3  A_i = (I - H_i)^-1               close to the jackknife
 
-Degrees of freedom of c'beta follow Bell & McCaffrey with V as the working model: u = (I - H) e makes the variance a
-quadratic form in e with the matrix G = g'g, g_i = (I - H)_i A_i X*_i Phi c, and df = tr(G)^2 / tr(G^2).
+Degrees of freedom of c'beta follow Bell & McCaffrey with V as the working model: u = (I - H) e
+makes the variance a quadratic form in e with the matrix G = g'g, g_i = (I - H)_i A_i X*_i Phi c,
+and df = tr(G)^2 / tr(G^2).
 Joint hypotheses have Hotelling's T^2 (Pustejovsky & Tipton 2018, J. Bus. Econ. Stat. 36).
 """
 
@@ -28,7 +32,8 @@ from .coefficients import Coefficients, FTest, independent, wald_test
 from .contrasts import Hypothesis
 
 KINDS = ("CR0", "CR2", "CR3")
-ALL_LEVERAGE = 1e-10  # eigenvalues of I - H_i below this are 0: combinations of rows that the model fits perfectly
+# eigenvalues of I - H_i below this are 0: combinations of rows that the model fits perfectly
+ALL_LEVERAGE = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +59,19 @@ class RobustCoefficients(Coefficients):
         return trace**2 / square
 
     def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
-        """Joint test of L beta = rhs; NaN where the clusters are fewer than its rows, or too few for them."""
+        """Joint test of L beta = rhs; NaN where the clusters are fewer than its rows, or too few
+        for them.
+        """
         rows = len(independent(L @ self.Phi @ L.T)[0])
         found = super().f_test(L, rhs)
         return found if found.num_df == rows else FTest(np.nan, rows, np.nan, np.nan, 1.0)
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:
-        """Hotelling's T^2 of L beta (q, p): (eta - q + 1) / eta and eta - q + 1 (Pustejovsky & Tipton 2018, "HTZ").
+        """Hotelling's T^2 of L beta (q, p): (eta - q + 1) / eta and eta - q + 1 (Pustejovsky &
+        Tipton 2018, "HTZ").
 
-        eta = q (q + 1) / sum_st Var(d_st) of the entries of the covariance of L beta in units of its expectation. NaN
-        where the clusters are too few for so many rows.
+        eta = q (q + 1) / sum_st Var(d_st) of the entries of the covariance of L beta in units of
+        its expectation. NaN where the clusters are too few for so many rows.
         """
         q = len(L)
         values, vectors = np.linalg.eigh(self._moments(L)[0])
@@ -72,9 +80,11 @@ class RobustCoefficients(Coefficients):
         return (df / eta, float(df)) if df > 0.0 else (np.nan, np.nan)
 
     def _moments(self, L: np.ndarray) -> tuple[np.ndarray, float]:
-        """Expectation (q, q) of the covariance d of L beta if V is right, and the sum of the variances of its entries.
+        """Expectation (q, q) of the covariance d of L beta if V is right, and the sum of the
+        variances of its entries.
 
-        d_st = sum_i a_si a_ti with Cov(a_si, a_tj) = delta_ij own_sti - across_si' Phi across_tj, and
+        d_st = sum_i a_si a_ti with Cov(a_si, a_tj) = delta_ij own_sti - across_si' Phi across_tj,
+        and
         Var(d_st) = sum_ij Cov(a_si, a_sj) Cov(a_ti, a_tj) + Cov(a_si, a_tj) Cov(a_ti, a_sj).
         """
         c = L @ self.Phi
@@ -120,14 +130,17 @@ class Robust:
 
 
 def robust(fit: FittedModel, kind: str = "CR2", cluster: str | None = None) -> Robust:
-    """Cluster-robust ("sandwich") standard errors of the coefficients, with degrees of freedom for small samples.
+    """Cluster-robust ("sandwich") standard errors of the coefficients, with degrees of freedom for
+    small samples.
 
-    kind: "CR0" (Liang & Zeger), "CR2" (bias-reduced, Bell & McCaffrey) or "CR3" (close to the jackknife). CR2 is that
-    of mmrm; clubSandwich takes another root of the same matrix, and its SEs differ in the third digit.
-    cluster: by default the subjects of `residual=`, else the outermost grouping factor; or the name of a column or
-    factor whose levels share no random effect and no residual.
+    kind: "CR0" (Liang & Zeger), "CR2" (bias-reduced, Bell & McCaffrey) or "CR3" (close to the
+    jackknife). CR2 is that of mmrm; clubSandwich takes another root of the same matrix, and its SEs
+    differ in the third digit.
+    cluster: by default the subjects of `residual=`, else the outermost grouping factor; or the name
+    of a column or factor whose levels share no random effect and no residual.
 
-    Returns an object with `table`, `cov`, `bse` and `test`. Its `coefficients` stand for `ddf` in other verbs:
+    Returns an object with `table`, `cov`, `bse` and `test`. Its `coefficients` stand for `ddf` in
+    other verbs:
 
     >>> robust = fit.robust("CR2", "school").coefficients
     >>> fit.anova(ddf=robust)
@@ -157,22 +170,29 @@ def _clusters(fit: FittedModel, cluster: str | None) -> np.ndarray:
     if design.residual is not None and design.residual.residual is not None:
         by_name.setdefault(design.residual.residual.subject, design.residual.rows.subject)
     if cluster is None:
-        codes, name = min(((codes, name) for name, codes in by_name.items()), key=lambda pair: pair[0].max())
+        codes, name = min(
+            ((codes, name) for name, codes in by_name.items()), key=lambda pair: pair[0].max()
+        )
     elif cluster in by_name:
         codes, name = by_name[cluster], cluster
     else:
-        raise ValueError(f"cluster={cluster!r} is none of the groups of this model: {', '.join(map(repr, by_name))}")
+        raise ValueError(
+            f"cluster={cluster!r} is none of the groups of this model: "
+            f"{', '.join(map(repr, by_name))}"
+        )
     for rows in blocks(design, "a sandwich covariance needs", "use jackknife()"):
         if (codes[rows] != codes[rows[:, :1]]).any():
             raise ValueError(
-                f"rows of different {name!r} share random effects or residuals, so that they are no independent "
-                "clusters; give cluster= a factor around all others"
+                f"rows of different {name!r} share random effects or residuals, so that they are "
+                "no independent clusters; give cluster= a factor around all others"
             )
     return codes
 
 
 def _whitened(fit: FittedModel, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows X* (clusters, size, p) and residuals u (clusters, size) of the clusters of one size, in absolute units."""
+    """Rows X* (clusters, size, p) and residuals u (clusters, size) of the clusters of one size,
+    in absolute units.
+    """
     design = fit.design
     e = design.y - design.shift - design.X @ fit.estimate.beta
     order = np.argsort(codes, kind="stable")

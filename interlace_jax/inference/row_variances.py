@@ -1,4 +1,6 @@
-"""Variances of predictions from what a fit keeps: their cost does not depend on the rows of the fit."""
+"""Variances of predictions from what a fit keeps: their cost does not depend on the rows of the
+fit.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,28 @@ _information = jit(information)
 
 
 def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and where it is known.
+    """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and
+    where it is known.
 
-    theta and sigma are held. It is not known where the core is sparse, or where a row puts a level of the fit into
-    another level of an outer factor than the fit does; codes of -1 are unseen levels.
+    theta and sigma are held. It is not known where the core is sparse, or where a row puts a level
+    of the fit into another level of an outer factor than the fit does; codes of -1 are unseen
+    levels.
     """
     n, d = len(rows.X), len(fit.estimate.t)
     kept = kept_information(fit)
     if kept is None:
         return np.zeros(n), np.zeros((n, d)), np.zeros(n, bool)
-    parts = [_variances(kept, rows.take(slice(a, a + AT_ONCE))) for a in range(0, max(n, 1), AT_ONCE)]
+    parts = [
+        _variances(kept, rows.take(slice(a, a + AT_ONCE))) for a in range(0, max(n, 1), AT_ONCE)
+    ]
     found = np.concatenate(parts)
     return found[:, 0], found[:, 1:], _as_nested(kept.layout, rows)
 
 
 def kept_information(fit: FittedModel) -> Kept | None:
-    """What variances of any rows are made of, once for a fit; None where the core is sparse, or it is too much."""
+    """What variances of any rows are made of, once for a fit; None where the core is sparse, or
+    it is too much.
+    """
     return fit.remembered("information", lambda: _made(fit))
 
 
@@ -108,14 +116,18 @@ def _variances(kept: Kept, rows: Rows) -> np.ndarray:
         total += np.einsum("nk,klns,nl->ns", a, kept.G[j][:, :, level], a)
         total += np.einsum("nk,kpns,np->ns", a, kept.ZX[j][:, q:, level], x)
         for b, at in zip(seen[chain:], columns, strict=True):
-            total += np.einsum("nk,nlks,nl->ns", a, kept.ZX[j][:, at, level[:, None]].transpose(1, 2, 0, 3), b)
+            total += np.einsum(
+                "nk,nlks,nl->ns", a, kept.ZX[j][:, at, level[:, None]].transpose(1, 2, 0, 3), b
+            )
         for h, B in enumerate(kept.B[j], j + 1):
             total += np.einsum("nk,klns,nl->ns", a, B[:, :, level], seen[h])
     return total
 
 
 def _as_nested(layout: Layout, rows: Rows) -> np.ndarray:
-    """Whether every level is within the levels of outer factors that it is within in the fit (n,)."""
+    """Whether every level is within the levels of outer factors that it is within in the fit
+    (n,).
+    """
     code = [np.asarray(rows.codes[layout.order.index(j)]) for j in range(layout.chain)]
     same = np.ones(len(rows.X), bool)
     for j, parents in enumerate(layout.parents):

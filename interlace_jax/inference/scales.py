@@ -20,7 +20,9 @@ STEP = 1e-3  # of the differences that give the curvature of an inverse link
 
 @dataclass(frozen=True, eq=False)
 class ResponseScale:
-    """The inverse of a link, with the variance of the random effects where means are adjusted for their bias."""
+    """The inverse of a link, with the variance of the random effects where means are adjusted
+    for their bias.
+    """
 
     family: Distribution
     variance: float | None
@@ -28,11 +30,15 @@ class ResponseScale:
 
     @property
     def ratio(self) -> str | None:
-        """What a difference on the scale of the link becomes; None where it has no meaning of its own."""
+        """What a difference on the scale of the link becomes; None where it has no meaning of
+        its own.
+        """
         return RATIOS.get(self.family.link)
 
     def mean(self, eta: np.ndarray) -> np.ndarray:
-        """Mean of a typical level; adjusted for bias it is that of all levels, to second order in the variance."""
+        """Mean of a typical level; adjusted for bias it is that of all levels, to second order
+        in the variance.
+        """
         value = self._inverse(eta)
         if self.variance is None:
             return value
@@ -40,33 +46,47 @@ class ResponseScale:
         return value + 0.5 * self.variance * curved
 
     def _inverse(self, eta):
-        return response.location(self.family, eta, [np.zeros(len(eta)) for _ in self.family.parameters])
+        return response.location(
+            self.family, eta, [np.zeros(len(eta)) for _ in self.family.parameters]
+        )
 
     def means(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table of means on the scale of the link (`emmean se df lower upper`) with `response` in place of `emmean`.
+        """A table of means on the scale of the link (`emmean se df lower upper`) with `response` in
+        place of `emmean`.
 
         Standard errors by the delta method; limits are those of the link, transformed.
         """
         eta = table["emmean"].to_numpy(float)
         slope = (self.mean(eta + STEP) - self.mean(eta - STEP)) / (2.0 * STEP)
-        limits = np.sort([self.mean(table[side].to_numpy(float)) for side in ("lower", "upper")], axis=0)
-        changed = dict(emmean=self.mean(eta), se=np.abs(slope) * table["se"], lower=limits[0], upper=limits[1])
+        limits = np.sort(
+            [self.mean(table[side].to_numpy(float)) for side in ("lower", "upper")], axis=0
+        )
+        changed = dict(
+            emmean=self.mean(eta), se=np.abs(slope) * table["se"], lower=limits[0], upper=limits[1]
+        )
         return table.assign(**changed).rename(columns={"emmean": "response"})
 
     def contrasts(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table of contrasts as ratios, where differences on the scale of the link are logarithms of such."""
+        """A table of contrasts as ratios, where differences on the scale of the link are
+        logarithms of such.
+        """
         if self.ratio is None:
             return table
         ratio = np.exp(table["estimate"])
         changed = dict(
-            estimate=ratio, se=ratio * table["se"], lower=np.exp(table["lower"]), upper=np.exp(table["upper"])
+            estimate=ratio,
+            se=ratio * table["se"],
+            lower=np.exp(table["lower"]),
+            upper=np.exp(table["upper"]),
         )
         names = table["contrast"].str.replace(" - ", " / ", regex=False)
         return table.assign(contrast=names, **changed).rename(columns={"estimate": self.ratio})
 
 
 def scale_of(fit: FittedModel, type: str, bias_adjust: bool) -> ResponseScale | None:
-    """The scale that marginal means are given on; None where it is that of the link, or of a linear model."""
+    """The scale that marginal means are given on; None where it is that of the link, or of a
+    linear model.
+    """
     one_of("type", type, TYPES)
     if type == "link":
         if bias_adjust:
@@ -76,9 +96,16 @@ def scale_of(fit: FittedModel, type: str, bias_adjust: bool) -> ResponseScale | 
         return None
     family = fit.design.observed.family
     if isinstance(family, Ordinal):
-        raise ValueError("an ordinal response has no mean: marginal means are on the scale of the link, type='link'")
+        raise ValueError(
+            "an ordinal response has no mean: marginal means are on the scale of the link, "
+            "type='link'"
+        )
     variance = None
     if bias_adjust:
         rows = _of_fit(fit.design)
-        variance = float(response.random_variances(fit.design.factors, fit.Lambdas, fit.level_roots, rows.Z).mean())
+        variance = float(
+            response.random_variances(
+                fit.design.factors, fit.Lambdas, fit.level_roots, rows.Z
+            ).mean()
+        )
     return ResponseScale(getattr(family, "base", family), variance)

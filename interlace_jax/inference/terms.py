@@ -1,4 +1,7 @@
-"""The fixed part by term: its variables, columns, and the hypotheses of type I, II and III tests. Host NumPy."""
+"""The fixed part by term: its variables, columns, and the hypotheses of type I, II and III tests.
+
+Host NumPy.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +36,28 @@ F_COLUMNS = ("Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)")
 
 def variables(design: Design, data: Any) -> pd.DataFrame:
     """The variables of the fixed part in the n rows used, as the model sees them."""
-    refuse_scanned(data, "this needs the variables of the fixed part (test() of coefficients does not)")
+    refuse_scanned(
+        data, "this needs the variables of the fixed part (test() of coefficients does not)"
+    )
     frame = as_frame(data)
     columns = used_columns(frame, {"X": parts_of(design.formula)["X"]}, (), None)
     taken = take_rows(columns, design.rows, len(frame))
-    seen = {name: (c.astype("category") if c.dtype == bool else c).array for name, c in taken.items()}
+    seen = {
+        name: (c.astype("category") if c.dtype == bool else c).array for name, c in taken.items()
+    }
     return pd.DataFrame(seen, index=pd.RangeIndex(len(design.rows)))
 
 
 def term_columns(design: Design) -> dict[str, list[int]]:
-    """Positions among the columns kept, by term but the intercept; terms that lost all of theirs are absent."""
+    """Positions among the columns kept, by term but the intercept; terms that lost all of theirs
+    are absent.
+    """
     kept = {name: j for j, name in enumerate(design.columns)}
     if design.specs is None:  # plain numbers: a column each
         return {name: [j] for name, j in kept.items() if name != "Intercept"}
-    found = {str(s.term): [kept[c] for c in s.columns if c in kept] for s in design.specs["X"].structure}
+    found = {
+        str(s.term): [kept[c] for c in s.columns if c in kept] for s in design.specs["X"].structure
+    }
     return {name: at for name, at in found.items() if at and name != "1"}
 
 
@@ -72,7 +83,11 @@ class Terms:
         """Categorical and numeric factors of a term."""
         term = next(s.term for s in self.spec.structure if str(s.term) == name)
         exprs = frozenset(f.expr for f in term.factors)
-        coded = {expr for expr, (kind, _) in self.spec.encoder_state.items() if kind.value == "categorical"}
+        coded = {
+            expr
+            for expr, (kind, _) in self.spec.encoder_state.items()
+            if kind.value == "categorical"
+        }
         return exprs & coded, exprs - coded
 
     def _contained(self, name: str, other: str) -> bool:
@@ -81,10 +96,12 @@ class Terms:
         return numeric == others and mine < theirs
 
     def hypothesis(self, name: str, type: int) -> np.ndarray:
-        """L (q, p) of the type I, II or III test of a term; q = 0 where the columns of other terms span its own.
+        """L (q, p) of the type I, II or III test of a term; q = 0 where the columns of other terms
+        span its own.
 
-        The rows are lmerTest's, whose Satterthwaite df of several rows depend a little on the choice of rows: they are
-        chosen in treatment coding, so that the coding of the factors in the model does not matter.
+        The rows are lmerTest's, whose Satterthwaite df of several rows depend a little on the
+        choice of rows: they are chosen in treatment coding, so that the coding of the factors in
+        the model does not matter.
         """
         return {1: self._sequential, 2: self._marginal, 3: self._balanced}[type](name)
 
@@ -102,7 +119,9 @@ class Terms:
         return rows @ basis.to_coding
 
     def _balanced(self, name: str) -> np.ndarray:
-        """Differences from the first level, averaged over the cells of the other factors, which count alike."""
+        """Differences from the first level, averaged over the cells of the other factors, which
+        count alike.
+        """
         basis = self._treatment.basis()
         mine = basis.columns(name)
         alone = np.eye(len(basis.owners))[mine] @ basis.to_coding
@@ -116,7 +135,9 @@ class Terms:
 
     @property
     def _lost(self) -> list[str]:
-        """Terms of which the fit has kept no column: they are out of the model, and nothing is tested beside them."""
+        """Terms of which the fit has kept no column: they are out of the model, and nothing is
+        tested beside them.
+        """
         return [name for name in self._names if name != "1" and name not in self.columns]
 
     @property
@@ -124,8 +145,9 @@ class Terms:
         return [str(structure.term) for structure in self.spec.structure]
 
     def _estimable(self, name: str) -> np.ndarray:
-        """Type III with empty cells (SAS): functions of the effects of a term and of those that contain it, orthogonal
-        to the functions of the latter alone, among all that are estimable. Effects have an indicator a level.
+        """Type III with empty cells (SAS): functions of the effects of a term and of those that
+        contain it, orthogonal to the functions of the latter alone, among all that are estimable.
+        Effects have an indicator a level.
         """
         terms = [s.term for s in self.spec.structure if str(s.term) not in self._lost]
         blocks = {str(term): self._indicators(term) for term in terms}
@@ -138,11 +160,15 @@ class Terms:
         return _vanishing(mine @ above.T) @ mine @ np.linalg.pinv(X, ROUNDING) @ self.design.X
 
     def _indicators(self, term: Term) -> np.ndarray:
-        """The columns of a term with an indicator for each level of its factors, numbers up to 1."""
+        """The columns of a term with an indicator for each level of its factors, numbers up to
+        1.
+        """
         product = np.ones((len(self.frame), 1))
         for factor in () if str(term) == "1" else term.factors:
             values = self._encoded(factor.expr)
-            product = (product[:, :, None] * (values / np.abs(values).max())[:, None, :]).reshape(len(product), -1)
+            product = (product[:, :, None] * (values / np.abs(values).max())[:, None, :]).reshape(
+                len(product), -1
+            )
         return product
 
     def _containing(self, name: str) -> list[str]:
@@ -154,7 +180,9 @@ class Terms:
 
     @functools.cached_property
     def _deviations(self) -> _Coding:
-        """Differences from the first level between effects that sum to zero: differences of means over cells."""
+        """Differences from the first level between effects that sum to zero: differences of
+        means over cells.
+        """
 
         def code(indicators):
             deviations = indicators[:, 1:] - indicators[:, :1]
@@ -191,7 +219,9 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class _Coding:
-    """All columns of the fixed part in another coding of its factors, those that depend on others too."""
+    """All columns of the fixed part in another coding of its factors, those that depend on
+    others too.
+    """
 
     X: np.ndarray
     "(n, c)"
@@ -205,7 +235,9 @@ class _Coding:
     "Term of every column."
 
     def basis(self, last: Sequence[str] = ()) -> _Basis:
-        """The columns that do not depend on those before them, where some terms come last, in this order."""
+        """The columns that do not depend on those before them, where some terms come last, in
+        this order.
+        """
         order = sorted(range(len(self.owners)), key=lambda j: _place(self.owners[j], last))
         kept = [order[i] for i in independent_columns(self.M[:, order])]
         to_coding = np.linalg.inv(self.M[:, kept]) * self.sizes / self.theirs[kept, None]
@@ -260,13 +292,15 @@ def _sizes(X: np.ndarray) -> np.ndarray:
 
 
 def f_table(fit: FittedModel, type: int = 3, ddf: str | Coefficients | None = None) -> pd.DataFrame:
-    """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as lmerTest's.
+    """F tests of the terms of the fixed part: `Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F)`, as
+    lmerTest's.
 
-    type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells
-    counting alike whatever the coding of the factors. Use `interlace_jax.anova` to compare fits.
+    type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all
+    others, with cells counting alike whatever the coding of the factors. Use `interlace_jax.anova`
+    to compare fits.
 
-    A term whose columns the other terms span (`route` beside `drug` where each drug is given by one route) has nothing
-    to test: 0 df, NaN, and a `RankWarning` that names it.
+    A term whose columns the other terms span (`route` beside `drug` where each drug is given by one
+    route) has nothing to test: 0 df, NaN, and a `RankWarning` that names it.
     """
     if type not in (1, 2, 3):
         raise ValueError(f"type must be 1, 2 or 3, not {type!r}")
@@ -286,8 +320,8 @@ def f_table(fit: FittedModel, type: int = 3, ddf: str | Coefficients | None = No
 def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
     """Wald chi-square tests of the terms of the fixed part: `Chisq Df Pr(>Chisq)`.
 
-    type: 2, each after all that do not contain it; 3, each after all others, with cells counting alike. Use
-    `interlace_jax.anova` to compare fits. ddf: "normal", the only rule there is.
+    type: 2, each after all that do not contain it; 3, each after all others, with cells counting
+    alike. Use `interlace_jax.anova` to compare fits. ddf: "normal", the only rule there is.
     """
     if type not in (2, 3):
         raise ValueError(f"type must be 2 or 3 for a generalised model, not {type!r}")
@@ -296,12 +330,14 @@ def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) ->
     for name in terms.columns:
         t = c.f_test(terms.hypothesis(name, type))
         rows.append((t.F * t.num_df, t.num_df, t.p))
-    return pd.DataFrame(rows, columns=["Chisq", "Df", "Pr(>Chisq)"], index=pd.Index(terms.columns, dtype=object))
+    return pd.DataFrame(
+        rows, columns=["Chisq", "Df", "Pr(>Chisq)"], index=pd.Index(terms.columns, dtype=object)
+    )
 
 
 def _nothing_message(names: Sequence[str], type: int) -> str:
     return (
-        f"there is nothing to test about {listed(names)} in a type {type} test: the other terms make up all of its "
-        "columns, so that the model is the same without it; it has 0 degrees of freedom (type 1 tests each term "
-        "after those written before it)"
+        f"there is nothing to test about {listed(names)} in a type {type} test: the other terms "
+        "make up all of its columns, so that the model is the same without it; it has 0 degrees "
+        "of freedom (type 1 tests each term after those written before it)"
     )

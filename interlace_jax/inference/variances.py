@@ -1,7 +1,9 @@
-"""Uncertainty of variance parameters and of whatever is made of them: SDs, correlations, ICC, R squared, any function.
+"""Uncertainty of variance parameters and of whatever is made of them: SDs, correlations, ICC, R
+squared, any function.
 
-Intervals are Wald intervals on a scale without bounds: log for standard deviations, Fisher's z for correlations, logit
-for shares. Where a variance is estimated at 0 the likelihood has no quadratic there: SE and limits are NaN.
+Intervals are Wald intervals on a scale without bounds: log for standard deviations, Fisher's z for
+correlations, logit for shares. Where a variance is estimated at 0 the likelihood has no quadratic
+there: SE and limits are NaN.
 """
 
 from __future__ import annotations
@@ -46,7 +48,11 @@ ROUNDING = 1e-12  # standard error of a correlation that is 1 or -1
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
     "identity": (lambda v: v, np.ones_like, lambda z: z),
     "log": (np.log, lambda v: 1.0 / v, np.exp),
-    "logit": (lambda v: special.logit(v), lambda v: 1.0 / (v * (1.0 - v)), lambda v: special.expit(v)),
+    "logit": (
+        lambda v: special.logit(v),
+        lambda v: 1.0 / (v * (1.0 - v)),
+        lambda v: special.expit(v),
+    ),
     "fisher": (np.arctanh, lambda v: 1.0 / (1.0 - v**2), np.tanh),
 }
 "By name: the scale of the interval, its derivative, and the way back."
@@ -68,15 +74,21 @@ class Uncertainty:
     def parameters(self) -> Parameters:
         """The estimates, with the names that a function may ask for."""
         e, names = self.estimate, tuple(f.name for f in self.design.factors)
-        return Parameters(e.beta, e.theta, e.sigma, self.design.columns, names, user_blocks(self.moments.layout))
+        return Parameters(
+            e.beta, e.theta, e.sigma, self.design.columns, names, user_blocks(self.moments.layout)
+        )
 
     def propagate(self, fn: Callable, *data: Any) -> tuple[np.ndarray, np.ndarray]:
         """Values (r,) of fn(parameters, *data) and their covariance (r, r)."""
         m = self.moments
-        return run(_propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data)
+        return run(
+            _propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data
+        )
 
     def slopes_of_components(self) -> np.ndarray:
-        """Derivatives (r, d + 1) of all SDs, correlations and sigma by (t, log sigma); 0 at the boundary."""
+        """Derivatives (r, d + 1) of all SDs, correlations and sigma by (t, log sigma); 0 at the
+        boundary.
+        """
         m = self.moments
         components = _Components(user_blocks(m.layout))
         by_x = run(_slopes, components, self.parameters, self.estimate.t, m.layout, m.A)[2]
@@ -104,12 +116,14 @@ def intervals(
 def delta(
     fit: FittedModel, fn: Callable[[Parameters], Any], level: float = 0.95, scale: str = "identity"
 ) -> pd.Series | pd.DataFrame:
-    """Estimate, SE and Wald interval of any function of the parameters, by the delta method with JAX's derivatives.
+    """Estimate, SE and Wald interval of any function of the parameters, by the delta method with
+    JAX's derivatives.
 
-    fn: takes `p` with `p.beta` (p,), `p.theta` (d,), `p.sigma`, `p["x"]` (a coefficient) and `p.covariance("g")`
-    (k, k), and returns a number (the result is a Series) or a vector (a DataFrame); write it with `jax.numpy`.
-    scale: where the interval is computed: "identity", "log", "logit" or "fisher". A variance estimated at 0 counts
-    as known to be 0: the likelihood has no quadratic there.
+    fn: takes `p` with `p.beta` (p,), `p.theta` (d,), `p.sigma`, `p["x"]` (a coefficient) and
+    `p.covariance("g")` (k, k), and returns a number (the result is a Series) or a vector (a
+    DataFrame); write it with `jax.numpy`.
+    scale: where the interval is computed: "identity", "log", "logit" or "fisher". A variance
+    estimated at 0 counts as known to be 0: the likelihood has no quadratic there.
 
     >>> fit.delta(lambda p: p["Days"] / p.sigma)
     """
@@ -117,11 +131,15 @@ def delta(
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}, not {scale!r}")
     if not callable(fn):
-        raise TypeError(f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}")
+        raise TypeError(
+            f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}"
+        )
     try:
         values, cov = uncertainty(fit).propagate(fn)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        raise TypeError("delta differentiates its function: write it with jax.numpy in place of numpy") from None
+        raise TypeError(
+            "delta differentiates its function: write it with jax.numpy in place of numpy"
+        ) from None
     table = _table(values, cov, level, scale)
     return table.iloc[0].rename(None) if len(table) == 1 else table
 
@@ -134,7 +152,9 @@ def _table(values, cov, level, scale, index=None):
 
 @dataclass(frozen=True)
 class _Components:
-    """Function of the parameters: every row of `varcorr`, first as (co)variance, then as SD or correlation."""
+    """Function of the parameters: every row of `varcorr`, first as (co)variance, then as SD or
+    correlation.
+    """
 
     blocks: tuple[Block, ...]
 
@@ -153,15 +173,20 @@ class _Components:
 
 
 def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
-    """`estimate se lower upper` of every SD and correlation, and `vcov_se` of its (co)variance; see `Fit.varcorr`."""
+    """`estimate se lower upper` of every SD and correlation, and `vcov_se` of its (co)variance;
+    see `Fit.varcorr`.
+    """
     check_level(level)
     values, cov = fit.propagate(_Components(user_blocks(fit.moments.layout)))
     r = len(values) // 2
     with np.errstate(invalid="ignore"):
         se = np.sqrt(np.diag(cov))
     se = np.where(se > 0.0, se, np.nan)  # a parameter at the boundary has no derivative
-    correlation = np.array([*(i != j for f in fit.design.factors for i, j in component_pairs(f.sizes)), False])
-    se[r:][correlation & (se[r:] < ROUNDING)] = np.nan  # nor has a correlation of 1, whose rounding may have one
+    correlation = np.array(
+        [*(i != j for f in fit.design.factors for i, j in component_pairs(f.sizes)), False]
+    )
+    # nor has a correlation of 1, whose rounding may have one
+    se[r:][correlation & (se[r:] < ROUNDING)] = np.nan
     log, fisher = (intervals(values[r:], se[r:], level, scale) for scale in ("log", "fisher"))
     lower, upper = (np.where(correlation, b, a) for a, b in zip(log, fisher, strict=True))
     columns = dict(estimate=values[r:], se=se[r:], lower=lower, upper=upper, vcov_se=se[:r])
@@ -171,8 +196,9 @@ def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
 def structure(fit: FittedModel) -> pd.DataFrame:
     """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
 
-    Then those of the residuals: `sd VIS2`, `rho | visit within id`, `range`, `log sd age`. The 95% Wald interval is
-    computed on the scale on which the parameter is free, log or that of Fisher's z.
+    Then those of the residuals: `sd VIS2`, `rho | visit within id`, `range`, `log sd age`. The 95%
+    Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's
+    z.
     """
     of_effects = structure_table(uncertainty(fit))
     if fit.design.residual is None:
@@ -182,20 +208,25 @@ def structure(fit: FittedModel) -> pd.DataFrame:
 
 
 def varcorr(fit: FittedModel) -> pd.DataFrame:
-    """Variances, covariances, SDs and correlations: `grp var1 var2 vcov sdcor`, as lme4's VarCorr data frame.
+    """Variances, covariances, SDs and correlations: `grp var1 var2 vcov sdcor`, as lme4's VarCorr
+    data frame.
 
-    Then their standard errors `vcov_se sdcor_se` and the 95% Wald interval `lower upper` of `sdcor`, computed on
-    the log scale for SDs and on Fisher's z for correlations; NaN for what is at the boundary.
+    Then their standard errors `vcov_se sdcor_se` and the 95% Wald interval `lower upper` of
+    `sdcor`, computed on the log scale for SDs and on Fisher's z for correlations; NaN for what is
+    at the boundary.
     """
     found = components(uncertainty(fit)).rename(columns={"se": "sdcor_se"})
     table = varcorr_table(fit.design.factors, fit.covariances, fit.scale)
-    return table.assign(**{name: found[name].to_numpy() for name in ("vcov_se", "sdcor_se", "lower", "upper")})
+    return table.assign(
+        **{name: found[name].to_numpy() for name in ("vcov_se", "sdcor_se", "lower", "upper")}
+    )
 
 
 def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     """Parameters of the covariance structures, `rho|g` or `length|g`: `estimate se lower upper`.
 
-    The Wald interval is computed on the scale on which the parameter is free, log or that of Fisher's z.
+    The Wald interval is computed on the scale on which the parameter is free, log or that of
+    Fisher's z.
     """
     check_level(level)
     factors, blocks = fit.design.factors, user_blocks(fit.moments.layout)
@@ -204,31 +235,48 @@ def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
         return pd.DataFrame(columns=["estimate", "se", "lower", "upper"], dtype=float)
     values, cov = fit.propagate(_Structure(blocks))
     r = len(names)
-    se, half = np.sqrt(np.diag(cov)[:r]), special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:])
-    known = half > 0.0  # a parameter that has no meaning beside a variance of 0 has no variance either
+    se, half = (
+        np.sqrt(np.diag(cov)[:r]),
+        special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:]),
+    )
+    # a parameter that has no meaning beside a variance of 0 has no variance either
+    known = half > 0.0
     limits = []
     for step in (-half, half):
         moved = fit.estimate.theta.copy()
         moved[_places(blocks)] += step
         limits.append(np.where(known, natural_values(factors, moved), np.nan))
-    columns = dict(estimate=values[:r], se=np.where(known, se, np.nan), lower=limits[0], upper=limits[1])
+    columns = dict(
+        estimate=values[:r], se=np.where(known, se, np.nan), lower=limits[0], upper=limits[1]
+    )
     return pd.DataFrame(columns, index=names, dtype=float)
 
 
 def residual_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
-    """Numbers of the residual covariance: `estimate se lower upper`; limits on the scale on which each is free."""
+    """Numbers of the residual covariance: `estimate se lower upper`; limits on the scale on
+    which each is free.
+    """
     given = fit.design.residual
     values, cov = fit.propagate(_Residual(given.covariance, given.unit))
     r = len(values) // 2
-    se, half = np.sqrt(np.diag(cov)[:r]), special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:])
+    se, half = (
+        np.sqrt(np.diag(cov)[:r]),
+        special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:]),
+    )
     backs = [SCALES[scale][2] for scale in residual_scales(given)]
-    lower, upper = ([back(v) for back, v in zip(backs, values[r:] + h, strict=True)] for h in (-half, half))
-    return pd.DataFrame(dict(estimate=values[:r], se=se, lower=lower, upper=upper), index=residual_names(given))
+    lower, upper = (
+        [back(v) for back, v in zip(backs, values[r:] + h, strict=True)] for h in (-half, half)
+    )
+    return pd.DataFrame(
+        dict(estimate=values[:r], se=se, lower=lower, upper=upper), index=residual_names(given)
+    )
 
 
 @dataclass(frozen=True)
 class _Residual:
-    """Function of the parameters: the numbers of the residual covariance, as they are reported and without bounds."""
+    """Function of the parameters: the numbers of the residual covariance, as they are reported
+    and without bounds.
+    """
 
     structure: ResidualCovariance
     unit: float
@@ -240,7 +288,9 @@ class _Residual:
 
 @dataclass(frozen=True)
 class _Structure:
-    """Function of the parameters: those of the structures as they are reported, then as they are searched."""
+    """Function of the parameters: those of the structures as they are reported, then as they are
+    searched.
+    """
 
     blocks: tuple[Block, ...]
 
@@ -251,17 +301,23 @@ class _Structure:
 def _places(blocks: tuple[Block, ...]) -> np.ndarray:
     """Where theta has the free parameters of structures."""
     starts = np.cumsum([0, *(b.size for b in blocks[:-1])])
-    return np.concatenate([start + places for start, places in zip(starts, shape_places(blocks), strict=True)])
+    return np.concatenate(
+        [start + places for start, places in zip(starts, shape_places(blocks), strict=True)]
+    )
 
 
 def _shares(p: Parameters, X_cov, ZZ, residual):
-    """Variance of the fixed part, mean variance of the random part (Johnson 2014) and of the residuals."""
+    """Variance of the fixed part, mean variance of the random part (Johnson 2014) and of the
+    residuals.
+    """
     fixed = p.beta @ X_cov @ p.beta
     random = p.sigma**2 * sum(jnp.sum(S * zz) for S, zz in zip(p.covariances, ZZ, strict=True))
     if residual is None:
         return fixed, random, p.sigma**2
     structure, patterns = residual
-    squares = jnp.exp(2.0 * structure.log_sds(p.theta[p.theta.shape[0] - structure.size :], patterns))
+    squares = jnp.exp(
+        2.0 * structure.log_sds(p.theta[p.theta.shape[0] - structure.size :], patterns)
+    )
     rows = jnp.where(patterns.seen, patterns.count[None], 0.0)
     return fixed, random, p.sigma**2 * jnp.sum(squares * rows) / jnp.sum(rows)
 
@@ -288,22 +344,28 @@ def _second_moments(fit):
 
 
 def icc(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
-    """Intraclass correlation, `adjusted` for the fixed effects and `unadjusted`, with intervals (logit scale).
+    """Intraclass correlation, `adjusted` for the fixed effects and `unadjusted`, with intervals
+    (logit scale).
 
-    Share of the random effects' mean variance (over the rows, so that slopes count; Johnson 2014, Methods Ecol.
-    Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al. 2017).
+    Share of the random effects' mean variance (over the rows, so that slopes count; Johnson 2014,
+    Methods Ecol. Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al.
+    2017).
     """
     check_level(level)
     if not fit.design.factors:
-        raise ValueError("an intraclass correlation is a share of random effects, and this model has none")
+        raise ValueError(
+            "an intraclass correlation is a share of random effects, and this model has none"
+        )
     found = uncertainty(fit).propagate(_icc, *_second_moments(fit))
     return _table(*found, level, "logit", ["adjusted", "unadjusted"])
 
 
 def r2(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
-    """Nakagawa & Schielzeth's R squared, `marginal` and `conditional`, with intervals (logit scale).
+    """Nakagawa & Schielzeth's R squared, `marginal` and `conditional`, with intervals (logit
+    scale).
 
-    Shares of the fixed part, and of fixed and random parts, in the total variance; random slopes as Johnson (2014).
+    Shares of the fixed part, and of fixed and random parts, in the total variance; random slopes as
+    Johnson (2014).
     """
     check_level(level)
     found = uncertainty(fit).propagate(_r2, *_second_moments(fit))

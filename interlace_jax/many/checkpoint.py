@@ -17,25 +17,28 @@ from .lanes import Rounds
 class Store:
     """Finished chunks in a folder; a file is complete or not there.
 
-    How a run is divided into chunks, and how lanes are gathered, is kept with them: it depends on the machine, and with
-    it the last digits of the results.
+    How a run is divided into chunks, and how lanes are gathered, is kept with them: it depends on
+    the machine, and with it the last digits of the results.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
-        """Open a folder, made if it is not there. identity: what the numbers of the run depend on, by name.
+        """Open a folder, made if it is not there. identity: what the numbers of the run depend on,
+        by name.
 
         Raises ValueError for a file, or for the folder of a run with another identity.
         """
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"checkpoint={str(folder)!r} is a file; give the name of a folder, existing or not")
+            raise ValueError(
+                f"checkpoint={str(folder)!r} is a file; give the name of a folder, existing or not"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.identity = folder, dict(identity)
         found = self._plan()
         for name, mine in self.identity.items() if found else ():
             if found.get(name) != mine:
                 raise ValueError(
-                    f"the checkpoint {str(folder)!r} belongs to another run: its {name} is {found.get(name)!r}, "
-                    f"here it is {mine!r}; give this run a folder of its own"
+                    f"the checkpoint {str(folder)!r} belongs to another run: its {name} is "
+                    f"{found.get(name)!r}, here it is {mine!r}; give this run a folder of its own"
                 )
 
     def chunking(self, default: Chunking) -> Chunking:

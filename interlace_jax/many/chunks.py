@@ -16,15 +16,20 @@ from ..runtime.devices import accelerator_memory
 from ..support.arguments import listed
 from .lanes import Lanes, Rounds
 
-MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17  # what stays in a processor's cache; what keeps an accelerator busy
-WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20  # bytes that one evaluation of a chunk and its rows may take in a processor
+# what stays in a processor's cache; what keeps an accelerator busy
+MOST_LANES, MOST_LANES_ACCELERATOR = 1024, 2**17
+# bytes that one evaluation of a chunk and its rows may take in a processor
+WORKING_SET, ROWS = 64 * 2**20, 256 * 2**20
 
 BYTES = 4 * 8  # of a number, of which there are about four copies at a time
-FEWEST_COLUMNS = 32  # of responses to take at a time: from a file by rows, one is read as slowly as many
+# of responses to take at a time: from a file by rows, one is read as slowly as many
+FEWEST_COLUMNS = 32
 
 
 class Chunking(NamedTuple):
-    """How a run is divided: models of a chunk (None: the designs alone decide), and how its lanes are gathered."""
+    """How a run is divided: models of a chunk (None: the designs alone decide), and how its
+    lanes are gathered.
+    """
 
     size: int | None
     rounds: Rounds
@@ -80,12 +85,19 @@ def filled(index: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([index, np.full(size - len(index), index[0])])
 
 
-def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing values") -> str | None:
-    """Why some of the rows of a design do not determine the model; which: words for the rows used (n,)."""
+def unfit_rows(
+    design: Design, used: np.ndarray, which: str = "without missing values"
+) -> str | None:
+    """Why some of the rows of a design do not determine the model; which: words for the rows
+    used (n,).
+    """
     columns, n = design.columns, int(used.sum())
     lost = set(range(len(columns))) - set(independent_columns(design.X[used]))
     if lost:
-        return f"the fixed effects are rank deficient in the rows {which}: {listed(columns[j] for j in sorted(lost))}"
+        return (
+            f"the fixed effects are rank deficient in the rows {which}: "
+            f"{listed(columns[j] for j in sorted(lost))}"
+        )
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))
         if levels < 2 or (levels * max(f.sizes) >= n and not f.is_structured):
@@ -96,7 +108,10 @@ def unfit_rows(design: Design, used: np.ndarray, which: str = "without missing v
 def chunk_size(layout: Layout, p: int, rows: int = 0) -> int:
     """Lanes whose working set fits, and their rows, where those are held."""
     q = layout.q
-    floats = sum(b.levels * b.k * (b.k + p + 1 + q) for b in layout.blocks[: layout.chain]) + (q + p + 1) ** 2
+    floats = (
+        sum(b.levels * b.k * (b.k + p + 1 + q) for b in layout.blocks[: layout.chain])
+        + (q + p + 1) ** 2
+    )
     memory = accelerator_memory()
     most, room, for_rows = MOST_LANES, WORKING_SET, ROWS
     if memory is not None:

@@ -1,4 +1,6 @@
-"""Responses as columns that are read in slices, from memory or a file, and never other than they were fitted."""
+"""Responses as columns that are read in slices, from memory or a file, and never other than they
+were fitted.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import numpy as np
 
 from ..support.arguments import listed, numbers
 
-COPIED = 2**30  # bytes of an array in memory up to which it is copied, so that later changes do not matter
+# bytes of an array in memory up to which it is copied, so that later changes do not matter
+COPIED = 2**30
 
 
 class Columns:
@@ -24,7 +27,9 @@ class Columns:
 
     @classmethod
     def snapshot(cls, values: Any) -> Columns:
-        """Columns of a user's: a copy of what is in memory, up to a size; files and larger arrays are watched."""
+        """Columns of a user's: a copy of what is in memory, up to a size; files and larger
+        arrays are watched.
+        """
         is_small = isinstance(values, np.ndarray) and values.nbytes <= COPIED
         return cls(values.copy() if is_small and not _is_mapped(values) else values)
 
@@ -34,7 +39,9 @@ class Columns:
         return self._values.shape
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Columns from start to stop; ValueError if the user has changed them since they were first read."""
+        """Columns from start to stop; ValueError if the user has changed them since they were
+        first read.
+        """
         stop = min(stop, self.shape[1])
         found = np.asarray(self._values[:, start:stop], float)
         self._check(found, slice(start, stop))
@@ -46,8 +53,9 @@ class Columns:
         if changed.any():
             where = places.start + np.flatnonzero(changed)
             raise ValueError(
-                f"the responses in columns {listed(where, 5)} have changed since they were fitted, and what is "
-                "asked for needs them: leave the array or file as it was, or give fit_many a copy"
+                f"the responses in columns {listed(where, 5)} have changed since they were "
+                "fitted, and what is asked for needs them: leave the array or file as it was, or "
+                "give fit_many a copy"
             )
         self._sums[places], self._is_read[places] = sums, True
 
@@ -62,7 +70,9 @@ def _is_mapped(values: np.ndarray) -> bool:
 
 
 def _bit_sums(values: np.ndarray) -> np.ndarray:
-    """Sums (r,) over the bits of every column (n, r), rows weighted so that an exchange of two shows."""
+    """Sums (r,) over the bits of every column (n, r), rows weighted so that an exchange of two
+    shows.
+    """
     bits = np.ascontiguousarray(values).view(np.uint64)
     weights = 2 * np.arange(len(bits), dtype=np.uint64) + 1
     mixed = weights * np.uint64(0x9E3779B97F4A7C15)
@@ -70,9 +80,14 @@ def _bit_sums(values: np.ndarray) -> np.ndarray:
 
 
 def matrix_of_numbers(values: Any, what: str) -> Any:
-    """A two-dimensional array, or something like it that has slices of columns, checked without reading it."""
+    """A two-dimensional array, or something like it that has slices of columns, checked without
+    reading it.
+    """
     if getattr(values, "ndim", 0) != 2:
-        raise TypeError(f"{what} must be a frame, a two-dimensional array (rows, models), or a list of column names")
+        raise TypeError(
+            f"{what} must be a frame, a two-dimensional array (rows, models), or a list of column "
+            "names"
+        )
     if not values.shape[1]:
         raise ValueError(f"{what} has no columns")
     is_plain = values.dtype.kind in "fiu" and not np.ma.isMaskedArray(values)

@@ -1,11 +1,14 @@
-"""Second-order facts of many fits: what t and F tests of any contrast of coefficients need, lane by lane.
+"""Second-order facts of many fits: what t and F tests of any contrast of coefficients need, lane by
+lane.
 
-With V the covariance of beta, x = (t, log sigma) the variance parameters and W = U U' their covariance,
+With V the covariance of beta, x = (t, log sigma) the variance parameters and W = U U' their
+covariance,
 
-    M_k = sum_i U_ik dV/dx_i,   v(c) = c'Vc,   g'Wg = sum_k (c'M_k c)^2,   nu(c) = 2 v^2 / sum_k (c'M_k c)^2,
+    M_k = sum_i U_ik dV/dx_i,   v(c) = c'Vc,
+    g'Wg = sum_k (c'M_k c)^2,   nu(c) = 2 v^2 / sum_k (c'M_k c)^2,
 
-so that a lane is V and the M_k, d + 2 symmetric matrices, and a contrast costs two quadratic forms (Satterthwaite's
-rule: Giesbrecht & Burns 1985).
+so that a lane is V and the M_k, d + 2 symmetric matrices, and a contrast costs two quadratic forms
+(Satterthwaite's rule: Giesbrecht & Burns 1985).
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ class LaneCurvatures(NamedTuple):
     "(r, p) which coefficients a lane has."
 
     def variances(self, L: np.ndarray) -> np.ndarray:
-        """Variances (r, q) of contrasts L (q, p), NaN where a lane lacks a coefficient of theirs."""
+        """Variances (r, q) of contrasts L (q, p), NaN where a lane lacks a coefficient of
+        theirs.
+        """
         lacking = np.any((L != 0.0)[None] & ~self.present[:, None], axis=-1)
         return np.where(lacking, np.nan, _quadratic_forms(self.vcov, L))
 
@@ -45,7 +50,8 @@ class LaneCurvatures(NamedTuple):
         """Satterthwaite's degrees of freedom (r, q) of contrasts L (q, p)."""
         variances = self.variances(L)
         with np.errstate(divide="ignore", invalid="ignore"):
-            slopes = _quadratic_forms(self.along, L) / variances[:, None]  # relative, or squares underflow
+            # relative, or squares underflow
+            slopes = _quadratic_forms(self.along, L) / variances[:, None]
             return 2.0 / np.sum(slopes**2, axis=1)
 
     def select(self, lanes: np.ndarray) -> Self:
@@ -61,7 +67,8 @@ def _quadratic_forms(S: np.ndarray, L: np.ndarray) -> np.ndarray:
 def curvatures(
     chunk: Chunk, reml: bool, coefficients: list[str], t: np.ndarray, log_sigma: np.ndarray
 ) -> LaneCurvatures:
-    """Curvatures of the models of a chunk at the estimates t (models, d) and log sigma (models,) of all models.
+    """Curvatures of the models of a chunk at the estimates t (models, d) and log sigma (models,) of
+    all models.
 
     coefficients: the names of all that some model has.
     """
@@ -90,7 +97,12 @@ def _padded(along: np.ndarray, size: int) -> np.ndarray:
 
 
 def _on_all(
-    chunk: Chunk, lanes: np.ndarray, design: Design, vcov: np.ndarray, along: np.ndarray, coefficients: list[str]
+    chunk: Chunk,
+    lanes: np.ndarray,
+    design: Design,
+    vcov: np.ndarray,
+    along: np.ndarray,
+    coefficients: list[str],
 ) -> LaneCurvatures:
     """Curvatures of lanes with the coefficients of a design, among all coefficients."""
     at = np.array([coefficients.index(name) for name in design.columns], int)
@@ -103,4 +115,6 @@ def _on_all(
 
 
 _derivatives = over_lanes(lambda m, reml, t, log_sigma: derivatives(t, log_sigma, m, reml), CACHED)
-_in_user_units = over_lanes(lambda m, reml, t, log_sigma, found: in_user_units(found, t, log_sigma, m))
+_in_user_units = over_lanes(
+    lambda m, reml, t, log_sigma, found: in_user_units(found, t, log_sigma, m)
+)

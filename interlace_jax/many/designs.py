@@ -33,7 +33,9 @@ class Designs(abc.ABC):
 
     start = None  # every model has its own moment estimates
 
-    def __init__(self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"):
+    def __init__(
+        self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"
+    ):
         self.formula, self.labels, self.arguments, self.dtype = formula, labels, arguments, dtype
         self.chunking = Chunking(None, ROUNDS)
         self.designs: list[Design | None] = []
@@ -46,10 +48,15 @@ class Designs(abc.ABC):
                 self.failures.append(Failure(place, str(err)))
         sound = [place for place, design in enumerate(self.designs) if design is not None]
         if not sound:
-            raise ValueError(f"none of the {len(labels)} models can be fitted; the first: {self.failures[0].reason}")
+            raise ValueError(
+                f"none of the {len(labels)} models can be fitted; the first: "
+                f"{self.failures[0].reason}"
+            )
         self.parts = self._parts(sound)
         self.named = alike(sound, [self.designs[place] for place in sound])
-        "Places of the models whose parameters bear the same names, with a design that has the names."
+        """Places of the models whose parameters bear the same names, with a design that has the
+        names.
+        """
 
     def _parts(self, sound: list[int]) -> list[list[int]]:
         """Places of the models by chunk: those of a chunk have one shape."""
@@ -93,23 +100,38 @@ class Designs(abc.ABC):
     def fingerprint(self) -> str:
         """A hash of all designs and responses, of labels, and of what cannot be fitted and why."""
         sound = [d for d in self.designs if d is not None]
-        words = [*map(repr, self.labels.tolist()), *(f"{place} {reason}" for place, reason in self.failures)]
+        words = [
+            *map(repr, self.labels.tolist()),
+            *(f"{place} {reason}" for place, reason in self.failures),
+        ]
         return fingerprint(sound, words, [d.y for d in sound])
 
 
 class Groups(Designs):
     """One model per group of rows."""
 
-    def __init__(self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], dtype: str = "float64"):
+    def __init__(
+        self,
+        formula: Formula,
+        data: Any,
+        by: str,
+        arguments: dict[str, Any],
+        dtype: str = "float64",
+    ):
         frame = as_frame(data)
         if not pd.api.types.is_hashable(by) or by not in frame.columns:
-            raise ValueError(f"by={by!r} is not a column of the data; there are {', '.join(map(str, frame.columns))}")
+            raise ValueError(
+                f"by={by!r} is not a column of the data; there are "
+                f"{', '.join(map(str, frame.columns))}"
+            )
         key = get_column(frame, by, "argument by=")
         for name in ("weights", "offset"):
             if not (arguments[name] is None or isinstance(arguments[name], str)):
                 raise ValueError(f"with by=, {name} must be the name of a column")
         _check_keys(by, int(key.isna().sum()), len(key), arguments["na_action"])
-        self.data = snapshot(nw.from_native(nw.to_native(frame, pass_through=True), eager_only=True).to_pandas())
+        self.data = snapshot(
+            nw.from_native(nw.to_native(frame, pass_through=True), eager_only=True).to_pandas()
+        )
         self.rows = list(self.data.groupby(by, sort=True, observed=True).indices.items())
         labels = pd.Index([label for label, _ in self.rows], name=by, tupleize_cols=False)
         super().__init__(formula, labels, arguments, dtype)
@@ -117,7 +139,8 @@ class Groups(Designs):
     def make(self, place: int) -> Design:
         """The design of one group."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RankWarning)  # dropped coefficients are missing from their row
+            # dropped coefficients are missing from their row
+            warnings.simplefilter("ignore", RankWarning)
             design = build(self.formula, self._part(place), **self.arguments)
         reason = why_unusable(design.y - design.shift)
         if reason:
@@ -138,11 +161,14 @@ def _check_keys(by: str, missing: int, rows: int, na_action: str) -> None:
         raise ValueError(f"by={by!r} has no value in any row of the data")
     if missing and na_action == "raise":
         raise ValueError(
-            f"na_action='raise': by={by!r} is missing in {missing} of the {rows} rows; drop or fill them, or use "
-            "na_action='drop'"
+            f"na_action='raise': by={by!r} is missing in {missing} of the {rows} rows; drop or "
+            "fill them, or use na_action='drop'"
         )
     if missing:
-        warnings.warn(f"by={by!r} is missing in {missing} of the {rows} rows: they are in no model", stacklevel=5)
+        warnings.warn(
+            f"by={by!r} is missing in {missing} of the {rows} rows: they are in no model",
+            stacklevel=5,
+        )
 
 
 def _shape(design: Design):

@@ -16,7 +16,9 @@ from ..support.later import jax
 DIGITS = 16
 
 
-def fingerprint(designs: Iterable[Design], words: Iterable[str], arrays: Iterable[np.ndarray]) -> str:
+def fingerprint(
+    designs: Iterable[Design], words: Iterable[str], arrays: Iterable[np.ndarray]
+) -> str:
     """A hash of designs, their names and rows included, and of further words and arrays."""
     designs = list(designs)
     found = hashlib.sha256()
@@ -46,4 +48,6 @@ def _arrays(design: Design) -> list[np.ndarray]:
     """Everything with numbers in it but the response."""
     by_factor = tuple((f.codes, f.Z, f.K) for f in design.factors)
     subjects = None if design.residual is None else tuple(design.residual.by_row)
-    return jax.tree.leaves((design.X, design.weights, design.offset, design.rows, by_factor, subjects))
+    return jax.tree.leaves(
+        (design.X, design.weights, design.offset, design.rows, by_factor, subjects)
+    )

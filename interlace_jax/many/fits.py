@@ -13,7 +13,13 @@ import scipy
 
 from ..design.design import Design
 from ..inference.coefficients import t_pvalue
-from ..models.parameters import component_name, component_pairs, natural_names, natural_values, relative_factors
+from ..models.parameters import (
+    component_name,
+    component_pairs,
+    natural_names,
+    natural_values,
+    relative_factors,
+)
 from ..models.residual import residual_names, residual_values
 from ..runtime.devices import gathered, share, spread
 from ..support.arguments import listed, one_of
@@ -25,13 +31,19 @@ from .run import run_all
 
 
 class ManyFits:
-    """Fits of many models: tables with one row a model (its response name, its number, or its group).
+    """Fits of many models: tables with one row a model (its response name, its number, or its
+    group).
 
     A coefficient or variance that a model does not have is missing in its row.
     """
 
     def __init__(
-        self, work: Responses | Designs, method: str, df_method: str, table: pd.DataFrame, single: Callable[[int], Any]
+        self,
+        work: Responses | Designs,
+        method: str,
+        df_method: str,
+        table: pd.DataFrame,
+        single: Callable[[int], Any],
     ):
         self.method, self.df_method, self.work, self._single = method, df_method, work, single
         self._table = table.set_axis(work.labels)
@@ -70,7 +82,9 @@ class ManyFits:
         return self._single(place)
 
     def _place(self, label: Any) -> int | None:
-        """Where a model stands; None for what is the label of none, or a part of the labels of several."""
+        """Where a model stands; None for what is the label of none, or a part of the labels of
+        several.
+        """
         levels = self.labels.nlevels
         if levels > 1 and not (isinstance(label, tuple) and len(label) == levels):
             return None
@@ -89,7 +103,9 @@ class ManyFits:
 
     @functools.cached_property
     def coefficients(self) -> list[str]:
-        """Names of all coefficients that some model has, in the order of the formula as far as models have it."""
+        """Names of all coefficients that some model has, in the order of the formula as far as
+        models have it.
+        """
         return _united(design.columns for _, design in self.work.named)
 
     @property
@@ -111,19 +127,25 @@ class ManyFits:
     def fe_df(self) -> pd.DataFrame:
         """Degrees of freedom by `df_method`, computed on first access.
 
-        In a job of several processes each computes its share, so all of them must ask (`fit_many` does so at once).
+        In a job of several processes each computes its share, so all of them must ask (`fit_many`
+        does so at once).
         """
         params = self.fe_params
         found = np.full(params.shape, np.inf)
         if self.df_method == "satterthwaite":
-            (found,) = self.over_curvatures(lambda c: (c.degrees_of_freedom(np.eye(params.shape[1])),))
+            (found,) = self.over_curvatures(
+                lambda c: (c.degrees_of_freedom(np.eye(params.shape[1])),)
+            )
         return pd.DataFrame(found, params.index, params.columns).where(params.notna())
 
-    def over_curvatures(self, function: Callable[[LaneCurvatures], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-        """Arrays (models, ...) that a function makes of the second-order facts of lanes, NaN for what was not fitted.
+    def over_curvatures(
+        self, function: Callable[[LaneCurvatures], tuple[np.ndarray, ...]]
+    ) -> tuple[np.ndarray, ...]:
+        """Arrays (models, ...) that a function makes of the second-order facts of lanes, NaN for
+        what was not fitted.
 
-        What it makes them of is kept for further calls where it takes up to a gigabyte, otherwise computed anew, chunk
-        by chunk. All processes of a job must call this.
+        What it makes them of is kept for further calls where it takes up to a gigabyte, otherwise
+        computed anew, chunk by chunk. All processes of a job must call this.
         """
         if self._curvatures is None and self._size_of_curvatures() <= KEPT:
             self._curvatures = self._mapped(lambda part: part)
@@ -164,7 +186,9 @@ class ManyFits:
 
     @property
     def theta(self) -> pd.DataFrame:
-        """Entries of the relative factors Lambda, named as lme4 does; of structures `g.scale`, `g.free(rho)`."""
+        """Entries of the relative factors Lambda, named as lme4 does; of structures `g.scale`,
+        `g.free(rho)`.
+        """
         return self._part("theta", _united(theta_names_of(design) for _, design in self.work.named))
 
     @property
@@ -181,15 +205,20 @@ class ManyFits:
 
     @property
     def parameters(self) -> pd.DataFrame:
-        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations
+        `cor_x.(Intercept)|g`, `sigma`.
 
         With covariance structures also theirs, such as `rho|g`.
         """
         components, structures = self._by_design(_components), self._by_design(_structures)
         return pd.concat([self.fe_params, components, self.sigma, structures], axis=1)
 
-    def _by_design(self, make: Callable[[Design, np.ndarray, np.ndarray], dict[Any, np.ndarray]]) -> pd.DataFrame:
-        """Columns by name that `make` finds from design, theta (r, d) and sigma (r,) of models with the same names."""
+    def _by_design(
+        self, make: Callable[[Design, np.ndarray, np.ndarray], dict[Any, np.ndarray]]
+    ) -> pd.DataFrame:
+        """Columns by name that `make` finds from design, theta (r, d) and sigma (r,) of models
+        with the same names.
+        """
         sigma, parts = self.sigma.to_numpy(), []
         for places, design in self.work.named:
             theta = self._part("theta", theta_names_of(design)).to_numpy()[places]
@@ -216,28 +245,38 @@ class ManyFits:
 
     @property
     def is_singular(self) -> pd.Series:
-        """Whether a variance is 0 or a correlation +-1, or the residual variance 0 or not told from the others."""
+        """Whether a variance is 0 or a correlation +-1, or the residual variance 0 or not told
+        from the others.
+        """
         return self._table["singular"].rename("is_singular")
 
     @property
     def status(self) -> pd.Series:
-        """How each search ended: "converged", "stalled", "step limit"; or why a model could not be fitted."""
+        """How each search ended: "converged", "stalled", "step limit"; or why a model could not
+        be fitted.
+        """
         return self._table["status"]
 
     @property
     def certificate(self) -> pd.DataFrame:
-        """Largest `gradient` (absolute, conditioned parameters), `predicted_decrease` (deviance units) and `steps`."""
+        """Largest `gradient` (absolute, conditioned parameters), `predicted_decrease` (deviance
+        units) and `steps`.
+        """
         return self._table[["gradient", "predicted_decrease", "steps"]]
 
     def adjusted_pvalues(self, method: str = "bh") -> pd.DataFrame:
-        """p-values adjusted over the models, each coefficient for itself: false discovery rate by "bh" or "by"."""
+        """p-values adjusted over the models, each coefficient for itself: false discovery rate
+        by "bh" or "by".
+        """
         one_of("method", method, ("bh", "by"))
         p = self.fe_pvalues
         return p.apply(lambda column: false_discovery(column, method))
 
     @property
     def optima(self) -> np.ndarray:
-        """Conditioned parameters (models, d) at the optimum, in the order in which factors are eliminated."""
+        """Conditioned parameters (models, d) at the optimum, in the order in which factors are
+        eliminated.
+        """
         return self._part("t").to_numpy()
 
     def by(self, method: str) -> ManyFits:
@@ -245,35 +284,52 @@ class ManyFits:
         if method == self.method:
             return self
         return ManyFits.of(
-            self.work, method, self.df_method, lambda place: self._single(place).by(method), progress=False
+            self.work,
+            method,
+            self.df_method,
+            lambda place: self._single(place).by(method),
+            progress=False,
         )
 
     def refitted(self, design: Design) -> ManyFits:
         """These responses fitted to another design of their rows."""
-        return ManyFits.of(self.work.with_design(design), self.method, self.df_method, self._single, progress=False)
+        return ManyFits.of(
+            self.work.with_design(design), self.method, self.df_method, self._single, progress=False
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One tidy frame: a row per model and coefficient with `estimate se df t p`.
 
-        The labels of the models stand in front, in a column with their name, or `model` where they have none or one of
-        those of the others.
+        The labels of the models stand in front, in a column with their name, or `model` where they
+        have none or one of those of the others.
         """
-        pieces = dict(estimate=self.fe_params, se=self.fe_bse, df=self.fe_df, t=self.fe_tvalues, p=self.fe_pvalues)
+        pieces = dict(
+            estimate=self.fe_params,
+            se=self.fe_bse,
+            df=self.fe_df,
+            t=self.fe_tvalues,
+            p=self.fe_pvalues,
+        )
         columns = {name: piece.to_numpy().ravel() for name, piece in pieces.items()}
         k = len(self.coefficients)
-        tidy = pd.DataFrame({"coefficient": np.tile(np.array(self.coefficients, object), len(self))} | columns)
+        tidy = pd.DataFrame(
+            {"coefficient": np.tile(np.array(self.coefficients, object), len(self))} | columns
+        )
         return with_labels(tidy, self.labels.repeat(k))
 
     def __repr__(self) -> str:
         fitted, singular = int(self.converged.sum()), int(self.is_singular.sum())
-        return f"<{len(self)} fits of {self.work.formula} by {self.method}: {fitted} converged, {singular} singular>"
+        return (
+            f"<{len(self)} fits of {self.work.formula} by {self.method}: {fitted} converged, "
+            f"{singular} singular>"
+        )
 
 
 def with_labels(table: pd.DataFrame, labels: pd.Index) -> pd.DataFrame:
     """A table with the labels of models (one a row) in front, a column for each of their levels.
 
-    The columns have the names of the index, or `model` (`model_1`, `model_2` of several) where there is none, or one
-    that the table has already.
+    The columns have the names of the index, or `model` (`model_1`, `model_2` of several) where
+    there is none, or one that the table has already.
     """
     levels = [labels.get_level_values(i) for i in range(labels.nlevels)]
     default = ["model"] if len(levels) == 1 else [f"model_{i + 1}" for i in range(len(levels))]
@@ -297,7 +353,9 @@ def _covariances(design: Design, theta: np.ndarray, sigma: np.ndarray) -> list[n
     return [scale * Lam @ Lam.mT for Lam in relative_factors(design.factors, theta)]
 
 
-def _variances(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+def _variances(
+    design: Design, theta: np.ndarray, sigma: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
     """Variances (r,) by factor and term."""
     found = {}
     for f, S in zip(design.factors, _covariances(design, theta, sigma), strict=True):
@@ -312,7 +370,9 @@ def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[st
         sd = np.sqrt(np.einsum("rkk->rk", S))
         with np.errstate(invalid="ignore"):  # a correlation with an effect of variance zero
             for i, j in component_pairs(f.sizes):
-                found[component_name(f, i, j)] = sd[:, i] if i == j else S[:, i, j] / (sd[:, i] * sd[:, j])
+                found[component_name(f, i, j)] = (
+                    sd[:, i] if i == j else S[:, i, j] / (sd[:, i] * sd[:, j])
+                )
     return found
 
 
@@ -321,7 +381,9 @@ def _structures(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[st
     names = [name for f in design.factors for name in natural_names(f)]
     found = dict(zip(names, natural_values(design.factors, theta).T, strict=True))
     if design.residual is not None:
-        values = np.array([residual_values(design, x, s) for x, s in zip(theta, sigma, strict=True)])
+        values = np.array(
+            [residual_values(design, x, s) for x, s in zip(theta, sigma, strict=True)]
+        )
         found |= dict(zip(residual_names(design.residual), values.T, strict=True))
     return found
 
@@ -329,4 +391,6 @@ def _structures(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[st
 def false_discovery(p: pd.Series, method: str) -> pd.Series:
     """p-values adjusted over the models that have one, by "bh" or "by"."""
     known = p.dropna()
-    return pd.Series(scipy.stats.false_discovery_control(known, method=method), index=known.index).reindex(p.index)
+    return pd.Series(
+        scipy.stats.false_discovery_control(known, method=method), index=known.index
+    ).reindex(p.index)

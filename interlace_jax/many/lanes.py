@@ -1,8 +1,10 @@
-"""Many models of one shape at a time: vmapped BFGS in rounds, with the lanes still running gathered between rounds.
+"""Many models of one shape at a time: vmapped BFGS in rounds, with the lanes still running gathered
+between rounds.
 
-Lanes differ in how many steps they need (9 on average, 50 for the slowest of thousands); a plain `vmap` of the whole
-fit makes every lane wait for the slowest. Here all lanes take a few steps, then those that are not done are gathered
-into the next power of two, and so on. Sizes depend on the numbers alone, so a run can be repeated exactly.
+Lanes differ in how many steps they need (9 on average, 50 for the slowest of thousands); a plain
+`vmap` of the whole fit makes every lane wait for the slowest. Here all lanes take a few steps, then
+those that are not done are gathered into the next power of two, and so on. Sizes depend on the
+numbers alone, so a run can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from ..support.later import jax, jnp
 
 
 class Rounds(NamedTuple):
-    """Steps of the first round and of the later ones, and the smallest batch that lanes are gathered into."""
+    """Steps of the first round and of the later ones, and the smallest batch that lanes are
+    gathered into.
+    """
 
     first: int = 8
     later: int = 4
@@ -60,7 +64,8 @@ def _of(shared: Moments | None, lane: Moments | Response) -> Moments:
 def in_slices(function, arrays, size):
     """`function` of every lane, for `size` lanes at a time; both numbers are powers of two.
 
-    `jax.lax.map(batch_size=...)` fails where a result has no entries, as coefficients of a model without fixed effects.
+    `jax.lax.map(batch_size=...)` fails where a result has no entries, as coefficients of a model
+    without fixed effects.
     """
     lanes = jax.tree.leaves(arrays)[0].shape[0]
     if lanes <= size:
@@ -71,7 +76,9 @@ def in_slices(function, arrays, size):
 
 
 def over_lanes(function, size=None):
-    """Compile function(moments, reml, *arrays of one lane) for all lanes at once; on a CPU, for `size` at a time."""
+    """Compile function(moments, reml, *arrays of one lane) for all lanes at once; on a CPU, for
+    `size` at a time.
+    """
 
     def batched(lanes, reml, *arrays):
         def one(lane):
@@ -94,7 +101,9 @@ _finish = over_lanes(lambda m, reml, t, *ended: finish(t, m, reml, *ended))
 @light
 @jit
 def _advance(lanes, reml, states, trips):
-    """States after so many steps, and what the host looks at (r, 2 d + 4): one array, as every transfer costs."""
+    """States after so many steps, and what the host looks at (r, 2 d + 4): one array, as every
+    transfer costs.
+    """
 
     def one(lane, state):
         m = _of(lanes.shared, lane)
@@ -103,7 +112,9 @@ def _advance(lanes, reml, states, trips):
 
     states = jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
     numbers = (states.f, states.predicted_decrease, states.steps, states.status)
-    return states, jnp.column_stack([states.optimum, states.g, *(a.astype(states.x.dtype) for a in numbers)])
+    return states, jnp.column_stack(
+        [states.optimum, states.g, *(a.astype(states.x.dtype) for a in numbers)]
+    )
 
 
 class Ended(NamedTuple):
@@ -121,7 +132,14 @@ class Ended(NamedTuple):
         """From what `_advance` packs."""
         d = (packed.shape[1] - 4) // 2
         f, gain, steps, status = packed[:, 2 * d :].T
-        return cls(packed[:, :d], packed[:, d : 2 * d], f, gain, steps.astype(np.int32), status.astype(np.int32))
+        return cls(
+            packed[:, :d],
+            packed[:, d : 2 * d],
+            f,
+            gain,
+            steps.astype(np.int32),
+            status.astype(np.int32),
+        )
 
 
 @jit
@@ -150,10 +168,19 @@ def _put(whole, index, part):
 
 
 def _lowered(lanes: Lanes, dtype) -> Lanes:
-    """The lanes in another precision. Their responses have unit scale: the deviance's constants take digits."""
+    """The lanes in another precision.
+
+    Their responses have unit scale: the deviance's constants take digits.
+    """
     ones = jnp.ones_like(lanes.each.scale)
-    each = lanes.each._replace(scale=ones) if lanes.shared is not None else replace(lanes.each, scale=ones)
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else a, lanes._replace(each=each))
+    each = (
+        lanes.each._replace(scale=ones)
+        if lanes.shared is not None
+        else replace(lanes.each, scale=ones)
+    )
+    return jax.tree.map(
+        lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else a, lanes._replace(each=each)
+    )
 
 
 def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
@@ -162,7 +189,9 @@ def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
         return _in_rounds(lanes, reml, t, rounds)
     lanes, t = _lowered(lanes, dtype), jnp.asarray(t, dtype)
     with float32():
-        return jax.tree.map(lambda a: a.astype(float) if a.dtype == dtype else a, _in_rounds(lanes, reml, t, rounds))
+        return jax.tree.map(
+            lambda a: a.astype(float) if a.dtype == dtype else a, _in_rounds(lanes, reml, t, rounds)
+        )
 
 
 def _in_rounds(lanes, reml, t, rounds):
@@ -185,7 +214,8 @@ def _in_rounds(lanes, reml, t, rounds):
 def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> Estimate:
     """`estimation.estimate` for every lane: an Estimate with a leading lane axis and NumPy leaves.
 
-    t (r, d): starts. dtype: of the search; what is done once a lane, the boundary and the estimate, is in float64.
+    t (r, d): starts. dtype: of the search; what is done once a lane, the boundary and the estimate,
+    is in float64.
     """
     t = np.asarray(_moment_starts(lanes, reml) if t is None else t)
     found = _search(lanes, reml, t, rounds, dtype)
@@ -193,20 +223,30 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> Est
     waiting = np.arange(len(t))
     for _ in range(attempts(lanes.design.layout.blocks)):
         exhausted = is_exhausted(found.status, found.f)
-        near = near_zero(t[waiting], lanes.design.layout.blocks).any(-1) & np.isfinite(found.f[waiting])
+        near = near_zero(t[waiting], lanes.design.layout.blocks).any(-1) & np.isfinite(
+            found.f[waiting]
+        )
         waiting = waiting[near | exhausted[waiting]]
         if not len(waiting):
             break
-        each, at = _gathered((lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest))
+        each, at = _gathered(
+            (lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest)
+        )
         settled = _first(_settle(Lanes(lanes.shared, each), reml, at), len(waiting))
         t[waiting] = settled.t
         waiting = waiting[settled.restart | exhausted[waiting]]
         if len(waiting):
-            each, at = _gathered((lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest))
-            again = _first(_search(Lanes(lanes.shared, each), reml, at, rounds, dtype), len(waiting))
+            each, at = _gathered(
+                (lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest)
+            )
+            again = _first(
+                _search(Lanes(lanes.shared, each), reml, at, rounds, dtype), len(waiting)
+            )
             _put(found, waiting, again)
             t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
-    return jax.tree.map(np.asarray, _finish(lanes, reml, t, found.g, found.predicted_decrease, steps, found.status))
+    return jax.tree.map(
+        np.asarray, _finish(lanes, reml, t, found.g, found.predicted_decrease, steps, found.status)
+    )
 
 
 def deviances(lanes: Lanes, which: np.ndarray, reml, t: np.ndarray) -> np.ndarray:

@@ -52,10 +52,17 @@ class Responses:
         dtype: str = "float64",
         weights: Columns | None = None,
     ):
-        """weights: a column for each response, in place of those of the design, which all have in common."""
+        """weights: a column for each response, in place of those of the design, which all have
+        in common.
+        """
         self.design, self.data, self.Y, self.labels, self.rows = design, data, Y, labels, rows
         self.weights = weights
-        self.formula, self.arguments, self.start, self.dtype = design.formula, arguments, start, dtype
+        self.formula, self.arguments, self.start, self.dtype = (
+            design.formula,
+            arguments,
+            start,
+            dtype,
+        )
         share = -(-len(labels) // (len(workers()) * jax.process_count()))
         size = chunk_size(self.plan.layout, design.X.shape[1], len(rows))
         most = MOST_CORRELATED if design.residual is not None else size
@@ -69,7 +76,9 @@ class Responses:
 
     @property
     def named(self) -> list[tuple[np.ndarray, Design]]:
-        """Places of the models whose parameters bear the same names, with a design that has them: here all do."""
+        """Places of the models whose parameters bear the same names, with a design that has
+        them: here all do.
+        """
         return [(np.arange(len(self.labels)), self.design)]
 
     def __len__(self) -> int:
@@ -85,7 +94,9 @@ class Responses:
         """The conditioned design, and its moments with a response that stands for all."""
         d = self.design
         weights = np.ones(len(d.X)) if d.weights is None else d.weights
-        return run(_prepare, self.plan, d.X, [f.Z for f in d.factors], weights, [f.K for f in d.factors])
+        return run(
+            _prepare, self.plan, d.X, [f.Z for f in d.factors], weights, [f.K for f in d.factors]
+        )
 
     def chunk(self, i: int) -> tuple[list[Chunk], list[Failure]]:
         """The models of one chunk, and those of it that cannot be fitted."""
@@ -111,11 +122,17 @@ class Responses:
             sizes = weighted_size(self.design, np.nanmax(np.abs(some), 1))
             if W is not None:
                 sizes = sizes * np.sqrt(np.nanmax(W[:, holes], 0))
-            chunks.append(Chunk(start + holes, [self.design], self._masked(Y, W, holes), sizes, ~np.isnan(some)))
+            chunks.append(
+                Chunk(
+                    start + holes, [self.design], self._masked(Y, W, holes), sizes, ~np.isnan(some)
+                )
+            )
         return chunks, failures
 
     def adjusted(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Responses less the offset, missing where their own weight is 0 or missing; and these weights, if any."""
+        """Responses less the offset, missing where their own weight is 0 or missing; and these
+        weights, if any.
+        """
         Y = self.Y.read(start, stop)
         Y = Y if len(self.rows) == len(Y) else Y[self.rows]
         Y = Y if self.design.offset is None else Y - self.design.offset[:, None]
@@ -132,7 +149,9 @@ class Responses:
 
     @functools.cached_property
     def confounded(self) -> np.ndarray:
-        """Whether the residual variance of a model with all rows is a part of those of its random effects: (1,)."""
+        """Whether the residual variance of a model with all rows is a part of those of its
+        random effects: (1,).
+        """
         return is_confounded(self.design)
 
     def _complete(self, Y, part) -> Lanes:
@@ -143,16 +162,22 @@ class Responses:
         return Lanes(shared, _respond(self.plan, basis, Y))
 
     def _masked(self, Y, W, part) -> Lanes:
-        """Missing values are rows of weight zero, so every lane has a design of its own, as with weights of its own."""
+        """Missing values are rows of weight zero, so every lane has a design of its own, as with
+        weights of its own.
+        """
         every = filled(part, max(SLICE, power_of_two(len(part))))
         Y = Y[:, every].T
         weights = self.design.w[None] if W is None else W[:, every].T
         weights = np.where(np.isnan(Y), 0.0, weights)
         Z, K = ([getattr(f, name) for f in self.design.factors] for name in ("Z", "K"))
-        return Lanes(None, _masked_moments(self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K))
+        return Lanes(
+            None, _masked_moments(self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K)
+        )
 
     def _unfit(self, y: np.ndarray, w: np.ndarray | None) -> str | None:
-        """Why there is no model of a response (n,) with weights (n,) of its own, or with those of all."""
+        """Why there is no model of a response (n,) with weights (n,) of its own, or with those
+        of all.
+        """
         used = ~np.isnan(y)
         missing = ~used if w is None else ~used & (w != 0.0)  # a row of weight 0 is not there
         if np.isinf(y).any():
@@ -162,8 +187,15 @@ class Responses:
         if self.arguments["na_action"] == "raise" and missing.any():
             return f"na_action='raise': {np.count_nonzero(missing)} missing values"
         if self.design.residual is not None and (missing.any() or w is not None):
-            what = f"{np.count_nonzero(missing)} missing values" if missing.any() else "weights of its own"
-            return f"{what}: with residual= or dispersion= a response has all rows, with one set of weights"
+            what = (
+                f"{np.count_nonzero(missing)} missing values"
+                if missing.any()
+                else "weights of its own"
+            )
+            return (
+                f"{what}: with residual= or dispersion= a response has all rows, with one set of "
+                "weights"
+            )
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
         return why_unusable(y[used]) or unfit_rows(self.design, used)
@@ -171,15 +203,29 @@ class Responses:
     def with_design(self, design: Design) -> Responses:
         """Models of these responses with another design of the same rows."""
         return Responses(
-            design, self.data, self.Y, self.labels, self.rows, self.arguments, None, self.dtype, self.weights
+            design,
+            self.data,
+            self.Y,
+            self.labels,
+            self.rows,
+            self.arguments,
+            None,
+            self.dtype,
+            self.weights,
         )
 
     def fingerprint(self) -> str:
-        """A hash of the design, of labels, and of all responses, some hundreds of them at a time."""
+        """A hash of the design, of labels, and of all responses, some hundreds of them at a
+        time.
+        """
         starts = range(0, len(self.labels), HASHED)
         words = [repr(self.labels[place : place + HASHED].tolist()) for place in starts]
         sources = [self.Y] if self.weights is None else [self.Y, self.weights]
-        return fingerprint([self.design], words, (columns.read(a, a + HASHED) for a in starts for columns in sources))
+        return fingerprint(
+            [self.design],
+            words,
+            (columns.read(a, a + HASHED) for a in starts for columns in sources),
+        )
 
     def problem(self, place: int) -> tuple[str, Any, dict[str, Any]]:
         """Formula, data and further arguments of one of the models, for `fit`."""
@@ -187,7 +233,11 @@ class Responses:
         name = "response"
         while name in frame.columns:
             name += "_"
-        more = {} if self.weights is None else {"weights": np.nan_to_num(self.weights.read(place, place + 1)[:, 0])}
+        more = (
+            {}
+            if self.weights is None
+            else {"weights": np.nan_to_num(self.weights.read(place, place + 1)[:, 0])}
+        )
         y = np.full(len(frame), np.nan)
         y[self.design.rows] = self.Y.read(place, place + 1)[self.rows, 0]
         y = nw.new_series(name, y, backend=frame.implementation)
@@ -200,7 +250,9 @@ def responses_of(
 ) -> Responses:
     """Models of the responses given by a user, one row for each row of the data."""
     if formula.response is not None:
-        raise ValueError(f"with responses= the formula has no left side: write '~ ...' in place of '{formula}'")
+        raise ValueError(
+            f"with responses= the formula has no left side: write '~ ...' in place of '{formula}'"
+        )
     as_frame(data)
     Y, labels = _as_matrix(in_order_of(data, responses, "responses"), data, "responses")
     if len(Y) != len(data):
@@ -208,20 +260,33 @@ def responses_of(
     weights = _weights_by_response(data, arguments["weights"], Y.shape, labels)
     if weights is not None:
         arguments = arguments | {"weights": None}
-    arguments = arguments | {what: snapshot_vector(arguments[what]) for what in ("weights", "offset")}
+    arguments = arguments | {
+        what: snapshot_vector(arguments[what]) for what in ("weights", "offset")
+    }
     design = build(formula, data, **arguments, response=False)
     columns = Columns.snapshot(Y)
-    return Responses(design, snapshot(data), columns, labels, design.rows, arguments, None, dtype, weights)
+    return Responses(
+        design, snapshot(data), columns, labels, design.rows, arguments, None, dtype, weights
+    )
 
 
-def _weights_by_response(data: Any, weights: Any, shape: tuple[int, int], labels: pd.Index) -> Columns | None:
+def _weights_by_response(
+    data: Any, weights: Any, shape: tuple[int, int], labels: pd.Index
+) -> Columns | None:
     """A matrix of weights, a column for each response; None where all have the same."""
     if getattr(weights, "ndim", 0) != 2 and not hasattr(weights, "columns"):
         return None
     W, names = _as_matrix(in_order_of(data, weights, "weights"), data, "weights")
     if W.shape != shape:
-        raise ValueError(f"weights has the shape {W.shape}, but responses {shape}: give one weight for each value")
-    if hasattr(weights, "columns") and not isinstance(labels, pd.RangeIndex) and list(names) != list(labels):
+        raise ValueError(
+            f"weights has the shape {W.shape}, but responses {shape}: give one weight for each "
+            "value"
+        )
+    if (
+        hasattr(weights, "columns")
+        and not isinstance(labels, pd.RangeIndex)
+        and list(names) != list(labels)
+    ):
         raise ValueError(
             f"the columns of weights, {listed(names, 3)}, are not those of responses, "
             f"{listed(labels, 3)}, in their order"
@@ -236,14 +301,20 @@ def _as_matrix(responses: Any, data: Any, what: str) -> tuple[Any, pd.Index]:
     if not hasattr(responses, "columns"):
         Y = matrix_of_numbers(responses, what)
         return Y, pd.RangeIndex(Y.shape[1])
-    labels = responses.columns if isinstance(responses, pd.DataFrame) else pd.Index(responses.columns)
+    labels = (
+        responses.columns if isinstance(responses, pd.DataFrame) else pd.Index(responses.columns)
+    )
     if not len(labels):
         raise ValueError(f"{what} has no columns")
     if not labels.is_unique:
         twice = labels[labels.duplicated()].unique()
-        raise ValueError(f"{what} has {listed(twice)} more than once: a label stands for one model; rename the others")
+        raise ValueError(
+            f"{what} has {listed(twice)} more than once: a label stands for one model; rename the "
+            "others"
+        )
     if isinstance(responses, pd.DataFrame):
-        responses = responses.set_axis(range(len(labels)), axis=1)  # whatever labels narwhals cannot have
+        # whatever labels narwhals cannot have
+        responses = responses.set_axis(range(len(labels)), axis=1)
     frame = nw.from_native(responses, eager_only=True)
     is_text = [not frame.get_column(name).dtype.is_numeric() for name in frame.columns]
     if any(is_text):
@@ -270,7 +341,9 @@ _respond = light(jit(respond))
 
 @jit
 def _masked_moments(plan, Y, X, Z, weights, K):
-    return in_slices(lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), SLICE)
+    return in_slices(
+        lambda lane: moments(plan, lane[0], X, Z, lane[1], None, K), (Y, weights), SLICE
+    )
 
 
 @light

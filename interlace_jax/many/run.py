@@ -30,8 +30,9 @@ def run_all(
 ) -> tuple[Responses | Designs, pd.DataFrame]:
     """Fit all chunks: the work as it was divided, and a table with one row a model, in order.
 
-    All local devices take part, and those of the other processes of a job (`jax.distributed`): each process takes its
-    share of the chunks and gets the whole table. The first process decides how the work is divided.
+    All local devices take part, and those of the other processes of a job (`jax.distributed`): each
+    process takes its share of the chunks and gets the whole table. The first process decides how
+    the work is divided.
     """
     identity = _identity(work, method) if checkpoint is not None else {}
     store = Store(Path(checkpoint), identity) if checkpoint is not None and is_first() else None
@@ -51,7 +52,9 @@ def run_all(
     bar.close()
     table = _joined(gathered(tables))
     if "sigma" not in table:
-        raise ValueError(f"none of the {len(table)} models can be fitted; the first: {table['status'].iloc[0]}")
+        raise ValueError(
+            f"none of the {len(table)} models can be fitted; the first: {table['status'].iloc[0]}"
+        )
     return work, table
 
 
@@ -70,7 +73,8 @@ def _identity(work: Responses | Designs, method: str) -> dict[str, Any]:
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Rows of tables whose index is the place, in order.
 
-    Statuses are categories: as strings, those of a million models would take more memory than all numbers.
+    Statuses are categories: as strings, those of a million models would take more memory than all
+    numbers.
     """
     status = union_categoricals([table["status"] for table in tables], sort_categories=True)
     table = pd.concat([table.drop(columns="status") for table in tables])
@@ -92,7 +96,12 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
         failures = failures + [Failure(place, NO_RESIDUAL) for place in chunk.places[perfect]]
         tables += [] if perfect.all() else [table[~perfect]]
     if failures:
-        nothing = dict(status=pd.Categorical([f.reason for f in failures]), converged=False, singular=False, nobs=0)
+        nothing = dict(
+            status=pd.Categorical([f.reason for f in failures]),
+            converged=False,
+            singular=False,
+            nobs=0,
+        )
         tables.append(pd.DataFrame(nothing, index=[f.place for f in failures]))
     table = _joined(tables)
     if store is not None:
@@ -101,11 +110,20 @@ def _chunk_table(work, reml, store, i) -> pd.DataFrame:
 
 
 def _table(chunk: Chunk, reml: bool, work: Responses | Designs) -> pd.DataFrame:
-    """Estimates of the models of a chunk, a row each in their order, every number under the name that it has there."""
-    start = None if work.start is None else np.broadcast_to(work.start, (chunk.lanes.count, len(work.start)))
+    """Estimates of the models of a chunk, a row each in their order, every number under the name
+    that it has there.
+    """
+    start = (
+        None
+        if work.start is None
+        else np.broadcast_to(work.start, (chunk.lanes.count, len(work.start)))
+    )
     e = fit_lanes(chunk.lanes, reml, start, work.chunking.rounds, work.dtype)
     plain = _unnamed(chunk, e, reml, work)
-    tables = [plain.iloc[lanes].join(_named(e, lanes, design, plain.index)) for lanes, design in chunk.alike()]
+    tables = [
+        plain.iloc[lanes].join(_named(e, lanes, design, plain.index))
+        for lanes, design in chunk.alike()
+    ]
     return tables[0] if len(tables) == 1 else pd.concat(tables).loc[chunk.places]
 
 
@@ -130,22 +148,30 @@ def _unnamed(chunk: Chunk, e: Estimate, reml: bool, work: Responses | Designs) -
 
 
 def _named(e: Estimate, lanes: np.ndarray, design: Design, places: pd.Index) -> pd.DataFrame:
-    """Coefficients, their standard errors and theta of lanes whose parameters have the names of a design."""
+    """Coefficients, their standard errors and theta of lanes whose parameters have the names of
+    a design.
+    """
     columns = {f"beta:{name}": e.beta[lanes, j] for j, name in enumerate(design.columns)}
-    columns |= {f"bse:{name}": np.sqrt(e.vcov[lanes, j, j]) for j, name in enumerate(design.columns)}
+    columns |= {
+        f"bse:{name}": np.sqrt(e.vcov[lanes, j, j]) for j, name in enumerate(design.columns)
+    }
     columns |= {f"theta:{name}": e.theta[lanes, j] for j, name in enumerate(theta_names_of(design))}
     return pd.DataFrame(columns, index=places[lanes])
 
 
 def are_singular(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
-    """Whether a column of Lambda vanishes in each of many models, or its residual: (r,); see also `is_confounded`."""
+    """Whether a column of Lambda vanishes in each of many models, or its residual: (r,); see
+    also `is_confounded`.
+    """
     if not e.vanishing:  # no random effects
         return np.zeros(e.status.shape, bool)
     return np.concatenate(e.vanishing, 1).any(1) | _are_doubtful(lanes, e, reml)
 
 
 def _are_doubtful(lanes: Lanes, e: Estimate, reml: bool) -> np.ndarray:
-    """Whether the residual SD of each of many models is estimated as 0, as `residual_doubt` says it in words: (r,)."""
+    """Whether the residual SD of each of many models is estimated as 0, as `residual_doubt` says
+    it in words: (r,).
+    """
     doubtful = e.sigma < NEAR_ZERO * np.asarray(lanes.each.scale)
     some = np.flatnonzero(doubtful)
     if len(some):

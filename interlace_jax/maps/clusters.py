@@ -1,4 +1,6 @@
-"""Tests over a map of models with family-wise error controlled: cluster mass, TFCE, or the largest statistic."""
+"""Tests over a map of models with family-wise error controlled: cluster mass, TFCE, or the
+largest statistic.
+"""
 
 from __future__ import annotations
 
@@ -35,24 +37,32 @@ IN_SPAN = 1e-7  # relative residual below which a column is a combination of oth
 class ClusterTest:
     """A map of statistics with p-values that hold for the whole map; made by `Many.clusters`.
 
-    The p-value of a cluster is about the cluster as a whole: not about its edges, its latency or one of its models
-    (Sassenhagen & Draschkow 2019, Psychophysiology 56).
+    The p-value of a cluster is about the cluster as a whole: not about its edges, its latency or
+    one of its models (Sassenhagen & Draschkow 2019, Psychophysiology 56).
     """
 
     table: pd.DataFrame
-    """A row per cluster: `sign size mass peak`, `peak_at` (the label of its model) and `p`. Clusters are connected
-    models beyond the threshold, or (statistic "tfce" or "max") those whose p is at most `alpha`."""
+    """A row per cluster: `sign size mass peak`, `peak_at` (the label of its model) and `p`.
+
+    Clusters are connected models beyond the threshold, or (statistic "tfce" or "max") those whose p
+    is at most `alpha`.
+    """
     nodes: pd.DataFrame = field(repr=False)
-    "A row per model: `t` of the flips, `enhanced`, `p` (adjusted over all models) and `cluster` (its row in `table`)."
+    """A row per model: `t` of the flips, `enhanced`, `p` (adjusted over all models) and
+    `cluster` (its row in `table`).
+    """
     null: np.ndarray = field(repr=False)
     "(flips,) largest enhanced statistic of each, the first of the data as they are."
     agreement: dict[str, float]
-    "Correlation, and largest difference, of the statistics of the flips and those of the full fits."
+    """Correlation, and largest difference, of the statistics of the flips and those of the full
+    fits.
+    """
 
     def __repr__(self) -> str:
         found = int((self.table["p"] <= 0.05).sum())
         return (
-            f"<{len(self.table)} clusters among {len(self.nodes)} models, {found} at p <= 0.05; {len(self.null)} flips>"
+            f"<{len(self.table)} clusters among {len(self.nodes)} models, {found} at p <= 0.05; "
+            f"{len(self.null)} flips>"
         )
 
 
@@ -69,24 +79,26 @@ def clusters(
     alpha: float = 0.05,
     seed: int | None = None,
 ) -> ClusterTest:
-    """Test a contrast over a map of models, with the family-wise error controlled by sign flips of subjects' scores.
+    """Test a contrast over a map of models, with the family-wise error controlled by sign flips of
+    subjects' scores.
 
-    The models are fitted once without the contrast; the contribution of every subject to its score is then flipped in
-    sign, the same way in all models, so that the correlation between them stays. The statistic of a flip is the
-    one-sample t of the contributions. It is valid for independent subjects whose contributions are symmetric about 0
-    without an effect, and approximately for many subjects whatever their distribution; random slopes, missing values
-    and weights of each model are accounted for.
+    The models are fitted once without the contrast; the contribution of every subject to its score
+    is then flipped in sign, the same way in all models, so that the correlation between them stays.
+    The statistic of a flip is the one-sample t of the contributions. It is valid for independent
+    subjects whose contributions are symmetric about 0 without an effect, and approximately for many
+    subjects whatever their distribution; random slopes, missing values and weights of each model
+    are accounted for.
 
     Parameters
     ----------
     contrast
         As in `test`, one row: `"condition[T.b]"`, `"a = b"`.
     adjacency
-        Which models are neighbours: a symmetric sparse or dense matrix (models, models), as `neighbours.product`,
-        `neighbours.grid` and `neighbours.mesh` make. Not needed for "max".
+        Which models are neighbours: a symmetric sparse or dense matrix (models, models), as
+        `neighbours.product`, `neighbours.grid` and `neighbours.mesh` make. Not needed for "max".
     statistic
-        "tfce": threshold-free cluster enhancement, exact; "mass": sum of t over clusters beyond a threshold; "max": the
-        largest t.
+        "tfce": threshold-free cluster enhancement, exact; "mass": sum of t over clusters beyond a
+        threshold; "max": the largest t.
     threshold
         Of t, for "mass": by default that of p = 0.01, two-sided.
     n
@@ -94,8 +106,8 @@ def clusters(
     tail
         0 for both signs, 1 for positive, -1 for negative effects.
     by
-        The grouping factor whose levels are the independent subjects: by default the one with the fewest levels, among
-        those with random slopes of the contrast if there are any.
+        The grouping factor whose levels are the independent subjects: by default the one with the
+        fewest levels, among those with random slopes of the contrast if there are any.
     alpha
         Level at which models make clusters in the table of "tfce" and "max".
     seed
@@ -104,7 +116,8 @@ def clusters(
     Raises
     ------
     ValueError
-        For models of `by=`; several rows or a right-hand side in the contrast; subjects that covary (`cov=`).
+        For models of `by=`; several rows or a right-hand side in the contrast; subjects that covary
+        (`cov=`).
 
     Examples
     --------
@@ -127,7 +140,16 @@ def clusters(
     flips, _ = signs(len(u), n, seed)
     _check_count(2.0 ** len(u), alpha)
     enhance = _enhancement(statistic, edges, tail, threshold, len(u))
-    return _tested_map(many, tested, u, is_known, flips, edges, enhance, _Reporting(statistic, threshold, tail, alpha))
+    return _tested_map(
+        many,
+        tested,
+        u,
+        is_known,
+        flips,
+        edges,
+        enhance,
+        _Reporting(statistic, threshold, tail, alpha),
+    )
 
 
 def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
@@ -135,9 +157,14 @@ def contrast_of(many: ManyFits, contrast: Hypothesis) -> Contrast:
     L, rhs, labels = contrast_matrix(contrast, many.coefficients)
     check_rows(L, rhs, labels, False)
     if len(L) != 1:
-        raise ValueError(f"a map has one contrast, but {contrast!r} has {len(L)} rows: test them one by one")
+        raise ValueError(
+            f"a map has one contrast, but {contrast!r} has {len(L)} rows: test them one by one"
+        )
     if rhs[0] != 0.0:
-        raise ValueError(f"flips test that a contrast is 0, not {rhs[0]:g}: subtract that effect from the responses")
+        raise ValueError(
+            f"flips test that a contrast is 0, not {rhs[0]:g}: subtract that effect from the "
+            "responses"
+        )
     return Contrast.of(many.work.design, L[0])
 
 
@@ -145,7 +172,10 @@ def subjects_of(design: Design, x: np.ndarray, by: str | None) -> Factor:
     """The grouping factor whose levels are flipped."""
     tied = [f.name for f in design.factors if f.across is not None]
     if tied:
-        raise ValueError(f"flips need subjects that are independent of each other, but the levels of {tied[0]} covary")
+        raise ValueError(
+            f"flips need subjects that are independent of each other, but the levels of {tied[0]} "
+            "covary"
+        )
     if by is not None:
         named = {f.name: f for f in design.factors}
         one_of("by", by, named)
@@ -153,8 +183,9 @@ def subjects_of(design: Design, x: np.ndarray, by: str | None) -> Factor:
     sloped = [f for f in design.factors if len(f.columns) > 1 and _is_in_span(x, f.Z)]
     if len(sloped) > 1:
         warnings.warn(
-            f"the contrast has random slopes by {listed(f.name for f in sloped)}: flips of the levels of one of them "
-            "take the effects of the others for fixed; say which by by=, and check with a parametric bootstrap",
+            f"the contrast has random slopes by {listed(f.name for f in sloped)}: flips of the "
+            "levels of one of them take the effects of the others for fixed; say which by by=, "
+            "and check with a parametric bootstrap",
             stacklevel=3,
         )
     return min(sloped or design.factors, key=lambda f: len(f.levels))
@@ -166,10 +197,13 @@ def _is_in_span(x: np.ndarray, Z: np.ndarray) -> bool:
 
 
 def _check_count(count: float, alpha: float) -> None:
-    """Say so where even the strongest effect hardly has a p-value below alpha: none is below 2 / count, two-sided."""
+    """Say so where even the strongest effect hardly has a p-value below alpha: none is below 2 /
+    count, two-sided.
+    """
     if 2.0 / count > alpha / 5.0:
         warnings.warn(
-            f"there are {count:.0f} different flips only, so that no p-value is below {2.0 / count:.2g}: few subjects",
+            f"there are {count:.0f} different flips only, so that no p-value is below "
+            f"{2.0 / count:.2g}: few subjects",
             stacklevel=3,
         )
 
@@ -178,7 +212,10 @@ def _edges(many: ManyFits, adjacency: Any, statistic: str) -> Edges:
     if adjacency is not None:
         return edges_of(adjacency, len(many))
     if statistic != "max":
-        raise ValueError(f'statistic={statistic!r} needs adjacency=, which models are neighbours; "max" does without')
+        raise ValueError(
+            f'statistic={statistic!r} needs adjacency=, which models are neighbours; "max" does '
+            "without"
+        )
     none = np.zeros(0, np.intp)
     return Edges(len(many), none, none)
 
@@ -199,7 +236,9 @@ def _threshold(threshold: float | None, subjects: int) -> float:
     if threshold is None:
         return float(t_quantile(1.0 - ENTRY / 2.0, subjects - 1.0))
     if not threshold > 0.0:
-        raise ValueError(f"threshold must be positive, not {threshold!r}: tail= says which sign counts")
+        raise ValueError(
+            f"threshold must be positive, not {threshold!r}: tail= says which sign counts"
+        )
     return float(threshold)
 
 
@@ -223,7 +262,9 @@ def _tested_map(
     enhance: Callable[[np.ndarray], np.ndarray],
     how: _Reporting,
 ) -> ClusterTest:
-    """Statistics of the data and of all flips, and the shares of flips that reach those of the data."""
+    """Statistics of the data and of all flips, and the shares of flips that reach those of the
+    data.
+    """
     maps = np.zeros(len(many))
     largest, observed, enhanced = [], None, None
     for batch in flip_statistics(u[:, is_known], flips):
@@ -239,13 +280,17 @@ def _tested_map(
     p[~is_known] = np.nan
     t = np.where(is_known, observed, np.nan)
     label = _labels_of_clusters(observed, p, edges, how, len(u))
-    nodes = pd.DataFrame(dict(t=t, enhanced=np.where(is_known, enhanced, np.nan), p=p, cluster=label))
+    nodes = pd.DataFrame(
+        dict(t=t, enhanced=np.where(is_known, enhanced, np.nan), p=p, cluster=label)
+    )
     table = _table(many, nodes)
     agreement = _agreement(many, tested, t, len(u))
     return ClusterTest(table, with_labels(nodes, many.labels), null, agreement)
 
 
-def _labels_of_clusters(t: np.ndarray, p: np.ndarray, edges: Edges, how: _Reporting, subjects: int) -> np.ndarray:
+def _labels_of_clusters(
+    t: np.ndarray, p: np.ndarray, edges: Edges, how: _Reporting, subjects: int
+) -> np.ndarray:
     """The cluster of every model, -1 for none; signs apart."""
     if how.statistic == "mass":
         inside = np.abs(t) > _threshold(how.threshold, subjects)
@@ -277,4 +322,6 @@ def _agreement(many: ManyFits, tested: Contrast, t: np.ndarray, subjects: int) -
     if both.sum() < 2:
         return dict(correlation=np.nan, largest_difference=np.nan)
     correlation = np.corrcoef(ours[both], theirs[both])[0, 1]
-    return dict(correlation=float(correlation), largest_difference=float(np.abs(ours - theirs)[both].max()))
+    return dict(
+        correlation=float(correlation), largest_difference=float(np.abs(ours - theirs)[both].max())
+    )

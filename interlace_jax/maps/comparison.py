@@ -1,4 +1,6 @@
-"""Likelihood-ratio tests of two formulas in every model, at the boundary of the parameter space too."""
+"""Likelihood-ratio tests of two formulas in every model, at the boundary of the parameter space
+too.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ def compare(many: ManyFits, other: ManyFits, refit: bool = True) -> pd.DataFrame
     """Likelihood-ratio tests between two nested formulas, model by model.
 
     other: fits of the same responses or groups by another formula, in any order of size.
-    refit: refit REML fits by ML where the fixed parts differ, and say so in a warning. False compares the fits as they
+    refit: refit REML fits by ML where the fixed parts differ, and say so in a warning. False
+    compares the fits as they
         are.
 
-    Returns a row for each model: its label, `Chisq Df Pr(>Chisq)`, and `Pr(>Chisq) boundary`: where one variance and
-    its k covariances are tested, that of the 50:50 mixture of chi-square(k) and chi-square(k + 1) (Stram & Lee 1994,
-    Biometrics 50); missing for other comparisons of variances, the naive p-value where no variance is tested. Missing
-    throughout where one of the two could not be fitted, or the two have different rows.
+    Returns a row for each model: its label, `Chisq Df Pr(>Chisq)`, and `Pr(>Chisq) boundary`: where
+    one variance and its k covariances are tested, that of the 50:50 mixture of chi-square(k) and
+    chi-square(k + 1) (Stram & Lee 1994, Biometrics 50); missing for other comparisons of variances,
+    the naive p-value where no variance is tested. Missing throughout where one of the two could not
+    be fitted, or the two have different rows.
 
     Raises ValueError for fits that have different labels, or whose formulas are not nested.
 
@@ -38,9 +42,15 @@ def compare(many: ManyFits, other: ManyFits, refit: bool = True) -> pd.DataFrame
     if not isinstance(other, ManyFits):
         raise TypeError(f"compare takes the result of another fit_many, not {type(other).__name__}")
     if not many.labels.equals(other.labels):
-        raise ValueError("the two results have different models: fit both formulas to the same responses or groups")
+        raise ValueError(
+            "the two results have different models: fit both formulas to the same responses or "
+            "groups"
+        )
     if many.method != other.method:
-        raise ValueError("one result is by ML and the other by REML, which do not compare: use one method for both")
+        raise ValueError(
+            "one result is by ML and the other by REML, which do not compare: use one method for "
+            "both"
+        )
     small, large = sorted((many, other), key=_parameter_count)
     if many.method == "REML" and refit and not _have_one_fixed_part(small, large):
         warnings.warn(REFITTED, stacklevel=2)
@@ -75,7 +85,9 @@ def _tested(small: ManyFits, large: ManyFits) -> pd.DataFrame:
 
 
 def _again(small: ManyFits, large: ManyFits, place: int) -> float:
-    """The statistic of a model whose larger fit ended above the smaller one: it is searched from there."""
+    """The statistic of a model whose larger fit ended above the smaller one: it is searched from
+    there.
+    """
     first, second = small[small.labels[place]], large[large.labels[place]]
     known = dict(zip(theta_names_of(first.design), first.theta, strict=True))
     start = [known.get(name, STEP) for name in theta_names_of(second.design)]
@@ -85,12 +97,17 @@ def _again(small: ManyFits, large: ManyFits, place: int) -> float:
     return first.deviance - min(second.deviance, other.deviance)
 
 
-def _table(small: ManyFits, large: ManyFits, statistic: np.ndarray, comparable: np.ndarray) -> pd.DataFrame:
+def _table(
+    small: ManyFits, large: ManyFits, statistic: np.ndarray, comparable: np.ndarray
+) -> pd.DataFrame:
     """One row a model. Whether the two are nested and what is tested depends on their designs only.
 
     With groups every one has designs of its own; those with the same names share the answer.
     """
-    columns = {name: np.full(len(small), np.nan) for name in ("Chisq", "Df", "Pr(>Chisq)", "Pr(>Chisq) boundary")}
+    columns = {
+        name: np.full(len(small), np.nan)
+        for name in ("Chisq", "Df", "Pr(>Chisq)", "Pr(>Chisq) boundary")
+    }
     for places in _alike(small, large, comparable):
         label = small.labels[places[0]]
         with warnings.catch_warnings():
@@ -99,8 +116,14 @@ def _table(small: ManyFits, large: ManyFits, statistic: np.ndarray, comparable: 
             df = anova(first, second, refit=False)["Df"].iloc[-1]
         naive = special.chdtrc(df, statistic[places]) if df else np.full(len(places), np.nan)
         pairs = zip(statistic[places], naive, strict=True)
-        columns["Chisq"][places], columns["Df"][places], columns["Pr(>Chisq)"][places] = statistic[places], df, naive
-        columns["Pr(>Chisq) boundary"][places] = [_boundary_pvalue(first, second, x, p) for x, p in pairs]
+        columns["Chisq"][places], columns["Df"][places], columns["Pr(>Chisq)"][places] = (
+            statistic[places],
+            df,
+            naive,
+        )
+        columns["Pr(>Chisq) boundary"][places] = [
+            _boundary_pvalue(first, second, x, p) for x, p in pairs
+        ]
     return with_labels(pd.DataFrame(columns), small.labels)
 
 

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..inference.coefficients import RANK, SAME, Coefficients, SatterthwaiteCoefficients, t_pvalue, t_quantile
+from ..inference.coefficients import (
+    RANK,
+    SAME,
+    Coefficients,
+    SatterthwaiteCoefficients,
+    t_pvalue,
+    t_quantile,
+)
 from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
 from ..many.curvature import LaneCurvatures
 from ..many.fits import ManyFits, false_discovery, with_labels
@@ -20,7 +27,9 @@ ADJUSTMENTS = ("none", "bh", "by")
 
 
 class TTests(NamedTuple):
-    """Tests of q contrasts by t in every model; arrays (models, q), NaN where a model lacks a coefficient."""
+    """Tests of q contrasts by t in every model; arrays (models, q), NaN where a model lacks a
+    coefficient.
+    """
 
     estimate: np.ndarray
     se: np.ndarray
@@ -54,28 +63,31 @@ def test(
     Parameters
     ----------
     hypothesis
-        Text such as `"condition = 0"`, `"a = b"` or `"2 * a - b = 1"`, several joined by commas or in a list; a mapping
-        name -> weight; or weights (p,) or (r, p) on `coefficients`.
+        Text such as `"condition = 0"`, `"a = b"` or `"2 * a - b = 1"`, several joined by commas or
+        in a list; a mapping name -> weight; or weights (p,) or (r, p) on `coefficients`.
     joint
         Several rows make one F test; False gives a t test each.
     level
         Of the intervals.
     adjust
-        `"bh"` or `"by"` adds `p_adjusted`, adjusted over the models for each hypothesis (false discovery rate).
+        `"bh"` or `"by"` adds `p_adjusted`, adjusted over the models for each hypothesis (false
+        discovery rate).
     wide
         True gives frames models x hypotheses by the name of the column, as maps need them.
 
     Returns
     -------
-    A row for each model and hypothesis: the label of the model, `hypothesis`, and `estimate se df lower upper t p`, or
-    `F num_df den_df p` of a joint test. `.query("model == 'Cz'")` has the rows of `many["Cz"].test(...)`. Degrees of
-    freedom are Satterthwaite's for each model (F: Fai & Cornelius 1996, J. Stat. Comput. Simul. 54), or infinite with
-    `df_method="normal"`. Numbers are missing where a model was not fitted, or has no such coefficient.
+    A row for each model and hypothesis: the label of the model, `hypothesis`, and `estimate se df
+    lower upper t p`, or `F num_df den_df p` of a joint test. `.query("model == 'Cz'")` has the rows
+    of `many["Cz"].test(...)`. Degrees of freedom are Satterthwaite's for each model (F: Fai &
+    Cornelius 1996, J. Stat. Comput. Simul. 54), or infinite with `df_method="normal"`. Numbers are
+    missing where a model was not fitted, or has no such coefficient.
 
     Raises
     ------
     ValueError, TypeError
-        For a hypothesis that cannot be read, that is empty or says nothing, or whose rows contradict each other.
+        For a hypothesis that cannot be read, that is empty or says nothing, or whose rows
+        contradict each other.
 
     Examples
     --------
@@ -89,22 +101,34 @@ def test(
     if joint and len(L) > 1:
         found = f_tests(many, L, rhs)
         names = [", ".join(labels)]
-        columns = {name: np.broadcast_to(a, len(many))[:, None] for name, a in found._asdict().items()}
+        columns = {
+            name: np.broadcast_to(a, len(many))[:, None] for name, a in found._asdict().items()
+        }
     else:
         names, columns = labels, t_tests(many, L, rhs, level)._asdict()
     if adjust != "none":
         adjusted = pd.DataFrame(columns["p"]).apply(lambda p: false_discovery(p, adjust))
         columns = columns | {"p_adjusted": adjusted.to_numpy()}
-    return wide_tables(many, names, columns) if wide else long_table(many, {"hypothesis": names}, columns)
+    return (
+        wide_tables(many, names, columns)
+        if wide
+        else long_table(many, {"hypothesis": names}, columns)
+    )
 
 
-def wide_tables(many: ManyFits, names: list[str], columns: dict[str, np.ndarray]) -> dict[str, pd.DataFrame]:
+def wide_tables(
+    many: ManyFits, names: list[str], columns: dict[str, np.ndarray]
+) -> dict[str, pd.DataFrame]:
     """Frames models x names from arrays (models, q)."""
     return {column: pd.DataFrame(values, many.labels, names) for column, values in columns.items()}
 
 
-def long_table(many: ManyFits, keys: dict[str, list[Any]], columns: dict[str, np.ndarray]) -> pd.DataFrame:
-    """A row for each model and key: labels of models, keys (q entries each), and arrays (models, q)."""
+def long_table(
+    many: ManyFits, keys: dict[str, list[Any]], columns: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """A row for each model and key: labels of models, keys (q entries each), and arrays (models,
+    q).
+    """
     q = len(next(iter(keys.values())))
     repeated = {name: np.tile(np.array(values, object), len(many)) for name, values in keys.items()}
     flat = {name: np.asarray(values).ravel() for name, values in columns.items()}
@@ -138,8 +162,8 @@ def _combined(many: ManyFits, L: np.ndarray) -> np.ndarray:
 def f_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0) -> FTests:
     """Joint tests of L beta = rhs in every model; L (q, p) on the coefficients of all.
 
-    The rank of L is that of the hypothesis, the same for all models, so that their F are comparable; a model whose rows
-    determine fewer combinations has none.
+    The rank of L is that of the hypothesis, the same for all models, so that their F are
+    comparable; a model whose rows determine fewer combinations has none.
     """
     q = _rank(many, L)
     if q == 0:
@@ -157,7 +181,9 @@ def f_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0) -> FTests:
 
 
 def _rank(many: ManyFits, L: np.ndarray) -> int:
-    """How many independent combinations of coefficients L (r, p) has, seen in the units of the predictors."""
+    """How many independent combinations of coefficients L (r, p) has, seen in the units of the
+    predictors.
+    """
     if not len(L):
         return 0
     sizes = np.ones(L.shape[1])
@@ -166,36 +192,48 @@ def _rank(many: ManyFits, L: np.ndarray) -> int:
         sizes[at] = np.linalg.norm(design.X, axis=0)
     standardised = L / sizes
     lengths = np.linalg.norm(standardised, axis=1, keepdims=True)
-    return int(np.linalg.matrix_rank(standardised / np.where(lengths > 0.0, lengths, 1.0), tol=np.sqrt(RANK)))
+    return int(
+        np.linalg.matrix_rank(
+            standardised / np.where(lengths > 0.0, lengths, 1.0), tol=np.sqrt(RANK)
+        )
+    )
 
 
 def _f_of_lanes(
     lanes: LaneCurvatures, beta: np.ndarray, L: np.ndarray, rhs: Any, q: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """F and its denominator df (lanes,), from q independent t statistics of each lane (Fai & Cornelius 1996)."""
+    """F and its denominator df (lanes,), from q independent t statistics of each lane (Fai &
+    Cornelius 1996).
+    """
     S = L @ lanes.vcov @ L.T
     values, rows = _components(S, q)
     combinations = rows @ L
     difference = np.einsum("lqr,lr->lq", rows, beta @ L.T - rhs)
     with np.errstate(divide="ignore", invalid="ignore"):
         F = np.mean(difference**2 / values, axis=1)
-        slopes = np.einsum("lqp,lkps,lqs->lkq", combinations, lanes.along, combinations) / values[:, None]
+        slopes = (
+            np.einsum("lqp,lkps,lqs->lkq", combinations, lanes.along, combinations)
+            / values[:, None]
+        )
         nu = 2.0 / np.sum(slopes**2, axis=1)
     known = ~np.isnan(lanes.variances(L)).any(1) & np.isfinite(values).all(1)
     return np.where(known, F, np.nan), np.where(known, _joint_df(nu), np.nan)
 
 
 def _components(S: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
-    """Variances (lanes, q) and rows (lanes, q, r) of independent combinations of r statistics of covariances S.
+    """Variances (lanes, q) and rows (lanes, q, r) of independent combinations of r statistics of
+    covariances S.
 
-    Principal components of S, or of the correlations where S has fewer than these that count, as in a single test. NaN
-    where there are fewer than q.
+    Principal components of S, or of the correlations where S has fewer than these that count, as in
+    a single test. NaN where there are fewer than q.
     """
     sd = np.sqrt(np.einsum("lrr->lr", S))
     sd = np.where(sd > 0.0, sd, 1.0)
     values, vectors = np.linalg.eigh(S)
     scaled_values, scaled_vectors = np.linalg.eigh(S / (sd[:, :, None] * sd[:, None]))
-    counted, scaled_counted = (np.sum(v > RANK * v[:, -1:], axis=1) for v in (values, scaled_values))
+    counted, scaled_counted = (
+        np.sum(v > RANK * v[:, -1:], axis=1) for v in (values, scaled_values)
+    )
     take_scaled = (scaled_counted > counted)[:, None]
     rows = np.where(take_scaled[..., None], scaled_vectors.mT / sd[:, None], vectors.mT)
     values = np.where(take_scaled, scaled_values, values)
@@ -204,7 +242,9 @@ def _components(S: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joint_df(nu: np.ndarray) -> np.ndarray:
-    """2 E / (E - q), E = sum nu / (nu - 2), of the df (lanes, q) of independent t statistics (lmerTest's rules)."""
+    """2 E / (E - q), E = sum nu / (nu - 2), of the df (lanes, q) of independent t statistics
+    (lmerTest's rules).
+    """
     q = nu.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         E = np.sum(nu / (nu - 2.0), axis=1)
@@ -216,11 +256,15 @@ def _joint_df(nu: np.ndarray) -> np.ndarray:
 def f_pvalues(F: np.ndarray, q: int, df: np.ndarray) -> np.ndarray:
     """Upper tails of F(q, df); of chi-square(q) / q where df is infinite."""
     infinite = np.isinf(df)
-    return np.where(infinite, special.chdtrc(q, q * F), special.fdtrc(q, np.where(infinite, 1.0, df), F))
+    return np.where(
+        infinite, special.chdtrc(q, q * F), special.fdtrc(q, np.where(infinite, 1.0, df), F)
+    )
 
 
 def lane_coefficients(many: ManyFits) -> list[Coefficients | None]:
-    """Every model's coefficients with its rule for degrees of freedom, as a single fit has them; None without a fit."""
+    """Every model's coefficients with its rule for degrees of freedom, as a single fit has them;
+    None without a fit.
+    """
     found: list[Coefficients | None] = [None] * len(many)
     beta, names = many.fe_params.to_numpy(), np.array(many.coefficients, object)
 

@@ -1,7 +1,8 @@
 """Coefficients as curves: pointwise fits along time, smoothed, with pointwise and joint bands.
 
-Functional mixed models by pointwise fits (Cui et al. 2022, J. Comput. Graph. Stat. 31; Loewinger et al. 2024, eLife).
-The covariance of the curve between times is that of the subjects' influences on it, positive semidefinite:
+Functional mixed models by pointwise fits (Cui et al. 2022, J. Comput. Graph. Stat. 31; Loewinger et
+al. 2024, eLife). The covariance of the curve between times is that of the subjects' influences on
+it, positive semidefinite:
 
     infl_s = u_s / (x~'V^-1 x~),    C(s, t) = S / (S - 1) sum_i infl_i(s) infl_i(t),    C~ = A C A'
 
@@ -30,7 +31,8 @@ from .scores import projections, scores
 DRAWS = 5000  # of which the quantile of a joint band is found
 MANY_SUBJECTS = 30  # from which on its draws are normal; fewer are flipped in sign
 FEWEST = 5  # times of a curve that is smoothed
-GRID = 10.0 ** np.arange(-6, 6.1, 0.5)  # smoothing parameters that are tried, in units of times of mean distance 1
+# smoothing parameters that are tried, in units of times of mean distance 1
+GRID = 10.0 ** np.arange(-6, 6.1, 0.5)
 BANDS = ("auto", "t", "flip")
 
 
@@ -39,8 +41,9 @@ class Curve:
     """A coefficient along time; made by `Many.curves`."""
 
     table: pd.DataFrame
-    """A row per time: `time estimate smooth se lower upper joint_lower joint_upper`; the pointwise band covers each
-    time with the level, the joint band the whole curve."""
+    """A row per time: `time estimate smooth se lower upper joint_lower joint_upper`; the pointwise
+    band covers each time with the level, the joint band the whole curve.
+    """
     covariance: np.ndarray = field(repr=False)
     "(times, times) of the smoothed curve."
     smoothing: float
@@ -60,7 +63,8 @@ def curves(
     by: str | None = None,
     seed: int | None = None,
 ) -> Curve:
-    """A coefficient of models that follow each other in time, smoothed, with pointwise and joint bands.
+    """A coefficient of models that follow each other in time, smoothed, with pointwise and joint
+    bands.
 
     Parameters
     ----------
@@ -69,13 +73,15 @@ def curves(
     time
         A number for each model; by default its label.
     smooth
-        "gcv": a cubic smoothing spline whose smoothing parameter minimises generalised cross-validation; "none"; or the
-        smoothing parameter, in units of times at a mean distance of 1.
+        "gcv": a cubic smoothing spline whose smoothing parameter minimises generalised
+        cross-validation; "none"; or the smoothing parameter, in units of times at a mean distance
+        of 1.
     level
         Of both bands. The pointwise one takes Student's t with one df less than there are subjects.
     band
-        How the quantile of the joint band is found: "t", normal curves of the estimated covariance over a chi; "flip",
-        sign flips of the subjects' influences, which hold their level with few subjects; "auto" flips below thirty.
+        How the quantile of the joint band is found: "t", normal curves of the estimated covariance
+        over a chi; "flip", sign flips of the subjects' influences, which hold their level with few
+        subjects; "auto" flips below thirty.
     by
         The grouping factor whose levels are the independent subjects, as in `clusters`.
     seed
@@ -103,9 +109,14 @@ def curves(
 def _times(many: ManyFits, time: Any) -> np.ndarray:
     times = numbers("time", many.labels if time is None else time)
     if times.shape != (len(many),):
-        raise ValueError(f"time has the shape {times.shape}, but there are {len(many)} models: give a number for each")
+        raise ValueError(
+            f"time has the shape {times.shape}, but there are {len(many)} models: give a number "
+            "for each"
+        )
     if not np.isfinite(times).all() or len(np.unique(times)) < len(times):
-        raise ValueError("time must be finite numbers, each once: select the models of one channel first")
+        raise ValueError(
+            "time must be finite numbers, each once: select the models of one channel first"
+        )
     return times
 
 
@@ -117,12 +128,19 @@ def _influences(many: ManyFits, contrast, codes: np.ndarray) -> tuple[np.ndarray
     influence = u / information
     lacking = ~np.isfinite(influence).all(0)
     if lacking.any():
-        raise ValueError(f"{lacking.sum()} of {len(many)} models were not fitted: leave them out, or fill their times")
+        raise ValueError(
+            f"{lacking.sum()} of {len(many)} models were not fitted: leave them out, or fill "
+            "their times"
+        )
     return estimate, influence
 
 
-def _smoother(times: np.ndarray, curve: np.ndarray, smooth: str | float) -> tuple[np.ndarray, float]:
-    """A (times, times), and its smoothing parameter: the least generalised cross-validation score of a curve."""
+def _smoother(
+    times: np.ndarray, curve: np.ndarray, smooth: str | float
+) -> tuple[np.ndarray, float]:
+    """A (times, times), and its smoothing parameter: the least generalised cross-validation
+    score of a curve.
+    """
     m = len(times)
     if smooth == "none" or m < FEWEST:
         return np.eye(m), 0.0
@@ -166,7 +184,9 @@ def _curve(
 
 
 def _t_quantile(influence: np.ndarray, se: np.ndarray, level: float, seed: int | None) -> float:
-    """Of max |N(0, corr C~)| / sqrt(chi2(S - 1) / (S - 1)), by products with the influences of S subjects."""
+    """Of max |N(0, corr C~)| / sqrt(chi2(S - 1) / (S - 1)), by products with the influences of S
+    subjects.
+    """
     S, rng = len(influence), np.random.default_rng(seed)
     z = rng.standard_normal((DRAWS, S)) @ influence * np.sqrt(S / (S - 1.0)) / se
     chi = np.sqrt(rng.chisquare(S - 1.0, DRAWS) / (S - 1.0))

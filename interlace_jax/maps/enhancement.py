@@ -1,9 +1,11 @@
-"""Clusters on a map of statistics: connected components, their mass, and threshold-free cluster enhancement.
+"""Clusters on a map of statistics: connected components, their mass, and threshold-free cluster
+enhancement.
 
-TFCE(v) = integral over h from 0 to v of e(h)^E h^H dh, with e(h) the number of nodes in the component of v among those
-whose value is at least h (Smith & Nichols 2009, NeuroImage 44). An edge is there up to the smaller of its two values:
-the components at every height are those of a maximum spanning forest, and e is constant between its merges. The
-integral is a sum of e^E (h1^(H+1) - h0^(H+1)) / (H + 1), exact, without steps of height.
+TFCE(v) = integral over h from 0 to v of e(h)^E h^H dh, with e(h) the number of nodes in the
+component of v among those whose value is at least h (Smith & Nichols 2009, NeuroImage 44). An edge
+is there up to the smaller of its two values: the components at every height are those of a maximum
+spanning forest, and e is constant between its merges. The integral is a sum of e^E (h1^(H+1) -
+h0^(H+1)) / (H + 1), exact, without steps of height.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ EXTENT, HEIGHT = 0.5, 2.0  # Smith & Nichols' E and H
 def components(nodes: np.ndarray, edges: Edges) -> np.ndarray:
     """A number for each connected component of some nodes (n,) bool: (n,), -1 elsewhere."""
     kept = edges.between(nodes)
-    graph = scipy.sparse.coo_array((np.ones(len(kept.first)), (kept.first, kept.second)), shape=(edges.n, edges.n))
+    graph = scipy.sparse.coo_array(
+        (np.ones(len(kept.first)), (kept.first, kept.second)), shape=(edges.n, edges.n)
+    )
     _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
     found = np.full(edges.n, -1)
     found[nodes] = np.unique(label[nodes], return_inverse=True)[1]
@@ -50,11 +54,15 @@ def tfce(v: np.ndarray, edges: Edges, E: float = EXTENT, H: float = HEIGHT) -> n
 
 
 def _forest(v: np.ndarray, edges: Edges) -> tuple[list[int], list[int], np.ndarray]:
-    """A maximum spanning forest of the edges above 0: its edges and their heights, the highest first."""
+    """A maximum spanning forest of the edges above 0: its edges and their heights, the highest
+    first.
+    """
     height = np.minimum(v[edges.first], v[edges.second])
     above = height > 0.0
     cost = v.max() + 1.0 - height[above]  # positive, or SciPy takes it for no edge
-    graph = scipy.sparse.csr_array((cost, (edges.first[above], edges.second[above])), shape=(edges.n, edges.n))
+    graph = scipy.sparse.csr_array(
+        (cost, (edges.first[above], edges.second[above])), shape=(edges.n, edges.n)
+    )
     tree = scipy.sparse.coo_array(scipy.sparse.csgraph.minimum_spanning_tree(graph))
     heights = np.minimum(v[tree.row], v[tree.col])
     order = np.argsort(-heights, kind="stable")
@@ -83,7 +91,9 @@ def _merged(
 
 
 def _handed_down(gain: np.ndarray, parent: np.ndarray) -> np.ndarray:
-    """Sums over every component and those that it becomes a part of; parents come after their children."""
+    """Sums over every component and those that it becomes a part of; parents come after their
+    children.
+    """
     sums, above = gain.tolist(), parent.tolist()
     for k in range(len(sums) - 1, -1, -1):
         if above[k] >= 0:
@@ -92,7 +102,8 @@ def _handed_down(gain: np.ndarray, parent: np.ndarray) -> np.ndarray:
 
 
 def signed(function: Callable[[np.ndarray], np.ndarray], t: np.ndarray, tail: int) -> np.ndarray:
-    """A function of positive values applied to the positive and negative part of t (n,) apart, the latter with a minus.
+    """A function of positive values applied to the positive and negative part of t (n,) apart, the
+    latter with a minus.
 
     tail: 0 for both, 1 for the positive part only, -1 for the negative one.
     """

@@ -1,4 +1,6 @@
-"""Sign flips of subjects' scores: the distribution of a map of statistics without an effect, one product a batch."""
+"""Sign flips of subjects' scores: the distribution of a map of statistics without an effect, one
+product a batch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ BATCH = 2**22  # numbers of statistics that are held at a time
 
 
 def signs(subjects: int, n: int, seed: int | None) -> tuple[np.ndarray, bool]:
-    """Signs (flips, subjects), the first row all 1: all 2^subjects of them if that is no more than n + 1, else n drawn.
+    """Signs (flips, subjects), the first row all 1: all 2^subjects of them if that is no more than
+    n + 1, else n drawn.
 
     Also says whether they are all.
     """
@@ -27,9 +30,10 @@ def signs(subjects: int, n: int, seed: int | None) -> tuple[np.ndarray, bool]:
 def flip_statistics(u: np.ndarray, signs: np.ndarray) -> Iterator[np.ndarray]:
     """Statistics (flips, models) of scores u (subjects, models) for some flips at a time.
 
-    With T = sum_s f_s u_s and Q = sum_s u_s^2, which no flip changes, T / sqrt((Q - T^2 / S) S / (S - 1)): the
-    one-sample t of the flipped scores, studentised by the subjects themselves. Where the number S of subjects with rows
-    differs between models, it is turned into the normal quantile of the same tail, so that all models are on one scale.
+    With T = sum_s f_s u_s and Q = sum_s u_s^2, which no flip changes, T / sqrt((Q - T^2 / S) S / (S
+    - 1)): the one-sample t of the flipped scores, studentised by the subjects themselves. Where the
+    number S of subjects with rows differs between models, it is turned into the normal quantile of
+    the same tail, so that all models are on one scale.
     """
     there = u != 0.0
     S, Q = there.sum(0), np.sum(u**2, axis=0)

@@ -29,7 +29,9 @@ class ManyMeans:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The label of the model, the variables, then `emmean se df lower upper`: a row for each model and mean."""
+        """The label of the model, the variables, then `emmean se df lower upper`: a row for each
+        model and mean.
+        """
         return self._joined(lambda means: means.frame)
 
     def contrasts(
@@ -38,10 +40,11 @@ class ManyMeans:
         adjust: str | None = None,
         ref: Any = None,
     ) -> pd.DataFrame:
-        """Contrasts of the means of each model: `contrast estimate se df lower upper t p` after its label.
+        """Contrasts of the means of each model: `contrast estimate se df lower upper t p` after its
+        label.
 
-        Arguments as those of the contrasts of one fit: adjust is for the contrasts of one model. Over the models, the
-        p-values of one contrast are adjusted by `Many.test(..., adjust="bh")`.
+        Arguments as those of the contrasts of one fit: adjust is for the contrasts of one model.
+        Over the models, the p-values of one contrast are adjusted by `Many.test(..., adjust="bh")`.
         """
         return self._joined(lambda means: means.contrasts(method, adjust, ref))
 
@@ -69,12 +72,16 @@ def emmeans(
     *,
     level: float = 0.95,
 ) -> ManyMeans:
-    """Marginal means of the levels of `specs` in every model, as `interlace_jax.emmeans` has them for one fit.
+    """Marginal means of the levels of `specs` in every model, as `interlace_jax.emmeans` has them
+    for one fit.
 
-    specs: variables of the fixed part whose combinations are wanted. by: more of them; contrasts are made within each
-    of their combinations. at: values to use for variables, as `{"x": [0, 1]}`. level: of the intervals.
-    With `responses=` the grid and the means of numbers are those of all rows of the design; with `by=` of the groups'.
-    Tables take some milliseconds a model: for very many, write the contrast as a hypothesis and use `test`.
+    specs: variables of the fixed part whose combinations are wanted. by: more of them; contrasts
+    are made within each of their combinations. at: values to use for variables, as `{"x": [0, 1]}`.
+    level: of the intervals.
+    With `responses=` the grid and the means of numbers are those of all rows of the design; with
+    `by=` of the groups'.
+    Tables take some milliseconds a model: for very many, write the contrast as a hypothesis and use
+    `test`.
 
     Raises ValueError, TypeError for variables or values that the fixed part does not have.
 
@@ -83,24 +90,36 @@ def emmeans(
     coefficients = lane_coefficients(many)
     if isinstance(many.work, Designs):
         places = enumerate(coefficients)
-        made = [None if own is None else _of_group(many, place, own, specs, by, at, level) for place, own in places]
+        made = [
+            None if own is None else _of_group(many, place, own, specs, by, at, level)
+            for place, own in places
+        ]
         return ManyMeans(many.labels, made)
     known = next(own for own in coefficients if own is not None)
     one = means_of_fit(_carrier(many, known), specs, by, at, level=level)
-    return ManyMeans(many.labels, [None if own is None else replace(one, coefficients=own) for own in coefficients])
+    return ManyMeans(
+        many.labels,
+        [None if own is None else replace(one, coefficients=own) for own in coefficients],
+    )
 
 
-def _of_group(many: ManyFits, place: int, own: Coefficients, specs, by, at, level: float) -> MarginalMeans:
+def _of_group(
+    many: ManyFits, place: int, own: Coefficients, specs, by, at, level: float
+) -> MarginalMeans:
     design = many.work.designs[place]
     model = CompiledModel(design, many.work.problem(place)[1], many.work.arguments)
     return means_of_fit(_with_coefficients(many, model, own), specs, by, at, level=level)
 
 
 def _carrier(many: ManyFits, own: Coefficients) -> FittedModel:
-    """A fitted model of the design that all models share, as far as means need one: without a response of its own."""
+    """A fitted model of the design that all models share, as far as means need one: without a
+    response of its own.
+    """
     design = many.work.design
     y = np.arange(len(design.X), dtype=float)
-    model = CompiledModel(replace(design, y=y, response="response"), many.work.data, many.work.arguments)
+    model = CompiledModel(
+        replace(design, y=y, response="response"), many.work.data, many.work.arguments
+    )
     return _with_coefficients(many, model, own)
 
 

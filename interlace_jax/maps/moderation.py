@@ -1,12 +1,16 @@
-"""Moderated statistics: the variance of a contrast shrunk towards what it is in all models (empirical Bayes).
+"""Moderated statistics: the variance of a contrast shrunk towards what it is in all models
+(empirical Bayes).
 
-With v_l the estimated variance of a contrast in model l, in units of its unscaled variance k_l, and d_l its df,
+With v_l the estimated variance of a contrast in model l, in units of its unscaled variance k_l, and
+d_l its df,
 
-    v_l | tau_l ~ tau_l chi2(d_l) / d_l,   1 / tau_l ~ chi2(d0) / (d0 v0),   so  v_l / v0 ~ F(d_l, d0),
+    v_l | tau_l ~ tau_l chi2(d_l) / d_l,   1 / tau_l ~ chi2(d0) / (d0 v0),
+    so  v_l / v0 ~ F(d_l, d0),
 
-and the posterior variance is (d0 v0 + d_l v_l) / (d0 + d_l) with d0 + d_l df (Smyth 2004, Stat. Appl. Genet. Mol. 3:3).
-What is shrunk is the variance of the contrast itself. The residual variance is a small part of that of an effect
-between subjects: shrinking it, as if it were all, adds degrees of freedom that are not there.
+and the posterior variance is (d0 v0 + d_l v_l) / (d0 + d_l) with d0 + d_l df (Smyth 2004, Stat.
+Appl. Genet. Mol. 3:3). What is shrunk is the variance of the contrast itself. The residual variance
+is a small part of that of an effect between subjects: shrinking it, as if it were all, adds degrees
+of freedom that are not there.
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ SORTED = ("p", "estimate", "t")
 
 
 class Prior(NamedTuple):
-    """What variances are shrunk towards: degrees of freedom d0, infinite where all models share one, and value v0."""
+    """What variances are shrunk towards: degrees of freedom d0, infinite where all models share
+    one, and value v0.
+    """
 
     df: float
     variance: float
@@ -44,17 +50,20 @@ class Prior(NamedTuple):
 def moderate(many: ManyFits, contrast: Hypothesis) -> pd.DataFrame:
     """Moderated t or F tests of a contrast in every model.
 
-    contrast: as in `test`; several rows make a joint test. In `df_method="normal"` nothing is moderated: refused.
+    contrast: as in `test`; several rows make a joint test. In `df_method="normal"` nothing is
+    moderated: refused.
 
-    Returns a row for each model: its label, `hypothesis estimate se df t p p_adjusted df_prior se_moderated`, with df
-    and t of the moderated variance and p adjusted over the models (false discovery rate, Benjamini & Hochberg); of a
-    joint test `hypothesis F num_df den_df p p_adjusted df_prior`. `attrs["prior"]` has df and variance of the prior.
+    Returns a row for each model: its label, `hypothesis estimate se df t p p_adjusted df_prior
+    se_moderated`, with df and t of the moderated variance and p adjusted over the models (false
+    discovery rate, Benjamini & Hochberg); of a joint test `hypothesis F num_df den_df p p_adjusted
+    df_prior`. `attrs["prior"]` has df and variance of the prior.
 
-    The prior is estimated by maximum likelihood from all models that converged, whatever their df. It is one number for
-    all models: no trend with the mean of the response, and no robust fit (Phipson et al. 2016, Ann. Appl. Stat. 10).
+    The prior is estimated by maximum likelihood from all models that converged, whatever their df.
+    It is one number for all models: no trend with the mean of the response, and no robust fit
+    (Phipson et al. 2016, Ann. Appl. Stat. 10).
 
-    Raises ValueError for fewer than three models, and for a joint test of rows whose df differ by more than a factor of
-    two: no single variance stands for all of them; test them one by one.
+    Raises ValueError for fewer than three models, and for a joint test of rows whose df differ by
+    more than a factor of two: no single variance stands for all of them; test them one by one.
 
     >>> many.moderate("treatment[T.drug]")
     """
@@ -70,8 +79,8 @@ def moderate(many: ManyFits, contrast: Hypothesis) -> pd.DataFrame:
 def top(many: ManyFits, contrast: Hypothesis, n: int = 10, sort: str = "p") -> pd.DataFrame:
     """The models with the strongest evidence about a contrast, by moderated tests.
 
-    contrast: as in `test`. n: how many. sort: "p" (smallest first), "t" or "estimate" (largest in size first).
-    Returns the first n rows of `moderate(contrast)`. Raises ValueError as that does.
+    contrast: as in `test`. n: how many. sort: "p" (smallest first), "t" or "estimate" (largest in
+    size first). Returns the first n rows of `moderate(contrast)`. Raises ValueError as that does.
     """
     one_of("sort", sort, SORTED)
     whole_number("n", n, 1)
@@ -97,29 +106,38 @@ def _moderated_t(many: ManyFits, L: np.ndarray, rhs: np.ndarray, labels: list[st
 
 
 def _moderated_f(many: ManyFits, L: np.ndarray, rhs: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    """One scalar variance for all rows: the geometric mean of the principal ones, (|S| / |K|)^(1/q)."""
+    """One scalar variance for all rows: the geometric mean of the principal ones, (|S| /
+    |K|)^(1/q).
+    """
     rows = t_tests(many, L, rhs)
     ratio = np.nanmedian(rows.df.max(1) / rows.df.min(1))
     if ratio > APART:
         raise ValueError(
-            f"the rows of the hypothesis have degrees of freedom that differ by a factor of {ratio:.1f}, as effects "
-            "within and between subjects do: no one variance stands for all of them; test them one by one"
+            "the rows of the hypothesis have degrees of freedom that differ by a factor of "
+            f"{ratio:.1f}, as effects within and between subjects do: no one variance stands for "
+            "all of them; test them one by one"
         )
     tests, unscaled = f_tests(many, L, rhs), unscaled_covariances(many, L)
     if tests.num_df < len(L):
-        raise ValueError("the rows of the hypothesis depend linearly on each other: leave out what others imply")
+        raise ValueError(
+            "the rows of the hypothesis depend linearly on each other: leave out what others imply"
+        )
     (S,) = many.over_curvatures(lambda lanes: (L @ lanes.vcov @ L.T,))
     variances = np.exp((np.linalg.slogdet(S)[1] - np.linalg.slogdet(unscaled)[1]) / len(L))
     prior = _prior_of(many, variances, tests.den_df)
     posterior, df = squeezed(variances, tests.den_df, prior)
     F = tests.F * variances / posterior
     p = f_pvalues(F, tests.num_df, df)
-    columns = dict(F=F, num_df=np.full(len(F), tests.num_df), den_df=df, p=p, p_adjusted=_adjusted(p))
+    columns = dict(
+        F=F, num_df=np.full(len(F), tests.num_df), den_df=df, p=p, p_adjusted=_adjusted(p)
+    )
     columns |= dict(df_prior=np.where(np.isnan(p), np.nan, prior.df))
     return _table(many, labels, columns, prior)
 
 
-def _table(many: ManyFits, labels: list[str], columns: dict[str, np.ndarray], prior: Prior) -> pd.DataFrame:
+def _table(
+    many: ManyFits, labels: list[str], columns: dict[str, np.ndarray], prior: Prior
+) -> pd.DataFrame:
     table = long_table(many, {"hypothesis": labels}, columns)
     table.attrs["prior"] = prior._asdict()
     return table
@@ -130,7 +148,9 @@ def _adjusted(p: np.ndarray) -> np.ndarray:
 
 
 def unscaled_covariances(many: ManyFits, L: np.ndarray) -> np.ndarray:
-    """L (X'WX)^-1 L' of every model's own rows and weights: (models, q, q); NaN where it lacks a coefficient."""
+    """L (X'WX)^-1 L' of every model's own rows and weights: (models, q, q); NaN where it lacks a
+    coefficient.
+    """
     found = np.full((len(many), len(L), len(L)), np.nan)
 
     def of_chunk(chunk: Chunk) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -156,16 +176,25 @@ def _unscaled(R: np.ndarray, L: np.ndarray) -> np.ndarray:
 
 def _prior_of(many: ManyFits, variances: np.ndarray, df: np.ndarray) -> Prior:
     with np.errstate(invalid="ignore"):
-        informs = many.converged.to_numpy() & (variances > 0.0) & (df >= LEAST_DF) & np.isfinite(variances)
+        informs = (
+            many.converged.to_numpy()
+            & (variances > 0.0)
+            & (df >= LEAST_DF)
+            & np.isfinite(variances)
+        )
     if informs.sum() < FEWEST:
-        raise ValueError(f"moderation learns from many models: {informs.sum()} have a variance to learn from")
+        raise ValueError(
+            f"moderation learns from many models: {informs.sum()} have a variance to learn from"
+        )
     return prior_by_likelihood(variances[informs], df[informs])
 
 
 def prior_by_moments(variances: np.ndarray, df: np.ndarray) -> Prior:
-    """The prior that gives log variances (r,) on df (r,) their mean and spread (Smyth 2004, section 6.2).
+    """The prior that gives log variances (r,) on df (r,) their mean and spread (Smyth 2004, section
+    6.2).
 
-    With e = log v - psi(d/2) + log(d/2): E e = log v0 - psi(d0/2) + log(d0/2), Var e = psi'(d/2) + psi'(d0/2).
+    With e = log v - psi(d/2) + log(d/2): E e = log v0 - psi(d0/2) + log(d0/2), Var e = psi'(d/2) +
+    psi'(d0/2).
     """
     half = df / 2.0
     e = np.log(variances) - special.digamma(half) + np.log(half)
@@ -197,13 +226,19 @@ def prior_by_likelihood(variances: np.ndarray, df: np.ndarray) -> Prior:
 
 
 def log_likelihood(prior: Prior, variances: np.ndarray, df: np.ndarray) -> float:
-    """Log-likelihood of variances (r,) on df (r,) under a prior, less terms in the variances alone."""
+    """Log-likelihood of variances (r,) on df (r,) under a prior, less terms in the variances
+    alone.
+    """
     half = df / 2.0
     if np.isinf(prior.df):
         ratio = variances / prior.variance
         return float(np.sum(half * np.log(half * ratio) - half * ratio - special.gammaln(half)))
     f = df * variances / (prior.df * prior.variance)
-    each = half * np.log(f) - (half + prior.df / 2.0) * np.log1p(f) - special.betaln(half, prior.df / 2.0)
+    each = (
+        half * np.log(f)
+        - (half + prior.df / 2.0) * np.log1p(f)
+        - special.betaln(half, prior.df / 2.0)
+    )
     return float(np.sum(each))
 
 
@@ -217,7 +252,9 @@ def squeezed(variances: np.ndarray, df: np.ndarray, prior: Prior) -> tuple[np.nd
 
 
 def trigamma_inverse(x: float) -> float:
-    """The y > 0 with trigamma(y) = x, by Newton's method on 1 / trigamma, which is convex (Smyth 2004, appendix)."""
+    """The y > 0 with trigamma(y) = x, by Newton's method on 1 / trigamma, which is convex (Smyth
+    2004, appendix).
+    """
     y = 0.5 + 1.0 / x
     for _ in range(50):
         value = special.polygamma(1, y)

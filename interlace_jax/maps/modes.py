@@ -1,4 +1,6 @@
-"""Random effects of many models, and what follows from them: tables, predictions, shares of variance."""
+"""Random effects of many models, and what follows from them: tables, predictions, shares of
+variance.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _modes = over_lanes(lambda m, reml, t: modes(t, m))
 
 
 def over_modes(many: ManyFits, function: Callable[[Chunk, list[np.ndarray]], Any]) -> list[Any]:
-    """What a function makes of each chunk of models and the conditional modes (models, m, k) of their factors."""
+    """What a function makes of each chunk of models and the conditional modes (models, m, k) of
+    their factors.
+    """
     t = many.optima
     return many.over_chunks(lambda chunk: function(chunk, _modes_of(chunk, t)))
 
@@ -47,9 +51,11 @@ def _used(chunk: Chunk, lane: int) -> np.ndarray:
 
 
 def random_effects(many: ManyFits) -> dict[str, pd.DataFrame]:
-    """Conditional modes (BLUPs) of every model, by grouping factor: `model level term value`, a row for each.
+    """Conditional modes (BLUPs) of every model, by grouping factor: `model level term value`, a row
+    for each.
 
-    The levels are those that have rows in the model. They are computed on call, chunk by chunk, and not kept.
+    The levels are those that have rows in the model. They are computed on call, chunk by chunk, and
+    not kept.
     """
     found: dict[str, list[pd.DataFrame]] = {}
 
@@ -66,7 +72,9 @@ def random_effects(many: ManyFits) -> dict[str, pd.DataFrame]:
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
 
-def _table_of_modes(many: ManyFits, place: int, f: Factor, b: np.ndarray, used: np.ndarray) -> pd.DataFrame:
+def _table_of_modes(
+    many: ManyFits, place: int, f: Factor, b: np.ndarray, used: np.ndarray
+) -> pd.DataFrame:
     present = np.unique(f.codes[used])
     level = f.levels[present].repeat(len(f.columns))
     term = np.tile(np.array(f.columns, object), len(present))
@@ -77,15 +85,18 @@ def _table_of_modes(many: ManyFits, place: int, f: Factor, b: np.ndarray, used: 
 def predict(
     many: ManyFits, newdata: Any = None, include_re: bool | Iterable[str] = True, offset: Any = None
 ) -> pd.DataFrame | pd.Series:
-    """Expected responses of every model for the rows of a frame, by default those of the design: rows x models.
+    """Expected responses of every model for the rows of a frame, by default those of the design:
+    rows x models.
 
-    newdata: a frame with the columns of the formula; a row with missing values gives NaN. With `by=` it needs that
-    column too: every row is predicted by the model of its group, and the result is a Series.
-    include_re: add the random effects of the levels known; False gives population values; names of factors add those
-    of these factors only. Levels that a model has not seen have random effect 0.
+    newdata: a frame with the columns of the formula; a row with missing values gives NaN. With
+    `by=` it needs that column too: every row is predicted by the model of its group, and the result
+    is a Series.
+    include_re: add the random effects of the levels known; False gives population values; names of
+    factors add those of these factors only. Levels that a model has not seen have random effect 0.
     offset: needed again when the fit's was an array.
 
-    Transforms and categories are those of all rows of the design. Raises ValueError where columns are missing.
+    Transforms and categories are those of all rows of the design. Raises ValueError where columns
+    are missing.
     """
     if isinstance(many.work, Designs):
         return _predicted_by_group(many, newdata, include_re)
@@ -122,7 +133,9 @@ def _rows(design: Design, data: Any, included: tuple[str, ...], offset: Any) -> 
     return Rows(rows.X, Z, rows.codes, rows.offset, rows.index)
 
 
-def _predicted_by_group(many: ManyFits, newdata: Any, include_re: bool | Iterable[str]) -> pd.Series:
+def _predicted_by_group(
+    many: ManyFits, newdata: Any, include_re: bool | Iterable[str]
+) -> pd.Series:
     """Every row by the model of its group."""
     data = many.work.data if newdata is None else newdata
     groups = get_column(as_frame(data), many.labels.name, "groups of by=")
@@ -151,10 +164,12 @@ def _taken(data: Any, rows: np.ndarray) -> Any:
 
 
 def variance_fractions(many: ManyFits) -> pd.DataFrame:
-    """Shares of the variance of the response in every model: `fixed`, each grouping factor, `residual`; they sum to 1.
+    """Shares of the variance of the response in every model: `fixed`, each grouping factor,
+    `residual`; they sum to 1.
 
-    `fixed` is the sample variance of X beta; that of a factor the mean over the rows of z'Sigma z, so that slopes count
-    (Johnson 2014, Methods Ecol. Evol. 5); `fixed` is the marginal R squared of Nakagawa & Schielzeth.
+    `fixed` is the sample variance of X beta; that of a factor the mean over the rows of z'Sigma z,
+    so that slopes count (Johnson 2014, Methods Ecol. Evol. 5); `fixed` is the marginal R squared of
+    Nakagawa & Schielzeth.
     """
 
     def of_chunk(chunk: Chunk) -> list[pd.DataFrame]:
@@ -178,6 +193,8 @@ def _variances_of(many: ManyFits, chunk: Chunk, lanes: np.ndarray, design: Desig
         fixed.append(np.var(own.X[used] @ b, ddof=1))
         ZZ.append([f.Z[used].T @ f.Z[used] / used.sum() for f in own.factors])
     columns = {"fixed": np.array(fixed)}
-    for f, Lam, zz in zip(design.factors, relative_factors(design.factors, theta), zip(*ZZ, strict=True), strict=True):
+    for f, Lam, zz in zip(
+        design.factors, relative_factors(design.factors, theta), zip(*ZZ, strict=True), strict=True
+    ):
         columns[f.name] = sigma2 * np.einsum("rij,rij->r", Lam @ Lam.mT, np.array(zz))
     return pd.DataFrame(columns | {"residual": sigma2}, places)

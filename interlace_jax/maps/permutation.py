@@ -1,4 +1,6 @@
-"""Permutation tests of a predictor over many responses: the predictor is shuffled, every model refitted."""
+"""Permutation tests of a predictor over many responses: the predictor is shuffled, every model
+refitted.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,13 @@ class PermutationTest:
     """Two-sided permutation p-values of |t|."""
 
     table: pd.DataFrame
-    """A row per model and coefficient: `t`, its own `p`, and `p_max`, adjusted over the models by the largest |t|;
-    `refits` and `refits_max`, how many permutations each p counts."""
+    """A row per model and coefficient: `t`, its own `p`, and `p_max`, adjusted over the models by
+    the largest |t|; `refits` and `refits_max`, how many permutations each p counts.
+    """
     null: pd.DataFrame = field(repr=False)
-    "Largest |t| over the models, permutations x coefficients; missing where some model could not be refitted."
+    """Largest |t| over the models, permutations x coefficients; missing where some model could
+    not be refitted.
+    """
     outcomes: pd.DataFrame = field(repr=False)
     "A row per permutation: models `fitted`, `converged` and `singular`."
 
@@ -47,35 +52,41 @@ def permutation_test(
     seed: Any = None,
     progress: bool | None = None,
 ) -> PermutationTest:
-    """Permutation test of a predictor in every model, and in all of them together by the largest |t| (max-T).
+    """Permutation test of a predictor in every model, and in all of them together by the largest
+    |t| (max-T).
 
-    The values of the predictor are shuffled n times, the same way for all responses, and every model is refitted. A
-    refit that fails is no evidence: it counts neither as reached nor as not reached, and a permutation in which a model
-    fails says nothing about the largest |t|. A warning says how many there were.
+    The values of the predictor are shuffled n times, the same way for all responses, and every
+    model is refitted. A refit that fails is no evidence: it counts neither as reached nor as not
+    reached, and a permutation in which a model fails says nothing about the largest |t|. A warning
+    says how many there were.
 
-    With random slopes of the predictor, shuffling within subjects tests the sharp null hypothesis that no subject has
-    an effect; responses whose subjects have effects of mean zero are not exchangeable under it.
+    With random slopes of the predictor, shuffling within subjects tests the sharp null hypothesis
+    that no subject has an effect; responses whose subjects have effects of mean zero are not
+    exchangeable under it.
 
     Parameters
     ----------
     predictor
         A column of the data. All coefficients that it enters are tested.
     within
-        A column: values move among the rows of each of its levels, as for a condition that varies within subjects.
+        A column: values move among the rows of each of its levels, as for a condition that varies
+        within subjects.
     between
-        A column: whole levels exchange their values, as for a property of subjects. Without either, rows exchange
-        theirs.
+        A column: whole levels exchange their values, as for a property of subjects. Without either,
+        rows exchange theirs.
     seed
         Anything `numpy.random.default_rng` takes; the same seed gives the same permutations.
 
     Raises
     ------
     ValueError
-        For models of `by=`; for a predictor that is in no fixed effect, or does not vary in what is shuffled; for rows
-        without a level of `within` or `between`.
+        For models of `by=`; for a predictor that is in no fixed effect, or does not vary in what is
+        shuffled; for rows without a level of `within` or `between`.
     """
     if not isinstance(many.work, Responses):
-        raise ValueError("a permutation test needs models that share a design: use responses= in place of by=")
+        raise ValueError(
+            "a permutation test needs models that share a design: use responses= in place of by="
+        )
     whole_number("n", n, 1)
     permuted = _Permuted(many.work, predictor, within, between)
     found = _refit_all(many, permuted, n, seed, progress is not False)
@@ -83,8 +94,8 @@ def permutation_test(
     lost = int(np.isnan(found.t[:, is_fitted]).any((1, 2)).sum())
     if lost:
         warnings.warn(
-            f"in {lost} of {n} permutations of {predictor!r} some models could not be refitted: these refits are not "
-            "counted (see `refits` and `refits_max` of the table)",
+            f"in {lost} of {n} permutations of {predictor!r} some models could not be refitted: "
+            "these refits are not counted (see `refits` and `refits_max` of the table)",
             stacklevel=2,
         )
     return _result(many, found)
@@ -105,9 +116,16 @@ class _Permuted:
         rows = np.arange(len(self.frame))
         rows[used] = used[self.shuffle(rng)]
         column = self.frame[self.predictor][rows.tolist()].alias(self.predictor)
-        design = build(work.formula, self.frame.with_columns(column).to_native(), **work.arguments, response=False)
+        design = build(
+            work.formula,
+            self.frame.with_columns(column).to_native(),
+            **work.arguments,
+            response=False,
+        )
         if design.columns != work.design.columns:
-            raise ValueError(f"a permutation of {self.predictor!r} changes which coefficients can be estimated")
+            raise ValueError(
+                f"a permutation of {self.predictor!r} changes which coefficients can be estimated"
+            )
         return design
 
     def moved(self, design: Design) -> np.ndarray:
@@ -122,8 +140,8 @@ class _Permuted:
             if moved.any():
                 return moved
         raise ValueError(
-            f"permutations of {self.predictor!r} change no fixed effect of '{self.work.formula}': name a column that "
-            "is in its fixed part, and that varies among what is shuffled"
+            f"permutations of {self.predictor!r} change no fixed effect of '{self.work.formula}': "
+            "name a column that is in its fixed part, and that varies among what is shuffled"
         )
 
 
@@ -132,7 +150,9 @@ class _Refits:
     """What the refits of all permutations gave."""
 
     t: np.ndarray
-    "(n, models, r) |t| of the coefficients that the predictor enters, NaN where a model could not be fitted."
+    """(n, models, r) |t| of the coefficients that the predictor enters, NaN where a model could
+    not be fitted.
+    """
     changed: np.ndarray
     "(p,) which coefficients these are."
     outcomes: pd.DataFrame
@@ -148,7 +168,9 @@ def _refit_all(many: ManyFits, permuted: _Permuted, n: int, seed: Any, show: boo
         again = many.refitted(design)
         t = np.abs(again.fe_tvalues.to_numpy())
         statistics.append(t)
-        outcomes.append((np.isfinite(t).all(1).sum(), again.converged.sum(), again.is_singular.sum()))
+        outcomes.append(
+            (np.isfinite(t).all(1).sum(), again.converged.sum(), again.is_singular.sum())
+        )
         bar.update()
     bar.close()
     table = pd.DataFrame(outcomes, columns=["fitted", "converged", "singular"])
@@ -158,7 +180,8 @@ def _refit_all(many: ManyFits, permuted: _Permuted, n: int, seed: Any, show: boo
 def _result(many: ManyFits, found: _Refits) -> PermutationTest:
     """Tables of the shares of permutations that reach what was observed.
 
-    The data as they are count as one arrangement more (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. 9).
+    The data as they are count as one arrangement more (Phipson & Smyth 2010, Stat. Appl. Genet.
+    Mol. 9).
     """
     names = np.array(many.coefficients, object)[found.changed]
     observed = many.fe_tvalues[names]
@@ -186,20 +209,28 @@ class _Share:
 
 
 def _share(t: np.ndarray, threshold: np.ndarray) -> _Share:
-    """Shares of the permutations, of those whose statistic (n, models or 1, r) is known, that reach a threshold."""
+    """Shares of the permutations, of those whose statistic (n, models or 1, r) is known, that
+    reach a threshold.
+    """
     counted = np.isfinite(t).sum(0)
     reached = (t >= threshold).sum(0)
     is_known = np.isfinite(threshold) & (counted > 0)
     return _Share(np.where(is_known, (1 + reached) / (1 + counted), np.nan), counted)
 
 
-def _shuffle(frame: nw.DataFrame, used: np.ndarray, predictor: str, within: str | None, between: str | None) -> Shuffle:
+def _shuffle(
+    frame: nw.DataFrame, used: np.ndarray, predictor: str, within: str | None, between: str | None
+) -> Shuffle:
     """How values of the predictor move among the rows used."""
     if within is not None and between is not None:
-        raise ValueError("give within= (shuffle inside each level) or between= (shuffle whole levels), not both")
+        raise ValueError(
+            "give within= (shuffle inside each level) or between= (shuffle whole levels), not both"
+        )
     for name in (predictor, within, between):
         if name is not None and name not in frame.columns:
-            raise ValueError(f"{name!r} is not a column of the data; there are {', '.join(frame.columns)}")
+            raise ValueError(
+                f"{name!r} is not a column of the data; there are {', '.join(frame.columns)}"
+            )
     n = len(used)
     if within is None and between is None:
         return lambda rng: rng.permutation(n)
@@ -213,8 +244,8 @@ def _shuffle(frame: nw.DataFrame, used: np.ndarray, predictor: str, within: str 
     values = _codes(frame, predictor)[used]
     if np.any(values != values[first][level]):
         raise ValueError(
-            f"{predictor!r} varies within the levels of {between!r}, so that whole levels cannot be shuffled: "
-            f"write within={between!r}"
+            f"{predictor!r} varies within the levels of {between!r}, so that whole levels cannot "
+            f"be shuffled: write within={between!r}"
         )
     return lambda rng: first[rng.permutation(len(first))][level]
 
@@ -225,8 +256,9 @@ def _blocks(frame: nw.DataFrame, used: np.ndarray, argument: str, name: str) -> 
     missing = int(np.count_nonzero(codes < 0))
     if missing:
         raise ValueError(
-            f"{argument}={name!r} is missing in {missing} of the {len(codes)} rows used: every row needs a block to be "
-            "shuffled in; fill the column, or leave these rows out of the data"
+            f"{argument}={name!r} is missing in {missing} of the {len(codes)} rows used: every "
+            "row needs a block to be shuffled in; fill the column, or leave these rows out of "
+            "the data"
         )
     return codes
 

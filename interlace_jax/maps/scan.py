@@ -1,13 +1,15 @@
-"""One response, very many candidate predictors: each tested with the variances of the model without it.
+"""One response, very many candidate predictors: each tested with the variances of the model without
+it.
 
-With C = [Z Lambda, X], V relative to sigma^2, and Henderson's H = C'WC + diag(I, 0) = T T' of the null model,
+With C = [Z Lambda, X], V relative to sigma^2, and Henderson's H = C'WC + diag(I, 0) = T T' of the
+null model,
 
     P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1 = W - W C H^-1 C'W
     b = g'Py,   a = g'Wg - |T^-1 C'W g|^2,   beta = b / a
     sigma^2 = (y'Py - b^2 / a) / (n - p - 1),   se = sigma / sqrt(a)
 
-for a candidate g: matrix products, no rows are whitened (EMMAX: Kang et al. 2010, Nat. Genet. 42). By ML sigma^2 is
-over n.
+for a candidate g: matrix products, no rows are whitened (EMMAX: Kang et al. 2010, Nat. Genet. 42).
+By ML sigma^2 is over n.
 """
 
 from __future__ import annotations
@@ -37,11 +39,14 @@ CANDIDATE = "candidate"
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Tests of many candidate predictors of one response, each added alone; made by `fit_many(predictors=...)`."""
+    """Tests of many candidate predictors of one response, each added alone; made by
+    `fit_many(predictors=...)`.
+    """
 
     table: pd.DataFrame
-    """A row per candidate: `estimate se df t p`, `status` ("null variances", "exact", or why there is no test), and
-    `imputed`, how many missing values have the mean of the others."""
+    """A row per candidate: `estimate se df t p`, `status` ("null variances", "exact", or why there
+    is no test), and `imputed`, how many missing values have the mean of the others.
+    """
     null: FittedModel = field(repr=False)
     "The model without candidates."
 
@@ -51,22 +56,28 @@ class Scan:
 
     def __repr__(self) -> str:
         exact = int((self.table["status"] == "exact").sum())
-        return f"<scan of {len(self.table)} predictors of {self.null.design.formula}, {exact} fitted exactly>"
+        return (
+            f"<scan of {len(self.table)} predictors of {self.null.design.formula}, {exact} fitted "
+            "exactly>"
+        )
 
 
 def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | None = None) -> Scan:
     """Test each of many predictors, added to a fitted model one at a time.
 
-    null: the fit without them. predictors: an array (rows of the data, candidates), a memory map, or a frame, whose
-    columns are read some at a time; a missing value gets the mean of its column. exact: so many of the candidates with
-    the smallest p-values are fitted anew, with variances of their own.
+    null: the fit without them. predictors: an array (rows of the data, candidates), a memory map,
+    or a frame, whose columns are read some at a time; a missing value gets the mean of its column.
+    exact: so many of the candidates with the smallest p-values are fitted anew, with variances of
+    their own.
 
-    All other tests have the variances of the null model, so that strong effects, whose variance is a part of what that
-    model estimates, get a p-value that is too large rather than too small. Degrees of freedom are those of the level at
-    which a candidate varies: for one that is constant within the levels of a factor, their number less the fixed
-    effects that are constant there, less one; n - p - 1 otherwise. Exact ones have Satterthwaite's.
+    All other tests have the variances of the null model, so that strong effects, whose variance is
+    a part of what that model estimates, get a p-value that is too large rather than too small.
+    Degrees of freedom are those of the level at which a candidate varies: for one that is constant
+    within the levels of a factor, their number less the fixed effects that are constant there, less
+    one; n - p - 1 otherwise. Exact ones have Satterthwaite's.
 
-    Raises ValueError, TypeError for predictors that are no numbers, or have other rows than the data.
+    Raises ValueError, TypeError for predictors that are no numbers, or have other rows than the
+    data.
     """
     whole_number("exact", exact, 0)
     G, labels = _matrix(predictors)
@@ -75,7 +86,9 @@ def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | No
         raise ValueError(f"predictors has {len(G)} rows, but the data have {len(null.model.data)}")
     products = _Products.of(null)
     starts = range(0, len(labels), BLOCK)
-    bar = progress_bar(len(labels), "predictor", "scanning", len(starts) > 1 if progress is None else progress)
+    bar = progress_bar(
+        len(labels), "predictor", "scanning", len(starts) > 1 if progress is None else progress
+    )
     parts = []
     for start in starts:
         part, imputed = _filled(np.asarray(G[:, start : start + BLOCK], float)[rows])
@@ -91,7 +104,9 @@ def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | No
 def _matrix(predictors: Any) -> tuple[Any, pd.Index]:
     """Candidates as something with columns to slice, and their labels."""
     if hasattr(predictors, "columns"):
-        return matrix_of_numbers(predictors.to_numpy(), "predictors"), pd.Index(predictors.columns, name="predictor")
+        return matrix_of_numbers(predictors.to_numpy(), "predictors"), pd.Index(
+            predictors.columns, name="predictor"
+        )
     G = matrix_of_numbers(predictors, "predictors")
     return G, pd.RangeIndex(G.shape[1], name="predictor")
 
@@ -122,12 +137,17 @@ class _Products:
     "n - p - 1, or n by ML."
     residual_df: float
     levels: list[tuple[np.ndarray, np.ndarray, float]]
-    "By factor: codes, first row of each level, and df of candidates that are constant within levels."
+    """By factor: codes, first row of each level, and df of candidates that are constant within
+    levels.
+    """
 
     @classmethod
     def of(cls, null: FittedModel) -> _Products:
         d = null.design
-        parts = [_effects(f, Lam, L) for f, Lam, L in zip(d.factors, null.Lambdas, null.level_roots, strict=True)]
+        parts = [
+            _effects(f, Lam, L)
+            for f, Lam, L in zip(d.factors, null.Lambdas, null.level_roots, strict=True)
+        ]
         C = scipy.sparse.hstack([*parts, scipy.sparse.csr_array(d.X)], format="csr")
         (n, p), q = d.X.shape, C.shape[1] - d.X.shape[1]
         H = (C.T @ (C * d.w[:, None])).toarray()
@@ -138,12 +158,16 @@ class _Products:
         Py = d.w * (y - C @ solved)
         df = n - p - 1.0
         levels = [_within(f, d) for f in d.factors]
-        return cls(C, root, d.w, Py, float(y @ Py), df if null.method == "REML" else float(n), df, levels)
+        return cls(
+            C, root, d.w, Py, float(y @ Py), df if null.method == "REML" else float(n), df, levels
+        )
 
     def tests(self, G: np.ndarray) -> dict[str, Any]:
         """Estimates and tests of candidates G (n, r)."""
         size = np.einsum("nr,n,nr->r", G, self.w, G)
-        inside = scipy.linalg.solve_triangular(self.root, self.C.T @ (self.w[:, None] * G), lower=True)
+        inside = scipy.linalg.solve_triangular(
+            self.root, self.C.T @ (self.w[:, None] * G), lower=True
+        )
         a = size - np.einsum("kr,kr->r", inside, inside)
         is_new = a > COLLINEAR * size
         a = np.where(is_new, a, np.nan)
@@ -166,7 +190,9 @@ def _effects(f: Factor, Lam: np.ndarray, L: np.ndarray | None) -> Any:
     """Z Lambda (n, m k) of a factor."""
     n, k = f.Z.shape
     columns = f.codes[:, None] * k + np.arange(k)
-    Z = scipy.sparse.csr_array((f.Z.ravel(), columns.ravel(), np.arange(0, n * k + 1, k)), shape=(n, len(f.levels) * k))
+    Z = scipy.sparse.csr_array(
+        (f.Z.ravel(), columns.ravel(), np.arange(0, n * k + 1, k)), shape=(n, len(f.levels) * k)
+    )
     across = scipy.sparse.eye_array(len(f.levels)) if L is None else L
     return scipy.sparse.csr_array(Z @ scipy.sparse.kron(across, Lam, format="csr"))
 
@@ -182,13 +208,17 @@ class _WithCandidate(Designs):
 
     def __init__(self, null: FittedModel, candidates: np.ndarray):
         self.null, self.candidates = null, candidates
-        super().__init__(null.design.formula, pd.RangeIndex(candidates.shape[1]), null.model.arguments)
+        super().__init__(
+            null.design.formula, pd.RangeIndex(candidates.shape[1]), null.model.arguments
+        )
 
     def make(self, place: int) -> Design:
         """The design with a candidate as its last column."""
         d = self.null.design
         X = np.column_stack([d.X, self.candidates[:, place]])
-        return replace(d, X=X, columns=(*d.columns, CANDIDATE), kept=np.arange(X.shape[1]), specs=None)
+        return replace(
+            d, X=X, columns=(*d.columns, CANDIDATE), kept=np.arange(X.shape[1]), specs=None
+        )
 
 
 def _refit(null: FittedModel, table: pd.DataFrame, G: Any, at: np.ndarray) -> None:
@@ -196,7 +226,9 @@ def _refit(null: FittedModel, table: pd.DataFrame, G: Any, at: np.ndarray) -> No
     at = at[table["p"].to_numpy()[at] >= 0.0]  # those that have a test
     if not len(at):
         return
-    candidates, _ = _filled(np.column_stack([np.asarray(G[:, j], float) for j in at])[null.design.rows])
+    candidates, _ = _filled(
+        np.column_stack([np.asarray(G[:, j], float) for j in at])[null.design.rows]
+    )
     work = _WithCandidate(null, candidates)
 
     def single(place: int) -> FittedModel:

@@ -1,12 +1,14 @@
-"""Subjects' scores of a contrast in every model, under the null model: what sign flips and clusters are made of.
+"""Subjects' scores of a contrast in every model, under the null model: what sign flips and clusters
+are made of.
 
 With V0 and r0 = y - X0 beta0 - Z b0 the covariance and the conditional residuals of the null model,
 
-    V0^-1 (y - X0 beta0) = W r0 / sigma^2                                   (Henderson's equations; any Z)
+    V0^-1 (y - X0 beta0) = W r0 / sigma^2              (Henderson's equations; any Z)
     Gamma = (X0'V0^-1X0)^-1 X0'V0^-1 x,   x~ = x - X0 Gamma,   u_s = x~_s'W_s r0_s,
 
-the sum over the rows of subject s. The projected x~ matters: with x itself the sum of the u_s is the same, but their
-flips have the wrong variance (effective scores: Hemerik, Goeman & Finos 2020, JRSS B 82). Nothing is whitened.
+the sum over the rows of subject s. The projected x~ matters: with x itself the sum of the u_s is
+the same, but their flips have the wrong variance (effective scores: Hemerik, Goeman & Finos 2020,
+JRSS B 82). Nothing is whitened.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _information = over_lanes(lambda m, reml, t: (reduce(t, m).XX, m.R))
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """A contrast c'beta = 0 as a column x beside those of the null model, X0 = X N with N a basis of what c leaves."""
+    """A contrast c'beta = 0 as a column x beside those of the null model, X0 = X N with N a
+    basis of what c leaves.
+    """
 
     weights: np.ndarray
     "(p,) c."
@@ -55,7 +59,10 @@ def null_fits(many: ManyFits, tested: Contrast) -> ManyFits:
 
 
 def scores(many: ManyFits, null: ManyFits, tested: Contrast, codes: np.ndarray) -> np.ndarray:
-    """U (subjects, models) of the null fits; codes (n,): the subject of every row. NaN for what was not fitted."""
+    """U (subjects, models) of the null fits; codes (n,): the subject of every row.
+
+    NaN for what was not fitted.
+    """
     u = np.full((int(codes.max()) + 1, len(many)), np.nan)
     gamma, _ = projections(many, null, tested)
     beta = null.fe_params.to_numpy()
@@ -70,7 +77,9 @@ def scores(many: ManyFits, null: ManyFits, tested: Contrast, codes: np.ndarray) 
 
 
 def projections(many: ManyFits, null: ManyFits, tested: Contrast) -> tuple[np.ndarray, np.ndarray]:
-    """Gamma (models, p - 1), and x~'V^-1 x~ sigma^2 (models,), at the variances of the null fits."""
+    """Gamma (models, p - 1), and x~'V^-1 x~ sigma^2 (models,), at the variances of the null
+    fits.
+    """
     found = np.full((len(many), tested.rest.shape[1]), np.nan)
     information = np.full(len(many), np.nan)
     T = np.column_stack([tested.rest, tested.weights / (tested.weights @ tested.weights)])
@@ -88,7 +97,9 @@ def projections(many: ManyFits, null: ManyFits, tested: Contrast) -> tuple[np.nd
     return found, information
 
 
-def _weighted_residuals(null: ManyFits, chunk: Chunk, beta: np.ndarray, all_modes: list[np.ndarray]) -> np.ndarray:
+def _weighted_residuals(
+    null: ManyFits, chunk: Chunk, beta: np.ndarray, all_modes: list[np.ndarray]
+) -> np.ndarray:
     """W r0 (n, models), 0 where a response is missing."""
     design = chunk.designs[0]
     Y, W = null.work.adjusted(int(chunk.places.min()), int(chunk.places.max()) + 1)
@@ -98,7 +109,9 @@ def _weighted_residuals(null: ManyFits, chunk: Chunk, beta: np.ndarray, all_mode
     return np.nan_to_num(r * (design.w[:, None] if W is None else W[:, at]))
 
 
-def _by_subject(residuals: np.ndarray, tested: Contrast, gamma: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _by_subject(
+    residuals: np.ndarray, tested: Contrast, gamma: np.ndarray, codes: np.ndarray
+) -> np.ndarray:
     """Sums (subjects, models) over the rows of each subject of x~ W r0."""
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(int(codes.max()) + 1))

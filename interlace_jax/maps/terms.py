@@ -17,13 +17,14 @@ TYPES = (1, 2, 3)
 def anova(many: ManyFits, type: int = 3) -> pd.DataFrame:
     """F tests of the terms of the fixed part in every model, as `Fit.anova` has them for one.
 
-    type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all others, with cells
-    counting alike whatever the coding of the factors. With `responses=` the hypotheses are those of the rows of the
-    design, in models with missing values too; with `by=` each group has its own.
+    type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all
+    others, with cells counting alike whatever the coding of the factors. With `responses=` the
+    hypotheses are those of the rows of the design, in models with missing values too; with `by=`
+    each group has its own.
 
-    Returns a row for each model and term: the label of the model, `term`, and `Sum Sq, Mean Sq, NumDF, DenDF, F value,
-    Pr(>F)`, with Satterthwaite's degrees of freedom (or infinite ones with `df_method="normal"`). Raises ValueError for
-    another type.
+    Returns a row for each model and term: the label of the model, `term`, and `Sum Sq, Mean Sq,
+    NumDF, DenDF, F value, Pr(>F)`, with Satterthwaite's degrees of freedom (or infinite ones with
+    `df_method="normal"`). Raises ValueError for another type.
 
     >>> many.anova().query("term == 'condition'")
     """
@@ -37,8 +38,14 @@ def _of_responses(many: ManyFits, type: int) -> pd.DataFrame:
     terms = Terms(design, variables(design, many.work.data))
     tests = [f_tests(many, terms.hypothesis(name, type)) for name in terms.columns]
     scale = many.sigma.to_numpy() ** 2
-    rows = [(scale * t.F * t.num_df, scale * t.F, np.full(len(many), t.num_df), t.den_df, t.F, t.p) for t in tests]
-    columns = {name: np.stack(values, axis=1) for name, values in zip(F_COLUMNS, zip(*rows, strict=True), strict=True)}
+    rows = [
+        (scale * t.F * t.num_df, scale * t.F, np.full(len(many), t.num_df), t.den_df, t.F, t.p)
+        for t in tests
+    ]
+    columns = {
+        name: np.stack(values, axis=1)
+        for name, values in zip(F_COLUMNS, zip(*rows, strict=True), strict=True)
+    }
     return long_table(many, {"term": list(terms.columns)}, columns)
 
 

@@ -1,4 +1,7 @@
-"""A compiled model: a formula and data as functions of theta. State; what can be done with it is listed above."""
+"""A compiled model: a formula and data as functions of theta.
+
+State; what can be done with it is listed above.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,12 @@ from .residual_identifiability import check_residual_covariance
 from .traced import TracedModel
 
 CORES = ("auto", "dense", "iterative")
-_HELD = {"weights": snapshot_vector, "offset": snapshot_vector, "trials": snapshot_vector, "cov": snapshot_cov}
+_HELD = {
+    "weights": snapshot_vector,
+    "offset": snapshot_vector,
+    "trials": snapshot_vector,
+    "cov": snapshot_cov,
+}
 
 
 def held(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -39,22 +47,23 @@ def held(arguments: dict[str, Any]) -> dict[str, Any]:
 class CompiledModel:
     """A mixed model as functions of theta: lme4's theta, relative scale, in lme4's order.
 
-    Of a factor with a covariance structure theta has the scale and the free numbers of the structure, then those of the
-    covariance across levels (logs of a kernel's parameters).
-    `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated in float64 whatever
-    JAX's setting, and return the dtype that they are given.
+    Of a factor with a covariance structure theta has the scale and the free numbers of the
+    structure, then those of the covariance across levels (logs of a kernel's parameters).
+    `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated
+    in float64 whatever JAX's setting, and return the dtype that they are given.
     """
 
     def __init__(self, design: Design, data: Any, arguments: dict[str, Any], core: str = "auto"):
         self.design, self.data, self.arguments, self.core_choice = design, data, arguments, core
         if is_constant(y := design.y if design.offset is None else design.y - design.offset):
             raise ValueError(
-                f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is nothing to fit"
+                f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is "
+                "nothing to fit"
             )
         if is_out_of_range(largest(y)):
             raise ValueError(
-                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance out of "
-                "floating-point range: give it in another unit"
+                f"the response {design.response!r} is of size {largest(y):.0e}, and its variance "
+                "out of floating-point range: give it in another unit"
             )
 
     @classmethod
@@ -69,13 +78,18 @@ class CompiledModel:
         dispersion: str | Power | None = None,
         **arguments: Any,
     ) -> Self:
-        """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`, all of them."""
+        """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`,
+        all of them.
+        """
         one_of("core", core, CORES)
         parsed = parse(formula, groups, random, residual, dispersion)
         arguments = held(arguments)
         if is_scanned(data):
             if parsed.residual or parsed.dispersion:
-                raise TypeError("residual= and dispersion= need data in memory: read the file into a data frame first")
+                raise TypeError(
+                    "residual= and dispersion= need data in memory: read the file into a data "
+                    "frame first"
+                )
             return cls(scan(parsed, data, **arguments), data, arguments, core)
         data = snapshot(data)
         design = build(parsed, data, **arguments)
@@ -89,7 +103,9 @@ class CompiledModel:
 
     @property
     def moments(self) -> Moments:
-        """Conditioned cross-products of the data, as NumPy arrays; those of any engine are `engine.products`."""
+        """Conditioned cross-products of the data, as NumPy arrays; those of any engine are
+        `engine.products`.
+        """
         catch_up()  # they may be handed to JAX
         return self.engine.moments
 
@@ -99,8 +115,12 @@ class CompiledModel:
         return self.engine.start()
 
     def deviance(self, theta, reml: bool = True):
-        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum; without priors."""
-        return self.engine.deviance(theta if is_jax_array(theta) else self.checked_theta(theta), reml)
+        """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum;
+        without priors.
+        """
+        return self.engine.deviance(
+            theta if is_jax_array(theta) else self.checked_theta(theta), reml
+        )
 
     @own_rules()
     def loglik(self, theta, reml: bool = True):
@@ -112,15 +132,21 @@ class CompiledModel:
         return self.engine.estimate(reml, None)
 
     def with_response(self, y, *, weights=None, offset=None) -> Self | TracedModel:
-        """The same model of another response y (n,), and of other weights or offset (n,): one number per row used.
+        """The same model of another response y (n,), and of other weights or offset (n,): one
+        number per row used.
 
-        Inside `jax.jit`, `grad` or `vmap` any of them may be traced; the model is then a `TracedModel`, with `moments`,
-        `deviance`, `loglik` and `estimate`. So the fit of a formula has derivatives by its rows::
+        Inside `jax.jit`, `grad` or `vmap` any of them may be traced; the model is then a
+        `TracedModel`, with `moments`, `deviance`, `loglik` and `estimate`. So the fit of a formula
+        has derivatives by its rows::
 
             jax.grad(lambda y: model.with_response(y).estimate().beta[1])(y)
         """
         given = {"y": y, "weights": weights, "offset": offset}
-        given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
+        given = {
+            name: self._row_vector(name, values)
+            for name, values in given.items()
+            if values is not None
+        }
         if any(is_traced(values) for values in given.values()):
             self.engine.require("traced_rows")
             return TracedModel(self.design, given)
@@ -137,24 +163,28 @@ class CompiledModel:
             values = (values if hasattr(values, "reshape") else values.to_numpy()).reshape(n)
         if np.shape(values) != (n,):
             raise ValueError(
-                f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one number for each row used"
+                f"{name} has shape {np.shape(values)}, but the model has {n} rows: give one "
+                "number for each row used"
             )
         if is_traced(values):
             return values
         values = numbers(name, values)
         if bad := np.count_nonzero(~np.isfinite(values)):
             raise ValueError(
-                f"{name} has {bad} missing or infinite values: give one number for each of the {n} rows used"
+                f"{name} has {bad} missing or infinite values: give one number for each of the "
+                f"{n} rows used"
             )
         if name == "weights" and values.min() <= 0:
-            raise ValueError("weights must be positive here: leave rows out where the model is compiled")
+            raise ValueError(
+                "weights must be positive here: leave rows out where the model is compiled"
+            )
         return values
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Self:
         """The model of a changed formula or other data.
 
-        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`, `"~ . + x"`. On the
-        right it is a summand: a product or power of it is refused.
+        In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`,
+        `"~ . + x"`. On the right it is a summand: a product or power of it is refused.
         arguments: `weights offset na_action cov residual dispersion core`.
         """
         old = self.design.formula
@@ -168,8 +198,14 @@ class CompiledModel:
         left, right = old.response or "", str(old).partition("~")[2].strip()
         new_left, tilde, new_right = (formula or ". ~ .").partition("~")
         _check_dots(new_right)
-        text = _fill_dots(new_left if new_left.strip() else ".", left) + tilde + _fill_dots(new_right, right)
-        return self.of(text, self.data if data is None else data, **self.arguments | arguments | given)
+        text = (
+            _fill_dots(new_left if new_left.strip() else ".", left)
+            + tilde
+            + _fill_dots(new_right, right)
+        )
+        return self.of(
+            text, self.data if data is None else data, **self.arguments | arguments | given
+        )
 
     def checked_theta(self, theta: Any) -> np.ndarray:
         """Theta (d,) as finite floats, refused otherwise."""
@@ -184,13 +220,18 @@ _DOT = re.compile(r"(?<![\w.)\]])\.(?![\w.(])")
 
 
 def _check_dots(right: str) -> None:
-    """Refuse dots that are no summands: the terms that they stand for would be torn apart, as in z * x + f."""
+    """Refuse dots that are no summands: the terms that they stand for would be torn apart, as in
+    z * x + f.
+    """
     for dot in _DOT.finditer(right):
         before, after = right[: dot.start()].rstrip(), right[dot.end() :].lstrip()
-        if not (before.endswith("+") or not before) or not (after.startswith(("+", "-")) or not after):
+        if not (before.endswith("+") or not before) or not (
+            after.startswith(("+", "-")) or not after
+        ):
             raise ValueError(
-                f"the '.' in {right.strip()!r} stands for all terms there were, which can have others added or taken "
-                'away, as in "~ . + x"; write the whole formula for anything else'
+                f"the '.' in {right.strip()!r} stands for all terms there were, which can have "
+                'others added or taken away, as in "~ . + x"; write the whole formula for anything '
+                "else"
             )
 
 

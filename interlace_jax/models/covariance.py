@@ -1,4 +1,6 @@
-"""V, the covariance of the responses over sigma^2, block by block of rows that share random effects or residuals."""
+"""V, the covariance of the responses over sigma^2, block by block of rows that share random
+effects or residuals.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from ..design.design import Design
 from .fitted import FittedModel
 from .residual import residual_covariances
 
-LARGEST = 5000  # rows that share random effects, directly or through others, whose covariance matrix is still formed
+# rows that share random effects, directly or through others, whose covariance matrix is still
+# formed
+LARGEST = 5000
 WORKING_SET = 2**24  # numbers in the covariance matrices that are formed at a time
 
 
@@ -19,31 +23,39 @@ def components(design: Design) -> np.ndarray:
     """Label (n,) of the independent block of V that every row is in."""
     n = len(design.X)
     subject, _ = _subjects(design)
-    nodes = [subject, *(f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors)]
+    nodes = [
+        subject,
+        *(f.codes if f.across is None else np.zeros_like(f.codes) for f in design.factors),
+    ]
     starts = np.cumsum([n, *(code.max() + 1 for code in nodes)])
     edges = np.concatenate([start + codes for start, codes in zip(starts, nodes, strict=False)])
     rows = np.tile(np.arange(n), len(nodes))
-    graph = scipy.sparse.csr_array((np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2)
+    graph = scipy.sparse.csr_array(
+        (np.ones(len(rows), np.int8), (rows, edges)), shape=(starts[-1],) * 2
+    )
     return scipy.sparse.csgraph.connected_components(graph, directed=False)[1][:n]
 
 
 def _subjects(design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Subject (n,) whose residuals covary, and place (n,) within it; every row is its own where they do not."""
+    """Subject (n,) whose residuals covary, and place (n,) within it; every row is its own where
+    they do not.
+    """
     if design.residual is None:
         return np.arange(len(design.X)), np.arange(len(design.X))
     return design.residual.rows.subject, design.residual.rows.slot
 
 
 def blocks(design: Design, what: str, instead: str) -> Iterator[np.ndarray]:
-    """Rows (blocks, size) of the independent blocks of V, those of one size together, each in the order of the data; of
-    a subject whose residuals covary in the order of time. what, instead: words for a refusal of blocks too large.
+    """Rows (blocks, size) of the independent blocks of V, those of one size together, each in the
+    order of the data; of a subject whose residuals covary in the order of time. what, instead:
+    words for a refusal of blocks too large.
     """
     label, (subject, slot) = components(design), _subjects(design)
     sizes, order = np.bincount(label), np.lexsort((slot, subject, label))
     if sizes.max() > LARGEST:
         raise ValueError(
-            f"{what} the Cholesky factor of the covariance matrix of {sizes.max()} rows that are connected by shared "
-            f"random effects, and at most {LARGEST} are done; {instead}"
+            f"{what} the Cholesky factor of the covariance matrix of {sizes.max()} rows that are "
+            f"connected by shared random effects, and at most {LARGEST} are done; {instead}"
         )
     by_block = np.split(order, np.cumsum(sizes)[:-1])
     for size in np.unique(sizes[sizes > 0]):

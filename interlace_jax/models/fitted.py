@@ -1,4 +1,7 @@
-"""A fitted model: data, estimates and their labels. State; what can be asked of it is listed in `result`."""
+"""A fitted model: data, estimates and their labels.
+
+State; what can be asked of it is listed in `result`.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +46,8 @@ DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between
 class FittedModel:
     """A fitted linear mixed model.
 
-    Tables are pandas, labelled by coefficient, factor, level and term. Variances are in squared units of the response,
-    deviances are -2 log L.
+    Tables are pandas, labelled by coefficient, factor, level and term. Variances are in squared
+    units of the response, deviances are -2 log L.
     """
 
     def __init__(self, model: CompiledModel, estimate: Estimate, method: str, df_method: str):
@@ -60,7 +63,10 @@ class FittedModel:
         df_method: str = "satterthwaite",
         theta0: Iterable[float] | None = None,
     ) -> Self:
-        """Estimate a compiled model. Arguments as in `fit`; warns of a fit that is singular or not at its optimum."""
+        """Estimate a compiled model.
+
+        Arguments as in `fit`; warns of a fit that is singular or not at its optimum.
+        """
         one_of("method", method, METHODS)
         one_of("df_method", df_method, DF_METHODS)
         if df_method.startswith("kenward-roger"):
@@ -73,8 +79,12 @@ class FittedModel:
         _report(found)
         return found
 
-    def refitted(self, design: Design, method: str | None = None, df_method: str | None = None) -> Self:
-        """The same model fitted to another design, by default by the same method and with the same rule for df."""
+    def refitted(
+        self, design: Design, method: str | None = None, df_method: str | None = None
+    ) -> Self:
+        """The same model fitted to another design, by default by the same method and with the
+        same rule for df.
+        """
         model = self.model.with_design(design)
         return self.of(model, method or self.method, df_method or self.df_method)
 
@@ -101,7 +111,9 @@ class FittedModel:
         return self.__dict__ | {"_remembered": {}}
 
     def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` returned when it was first asked for under this key: verbs keep here what costs much."""
+        """What `make` returned when it was first asked for under this key: verbs keep here what
+        costs much.
+        """
         if key not in self._remembered:
             self._remembered[key] = make()
         return self._remembered[key]
@@ -113,13 +125,15 @@ class FittedModel:
 
     @property
     def theta(self) -> np.ndarray:
-        """Entries (d,) of the relative factors Lambda: factors as in `ngroups`, lower triangles column by column."""
+        """Entries (d,) of the relative factors Lambda: factors as in `ngroups`, lower triangles
+        column by column.
+        """
         return self.estimate.theta
 
     @property
     def sigma(self) -> float:
-        """Residual standard deviation; with `residual=` or `dispersion=` that of the first visit of the first group,
-        where covariates of the dispersion are 0.
+        """Residual standard deviation; with `residual=` or `dispersion=` that of the first visit of
+        the first group, where covariates of the dispersion are 0.
         """
         return float(self.estimate.sigma)
 
@@ -183,13 +197,23 @@ class FittedModel:
         """Certificate of the optimiser."""
         e = self.estimate
         status = STATUS[int(e.status)]
-        message = f"{status} after {int(e.steps)} evaluations, predicted decrease {float(e.predicted_decrease):.1e}"
+        message = (
+            f"{status} after {int(e.steps)} evaluations, predicted decrease "
+            f"{float(e.predicted_decrease):.1e}"
+        )
         hessian = functools.partial(self.model.engine.hessian, e, self.method == "REML")
-        boundary = tuple(f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns)
-        pca = {f.name: principal_components(Lam) for f, Lam in zip(self.design.factors, self.Lambdas, strict=True)}
+        boundary = tuple(
+            f"{f.columns[j]}|{f.name}" for f, columns in self.singular_terms for j in columns
+        )
+        pca = {
+            f.name: principal_components(Lam)
+            for f, Lam in zip(self.design.factors, self.Lambdas, strict=True)
+        }
         decrease, steps = float(e.predicted_decrease), int(e.steps)
         noise = e.noise, e.theta_noise
-        return Optimum(e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian)
+        return Optimum(
+            e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian
+        )
 
     def _by_coefficient(self, values: np.ndarray) -> pd.Series:
         return pd.Series(values, index=list(self.design.columns))
@@ -204,7 +228,9 @@ class FittedModel:
 
     @property
     def beta_covariance(self) -> np.ndarray:
-        """Covariance of the coefficients (p, p), before any rule for degrees of freedom adjusts it."""
+        """Covariance of the coefficients (p, p), before any rule for degrees of freedom adjusts
+        it.
+        """
         return self.estimate.vcov
 
     def _by_level(self, arrays: Iterable[np.ndarray]) -> dict[str, pd.Series | pd.DataFrame]:
@@ -225,11 +251,15 @@ class FittedModel:
     def _conditional(self) -> list[list[np.ndarray]]:
         found = self.model.engine.mode_covariances(self.estimate)
         sizes = [len(f.levels) for f in self.design.factors]
-        return [[self.scale * a[:m] for a, m in zip(arrays, sizes, strict=True)] for arrays in found]
+        return [
+            [self.scale * a[:m] for a, m in zip(arrays, sizes, strict=True)] for arrays in found
+        ]
 
     @property
     def mode_covariances(self) -> list[np.ndarray]:
-        """Covariances of the random effects given y and beta, arrays (m, k, k), by factor in the order of `ngroups`."""
+        """Covariances of the random effects given y and beta, arrays (m, k, k), by factor in the
+        order of `ngroups`.
+        """
         return self._conditional[0]
 
     @property
@@ -244,16 +274,24 @@ class FittedModel:
 
     @property
     def random_effects_se_noise(self) -> dict[str, pd.Series | pd.DataFrame]:
-        """Standard errors of `random_effects_se` where random probes estimate them (iterative core); otherwise 0."""
+        """Standard errors of `random_effects_se` where random probes estimate them (iterative
+        core); otherwise 0.
+        """
         pairs = zip(*self._conditional, strict=True)
-        return self._by_level(e / (2.0 * np.sqrt(np.einsum("mkk->mk", c)).clip(1e-150)) for c, e in pairs)
+        return self._by_level(
+            e / (2.0 * np.sqrt(np.einsum("mkk->mk", c)).clip(1e-150)) for c, e in pairs
+        )
 
     def random_effects_ci(self, level: float = 0.95) -> dict[str, pd.DataFrame]:
-        """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower") and (term, "upper")."""
+        """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower")
+        and (term, "upper").
+        """
         check_level(level)
         z = special.ndtri(0.5 + level / 2)
         intervals = {}
-        for f, b, covariance in zip(self.design.factors, self.mode_arrays, self.mode_covariances, strict=True):
+        for f, b, covariance in zip(
+            self.design.factors, self.mode_arrays, self.mode_covariances, strict=True
+        ):
             half = z * np.sqrt(np.einsum("mkk->mk", covariance))
             columns = pd.MultiIndex.from_product([f.columns, ["lower", "upper"]])
             bounds = np.stack([b - half, b + half], axis=-1).reshape(len(b), -1)
@@ -263,12 +301,16 @@ class FittedModel:
 
     @functools.cached_property
     def Lambdas(self) -> list[np.ndarray]:
-        """Relative covariance factors (k, k), lower triangular, by factor in the order of `ngroups`."""
+        """Relative covariance factors (k, k), lower triangular, by factor in the order of
+        `ngroups`.
+        """
         return relative_factors(self.design.factors, self.theta)
 
     @functools.cached_property
     def level_roots(self) -> list[np.ndarray | None]:
-        """Roots L (m, m) of the covariances K = L L' across levels, by factor as in `ngroups`; None where K = I."""
+        """Roots L (m, m) of the covariances K = L L' across levels, by factor as in `ngroups`;
+        None where K = I.
+        """
         return level_roots(self.design.factors, self.theta)
 
     @property
@@ -276,7 +318,10 @@ class FittedModel:
         """Covariance matrix of the random effects by factor, terms x terms."""
         pairs = zip(self.design.factors, self.Lambdas, strict=True)
         return {
-            f.name: pd.DataFrame(self.scale * L @ L.T, index=list(f.columns), columns=list(f.columns)) for f, L in pairs
+            f.name: pd.DataFrame(
+                self.scale * L @ L.T, index=list(f.columns), columns=list(f.columns)
+            )
+            for f, L in pairs
         }
 
     @property
@@ -285,31 +330,43 @@ class FittedModel:
         components: dict[str, Any] = {}
         for name, S in self.covariances.items():
             variances = dict(zip(S.columns, np.diag(S).tolist(), strict=True))
-            components[name] = variances["(Intercept)"] if list(variances) == ["(Intercept)"] else variances
+            components[name] = (
+                variances["(Intercept)"] if list(variances) == ["(Intercept)"] else variances
+            )
         return components | {"residual": self.scale}
 
     @property
     def residual_covariance(self) -> Any:
-        """Covariance matrix of the residuals of one subject, visits x visits, in squared units of the response.
+        """Covariance matrix of the residuals of one subject, visits x visits, in squared units of
+        the response.
 
-        A dict by group where groups have parameters of their own. Covariates of `dispersion` count as 0, weights as 1.
-        Over coordinates (`sp_exp`) it is a function of an array of distances instead.
+        A dict by group where groups have parameters of their own. Covariates of `dispersion` count
+        as 0, weights as 1. Over coordinates (`sp_exp`) it is a function of an array of distances
+        instead.
         """
         return residual_matrices(self.design, self.theta, self.sigma)
 
     @property
     def residual_correlation(self) -> Any:
-        """Correlation matrix of the residuals of one subject, in the form of `residual_covariance`."""
+        """Correlation matrix of the residuals of one subject, in the form of
+        `residual_covariance`.
+        """
         return residual_matrices(self.design, self.theta, None)
 
     @property
     def residual_sd(self) -> pd.Series:
-        """Standard deviation of the residual of every row used: sigma, by visit, covariates and weights."""
-        return pd.Series(self.sigma * relative_sds(self.design, self.theta), index=self.design.index)
+        """Standard deviation of the residual of every row used: sigma, by visit, covariates and
+        weights.
+        """
+        return pd.Series(
+            self.sigma * relative_sds(self.design, self.theta), index=self.design.index
+        )
 
     @property
     def varcov(self) -> pd.DataFrame:
-        """Covariance matrix of the random effects; for several factors block diagonal over (factor, term)."""
+        """Covariance matrix of the random effects; for several factors block diagonal over
+        (factor, term).
+        """
         return varcov(self.covariances)
 
     @functools.cached_property
@@ -320,9 +377,11 @@ class FittedModel:
 
     @property
     def is_singular(self) -> bool:
-        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS is below 1e-4.
+        """Whether a variance is 0 or a correlation +-1: a diagonal of Lambda times its column's RMS
+        is below 1e-4.
 
-        With as many random effects as rows also whether the residual variance is 0, or cannot be told from theirs.
+        With as many random effects as rows also whether the residual variance is 0, or cannot be
+        told from theirs.
         """
         return bool(self.singular_terms or self.residual_doubt)
 
@@ -333,15 +392,22 @@ class FittedModel:
 
     @property
     def singularity(self) -> str:
-        """What it is about a singular fit, and what to try, in words; empty where the fit is not singular."""
+        """What it is about a singular fit, and what to try, in words; empty where the fit is not
+        singular.
+        """
         if not self.is_singular:
             return ""
-        return singular_message(self.design, self.singular_terms, self.covariances, self.scale, self.residual_doubt)
+        return singular_message(
+            self.design, self.singular_terms, self.covariances, self.scale, self.residual_doubt
+        )
 
     @functools.cached_property
     def fittedvalues(self) -> pd.Series:
         """X beta + Z b + offset, on the index of the rows used."""
-        return pd.Series(fitted_values(self.design, self.estimate.beta, self.mode_arrays), index=self.design.index)
+        return pd.Series(
+            fitted_values(self.design, self.estimate.beta, self.mode_arrays),
+            index=self.design.index,
+        )
 
     @property
     def resid(self) -> pd.Series:
@@ -350,7 +416,8 @@ class FittedModel:
 
     @property
     def parameters(self) -> pd.Series:
-        """All parameters: coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, `sigma`.
+        """All parameters: coefficients, standard deviations `sd_x|g`, correlations
+        `cor_x.(Intercept)|g`, `sigma`.
 
         With covariance structures also theirs, such as `rho|g`.
         """
@@ -365,7 +432,9 @@ class FittedModel:
 
     @functools.cached_property
     def curvature(self) -> Curvature:
-        """Covariance of beta and of the variance parameters, from the Hessian of the joint deviance."""
+        """Covariance of beta and of the variance parameters, from the Hessian of the joint
+        deviance.
+        """
         return self.model.engine.curvature(self.estimate, self.method == "REML")
 
     def __repr__(self) -> str:
@@ -375,28 +444,36 @@ class FittedModel:
 def check_fit(what: str, value: Any) -> None:
     """Refuse what is no fit."""
     if not isinstance(value, FittedModel):
-        raise TypeError(f"{what} takes a fit of this package, as interlace_jax.fit makes, not {type(value).__name__}")
+        raise TypeError(
+            f"{what} takes a fit of this package, as interlace_jax.fit makes, not "
+            f"{type(value).__name__}"
+        )
 
 
 def subjects_of(design: Design) -> np.ndarray:
-    """Subject (n,) of every row, for rules that need to know: those of `residual=`, or the levels of the one factor."""
+    """Subject (n,) of every row, for rules that need to know: those of `residual=`, or the
+    levels of the one factor.
+    """
     if design.residual is not None and design.residual.residual is not None:
         return design.residual.rows.subject
     if len(design.factors) == 1:
         return design.factors[0].codes
     raise ValueError(
-        "'between-within' needs to know the subjects: give residual=, or one grouping factor; or use 'satterthwaite'"
+        "'between-within' needs to know the subjects: give residual=, or one grouping factor; or "
+        "use 'satterthwaite'"
     )
 
 
 def check_kenward_roger(model: CompiledModel, method: str, rule: str, instead: str) -> None:
-    """Refuse Kenward and Roger's rule, or its linear form, where it is not defined; instead: what to write."""
+    """Refuse Kenward and Roger's rule, or its linear form, where it is not defined; instead:
+    what to write.
+    """
     if method == "ML":
         raise ValueError(f"Kenward-Roger is defined for REML fits: use method='REML', or {instead}")
     if rule == "kenward-roger-linear" and model.design.residual is None:
         raise ValueError(
-            "'kenward-roger-linear' is for models with residual= or dispersion=: in others the covariance is linear in "
-            "its parameters, and 'kenward-roger' is the same"
+            "'kenward-roger-linear' is for models with residual= or dispersion=: in others the "
+            "covariance is linear in its parameters, and 'kenward-roger' is the same"
         )
     if reason := why_not([f.block for f in model.design.factors]):
         raise ValueError(f"Kenward-Roger does not apply: {reason}; use {instead}")
@@ -404,15 +481,17 @@ def check_kenward_roger(model: CompiledModel, method: str, rule: str, instead: s
 
 
 def _check_residual(model: CompiledModel, found: Estimate) -> None:
-    """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean anything."""
+    """Refuse a fit without residual: theta runs off to infinity, and no number of it would mean
+    anything.
+    """
     design = model.design
     size, scale = weighted_size(design, largest(design.y)), model.engine.products.scale
     by = "the fixed effects" if is_rounding(size, scale) else "the fixed and random effects"
     if is_perfect(size, scale, found.sigma):
         raise ValueError(
-            f"{by} fit the response {design.response!r} perfectly, to rounding: there is no residual "
-            "variance to estimate. Is the response computed from the predictors, or constant "
-            "within the levels of a factor?"
+            f"{by} fit the response {design.response!r} perfectly, to rounding: there is no "
+            "residual variance to estimate. Is the response computed from the predictors, or "
+            "constant within the levels of a factor?"
         )
 
 

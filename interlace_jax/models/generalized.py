@@ -1,4 +1,6 @@
-"""Generalised mixed models: what a compiled and a fitted one know beyond, or otherwise than, linear ones. State."""
+"""Generalised mixed models: what a compiled and a fitted one know beyond, or otherwise than,
+linear ones. State.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ from .parameters import component_names, natural_names, natural_values, varcorr_
 from .separation import Separation, separation
 from .singularity import singular_message
 
-SETTLED = 1e-3  # deviance units that may be left to gain where a number of the family runs off to infinity
+# deviance units that may be left to gain where a number of the family runs off to infinity
+SETTLED = 1e-3
 MOST_NODES = 25
 MOST_EFFECTS = 3  # a level, for quadrature
 
@@ -62,16 +65,23 @@ class CompiledGeneralizedModel(CompiledModel):
         check_dispersion(family, dispersion)
         if is_scanned(data):
             kind = type(data).__name__
-            raise TypeError(f"with family={family.name!r} the data must be a data frame, not {kind}: read it first")
+            raise TypeError(
+                f"with family={family.name!r} the data must be a data frame, not {kind}: read it "
+                "first"
+            )
         data = snapshot(data)
         if core == "iterative":
-            raise ValueError(f"core='iterative' is for linear mixed models, not for family={family.name!r}")
+            raise ValueError(
+                f"core='iterative' is for linear mixed models, not for family={family.name!r}"
+            )
         parsed = parse(formula, groups, random, proportion=family.has_trials)
         parsed = with_auxiliary(parsed, dispersion=dispersion, zero_inflation=zero_inflation)
         rows = {name: arguments[name] for name in ("weights", "offset", "na_action", "cov")}
         design = build(parsed, data, **rows, family=family, trials=trials)
         if has_prior([f.block for f in design.factors]):
-            raise ValueError(f"priors in cov= are for linear mixed models so far, not for family={family.name!r}")
+            raise ValueError(
+                f"priors in cov= are for linear mixed models so far, not for family={family.name!r}"
+            )
         _check_nodes(nagq, design)
         observed = replace(design.observed, nodes=int(nagq))
         return cls(replace(design, observed=observed), data, arguments, core)
@@ -94,16 +104,18 @@ class CompiledGeneralizedModel(CompiledModel):
     def deviance(self, theta, beta, phi=()):
         """-2 log-likelihood by Laplace's approximation.
 
-        theta (d,): absolute, lme4's order. beta (p,). phi (r,): numbers of the family on their free scales (logarithms
-        of what is positive, the first threshold and logarithms of the gaps after it, coefficients of predictors);
-        nothing where the family has none. The mode of the random effects is searched inside; derivatives of every
-        order are those of the implicit function.
+        theta (d,): absolute, lme4's order. beta (p,). phi (r,): numbers of the family on their free
+        scales (logarithms of what is positive, the first threshold and logarithms of the gaps after
+        it, coefficients of predictors); nothing where the family has none. The mode of the random
+        effects is searched inside; derivatives of every order are those of the implicit function.
         """
         wanted = {"theta": len(self.theta0), "beta": len(self.beta0), "phi": len(self.phi0)}
         given = [_vector(a) for a in (theta, beta, phi)]
         for (name, size), values in zip(wanted.items(), given, strict=True):
             if values.shape != (size,):
-                raise ValueError(f"{name} of this model is {size} numbers, not an array of shape {values.shape}")
+                raise ValueError(
+                    f"{name} of this model is {size} numbers, not an array of shape {values.shape}"
+                )
         return self.engine.joint_deviance(*given)
 
     def loglik(self, theta, beta, phi=()):
@@ -115,9 +127,15 @@ class CompiledGeneralizedModel(CompiledModel):
         return self.engine.estimate(False, None)
 
     def with_response(self, y, *, weights=None, offset=None) -> Self:
-        """The same model of another response y (n,) in the form of the first, and of other weights or offset (n,)."""
+        """The same model of another response y (n,) in the form of the first, and of other
+        weights or offset (n,).
+        """
         given = {"y": y, "weights": weights, "offset": offset}
-        given = {name: self._row_vector(name, values) for name, values in given.items() if values is not None}
+        given = {
+            name: self._row_vector(name, values)
+            for name, values in given.items()
+            if values is not None
+        }
         if any(is_traced(values) for values in given.values()):
             self.engine.require("traced_rows")
         if "y" in given:
@@ -127,17 +145,28 @@ class CompiledGeneralizedModel(CompiledModel):
 
 def _check_nodes(nagq: int, design: Design) -> None:
     """Refuse quadrature where the integral has too many dimensions."""
-    if isinstance(nagq, bool) or not isinstance(nagq, int | np.integer) or not 1 <= nagq <= MOST_NODES:
-        raise ValueError(f"nagq must be a whole number from 1 (Laplace) to {MOST_NODES}, not {nagq!r}")
+    if (
+        isinstance(nagq, bool)
+        or not isinstance(nagq, int | np.integer)
+        or not 1 <= nagq <= MOST_NODES
+    ):
+        raise ValueError(
+            f"nagq must be a whole number from 1 (Laplace) to {MOST_NODES}, not {nagq!r}"
+        )
     if nagq == 1:
         return
     if len(design.factors) > 1:
         names = " and ".join(repr(f.name) for f in design.factors[:2])
-        raise ValueError(f"quadrature needs one grouping factor, and there are {names}: use nagq=1 (Laplace)")
+        raise ValueError(
+            f"quadrature needs one grouping factor, and there are {names}: use nagq=1 (Laplace)"
+        )
     f = design.factors[0]
     if len(f.columns) > MOST_EFFECTS or f.across is not None:
         why = "its levels covary" if f.across is not None else f"{f.name!r} has {len(f.columns)}"
-        raise ValueError(f"quadrature needs at most {MOST_EFFECTS} independent effects a level, and {why}: use nagq=1")
+        raise ValueError(
+            f"quadrature needs at most {MOST_EFFECTS} independent effects a level, and {why}: use "
+            "nagq=1"
+        )
 
 
 def _vector(values):
@@ -146,7 +175,9 @@ def _vector(values):
 
 
 class FittedGeneralizedModel(FittedModel):
-    """A fitted generalised mixed model: theta is absolute, coefficients are on the scale of the link."""
+    """A fitted generalised mixed model: theta is absolute, coefficients are on the scale of the
+    link.
+    """
 
     estimate: GeneralizedEstimate
     has_residual = False
@@ -159,18 +190,22 @@ class FittedGeneralizedModel(FittedModel):
         df_method: str | None = None,
         theta0: Iterable[float] | None = None,
     ) -> Self:
-        """Estimate a compiled model by maximum likelihood; warns of separation, singular and unfinished fits."""
+        """Estimate a compiled model by maximum likelihood; warns of separation, singular and
+        unfinished fits.
+        """
         if (method or "ML") != "ML":
             one_of("method", method, METHODS)
             raise ValueError(
                 "REML integrates the fixed effects out of a Gaussian likelihood; with "
-                f"family={model.family.name!r} there is no such integral: leave method= out, or say method='ML'"
+                f"family={model.family.name!r} there is no such integral: leave method= out, or "
+                "say method='ML'"
             )
         if (df_method or "normal") != "normal":
             one_of("df_method", df_method, DF_METHODS)
             raise ValueError(
-                f"df_method={df_method!r} belongs to linear mixed models: these degrees of freedom are results about "
-                f"Gaussian quadratic forms; with family={model.family.name!r} leave it out, or say 'normal' (z tests)"
+                f"df_method={df_method!r} belongs to linear mixed models: these degrees of "
+                "freedom are results about Gaussian quadratic forms; with "
+                f"family={model.family.name!r} leave it out, or say 'normal' (z tests)"
             )
         start = None if theta0 is None else model.checked_theta(theta0)
         found = cls(model, model.engine.estimate(False, start), "ML", "normal")
@@ -199,9 +234,9 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def sigma(self) -> float:
-        """What scatters the responses: sigma of a Gaussian, the root of the dispersion of a gamma or inverse Gaussian,
-        the scale of Student's t, the size, alpha or precision of other families; 1 where there is none, NaN where it
-        differs by row.
+        """What scatters the responses: sigma of a Gaussian, the root of the dispersion of a gamma
+        or inverse Gaussian, the scale of Student's t, the size, alpha or precision of other
+        families; 1 where there is none, NaN where it differs by row.
         """
         if isinstance(self.family, Ordinal) or not self.design.predictors:
             return 1.0
@@ -221,18 +256,24 @@ class FittedGeneralizedModel(FittedModel):
 
     @functools.cached_property
     def separation(self) -> Separation | None:
-        """Coefficients that have no finite estimate, as they separate the outcomes; None where there are none."""
+        """Coefficients that have no finite estimate, as they separate the outcomes; None where
+        there are none.
+        """
         return separation(self.design, self.estimate)
 
     @property
     def converged(self) -> bool:
         """Whether what is left to gain is negligible, and all coefficients are finite."""
-        ended = self.estimate.converged or (bool(self.runaway) and self.estimate.predicted_decrease < SETTLED)
+        ended = self.estimate.converged or (
+            bool(self.runaway) and self.estimate.predicted_decrease < SETTLED
+        )
         return ended and self.separation is None
 
     @functools.cached_property
     def runaway(self) -> dict[str, str]:
-        """Numbers of the family that run off to infinity, where it is another family, with what that says."""
+        """Numbers of the family that run off to infinity, where it is another family, with what
+        that says.
+        """
         if not len(self.estimate.gamma) or not np.isfinite(self.estimate.deviance):
             return {}
         known = np.diag(self.conditioned_covariance)[-len(self.estimate.gamma) :] == 0.0
@@ -241,12 +282,16 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def residual_doubt(self) -> None:
-        """None: there is no residual variance beside the random effects that could be confounded with them."""
+        """None: there is no residual variance beside the random effects that could be confounded
+        with them.
+        """
         return None
 
     @property
     def singularity(self) -> str:
-        """What it is about a singular fit, and what to try, in words; empty where the fit is not singular."""
+        """What it is about a singular fit, and what to try, in words; empty where the fit is not
+        singular.
+        """
         if not self.is_singular:
             return ""
         return singular_message(self.design, self.singular_terms, self.covariances, 1.0, None)
@@ -266,7 +311,9 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def curvature(self) -> Curvature:
-        """Covariances of the coefficients, and of the parameters of the random effects beside a sigma that is known."""
+        """Covariances of the coefficients, and of the parameters of the random effects beside a
+        sigma that is known.
+        """
         return curvature_of(self.conditioned_covariance, self.estimate)
 
     @property
@@ -276,7 +323,9 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def family_names(self) -> list[str]:
-        """Names of all numbers of the family, as `size`; with a predictor one for each column, after a colon."""
+        """Names of all numbers of the family, as `size`; with a predictor one for each column,
+        after a colon.
+        """
         return [
             p.parameter if p.D is None else f"{p.parameter}:{column}"
             for p in self.design.predictors
@@ -287,9 +336,14 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def covariances(self) -> dict[str, pd.DataFrame]:
-        """Covariance matrix of the random effects by factor, terms x terms, on the scale of the link."""
+        """Covariance matrix of the random effects by factor, terms x terms, on the scale of the
+        link.
+        """
         pairs = zip(self.design.factors, self.Lambdas, strict=True)
-        return {f.name: pd.DataFrame(L @ L.T, index=list(f.columns), columns=list(f.columns)) for f, L in pairs}
+        return {
+            f.name: pd.DataFrame(L @ L.T, index=list(f.columns), columns=list(f.columns))
+            for f, L in pairs
+        }
 
     @functools.cached_property
     def _conditional(self) -> list[list[np.ndarray]]:
@@ -299,7 +353,9 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def variance_components(self) -> dict[str, float | dict[str, float]]:
-        """Variances by factor (one number for a lone intercept, else by term); `"residual"` of a Gaussian family."""
+        """Variances by factor (one number for a lone intercept, else by term); `"residual"` of a
+        Gaussian family.
+        """
         found = super().variance_components
         del found["residual"]
         return found | ({"residual": self.scale} if self.family.name == "gaussian" else {})
@@ -323,8 +379,8 @@ class FittedGeneralizedModel(FittedModel):
 
     @functools.cached_property
     def fittedvalues(self) -> pd.Series | pd.DataFrame:
-        """Expected responses of the rows used: probabilities where there are trials, of every category of an ordinal
-        response (a frame).
+        """Expected responses of the rows used: probabilities where there are trials, of every
+        category of an ordinal response (a frame).
         """
         values = response.mean(self.family, self.estimate.eta, self.free_rows(_of_fit(self.design)))
         return self.labelled(values, self.design.index)
@@ -334,25 +390,36 @@ class FittedGeneralizedModel(FittedModel):
         """Response (the proportion of successes where there are trials) minus fitted values."""
         if isinstance(self.family, Ordinal):
             raise ValueError(
-                "categories have no residuals y - mean: use scaled_residuals(), or compare fittedvalues with shares"
+                "categories have no residuals y - mean: use scaled_residuals(), or compare "
+                "fittedvalues with shares"
             )
         return self.design.y / self.design.observed.m - self.fittedvalues
 
     @property
     def parameters(self) -> pd.Series:
-        """Coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, numbers of the family.
+        """Coefficients, standard deviations `sd_x|g`, correlations `cor_x.(Intercept)|g`, numbers
+        of the family.
 
-        The numbers are on their natural scale, but for predictors, whose coefficients are `size:x` and the like.
+        The numbers are on their natural scale, but for predictors, whose coefficients are `size:x`
+        and the like.
         """
         factors = self.design.factors
         components = varcorr_table(factors, self.covariances, 1.0)["sdcor"].to_numpy()[:-1]
-        names = [*component_names(factors)[:-1], *(name for f in factors for name in natural_names(f))]
+        names = [
+            *component_names(factors)[:-1],
+            *(name for f in factors for name in natural_names(f)),
+        ]
         values = np.concatenate([components, natural_values(factors, self.theta)])
-        own = pd.Series(response.natural_gamma(self.design, self.estimate.gamma), index=self.family_names)
+        own = pd.Series(
+            response.natural_gamma(self.design, self.estimate.gamma), index=self.family_names
+        )
         return pd.concat([self.fe_params, pd.Series(values, index=names), own])
 
     def __repr__(self) -> str:
-        return f"<Fit of {self.design.formula}, family {self.family.name} ({self.family.link}), {self.nobs} rows>"
+        return (
+            f"<Fit of {self.design.formula}, family {self.family.name} ({self.family.link}), "
+            f"{self.nobs} rows>"
+        )
 
 
 _LIMITS = {
@@ -365,7 +432,9 @@ _LIMITS = {
 
 
 def _report(fit: FittedGeneralizedModel) -> None:
-    """Warn of separation, of a search that did not end at the optimum, of singular fits and limits of families."""
+    """Warn of separation, of a search that did not end at the optimum, of singular fits and
+    limits of families.
+    """
     for name, meaning in fit.runaway.items():
         text = f"{name!r} of family {fit.family.name!r} runs off to infinity: {meaning}"
         warnings.warn(text, SingularFitWarning, stacklevel=5)

@@ -1,8 +1,9 @@
 """Models with as many random effects as rows: whether their residual variance is identifiable.
 
-The residual variance is not determined if its derivative of V, W^-1, is a combination of the others, K (x) dSigma: then
-another split of V gives the same likelihood. And it may be estimated as 0, where V stays regular without a residual;
-theta, which is relative to it, then runs off to infinity. Neither can be where there are fewer effects than rows.
+The residual variance is not determined if its derivative of V, W^-1, is a combination of the
+others, K (x) dSigma: then another split of V gives the same likelihood. And it may be estimated as
+0, where V stays regular without a residual; theta, which is relative to it, then runs off to
+infinity. Neither can be where there are fewer effects than rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ AWAY = 0.5  # from the start of a structure, which may be special (AR1 without c
 FEWER = 10.0  # part of theta at which a model has clearly more of a residual
 RISE = 0.01  # deviance units that more of a residual must cost where it is determined
 ROUNDING = 1e-14  # least-squares residuals below this part of the response are rounding
-PERFECT = 1e-6  # residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
+# residual SD, relative to that of least squares, below which digits run out (theta^2 of them)
+PERFECT = 1e-6
 NO_RESIDUAL = "the model fits the response perfectly, to rounding: there is no residual variance"
 ADVICE = "consider fewer random effects, or a structure with less freedom"
 
@@ -48,20 +50,25 @@ def residual_doubt(design: Design, engine: Engine, e: Estimate, reml: bool) -> s
         and engine.deviance(less, reml) - engine.deviance(e.theta, reml) < RISE
     ):
         return (
-            f"the residual standard deviation is estimated as 0 (the random effects of {_names(design)}, as many as "
-            "rows, account for everything): coefficients and covariances are estimated, but theta, which is relative "
-            f"to it, is arbitrary; {ADVICE}"
+            "the residual standard deviation is estimated as 0 (the random effects of "
+            f"{_names(design)}, as many as rows, account for everything): coefficients and "
+            "covariances are estimated, but theta, which is relative to it, is arbitrary; "
+            f"{ADVICE}"
         )
     return None
 
 
 def weighted_size(design: Design, size: np.ndarray | float) -> np.ndarray | float:
-    """The size of responses in the unit of the residual variance, from their largest absolute values."""
+    """The size of responses in the unit of the residual variance, from their largest absolute
+    values.
+    """
     return size if design.weights is None else size * np.sqrt(design.weights.max())
 
 
 def is_rounding(size, scale):
-    """Whether what least squares leaves of a response of some weighted size, its scale, is rounding."""
+    """Whether what least squares leaves of a response of some weighted size, its scale, is
+    rounding.
+    """
     return scale <= ROUNDING * size
 
 
@@ -73,8 +80,9 @@ def is_perfect(size, scale, sigma):
 def confounded_message(design: Design) -> str:
     """What it is about a design whose residual is a part of the random effects."""
     return (
-        f"the residual variance cannot be told from those of the random effects of {_names(design)}: another split "
-        f"between them fits as well, so that only their sum is estimated, and so are coefficients; {ADVICE}"
+        "the residual variance cannot be told from those of the random effects of "
+        f"{_names(design)}: another split between them fits as well, so that only their sum is "
+        f"estimated, and so are coefficients; {ADVICE}"
     )
 
 
@@ -95,7 +103,8 @@ def _with_less_effect(theta: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
 
 
 def is_confounded(design: Design, used: np.ndarray | None = None) -> np.ndarray:
-    """Whether W^-1 is a combination of the derivatives of V by the covariances, on random vectors: (r,).
+    """Whether W^-1 is a combination of the derivatives of V by the covariances, on random vectors:
+    (r,).
 
     used: (r, n) rows of the design that each of r models has; by default one with all.
     """
@@ -107,7 +116,9 @@ def is_confounded(design: Design, used: np.ndarray | None = None) -> np.ndarray:
     thetas = [_generic(f) for f in factors]
     roots = level_roots(factors, np.concatenate(thetas))
     of_factors = zip(factors, thetas, roots, strict=True)
-    others = [V for f, theta, L in of_factors for V in _derivatives(f, theta, L, probes.reshape(n, -1))]
+    others = [
+        V for f, theta, L in of_factors for V in _derivatives(f, theta, L, probes.reshape(n, -1))
+    ]
     basis = used.T[None, :, :, None] * np.reshape(others, (len(others), *probes.shape))
     residual = probes if design.weights is None else probes / design.weights[:, None, None]
     return np.array([_is_in_span(residual[:, i].ravel(), basis[:, :, i]) for i in range(len(used))])
@@ -128,13 +139,17 @@ def _generic(f: Factor) -> np.ndarray:
     return np.append(own, across)
 
 
-def _derivatives(f: Factor, theta: np.ndarray, L: np.ndarray | None, probes: np.ndarray) -> Sequence[np.ndarray]:
+def _derivatives(
+    f: Factor, theta: np.ndarray, L: np.ndarray | None, probes: np.ndarray
+) -> Sequence[np.ndarray]:
     """(K (x) dSigma) u, for all derivatives of Sigma, in the rows: arrays (n, r)."""
     sums = np.zeros((len(f.levels), len(f.columns), probes.shape[1]))
     np.add.at(sums, f.codes, f.Z[:, :, None] * probes[:, None, :])
     covarying = sums if L is None else np.tensordot(L @ L.T, sums, 1)
     slopes = run(_slopes, theta, f.block)
-    return [np.einsum("nk,kl,nlr->nr", f.Z, S, covarying[f.codes]) for S in np.moveaxis(slopes, -1, 0)]
+    return [
+        np.einsum("nk,kl,nlr->nr", f.Z, S, covarying[f.codes]) for S in np.moveaxis(slopes, -1, 0)
+    ]
 
 
 @functools.partial(jit, static_argnums=1)

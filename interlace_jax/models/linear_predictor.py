@@ -14,7 +14,9 @@ from ..design.design import Design
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows to predict, with a Z and codes for every factor of the model: -1 for an unseen level, Z = 0 to leave out."""
+    """Rows to predict, with a Z and codes for every factor of the model: -1 for an unseen level,
+    Z = 0 to leave out.
+    """
 
     X: np.ndarray
     "(n, p), NaN where something is missing."

@@ -17,27 +17,39 @@ class Optimum:
     theta: np.ndarray
     "(d,)"
     gradient: np.ndarray
-    "(d,) absolute derivatives of the deviance in conditioned parameters: standard deviations of unit-RMS columns."
+    """(d,) absolute derivatives of the deviance in conditioned parameters: standard deviations
+    of unit-RMS columns.
+    """
     predicted_decrease: float
     "Deviance units still to gain by the optimiser's quadratic model; free of scale."
     steps: int
     "Evaluations of deviance and gradient."
     noise: float
-    "Standard error of the deviance, which the iterative core estimates from random probes; 0 for the dense core."
+    """Standard error of the deviance, which the iterative core estimates from random probes; 0
+    for the dense core.
+    """
     theta_noise: float
-    "Error that random probes make in theta, in its standard errors (root mean square); 0 for the dense core."
+    """Error that random probes make in theta, in its standard errors (root mean square); 0 for
+    the dense core.
+    """
     status: str
     message: str
     boundary: tuple[str, ...]
     "Random-effects columns whose variance is 0, or whose correlations are +-1, as `x|g`."
     re_pca: dict[str, pd.DataFrame] = field(repr=False)
-    "By factor the principal components of the random effects: `sd` relative to sigma, `proportion` of the variance."
+    """By factor the principal components of the random effects: `sd` relative to sigma,
+    `proportion` of the variance.
+    """
     hessian: Any = field(repr=False)
-    "Call it for the Hessian (d, d) of the profiled deviance (less priors) in conditioned parameters."
+    """Call it for the Hessian (d, d) of the profiled deviance (less priors) in conditioned
+    parameters.
+    """
 
     @functools.cached_property
     def hessian_eigenvalues(self) -> np.ndarray:
-        """Eigenvalues (d,) of the Hessian, increasing; positive at a minimum inside the parameter space."""
+        """Eigenvalues (d,) of the Hessian, increasing; positive at a minimum inside the
+        parameter space.
+        """
         return np.linalg.eigvalsh(self.hessian())
 
     @property
@@ -47,7 +59,11 @@ class Optimum:
 
 
 def principal_components(Lam: np.ndarray) -> pd.DataFrame:
-    """SDs (relative to sigma) of the principal components of random effects with factor Lam (k, k), and shares."""
+    """SDs (relative to sigma) of the principal components of random effects with factor Lam (k,
+    k), and shares.
+    """
     sd = np.linalg.svd(Lam, compute_uv=False)
     total = np.sum(sd**2)
-    return pd.DataFrame({"sd": sd, "proportion": sd**2 / total if total > 0.0 else np.zeros_like(sd)})
+    return pd.DataFrame(
+        {"sd": sd, "proportion": sd**2 / total if total > 0.0 else np.zeros_like(sd)}
+    )

@@ -1,4 +1,6 @@
-"""Names and values of the covariance parameters as users read them: Lambdas, SDs, correlations, tables of them."""
+"""Names and values of the covariance parameters as users read them: Lambdas, SDs, correlations,
+tables of them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from ..support.later import jax, jnp
 
 
 def varcov(covariances: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Covariance matrices by factor, terms x terms, as one: block diagonal over (factor, term) when there are several.
+    """Covariance matrices by factor, terms x terms, as one: block diagonal over (factor, term) when
+    there are several.
 
     Variances are in squared units of the response.
     """
@@ -26,7 +29,9 @@ def varcov(covariances: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame()
     if len(covariances) == 1:
         return next(iter(covariances.values()))
-    keys = pd.MultiIndex.from_tuples([(name, column) for name, S in covariances.items() for column in S.columns])
+    keys = pd.MultiIndex.from_tuples(
+        [(name, column) for name, S in covariances.items() for column in S.columns]
+    )
     whole, start = np.zeros((len(keys),) * 2), 0
     for S in covariances.values():
         end = start + len(S)
@@ -35,18 +40,23 @@ def varcov(covariances: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(whole, index=keys, columns=keys)
 
 
-def varcorr_table(factors: Sequence[Factor], covariances: Mapping[str, pd.DataFrame], scale: float) -> pd.DataFrame:
+def varcorr_table(
+    factors: Sequence[Factor], covariances: Mapping[str, pd.DataFrame], scale: float
+) -> pd.DataFrame:
     """Variances and covariances in lme4's order: columns `grp`, `var1`, `var2`, `vcov`, `sdcor`.
 
-    Term by term the variances, then the covariances of its columns; last the residual variance `scale`. `sdcor` is the
-    standard deviation, and in rows of two columns the correlation (NaN when one of them does not vary).
+    Term by term the variances, then the covariances of its columns; last the residual variance
+    `scale`. `sdcor` is the standard deviation, and in rows of two columns the correlation (NaN when
+    one of them does not vary).
     """
     rows: list[tuple] = []
     for block in _blocks(factors, covariances):
         k, S, R = len(block.columns), block.covariance, block.correlations
         rows += [(block.factor, block.columns[i], None, S[i, i], block.sd[i]) for i in range(k)]
         pairs = [(i, j) for i in range(k) for j in range(i + 1, k)]
-        rows += [(block.factor, block.columns[i], block.columns[j], S[i, j], R[i, j]) for i, j in pairs]
+        rows += [
+            (block.factor, block.columns[i], block.columns[j], S[i, j], R[i, j]) for i, j in pairs
+        ]
     rows.append(("Residual", None, None, scale, np.sqrt(scale)))
     return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
 
@@ -82,7 +92,9 @@ def _correlations(S: np.ndarray) -> np.ndarray:
 
 
 def component_pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Columns (i, j) of every row of `varcorr` for one factor: per term the variances, then the covariances."""
+    """Columns (i, j) of every row of `varcorr` for one factor: per term the variances, then the
+    covariances.
+    """
     pairs, start = [], 0
     for size in sizes:
         term = range(start, start + size)
@@ -92,13 +104,20 @@ def component_pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def component_name(f: Factor, i: int, j: int) -> str:
-    """lme4's name of the SD of column i (= j) of a factor, or of its correlation with a later column j."""
-    return f"sd_{f.columns[i]}|{f.name}" if i == j else f"cor_{f.columns[j]}.{f.columns[i]}|{f.name}"
+    """lme4's name of the SD of column i (= j) of a factor, or of its correlation with a later
+    column j.
+    """
+    return (
+        f"sd_{f.columns[i]}|{f.name}" if i == j else f"cor_{f.columns[j]}.{f.columns[i]}|{f.name}"
+    )
 
 
 def component_names(factors: Sequence[Factor]) -> list[str]:
     """Names of all SDs and correlations in the order of `varcorr`, and `sigma`."""
-    return [*(component_name(f, i, j) for f in factors for i, j in component_pairs(f.sizes)), "sigma"]
+    return [
+        *(component_name(f, i, j) for f in factors for i, j in component_pairs(f.sizes)),
+        "sigma",
+    ]
 
 
 def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray]:
@@ -121,10 +140,15 @@ def _factors_of_lanes(theta, block):
 
 
 def level_roots(factors: Sequence[Factor], theta: np.ndarray) -> list[np.ndarray | None]:
-    """Per factor a root L (m, m) of the covariance K = L L' of its levels; None where they do not covary."""
+    """Per factor a root L (m, m) of the covariance K = L L' of its levels; None where they do
+    not covary.
+    """
     ends = np.cumsum([f.block.size for f in factors], dtype=int)
     parts = zip(factors, np.split(theta, ends)[:-1], strict=True)
-    return [None if f.across is None else run(_root, values[f.block.own :], f.K, f.across) for f, values in parts]
+    return [
+        None if f.across is None else run(_root, values[f.block.own :], f.K, f.across)
+        for f, values in parts
+    ]
 
 
 @functools.partial(jit, static_argnums=2)
@@ -140,7 +164,9 @@ def natural_names(f: Factor) -> list[str]:
 
 
 def natural_values(factors: Sequence[Factor], theta: np.ndarray) -> np.ndarray:
-    """The parameters of all structures (..., r), in the order of `natural_names`, from the user's theta (..., d)."""
+    """The parameters of all structures (..., r), in the order of `natural_names`, from the
+    user's theta (..., d).
+    """
     blocks = tuple(f.block for f in factors)
     if not any(map(natural_names, factors)):
         return np.empty((*theta.shape[:-1], 0))
@@ -154,12 +180,16 @@ def _natural_of_lanes(theta, blocks):
 
 
 def theta_names(f: Factor) -> list[str]:
-    """Names of the entries of theta: lme4's `g.(Intercept)`, `g.x.(Intercept)`, `g.x` for those of a Lambda; of a
-    structure its `g.scale` and, as they are searched on a scale of their own, `g.free(rho)`.
+    """Names of the entries of theta: lme4's `g.(Intercept)`, `g.x.(Intercept)`, `g.x` for those of
+    a Lambda; of a structure its `g.scale` and, as they are searched on a scale of their own,
+    `g.free(rho)`.
     """
     free = [f"{f.name}.free({name.rpartition('|' + f.name)[0]})" for name in natural_names(f)]
     if not f.block.is_pattern:
         return [f"{f.name}.scale", *free]
     names = f.columns
-    own = [f"{f.name}.{names[j]}" if i == j else f"{f.name}.{names[i]}.{names[j]}" for i, j in f.block.parameters]
+    own = [
+        f"{f.name}.{names[j]}" if i == j else f"{f.name}.{names[i]}.{names[j]}"
+        for i, j in f.block.parameters
+    ]
     return own + free

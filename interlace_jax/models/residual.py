@@ -1,4 +1,6 @@
-"""The residual covariance of a fit as users read it: names and values of its numbers, matrices by visit, SDs by row."""
+"""The residual covariance of a fit as users read it: names and values of its numbers, matrices
+by visit, SDs by row.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,15 @@ from ..support.later import jnp
 
 
 def psi_of(design: Design, theta: np.ndarray) -> np.ndarray:
-    """The free numbers (..., r) of the residual covariance, which follow those of the random effects in theta."""
+    """The free numbers (..., r) of the residual covariance, which follow those of the random
+    effects in theta.
+    """
     return theta[..., theta.shape[-1] - design.residual.covariance.size :]
 
 
 def residual_names(given: ResidualGroups) -> list[str]:
-    """Names of the numbers that are reported: `sd VIS2`, `rho | visit within id`, `range`, `log sd age`; with several
-    groups each with the group, ` | PBO`.
+    """Names of the numbers that are reported: `sd VIS2`, `rho | visit within id`, `range`, `log sd
+    age`; with several groups each with the group, ` | PBO`.
     """
     names = []
     for group in given.groups or ("",):
@@ -109,7 +113,9 @@ def relative_sds(design: Design, theta: np.ndarray) -> np.ndarray:
 
 
 def residual_covariances(design: Design, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Covariances (blocks, size, size) of the residuals of blocks of rows (blocks, size), over sigma^2."""
+    """Covariances (blocks, size, size) of the residuals of blocks of rows (blocks, size), over
+    sigma^2.
+    """
     n = rows.shape[1]
     if design.residual is None:
         V = np.zeros((*rows.shape, n))
@@ -123,10 +129,14 @@ def residual_covariances(design: Design, theta: np.ndarray, rows: np.ndarray) ->
 
 
 def of_rows(layout: RowLayout, R: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """R (blocks, size, size) of blocks of rows (blocks, size), from that of every pattern (P, m, m)."""
+    """R (blocks, size, size) of blocks of rows (blocks, size), from that of every pattern (P, m,
+    m).
+    """
     subject, slot = layout.subject[rows], layout.slot[rows]
     pattern = layout.pattern[subject]
-    return R[pattern[:, :, None], slot[:, :, None], slot[:, None]] * (subject[:, :, None] == subject[:, None])
+    return R[pattern[:, :, None], slot[:, :, None], slot[:, None]] * (
+        subject[:, :, None] == subject[:, None]
+    )
 
 
 def matrices_of(layout: RowLayout, given: ResidualGroups, psi: np.ndarray) -> np.ndarray:
@@ -134,14 +144,18 @@ def matrices_of(layout: RowLayout, given: ResidualGroups, psi: np.ndarray) -> np
     return np.moveaxis(run(_matrices, layout.patterns, psi, given.covariance), -1, 0)
 
 
-def draws(design: Design, theta: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def draws(
+    design: Design, theta: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
     """Residuals (n, *shape) relative to sigma, drawn anew."""
     u = rng.standard_normal((len(design.X), *shape))
     if design.residual is not None:
         rows = design.residual.rows
         roots = np.linalg.cholesky(matrices_by_pattern(design, theta))
         u = _mixed(roots, rows, u)
-    return u if design.weights is None else u / np.sqrt(design.weights).reshape(-1, *(1,) * len(shape))
+    return (
+        u if design.weights is None else u / np.sqrt(design.weights).reshape(-1, *(1,) * len(shape))
+    )
 
 
 def _mixed(roots: np.ndarray, rows, u: np.ndarray) -> np.ndarray:
@@ -152,16 +166,18 @@ def _mixed(roots: np.ndarray, rows, u: np.ndarray) -> np.ndarray:
 
 
 def residual_matrices(design: Design, theta: np.ndarray, sigma: float | None) -> Any:
-    """Covariance matrices by visit of the residuals of a subject, or with sigma None their correlations.
+    """Covariance matrices by visit of the residuals of a subject, or with sigma None their
+    correlations.
 
-    A frame, a dict of frames by group, or, over coordinates, functions of distances in place of frames.
+    A frame, a dict of frames by group, or, over coordinates, functions of distances in place of
+    frames.
     """
     given = design.residual
     if given is None or given.residual is None:
         found = given or "independent residuals of one variance"
         raise ValueError(
-            f"the covariance of residuals by visit needs residual=, and this model has {found}; see residual_sd for "
-            "SDs by row"
+            f"the covariance of residuals by visit needs residual=, and this model has {found}; "
+            "see residual_sd for SDs by row"
         )
     if not given.visits:
         found = _by_distance(design, theta, sigma)
@@ -182,7 +198,9 @@ def _by_distance(design: Design, theta: np.ndarray, sigma: float | None) -> dict
 
     def of_group(g):
         def function(distances):
-            """Covariance or correlation of two residuals of a subject so far apart; 0: of a row with itself."""
+            """Covariance or correlation of two residuals of a subject so far apart; 0: of a row
+            with itself.
+            """
             apart = np.asarray(distances, float) / given.unit
             log_sd, correlation = run(_at_distances, values, apart, given.covariance)
             size = 1.0 if sigma is None else sigma**2 * np.exp(2.0 * log_sd[g, 0])
@@ -194,7 +212,10 @@ def _by_distance(design: Design, theta: np.ndarray, sigma: float | None) -> dict
 
 
 def by_visit(design: Design, theta: np.ndarray) -> dict:
-    """R (visits, visits), relative to sigma^2, by group; None stands for all subjects. Covariates of log SD are 0."""
+    """R (visits, visits), relative to sigma^2, by group; None stands for all subjects.
+
+    Covariates of log SD are 0.
+    """
     given = design.residual
     covariance, m = given.covariance, len(given.visits)
     groups = given.groups or (None,)
@@ -211,7 +232,9 @@ def by_visit(design: Design, theta: np.ndarray) -> dict:
         count=np.ones(P),
     )
     R = run(_matrices, patterns, psi_of(design, theta), covariance)
-    return {group: pd.DataFrame(R[..., g], given.visits, given.visits) for g, group in enumerate(groups)}
+    return {
+        group: pd.DataFrame(R[..., g], given.visits, given.visits) for g, group in enumerate(groups)
+    }
 
 
 @brief
@@ -230,5 +253,7 @@ def _reported(psi, sigma, unit, structure):
 @jit
 def _at_distances(psi, apart, structure):
     log_sd, x, _ = structure.split(psi)
-    between = [jnp.where(apart == 0.0, 1.0, structure.within.between(values, apart)) for values in x]
+    between = [
+        jnp.where(apart == 0.0, 1.0, structure.within.between(values, apart)) for values in x
+    ]
     return log_sd, jnp.stack(between)

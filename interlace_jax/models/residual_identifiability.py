@@ -1,7 +1,9 @@
-"""Whether a residual covariance can be told from the random effects, and its own numbers from each other.
+"""Whether a residual covariance can be told from the random effects, and its own numbers from each
+other.
 
-They can if the derivatives of V by all variance parameters are linearly independent at a generic point. V is formed for
-some of the rows: a subject of every pattern of visits, and its neighbours in the levels that subjects share.
+They can if the derivatives of V by all variance parameters are linearly independent at a generic
+point. V is formed for some of the rows: a subject of every pattern of visits, and its neighbours in
+the levels that subjects share.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ from .residual import free_names, residual_covariances
 
 MOST_ROWS = 160  # in which V is formed
 MOST_PATTERNS = 24
-INDEPENDENT = 1e-6  # least singular value of the scaled derivatives; where they depend it is rounding of differences
+# least singular value of the scaled derivatives; where they depend it is rounding of differences
+INDEPENDENT = 1e-6
 STEP = 1e-4
 INVOLVED = 0.03  # part of a null vector that makes a parameter part of it
 
 
 def check_residual_covariance(design: Design) -> None:
-    """Refuse a residual covariance that the data cannot tell from the random effects, naming the parameters."""
+    """Refuse a residual covariance that the data cannot tell from the random effects, naming the
+    parameters.
+    """
     given = design.residual
     if given is None or (not design.factors and not given.slopes and _is_free(design)):
         return
@@ -48,19 +53,24 @@ def _words(design: Design) -> str:
     if factor and isinstance(given.covariance.within, CompoundSymmetry):
         return f"cs within {subject!r} is what (1 | {subject}) is: leave one of them out"
     if factor and isinstance(given.covariance.within, FreeCorrelations):
-        return f"us within {subject!r} contains every random effect of {subject!r} already: leave one of them out"
+        return (
+            f"us within {subject!r} contains every random effect of {subject!r} already: leave "
+            "one of them out"
+        )
     return ""
 
 
 def _listing(design: Design, names: list[str]) -> str:
     return (
-        f"{design.residual}: the data cannot tell {listed(names)} apart, so that they have no estimates of their own; "
-        "leave one of them out, or use a structure with fewer parameters"
+        f"{design.residual}: the data cannot tell {listed(names)} apart, so that they have no "
+        "estimates of their own; leave one of them out, or use a structure with fewer parameters"
     )
 
 
 def _confounded(design: Design) -> list[str]:
-    """Names of parameters whose derivatives of V depend on each other; none if all are independent."""
+    """Names of parameters whose derivatives of V depend on each other; none if all are
+    independent.
+    """
     rows = _sample(design)
     found = []
     for seed in (0, 1):
@@ -112,7 +122,9 @@ def _of_factor(f: Factor, rng: np.random.Generator) -> np.ndarray:
     block = f.block
     within, across = map(np.asarray, shape_start(block))
     if block.is_pattern:
-        own = np.array([1.0 if i == j else 0.4 for i, j in block.parameters]) + rng.uniform(0.0, 0.3, block.own)
+        own = np.array([1.0 if i == j else 0.4 for i, j in block.parameters]) + rng.uniform(
+            0.0, 0.3, block.own
+        )
     else:
         own = np.append(1.0, within + rng.uniform(0.2, 0.6, len(within)))
     return np.append(own, across + rng.uniform(0.0, 0.3, len(across)))

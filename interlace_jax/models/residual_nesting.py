@@ -21,7 +21,9 @@ WIDER: dict[type, tuple[type, ...]] = {
 
 
 def allows(larger: ResidualGroups | None, smaller: ResidualGroups | None) -> bool:
-    """Whether every residual covariance of one model is known to be one of the other too, in the same rows."""
+    """Whether every residual covariance of one model is known to be one of the other too, in the
+    same rows.
+    """
     if smaller is None:
         return True
     if larger is None:
@@ -36,7 +38,11 @@ def _allows_correlations(larger: ResidualGroups, smaller: ResidualGroups) -> boo
     a, b = larger.residual, smaller.residual
     if a is None or (a.time, a.subject) != (b.time, b.subject) or (b.by and a.by != b.by):
         return False
-    return mine == theirs or _shape(mine) == _shape(theirs) or type(mine) in WIDER.get(type(theirs), ())
+    return (
+        mine == theirs
+        or _shape(mine) == _shape(theirs)
+        or type(mine) in WIDER.get(type(theirs), ())
+    )
 
 
 def _shape(within: Structure | None) -> tuple:
@@ -45,7 +51,9 @@ def _shape(within: Structure | None) -> tuple:
 
 
 def _allows_sds(larger: ResidualGroups, smaller: ResidualGroups) -> bool:
-    """Whether the log SDs of the rows of one model, whatever they are, are possible in the other."""
+    """Whether the log SDs of the rows of one model, whatever they are, are possible in the
+    other.
+    """
     mine, theirs = _directions(larger), _directions(smaller)
     fitted = mine @ np.linalg.lstsq(mine, theirs, rcond=None)[0]
     return bool(np.allclose(theirs, fitted, atol=1e-8 * np.abs(theirs).max(initial=1.0)))

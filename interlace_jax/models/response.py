@@ -1,4 +1,7 @@
-"""From the linear predictor to the scale of the response, for the rows of a design or new ones. Host NumPy."""
+"""From the linear predictor to the scale of the response, for the rows of a design or new ones.
+
+Host NumPy.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,13 @@ def by_parameter(used: Sequence[Predictor], gamma: np.ndarray) -> list[np.ndarra
     return np.split(gamma, np.cumsum([len(p.columns) for p in used])[:-1]) if used else []
 
 
-def free_rows(design: Design, gamma: np.ndarray, D: Mapping[str, np.ndarray], n: int) -> list[np.ndarray]:
-    """Parameters of the family on their free scales in n rows, (n,) each. D: model matrices by argument."""
+def free_rows(
+    design: Design, gamma: np.ndarray, D: Mapping[str, np.ndarray], n: int
+) -> list[np.ndarray]:
+    """Parameters of the family on their free scales in n rows, (n,) each.
+
+    D: model matrices by argument.
+    """
     found = []
     for used, own in zip(design.predictors, by_parameter(design.predictors, gamma), strict=True):
         found.append(np.full(n, own[0]) if used.D is None else D[used.key] @ own)
@@ -39,7 +47,9 @@ def location(family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray]) 
 
 
 def mean(family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray]) -> np.ndarray:
-    """Expected response (n,) (of binomial families a proportion); of an ordinal one the probabilities."""
+    """Expected response (n,) (of binomial families a proportion); of an ordinal one the
+    probabilities.
+    """
     return _by_row(_mean, family, eta, free)
 
 
@@ -48,8 +58,12 @@ def slope(family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray]) -> 
     return _by_row(_slope, family, eta, free)
 
 
-def variance(family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray], w: np.ndarray) -> np.ndarray:
-    """Variance of a response (n,), of a proportion where there are trials: w has the weights times trials."""
+def variance(
+    family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray], w: np.ndarray
+) -> np.ndarray:
+    """Variance of a response (n,), of a proportion where there are trials: w has the weights
+    times trials.
+    """
     return _by_row(_variance, family, eta, free, w)
 
 
@@ -87,7 +101,9 @@ _BACK = {"real": lambda x: x, "positive": np.exp}
 
 
 def random_variances(factors: Sequence[Factor], Lambdas, roots, Z, codes=None) -> np.ndarray:
-    """Variance (n,) of z'b in rows of all factors: that of new levels, or of levels that covary by their own."""
+    """Variance (n,) of z'b in rows of all factors: that of new levels, or of levels that covary
+    by their own.
+    """
     total = 0.0
     for f, Lam, L, z in zip(factors, Lambdas, roots, Z, strict=True):
         own = np.sum((z @ Lam) ** 2, axis=1)
@@ -98,10 +114,14 @@ def random_variances(factors: Sequence[Factor], Lambdas, roots, Z, codes=None) -
     return total
 
 
-def averaged(family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray], variances: np.ndarray) -> np.ndarray:
-    """Expected response (n,) over random effects that add a normal of these variances (n,) to eta: by quadrature.
+def averaged(
+    family: Distribution, eta: np.ndarray, free: Sequence[np.ndarray], variances: np.ndarray
+) -> np.ndarray:
+    """Expected response (n,) over random effects that add a normal of these variances (n,) to eta:
+    by quadrature.
 
-    Whatever the number of factors, the integral has one dimension: eta depends on them through one normal number.
+    Whatever the number of factors, the integral has one dimension: eta depends on them through one
+    normal number.
     """
     z, w = np.polynomial.hermite_e.hermegauss(NODES)
     w = w / w.sum()
@@ -123,8 +143,12 @@ def natural_gamma(design: Design, gamma: np.ndarray) -> np.ndarray:
     return np.concatenate(found) if found else gamma
 
 
-def draw(design: Design, eta: np.ndarray, gamma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Responses (n, r) of linear predictors (n, r) of the rows used; successes where there are trials."""
+def draw(
+    design: Design, eta: np.ndarray, gamma: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Responses (n, r) of linear predictors (n, r) of the rows used; successes where there are
+    trials.
+    """
     seen, (n, r) = design.observed, eta.shape
     free = [np.repeat(a, r) for a in free_rows(design, gamma, _of_fit(design).D, n)]
     family = seen.family

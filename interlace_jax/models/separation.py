@@ -1,4 +1,6 @@
-"""Separation: coefficients that run off to infinity because the predictors tell the outcomes apart without error."""
+"""Separation: coefficients that run off to infinity because the predictors tell the outcomes
+apart without error.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ..support.later import Later
 
 scipy_linalg, optimize = Later("scipy.linalg"), Later("scipy.optimize")
 
-SUSPECT = 1e-6  # information along a coefficient, relative to that of rows of one mean, below which it is looked at
+# information along a coefficient, relative to that of rows of one mean, below which it is looked at
+SUSPECT = 1e-6
 PART = 1e-3  # of the largest entry of a direction, below which a column has no part in it
 
 
@@ -32,10 +35,12 @@ class Separation:
 
 
 def separation(design: Design, e: Any) -> Separation | None:
-    """Whether the estimate e of a model with counts or categories has coefficients without a finite value.
+    """Whether the estimate e of a model with counts or categories has coefficients without a finite
+    value.
 
-    The information X'WX at the estimate, relative to what it would be in rows of one mean, vanishes in such a
-    direction. Linear programming then decides exactly (Konis 2007, DPhil thesis, Oxford), but for ordinal responses.
+    The information X'WX at the estimate, relative to what it would be in rows of one mean, vanishes
+    in such a direction. Linear programming then decides exactly (Konis 2007, DPhil thesis, Oxford),
+    but for ordinal responses.
     """
     family, X = design.observed.family, design.X
     is_discrete = family.is_count or isinstance(family, Ordinal)
@@ -52,12 +57,16 @@ def separation(design: Design, e: Any) -> Separation | None:
         return None
     direction = vectors[:, 0]
     if not isinstance(family, Ordinal):
-        direction = _recession(Xs, design.y, design.observed.m * np.ones(len(Xs)), family.has_trials)
+        direction = _recession(
+            Xs, design.y, design.observed.m * np.ones(len(Xs)), family.has_trials
+        )
         if direction is None:
             return None
     direction = direction / size
     reach = np.abs(direction) * size
-    columns = tuple(name for name, r in zip(design.columns, reach, strict=True) if r > PART * reach.max())
+    columns = tuple(
+        name for name, r in zip(design.columns, reach, strict=True) if r > PART * reach.max()
+    )
     rows = np.abs(X @ direction) > 1e-6 * np.abs(X @ direction).max()
     return Separation(columns, direction, rows, _message(design, columns, direction, rows))
 
@@ -65,8 +74,9 @@ def separation(design: Design, e: Any) -> Separation | None:
 def _recession(X, y, m, has_trials):
     """A direction in which no row's likelihood falls and some row's rises; None if there is none.
 
-    max sum_i s_i x_i'd over -1 <= d <= 1 with s_i x_i'd >= 0, s_i = 1 where all trials succeeded and -1 where none
-    did (a count of 0 is such a row); rows with both outcomes, and counts above 0, must not move.
+    max sum_i s_i x_i'd over -1 <= d <= 1 with s_i x_i'd >= 0, s_i = 1 where all trials succeeded
+    and -1 where none did (a count of 0 is such a row); rows with both outcomes, and counts above 0,
+    must not move.
     """
     sign = np.where(y <= 0, -1.0, np.where(has_trials & (y >= m), 1.0, 0.0))
     loose, tight = X * sign[:, None], X[sign == 0]
@@ -75,19 +85,28 @@ def _recession(X, y, m, has_trials):
         return None
     equal = {} if len(tight) == 0 else dict(A_eq=tight, b_eq=np.zeros(len(tight)))
     found = optimize.linprog(
-        -loose.sum(axis=0), A_ub=-loose, b_ub=np.zeros(len(loose)), bounds=(-1, 1), method="highs", **equal
+        -loose.sum(axis=0),
+        A_ub=-loose,
+        b_ub=np.zeros(len(loose)),
+        bounds=(-1, 1),
+        method="highs",
+        **equal,
     )
     return found.x if found.status == 0 and -found.fun > 1e-7 * len(loose) else None
 
 
 def _message(design, columns, direction, rows):
     others = [name for name in columns if name != "Intercept"] or list(columns)
-    verb, its = ("separates", "Its estimate has") if len(others) == 1 else ("separate", "Their estimates have")
+    verb, its = (
+        ("separates", "Its estimate has")
+        if len(others) == 1
+        else ("separate", "Their estimates have")
+    )
     error = "its standard error means" if len(others) == 1 else "their standard errors mean"
     return (
-        f"{listed(others)} {verb} the outcomes{_where(design, others, rows)}. {its} no finite maximum and "
-        f"{error} nothing; the likelihood and the other coefficients stand. Leave the column out, join categories, or "
-        "say what is known about it"
+        f"{listed(others)} {verb} the outcomes{_where(design, others, rows)}. {its} no finite "
+        f"maximum and {error} nothing; the likelihood and the other coefficients stand. Leave the "
+        "column out, join categories, or say what is known about it"
     )
 
 

@@ -18,8 +18,8 @@ from .response import draw
 def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
     """New responses from the fitted model: rows used x nsim, with new random effects and residuals.
 
-    Of generalised models in the form of the response: counts where it was counts, proportions where it was those, and
-    for an ordinal response numbers of categories from 0.
+    Of generalised models in the form of the response: counts where it was counts, proportions where
+    it was those, and for an ordinal response numbers of categories from 0.
     seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
     """
     Y, seen = new_responses(fit, nsim, seed), fit.design.observed
@@ -30,7 +30,9 @@ def new_responses(fit: FittedModel, nsim: int, seed: Any) -> np.ndarray:
     """What `simulate` draws, as an array (n, nsim) in the form of `Design.y`."""
     design, e = fit.design, fit.estimate
     if design.observed is None:
-        return draw_responses(design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed)
+        return draw_responses(
+            design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed
+        )
     whole_number("nsim", nsim, 0)
     rng = np.random.default_rng(seed)
     eta = np.repeat((design.X @ e.beta + design.shift)[:, None], nsim, axis=1)
@@ -62,8 +64,14 @@ def draw_responses(
 
 
 def new_effects(
-    f: Factor, Lam: np.ndarray, L: np.ndarray | None, size: tuple[int, ...], rng: np.random.Generator
+    f: Factor,
+    Lam: np.ndarray,
+    L: np.ndarray | None,
+    size: tuple[int, ...],
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Random effects (m, *size, k) of a factor, relative to sigma: draws with covariance L L' (x) Lam Lam'."""
+    """Random effects (m, *size, k) of a factor, relative to sigma: draws with covariance L L'
+    (x) Lam Lam'.
+    """
     u = rng.standard_normal((len(f.levels), *size, len(f.columns)))
     return (u if L is None else np.tensordot(L, u, 1)) @ Lam.T

@@ -24,10 +24,11 @@ def singular_message(
     scale: float,
     doubt: str | None,
 ) -> str:
-    """What it is about a singular fit: by factor which variances are 0 or correlations perfect, and what to try.
+    """What it is about a singular fit: by factor which variances are 0 or correlations perfect, and
+    what to try.
 
-    vanishing: factors with the columns of Lambda that vanish. covariances: by factor, terms x terms. scale: the
-    residual variance. doubt: why it means nothing, if so.
+    vanishing: factors with the columns of Lambda that vanish. covariances: by factor, terms x
+    terms. scale: the residual variance. doubt: why it means nothing, if so.
     """
     found = []
     for factor, columns in vanishing:
@@ -39,7 +40,11 @@ def singular_message(
 
 
 def _findings(
-    design: Design, factor: Factor, covariance: pd.DataFrame, vanishing: Sequence[int], still: np.ndarray
+    design: Design,
+    factor: Factor,
+    covariance: pd.DataFrame,
+    vanishing: Sequence[int],
+    still: np.ndarray,
 ) -> Iterator[str]:
     """Sentences about one factor; still (k,): which columns have no variance."""
     terms = [t for t in design.formula.terms if set(t.group) == set(factor.variables)]
@@ -53,13 +58,18 @@ def _findings(
         elif none:
             yield _no_variance(factor, none, terms if len(block.columns) > 1 else [])
         elif here and not factor.block.is_pattern:
-            yield f"the covariance of {factor.name!r} is at the edge of what {type(factor.within).__name__} allows"
+            yield (
+                f"the covariance of {factor.name!r} is at the edge of what "
+                f"{type(factor.within).__name__} allows"
+            )
         elif here:
             yield _dependent(block, terms)
         start = end
 
 
-def _without_variance(design: Design, factor: Factor, covariance: pd.DataFrame, scale: float) -> np.ndarray:
+def _without_variance(
+    design: Design, factor: Factor, covariance: pd.DataFrame, scale: float
+) -> np.ndarray:
     """Whether the variance of each column is nothing next to the residual: (k,)."""
     squares = factor.Z**2 * design.w[:, None]
     return np.diag(covariance) * squares.mean(axis=0) < ZERO**2 * scale
@@ -68,22 +78,24 @@ def _without_variance(design: Design, factor: Factor, covariance: pd.DataFrame, 
 def _no_variance(factor: Factor, columns: Sequence[str], correlated: Sequence[Term]) -> str:
     if factor.columns == ("(Intercept)",):
         return (
-            f"the standard deviation of '(Intercept)' across {factor.name!r} is estimated as 0 (the data show no "
-            f"differences between levels of {factor.name!r} beyond the residual); "
-            f"consider leaving (1 | {_group(factor.variables)}) out"
+            f"the standard deviation of '(Intercept)' across {factor.name!r} is estimated as 0 "
+            f"(the data show no differences between levels of {factor.name!r} beyond the "
+            f"residual); consider leaving (1 | {_group(factor.variables)}) out"
         )
     names = _listed(map(repr, columns))
     simpler = f"try {_uncorrelated(correlated)}, or leave" if correlated else "consider leaving"
     return (
-        f"the standard deviation of {names} across {factor.name!r} is estimated as 0 (its levels do not differ there "
-        f"beyond the residual); {simpler} {names} out of the random effects of {factor.name!r}"
+        f"the standard deviation of {names} across {factor.name!r} is estimated as 0 (its levels "
+        f"do not differ there beyond the residual); {simpler} {names} out of the random effects "
+        f"of {factor.name!r}"
     )
 
 
 def _no_scale(factor: Factor, columns: Sequence[str]) -> str:
     return (
-        f"the standard deviation of {_listed(map(repr, columns))} across {factor.name!r} is estimated as 0 (its "
-        f"levels do not differ there beyond the residual, covarying as cov says); consider leaving them out"
+        f"the standard deviation of {_listed(map(repr, columns))} across {factor.name!r} is "
+        "estimated as 0 (its levels do not differ there beyond the residual, covarying as cov "
+        "says); consider leaving them out"
     )
 
 
@@ -94,8 +106,14 @@ def _dependent(block: _Block, terms: Sequence[Term]) -> str:
         said = _listed(f"{names[j]!r} and {names[i]!r} ({R[i, j]:+.2f})" for i, j in pairs)
         what = f"the random effects {said} of {block.factor!r} are perfectly correlated"
     else:
-        what = f"the random effects {_listed(map(repr, names))} of {block.factor!r} determine each other"
-    return f"{what} (the data do not tell them apart); try {_uncorrelated(terms)}, without correlations"
+        what = (
+            f"the random effects {_listed(map(repr, names))} of {block.factor!r} determine each "
+            "other"
+        )
+    return (
+        f"{what} (the data do not tell them apart); try {_uncorrelated(terms)}, without "
+        "correlations"
+    )
 
 
 def _uncorrelated(terms: Iterable[Term]) -> str:

@@ -19,16 +19,20 @@ from ..support.later import is_traced, jax, jnp
 
 
 class TracedModel:
-    """A mixed model as functions of its rows: what `Model.with_response` gives of arrays that JAX traces.
+    """A mixed model as functions of its rows: what `Model.with_response` gives of arrays that JAX
+    traces.
 
-    `deviance`, `loglik` and `estimate` have derivatives of every order, forward and reverse, by the traced rows (and by
-    theta). They are evaluated in float64 whatever JAX's setting, and return the dtype of the rows. Outside 64-bit mode
-    every derivative is made of the whole Jacobian, which is dear only where thousands of numbers by thousands of rows
-    are asked for. Rows are not checked: a missing value gives missing results.
+    `deviance`, `loglik` and `estimate` have derivatives of every order, forward and reverse, by the
+    traced rows (and by theta). They are evaluated in float64 whatever JAX's setting, and return the
+    dtype of the rows. Outside 64-bit mode every derivative is made of the whole Jacobian, which is
+    dear only where thousands of numbers by thousands of rows are asked for. Rows are not checked: a
+    missing value gives missing results.
     """
 
     def __init__(self, design: Design, rows: dict[str, Any]):
-        """rows: `y`, `weights` and `offset`, those given, as NumPy arrays or traced; the design has the others."""
+        """rows: `y`, `weights` and `offset`, those given, as NumPy arrays or traced; the design
+        has the others.
+        """
         concrete = {name: a for name, a in rows.items() if not is_traced(a)}
         self.design = replace(design, **concrete)
         self.traced = {name: a for name, a in rows.items() if name not in concrete}
@@ -38,7 +42,8 @@ class TracedModel:
         """Cross-products of the rows for the array-level functions, in JAX's own precision."""
         plan, X, Z, rows, K = self._arguments()
         rows, X, Z, K = jax.tree.map(
-            partial(jnp.asarray, dtype=jnp.result_type(float, *self.traced.values())), (rows | self.traced, X, Z, K)
+            partial(jnp.asarray, dtype=jnp.result_type(float, *self.traced.values())),
+            (rows | self.traced, X, Z, K),
         )
         return moments(plan, X=X, Z=Z, K=K, **rows)
 
@@ -55,7 +60,9 @@ class TracedModel:
         """The fitted model, as arrays; its derivatives are those of `interlace_jax.estimate`."""
         found = self._in_float64(_estimate, reml)
         steps, status = found.steps.astype(jnp.int32), found.status.astype(jnp.int32)
-        return replace(found, steps=steps, status=status, vanishing=[v.astype(bool) for v in found.vanishing])
+        return replace(
+            found, steps=steps, status=status, vanishing=[v.astype(bool) for v in found.vanishing]
+        )
 
     def _in_float64(self, function, reml, *theta):
         """`function` of the rows, to be differentiated by those that are traced and by theta."""

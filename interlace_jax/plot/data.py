@@ -1,4 +1,7 @@
-"""What the plots show, as tables: random effects, lines over data, quantiles, profiles. Host, without plotnine."""
+"""What the plots show, as tables: random effects, lines over data, quantiles, profiles.
+
+Host, without plotnine.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ def place(fit: Fit, factor: str | None) -> int:
 
 
 def label(fit: Fit, f: Factor, column: str) -> str:
-    """A random-effects column with its unit: that of the response, or of it per unit of a numeric predictor."""
+    """A random-effects column with its unit: that of the response, or of it per unit of a
+    numeric predictor.
+    """
     return f"{column} [{unit(fit, f, column)}]"
 
 
@@ -49,29 +54,38 @@ def unit(fit: Fit, f: Factor, column: str) -> str:
 
 
 def names_of(column: pd.Series) -> pd.Series:
-    """Numbers as floats, anything else as categories in their order, so that nothing is sorted anew."""
+    """Numbers as floats, anything else as categories in their order, so that nothing is sorted
+    anew.
+    """
     if column.dtype.kind in "iuf":
         return column.astype(float)
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
     order = map(str, column.cat.categories) if categorical else dict.fromkeys(map(str, column))
-    return pd.Series(pd.Categorical(column.map(str), list(order)), index=column.index, name=column.name)
+    return pd.Series(
+        pd.Categorical(column.map(str), list(order)), index=column.index, name=column.name
+    )
 
 
 def in_order(column: pd.Series) -> pd.Series:
-    """Values as categories: numbers by size and without needless decimals, anything else in the order it has."""
+    """Values as categories: numbers by size and without needless decimals, anything else in the
+    order it has.
+    """
     if column.dtype.kind not in "iuf":
         return names_of(column)
     values = np.sort(column.unique())
-    return pd.Series(pd.Categorical(column.map("{:g}".format), [f"{value:g}" for value in values]), column.index)
+    return pd.Series(
+        pd.Categorical(column.map("{:g}".format), [f"{value:g}" for value in values]), column.index
+    )
 
 
-# Random effects ------------------------------------------------------------------------------------------------------
+# Random effects -----------------------------------------------------------------------------------
 
 
 def effects(fit: Fit, g: int, level: float) -> pd.DataFrame:
     """Random effects of a factor, column after column: `panel level key estimate lower upper`.
 
-    The categories of `key` sort by panel and estimate, so that every panel has its own order of levels.
+    The categories of `key` sort by panel and estimate, so that every panel has its own order of
+    levels.
     """
     f, b = fit.model.design.factors[g], fit.mode_arrays[g]
     bounds = fit.random_effects_ci(level)[f.name].to_numpy().reshape(*b.shape, 2)
@@ -91,10 +105,11 @@ def effects(fit: Fit, g: int, level: float) -> pd.DataFrame:
 
 
 def own_and_shrunk(fit: Fit, g: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients of every level (m, k) by least squares in the level alone and in the mixed model, and on average.
+    """Coefficients of every level (m, k) by least squares in the level alone and in the mixed
+    model, and on average.
 
-    They include the fixed effect of the same name; all other effects are as in the fit. NaN where the rows of a level
-    do not determine its own.
+    They include the fixed effect of the same name; all other effects are as in the fit. NaN where
+    the rows of a level do not determine its own.
     """
     design, f = fit.model.design, fit.model.design.factors[g]
     names = ["Intercept" if name == "(Intercept)" else name for name in f.columns]
@@ -102,13 +117,17 @@ def own_and_shrunk(fit: Fit, g: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     w = np.ones(len(design.y)) if design.weights is None else np.sqrt(design.weights)
     left = fit.resid.to_numpy() + np.einsum("nk,nk->n", f.Z, fit.mode_arrays[g][f.codes])
     own = np.full((len(f.levels), len(f.columns)), np.nan)
-    for i, rows in enumerate(np.split(np.argsort(f.codes, kind="stable"), np.cumsum(np.bincount(f.codes))[:-1])):
-        b, _, rank, _ = np.linalg.lstsq(f.Z[rows] * w[rows, None], left[rows] * w[rows], rcond=1e-10)
+    for i, rows in enumerate(
+        np.split(np.argsort(f.codes, kind="stable"), np.cumsum(np.bincount(f.codes))[:-1])
+    ):
+        b, _, rank, _ = np.linalg.lstsq(
+            f.Z[rows] * w[rows, None], left[rows] * w[rows], rcond=1e-10
+        )
         own[i] = b if rank == len(b) else np.nan
     return centre + own, centre + fit.mode_arrays[g], centre
 
 
-# Lines over the data -------------------------------------------------------------------------------------------------
+# Lines over the data ------------------------------------------------------------------------------
 
 
 def used_data(fit: Fit) -> pd.DataFrame:
@@ -120,31 +139,43 @@ def used_data(fit: Fit) -> pd.DataFrame:
     if design.offset_column is not None:
         columns[design.offset_column] = get_column(frame, design.offset_column, "offset")
     taken = take_rows(columns, design.rows, len(frame))
-    return pd.DataFrame({name: column.array for name, column in taken.items()}, index=pd.RangeIndex(len(design.y)))
+    return pd.DataFrame(
+        {name: column.array for name, column in taken.items()}, index=pd.RangeIndex(len(design.y))
+    )
 
 
 def predictor(fit: Fit, g: int, frame: pd.DataFrame, x: str | None) -> str:
-    """The variable asked for; by default the first in a random slope of the factor, or else in the fixed part."""
+    """The variable asked for; by default the first in a random slope of the factor, or else in
+    the fixed part.
+    """
     design = fit.model.design
     grouping = {name for f in design.factors for name in f.variables}
     names = [name for name in frame if name not in grouping and name != design.offset_column]
     if not names:
-        raise ValueError("the model has no predictor to draw lines over; caterpillar() shows its random effects")
+        raise ValueError(
+            "the model has no predictor to draw lines over; caterpillar() shows its random effects"
+        )
     if x is not None:
         one_of("x", x, names)
         return x
     slopes = " ".join(column for column in design.factors[g].columns if column != "(Intercept)")
-    with_slope = [name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", slopes)]
+    with_slope = [
+        name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", slopes)
+    ]
     return (with_slope or names)[0]
 
 
 def shown_levels(fit: Fit, g: int, groups: Sequence[Any] | None, most: int) -> np.ndarray:
-    """Positions of the levels to draw: those asked for, all, or `most` spread evenly over their first random effect."""
+    """Positions of the levels to draw: those asked for, all, or `most` spread evenly over their
+    first random effect.
+    """
     f = fit.model.design.factors[g]
     if groups is not None:
         found = f.levels.get_indexer(list(groups))
         if (found < 0).any():
-            raise ValueError(f"{f.name!r} has no level {listed(np.array(list(groups), object)[found < 0])}")
+            raise ValueError(
+                f"{f.name!r} has no level {listed(np.array(list(groups), object)[found < 0])}"
+            )
         return found
     if len(f.levels) <= most:
         return np.arange(len(f.levels))
@@ -155,20 +186,25 @@ def shown_levels(fit: Fit, g: int, groups: Sequence[Any] | None, most: int) -> n
 def lines(
     fit: Fit, g: int, frame: pd.DataFrame, x: str, shown: np.ndarray
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """The rows of the levels shown, `group x y`; over the range of x their lines `group x fitted average`; and at which
-    values of other predictors the lines are, in words.
+    """The rows of the levels shown, `group x y`; over the range of x their lines `group x fitted
+    average`; and at which values of other predictors the lines are, in words.
     """
     design, f = fit.model.design, fit.model.design.factors[g]
     names = pd.Categorical(f.levels[shown].astype(str), f.levels[shown].astype(str))
     position = np.full(len(f.levels), -1)
     position[shown] = np.arange(len(shown))
     at = position[f.codes]
-    levels = frame[x] if frame[x].dtype.kind in "iuf" else frame[x].astype("category")  # sorted, as the model has them
+    # sorted, as the model has them
+    levels = frame[x] if frame[x].dtype.kind in "iuf" else frame[x].astype("category")
     rows, values = at >= 0, names_of(levels)
     data = pd.DataFrame({"group": names[at[rows]], "x": values[rows], "y": design.y[rows]})
 
     numeric = values.dtype == float
-    grid = np.linspace(values.min(), values.max(), POINTS) if numeric else frame[x].drop_duplicates().to_numpy()
+    grid = (
+        np.linspace(values.min(), values.max(), POINTS)
+        if numeric
+        else frame[x].drop_duplicates().to_numpy()
+    )
     held, said = _held(design, frame.drop(columns=x), f, at)
     each = np.repeat(np.arange(len(shown)), len(grid))
     new = held.iloc[each].reset_index(drop=True).assign(**{x: np.tile(grid, len(shown))})
@@ -183,11 +219,13 @@ def lines(
     return data, curves, said
 
 
-def _held(design: Design, frame: pd.DataFrame, f: Factor, at: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
+def _held(
+    design: Design, frame: pd.DataFrame, f: Factor, at: np.ndarray
+) -> tuple[pd.DataFrame, list[str]]:
     """Values of the other columns for each level shown, and those that need to be told.
 
-    What varies within levels is held at the middle (or most frequent) value of all rows, so that lines of different
-    levels can be compared; what does not is the level's own.
+    What varies within levels is held at the middle (or most frequent) value of all rows, so that
+    lines of different levels can be compared; what does not is the level's own.
     """
     rows = at >= 0
     held = frame[rows].groupby(at[rows]).agg(_middle)
@@ -207,16 +245,23 @@ def _middle(values: pd.Series) -> Any:
     return values.mode().iloc[0]
 
 
-# Residuals and quantiles ---------------------------------------------------------------------------------------------
+# Residuals and quantiles --------------------------------------------------------------------------
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
-    """Local linear regression `x y` with tricube weights over the nearest SPAN of the points (Cleveland 1979)."""
+    """Local linear regression `x y` with tricube weights over the nearest SPAN of the points
+    (Cleveland 1979).
+    """
     grid, reach = np.linspace(x.min(), x.max(), POINTS), max(int(SPAN * len(x)), 2) - 1
     found = []
     for at in grid:
         far = np.abs(x - at)
-        w = np.clip(1.0 - (far / (1.0001 * np.partition(far, reach)[reach] + 1e-300)) ** 3, 0.0, None) ** 3
+        w = (
+            np.clip(
+                1.0 - (far / (1.0001 * np.partition(far, reach)[reach] + 1e-300)) ** 3, 0.0, None
+            )
+            ** 3
+        )
         centre = np.average(x, weights=w)
         spread = np.average((x - centre) ** 2, weights=w)
         slope = np.average((x - centre) * y, weights=w) / spread if spread > 0 else 0.0
@@ -225,45 +270,69 @@ def smooth(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
 
 
 def quantiles(fit: Fit, level: float) -> pd.DataFrame:
-    """`panel x y lower upper` of the residuals (in units of their own SD) and of the standardised random effects."""
+    """`panel x y lower upper` of the residuals (in units of their own SD) and of the
+    standardised random effects.
+    """
     r = fit.residuals("pearson").to_numpy()
     samples = {"residuals": r / r.std()} | standardised_effects(fit)
-    table = pd.concat([_quantiles(np.sort(z), level).assign(panel=name) for name, z in samples.items()])
+    table = pd.concat(
+        [_quantiles(np.sort(z), level).assign(panel=name) for name, z in samples.items()]
+    )
     return table.assign(panel=pd.Categorical(table["panel"], list(samples)))
 
 
 def _quantiles(z: np.ndarray, level: float) -> pd.DataFrame:
-    """Sorted values, normal quantiles and bands: order statistics of uniform values are beta distributed.
+    """Sorted values, normal quantiles and bands: order statistics of uniform values are beta
+    distributed.
 
     Of very many values those at the ends, and some of the others.
     """
     n = len(z)
     i = np.arange(1, n + 1)
     if n > 4 * ENDS:
-        i = np.unique(np.concatenate([i[:ENDS], np.linspace(1, n, 2 * ENDS).astype(int), i[-ENDS:]]))
-    lower, upper = (special.ndtri(special.betaincinv(i, n + 1 - i, q)) for q in (0.5 - level / 2, 0.5 + level / 2))
-    return pd.DataFrame({"x": special.ndtri((i - 0.5) / n), "y": z[i - 1], "lower": lower, "upper": upper})
+        i = np.unique(
+            np.concatenate([i[:ENDS], np.linspace(1, n, 2 * ENDS).astype(int), i[-ENDS:]])
+        )
+    lower, upper = (
+        special.ndtri(special.betaincinv(i, n + 1 - i, q))
+        for q in (0.5 - level / 2, 0.5 + level / 2)
+    )
+    return pd.DataFrame(
+        {"x": special.ndtri((i - 0.5) / n), "y": z[i - 1], "lower": lower, "upper": upper}
+    )
 
 
-# Coefficients and what they predict ----------------------------------------------------------------------------------
+# Coefficients and what they predict ---------------------------------------------------------------
 
 
 def forest(
-    fits: Sequence[Fit], names: Sequence[str] | None, intercept: bool, level: float, labels: dict[str, str]
+    fits: Sequence[Fit],
+    names: Sequence[str] | None,
+    intercept: bool,
+    level: float,
+    labels: dict[str, str],
 ) -> pd.DataFrame:
-    """Rows of `tidy` for the coefficients of all fits, with `model`; the first are last as categories, hence on top."""
+    """Rows of `tidy` for the coefficients of all fits, with `model`; the first are last as
+    categories, hence on top.
+    """
     heads = [f"({i})" for i in range(1, len(fits) + 1)] if names is None else list(map(str, names))
     if len(set(heads)) != len(fits):
         raise ValueError(f"names must be {len(fits)} different names, one a fit, not {names!r}")
-    tables = [fit.tidy("fixed", level).assign(model=name) for fit, name in zip(fits, heads, strict=True)]
+    tables = [
+        fit.tidy("fixed", level).assign(model=name) for fit, name in zip(fits, heads, strict=True)
+    ]
     table = pd.concat(tables, ignore_index=True)
     if not intercept:
         table = table[table["term"] != "Intercept"]
     if table.empty:
-        raise ValueError("there is no coefficient but the intercept: ask for it with intercept=True")
+        raise ValueError(
+            "there is no coefficient but the intercept: ask for it with intercept=True"
+        )
     terms = list(dict.fromkeys(table["term"]))[::-1]
     words = [labels.get(term, term) for term in terms]
-    shown = pd.Categorical(table["term"].map(dict(zip(terms, words, strict=True))), list(dict.fromkeys(words)))
+    shown = pd.Categorical(
+        table["term"].map(dict(zip(terms, words, strict=True))), list(dict.fromkeys(words))
+    )
     return table.assign(term=shown, model=pd.Categorical(table["model"], heads[::-1]))
 
 
@@ -293,7 +362,9 @@ def over(fit: Fit, x: str, by: Sequence[str], at: Mapping[str, Any] | None, leve
     for name in (x, *by):
         one_of("x" if name == x else "by", name, list(frame))
     where = dict(at or {})
-    numbers_of = {name: frame[name].to_numpy(float) for name in frame if frame[name].dtype.kind in "iuf"}
+    numbers_of = {
+        name: frame[name].to_numpy(float) for name in frame if frame[name].dtype.kind in "iuf"
+    }
     if x in numbers_of and x not in where:
         where[x] = np.linspace(numbers_of[x].min(), numbers_of[x].max(), POINTS)
     for name in by:
@@ -303,25 +374,37 @@ def over(fit: Fit, x: str, by: Sequence[str], at: Mapping[str, Any] | None, leve
     table = means.frame.assign(**{name: in_order(means.frame[name]) for name in by})
     table[x] = names_of(table[x])
     held = [name for name in frame if name not in (x, *by)]
-    said = [f"{name} = {where[name]}" if name in where else _said(name, numbers_of) for name in held]
+    said = [
+        f"{name} = {where[name]}" if name in where else _said(name, numbers_of) for name in held
+    ]
     return Over(table, tuple(by), frame, "; ".join(["an average group", *said]))
 
 
 def _few(values: np.ndarray) -> np.ndarray:
     """All of a few different values, of many their quartiles."""
     different = np.unique(values)
-    return different if len(different) <= 3 else np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
+    return (
+        different
+        if len(different) <= 3
+        else np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
+    )
 
 
 def _said(name: str, numbers_of: Mapping[str, np.ndarray]) -> str:
-    return f"{name} at its mean, {numbers_of[name].mean():.4g}" if name in numbers_of else f"averaged over {name}"
+    return (
+        f"{name} at its mean, {numbers_of[name].mean():.4g}"
+        if name in numbers_of
+        else f"averaged over {name}"
+    )
 
 
-# Parameters ----------------------------------------------------------------------------------------------------------
+# Parameters ---------------------------------------------------------------------------------------
 
 
 class Curve:
-    """The profile of one parameter as a spline of zeta over the value; tables have a column `parameter`."""
+    """The profile of one parameter as a spline of zeta over the value; tables have a column
+    `parameter`.
+    """
 
     def __init__(self, name: pd.Categorical, value: np.ndarray, zeta: np.ndarray):
         apart = np.append(True, np.diff(value) > 1e-9 * np.ptp(value))
@@ -342,7 +425,9 @@ class Curve:
     def density(self) -> pd.DataFrame:
         """`value density`: normal density of zeta times its slope."""
         zeta, slope = self.spline(self.grid), np.clip(self.spline(self.grid, 1), 0.0, None)
-        return self._table(value=self.grid, density=slope * np.exp(-0.5 * zeta**2) / np.sqrt(2.0 * np.pi))
+        return self._table(
+            value=self.grid, density=slope * np.exp(-0.5 * zeta**2) / np.sqrt(2.0 * np.pi)
+        )
 
     @property
     def wald(self) -> pd.DataFrame:
@@ -362,13 +447,20 @@ class Curve:
 def curves(profile: pd.DataFrame) -> list[Curve]:
     """One for each parameter of `Fit.profile` that has a profile."""
     names = pd.Categorical(profile["parameter"].unique(), profile["parameter"].unique())
-    rows = {name: table.sort_values("value") for name, table in profile.groupby("parameter", sort=False)}
-    found = [Curve(names[[i]], *(rows[n][c].to_numpy() for c in ("value", "zeta"))) for i, n in enumerate(names)]
+    rows = {
+        name: table.sort_values("value") for name, table in profile.groupby("parameter", sort=False)
+    }
+    found = [
+        Curve(names[[i]], *(rows[n][c].to_numpy() for c in ("value", "zeta")))
+        for i, n in enumerate(names)
+    ]
     return [curve for curve in found if len(curve.value) > 1]
 
 
 def components(fit: Fit) -> pd.DataFrame:
-    """Rows of `varcorr` that have a value, with `panel` (quantity and unit) and `name`; correlations come last."""
+    """Rows of `varcorr` that have a value, with `panel` (quantity and unit) and `name`;
+    correlations come last.
+    """
     factors = {f.name: f for f in fit.model.design.factors}
     table = fit.varcorr
     panels, names = [], []
@@ -376,7 +468,11 @@ def components(fit: Fit) -> pd.DataFrame:
         residual, pair = row.grp not in factors, isinstance(row.var2, str)
         own = fit.model.design.response if residual else unit(fit, factors[row.grp], row.var1)
         panels.append("correlation" if pair else f"standard deviation [{own}]")
-        names.append("residual" if residual else f"{row.var1}{f', {row.var2}' if pair else ''} | {row.grp}")
+        names.append(
+            "residual" if residual else f"{row.var1}{f', {row.var2}' if pair else ''} | {row.grp}"
+        )
     order = sorted(dict.fromkeys(panels), key="correlation".__eq__)
-    table = table.assign(panel=pd.Categorical(panels, order), name=pd.Categorical(names, names[::-1]))
+    table = table.assign(
+        panel=pd.Categorical(panels, order), name=pd.Categorical(names, names[::-1])
+    )
     return table.dropna(subset="sdcor")

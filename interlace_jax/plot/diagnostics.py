@@ -13,21 +13,28 @@ from .style import BLUE, DRAWN, GREY, INK, NAMED, ORANGE, _check, _height, _leve
 
 
 def residuals(fit: Fit) -> p9.ggplot:
-    """Residuals against fitted values, with a local average: without a bend if the model has the mean right.
+    """Residuals against fitted values, with a local average: without a bend if the model has the
+    mean right.
 
-    A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of very many rows a
-    random sample is drawn as points; the average is that of all.
+    A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of
+    very many rows a random sample is drawn as points; the average is that of all.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
-    design, x, y = fit.model.design, fit.fittedvalues.to_numpy(), fit.residuals("pearson").to_numpy()
+    design, x, y = (
+        fit.model.design,
+        fit.fittedvalues.to_numpy(),
+        fit.residuals("pearson").to_numpy(),
+    )
     line, points = smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
     n, weighted = len(points), "" if design.weights is None else " x sqrt(weight)"
     return (
         p9.ggplot(points, p9.aes("x", "y"))
         + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
-        + p9.geom_point(color=INK, size=1.5 if n <= 1000 else 0.9, alpha=min(0.6, max(0.15, 1000 / n)), stroke=0)
+        + p9.geom_point(
+            color=INK, size=1.5 if n <= 1000 else 0.9, alpha=min(0.6, max(0.15, 1000 / n)), stroke=0
+        )
         + p9.geom_line(data=line, color=ORANGE, size=1.0)
         + p9.labs(
             x=f"fitted {design.response}",
@@ -40,9 +47,11 @@ def residuals(fit: Fit) -> p9.ggplot:
 
 
 def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
-    """Quantiles of residuals and random effects against normal ones, a panel each, with pointwise bands.
+    """Quantiles of residuals and random effects against normal ones, a panel each, with pointwise
+    bands.
 
-    Residuals are in units of their own SD, random effects in units of what their predictions vary by under the model.
+    Residuals are in units of their own SD, random effects in units of what their predictions vary
+    by under the model.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -70,8 +79,8 @@ def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
 def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -> p9.ggplot:
     """One measure of influence, a row each, with the largest named.
 
-    table: `fit.influence(...)`. measure: a column, by default the first. label: how many names to write. Orange values
-    lie more than three interquartile ranges outside the quartiles.
+    table: `fit.influence(...)`. measure: a column, by default the first. label: how many names to
+    write. Orange values lie more than three interquartile ranges outside the quartiles.
     """
     _check(table, pd.DataFrame)
     measures = list(table.select_dtypes("number"))
@@ -102,7 +111,9 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
     )
 
 
-def _named_influence(points: pd.DataFrame, base: float, measure: str, what: str, _: int) -> p9.ggplot:
+def _named_influence(
+    points: pd.DataFrame, base: float, measure: str, what: str, _: int
+) -> p9.ggplot:
     points = points.sort_values("value", ignore_index=True)
     keys = points.index.map(str) + "\t" + points["name"]  # names may repeat
     points["key"] = pd.Categorical(keys, keys)
@@ -117,7 +128,9 @@ def _named_influence(points: pd.DataFrame, base: float, measure: str, what: str,
     )
 
 
-def _indexed_influence(points: pd.DataFrame, base: float, measure: str, what: str, label: int) -> p9.ggplot:
+def _indexed_influence(
+    points: pd.DataFrame, base: float, measure: str, what: str, label: int
+) -> p9.ggplot:
     points = points.assign(at=np.arange(1, len(points) + 1))
     named = _apart(points[points["rank"] <= label].sort_values("rank"), points, "at", "value")
     step = 0.03 * np.ptp(points["value"])
@@ -137,9 +150,13 @@ def _indexed_influence(points: pd.DataFrame, base: float, measure: str, what: st
 
 def _apart(named: pd.DataFrame, points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """The points whose names can be shown without overlap, chosen in the order given."""
-    place = np.column_stack([named[x] / max(np.ptp(points[x]), 1e-300), named[y] / max(np.ptp(points[y]), 1e-300)])
+    place = np.column_stack(
+        [named[x] / max(np.ptp(points[x]), 1e-300), named[y] / max(np.ptp(points[y]), 1e-300)]
+    )
     kept: list[int] = []
     for i, at in enumerate(place):
-        if not any(abs(at[0] - place[j, 0]) < 0.12 and abs(at[1] - place[j, 1]) < 0.04 for j in kept):
+        if not any(
+            abs(at[0] - place[j, 0]) < 0.12 and abs(at[1] - place[j, 1]) < 0.04 for j in kept
+        ):
             kept.append(i)
     return named.iloc[kept]

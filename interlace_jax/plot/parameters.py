@@ -1,4 +1,6 @@
-"""Plots of parameters and what they predict: coefficients, effects, marginal means, profiles, variance components."""
+"""Plots of parameters and what they predict: coefficients, effects, marginal means, profiles,
+variance components.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ from .style import BLUE, COLOURS, DRAWN, GREY, ORANGE, _check, _panels, _theme
 
 
 def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
-    """Signed roots of the profile deviance, a panel a parameter: a straight line means that Wald intervals are right.
+    """Signed roots of the profile deviance, a panel a parameter: a straight line means that Wald
+    intervals are right.
 
-    fit: a fit, or the frame of its `profile()`. The marks are the ends of the interval of that `level`.
+    fit: a fit, or the frame of its `profile()`. The marks are the ends of the interval of that
+    `level`.
     """
     check_level(level)
     z = special.ndtri(0.5 + level / 2)
@@ -41,7 +45,8 @@ def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
             x="value of the parameter",
             y="zeta (signed root of the rise of the deviance)",
             title="Profiles of the parameters",
-            subtitle=f"Orange: ends of the {level:.0%} intervals; dashed: what Wald intervals assume",
+            subtitle=f"Orange: ends of the {level:.0%} intervals; dashed: what Wald intervals "
+            "assume",
         )
         + _panels(len(curves))
     )
@@ -55,7 +60,8 @@ def _profile(fit: Fit | pd.DataFrame) -> pd.DataFrame:
 
 
 def density(fit: Fit | pd.DataFrame) -> p9.ggplot:
-    """Densities that the profiles imply, a panel a parameter: normal density of zeta times its slope.
+    """Densities that the profiles imply, a panel a parameter: normal density of zeta times its
+    slope.
 
     fit: as in `profile`.
     """
@@ -66,7 +72,11 @@ def density(fit: Fit | pd.DataFrame) -> p9.ggplot:
         + p9.geom_area(fill=BLUE, alpha=0.2)
         + p9.geom_line(color=BLUE, size=0.9)
         + p9.facet_wrap("parameter", scales="free", ncol=3, labeller=_broken)
-        + p9.labs(x="value of the parameter", y="profile density", title="Profile densities of the parameters")
+        + p9.labs(
+            x="value of the parameter",
+            y="profile density",
+            title="Profile densities of the parameters",
+        )
         + _panels(len(curves))
     )
 
@@ -80,8 +90,9 @@ def coefficients(
 ) -> p9.ggplot:
     """Forest plot: the coefficients of one or several fits with their intervals, a row a term.
 
-    fits: one or more. names: what the fits are called in the legend, by default (1), (2), ... intercept: whether it has
-    a row. level: of the intervals, which are those of `tidy`. labels: other words for terms, as {"x": "a longer name"}.
+    fits: one or more. names: what the fits are called in the legend, by default (1), (2), ...
+    intercept: whether it has a row. level: of the intervals, which are those of `tidy`. labels:
+    other words for terms, as {"x": "a longer name"}.
     """
     if not fits:
         raise TypeError("this plot takes one or more fits, as plot.coefficients(m1, m2)")
@@ -91,17 +102,26 @@ def coefficients(
     table = forest(fits, names, intercept, level, dict(labels or {}))
     several, rows = len(fits) > 1, table["term"].nunique()
     dodge = p9.position_dodge(0.6 if several else 0.0)
-    aes = p9.aes("term", "estimate", ymin="conf_low", ymax="conf_high", **({"color": "model"} if several else {}))
+    aes = p9.aes(
+        "term",
+        "estimate",
+        ymin="conf_low",
+        ymax="conf_high",
+        **({"color": "model"} if several else {}),
+    )
     return (
         p9.ggplot(table, aes)
         + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
-        + p9.geom_pointrange(position=dodge, size=0.5, na_rm=True, **({} if several else {"color": BLUE}))
+        + p9.geom_pointrange(
+            position=dodge, size=0.5, na_rm=True, **({} if several else {"color": BLUE})
+        )
         + ([_legend_of_models(list(table["model"].cat.categories[::-1]))] if several else [])
         + p9.coord_flip()
         + p9.scale_x_discrete(labels=_names_in_lines)
         + p9.labs(
             x="",
-            y=f"effect on {_one_of([fit.design.response for fit in fits])}, with {level:.0%} interval",
+            y=f"effect on {_one_of([fit.design.response for fit in fits])}, with {level:.0%} "
+            "interval",
             color="model",
             title="Coefficients",
         )
@@ -121,7 +141,11 @@ def _one_of(responses: list[str]) -> str:
 
 def _colours(count: int) -> list[str]:
     """Colours of so many models or levels; those of the palette as long as they last."""
-    return list(COLOURS[:count]) if count <= len(COLOURS) else [COLOURS[i % len(COLOURS)] for i in range(count)]
+    return (
+        list(COLOURS[:count])
+        if count <= len(COLOURS)
+        else [COLOURS[i % len(COLOURS)] for i in range(count)]
+    )
 
 
 def effects(
@@ -132,13 +156,17 @@ def effects(
     level: float = 0.95,
     points: bool = False,
 ) -> p9.ggplot:
-    """What the fixed part predicts over one variable, with intervals: a band over a number, points for a factor.
+    """What the fixed part predicts over one variable, with intervals: a band over a number, points
+    for a factor.
 
-    x: a variable of the fixed part. by: one or two others, of which the first is the colour and the second makes
+    x: a variable of the fixed part. by: one or two others, of which the first is the colour and the
+    second makes
         panels. Numbers in `by` are shown at their quartiles unless `at` says where.
-    at: values of variables, as {"dose": [0, 10]}; all other factors are averaged over, with equal weights, and other
+    at: values of variables, as {"dose": [0, 10]}; all other factors are averaged over, with equal
+    weights, and other
         numbers are held at their means, as `interlace_jax.emmeans` does: the subtitle says so.
-    level: of the intervals, pointwise, for the mean of an average group. points: whether to draw the rows beneath.
+    level: of the intervals, pointwise, for the mean of an average group. points: whether to draw
+    the rows beneath.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -151,16 +179,25 @@ def effects(
     look = {} if colour else {"color": BLUE}
     dodge = p9.position_dodge(0.0 if numeric or not colour else 0.4)
     band = p9.geom_ribbon(
-        p9.aes(ymin="lower", ymax="upper"), alpha=0.2, color="none", **({} if colour else {"fill": BLUE})
+        p9.aes(ymin="lower", ymax="upper"),
+        alpha=0.2,
+        color="none",
+        **({} if colour else {"fill": BLUE}),
     )
-    spans = p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look)
+    spans = p9.geom_pointrange(
+        p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look
+    )
     return (
         p9.ggplot(means, p9.aes(x, "emmean", **mapping))
         + ([_rows_beneath(fit, x, shown.data, colour)] if points else [])
         + ([band] if numeric else [])
         + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
         + ([] if numeric else [spans])
-        + ([p9.scale_color_manual(_colours(n)), p9.scale_fill_manual(_colours(n))] if (n := shown.colours) else [])
+        + (
+            [p9.scale_color_manual(_colours(n)), p9.scale_fill_manual(_colours(n))]
+            if (n := shown.colours)
+            else []
+        )
         + ([p9.facet_wrap(panel, labeller="label_both")] if panel else [])
         + p9.labs(
             y=f"mean {fit.design.response}, with {level:.0%} interval",
@@ -169,7 +206,11 @@ def effects(
         )
         + _theme(8.0 if panel else 6.5, 4.3)
         + p9.theme(strip_text=p9.element_text(size=8))
-        + ([p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))] if _crowded(means[x]) else [])
+        + (
+            [p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))]
+            if _crowded(means[x])
+            else []
+        )
     )
 
 
@@ -183,7 +224,9 @@ def _rows_beneath(fit: Fit, x: str, data: pd.DataFrame, colour: str | None) -> p
         rows[colour] = names_of(rows[colour])
     jitter = p9.position_identity() if rows[x].dtype == float else p9.position_jitter(0.1, 0, 0)
     look = {} if same else {"color": GREY}
-    return p9.geom_point(mapping, rows, position=jitter, size=1.2, alpha=0.5, stroke=0, inherit_aes=False, **look)
+    return p9.geom_point(
+        mapping, rows, position=jitter, size=1.2, alpha=0.5, stroke=0, inherit_aes=False, **look
+    )
 
 
 def _crowded(column: pd.Series) -> bool:
@@ -193,12 +236,15 @@ def _crowded(column: pd.Series) -> bool:
 
 def _names_in_lines(names: Sequence[str]) -> list[str]:
     """Long names of terms, broken where they are joined."""
-    parts = [textwrap.wrap(str(name).replace(":", ": "), 40, break_long_words=False) for name in names]
+    parts = [
+        textwrap.wrap(str(name).replace(":", ": "), 40, break_long_words=False) for name in names
+    ]
     return ["\n".join(lines).replace(": ", ":") for lines in parts]
 
 
 def variance_components(fit: Fit) -> p9.ggplot:
-    """Standard deviations and correlations of the random effects with their 95% Wald intervals, as in `varcorr`.
+    """Standard deviations and correlations of the random effects with their 95% Wald intervals, as
+    in `varcorr`.
 
     Standard deviations of the same unit share a panel. What is at the boundary has no interval.
     """
@@ -219,8 +265,8 @@ def variance_components(fit: Fit) -> p9.ggplot:
 def emmeans(means: MarginalMeans) -> p9.ggplot:
     """Marginal means with their intervals.
 
-    means: what `interlace_jax.emmeans` returns. The last of its variables is on the x axis, the one before it is the
-    colour, those before make panels.
+    means: what `interlace_jax.emmeans` returns. The last of its variables is on the x axis, the one
+    before it is the colour, those before make panels.
     """
     _check(means, MarginalMeans)
     table, names = means.frame, [means.columns[name] for name in (*means.by, *means.specs)]
@@ -236,7 +282,9 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     return (
         p9.ggplot(table, p9.aes(x, value, **groups))
         + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
-        + p9.geom_pointrange(p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look)
+        + p9.geom_pointrange(
+            p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look
+        )
         + ([p9.scale_color_manual(_colours(table[colour].nunique()))] if colour else [])
         + ([p9.facet_wrap(panels)] if panels else [])
         + p9.labs(
@@ -248,4 +296,8 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
 
 
 def _what(means: MarginalMeans) -> str:
-    return f"mean {means.response}" if means.trend is None else f"slope of {means.response} by {means.trend}"
+    return (
+        f"mean {means.response}"
+        if means.trend is None
+        else f"slope of {means.response} by {means.trend}"
+    )

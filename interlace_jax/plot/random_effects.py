@@ -32,8 +32,8 @@ from .style import (
 def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.ggplot:
     """Random effects of one factor with their intervals, ordered, a panel a column.
 
-    factor: a name of `fit.ngroups`, by default the first. Intervals are those of `random_effects_ci`; effects whose
-    interval excludes 0 are darker.
+    factor: a name of `fit.ngroups`, by default the first. Intervals are those of
+    `random_effects_ci`; effects whose interval excludes 0 are darker.
     """
     _check(fit, Fit)
     g = place(fit, factor)
@@ -43,7 +43,9 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
     return (
         p9.ggplot(table, p9.aes("estimate", "key", color="clear"))
         + p9.geom_vline(xintercept=0, color=GREY, size=0.5)
-        + p9.geom_segment(p9.aes(x="lower", xend="upper", yend="key"), size=0.9 if m <= NAMED else 0.25)
+        + p9.geom_segment(
+            p9.aes(x="lower", xend="upper", yend="key"), size=0.9 if m <= NAMED else 0.25
+        )
         + (p9.geom_point(size=1.8) if m <= NAMED else p9.geom_point(size=0.3, color=INK, stroke=0))
         + p9.facet_wrap("panel", scales="free", nrow=1)
         + p9.scale_color_manual({"yes": BLUE, "no": GREY}, guide=None)
@@ -59,11 +61,13 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
 
 
 def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None = None) -> p9.ggplot:
-    """Where each group's own least-squares estimates move to in the mixed model: arrows from the former to the latter.
+    """Where each group's own least-squares estimates move to in the mixed model: arrows from the
+    former to the latter.
 
-    factor: as in `caterpillar`. terms: one or two random-effects columns of the factor, by default the first two; with
-    one the groups stand below each other. Coefficients include the fixed effect of the same name; other effects are as
-    in the fit. Groups whose rows do not determine their own estimates are left out.
+    factor: as in `caterpillar`. terms: one or two random-effects columns of the factor, by default
+    the first two; with one the groups stand below each other. Coefficients include the fixed effect
+    of the same name; other effects are as in the fit. Groups whose rows do not determine their own
+    estimates are left out.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -75,9 +79,15 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
     at = [f.columns.index(name) for name in chosen]
     own, shrunk, centre = own_and_shrunk(fit, g)
     known = np.isfinite(own).all(1)
-    columns = {f"{kind}{i}": values[known, j] for kind, values in (("a", own), ("b", shrunk)) for i, j in enumerate(at)}
+    columns = {
+        f"{kind}{i}": values[known, j]
+        for kind, values in (("a", own), ("b", shrunk))
+        for i, j in enumerate(at)
+    }
     table = pd.DataFrame(columns | {"level": f.levels[known].astype(str)})
-    left_out = f"; left out as too small for an own estimate: {(~known).sum()}" if not known.all() else ""
+    left_out = (
+        f"; left out as too small for an own estimate: {(~known).sum()}" if not known.all() else ""
+    )
     words = p9.labs(
         title=f"Shrinkage of {f.name}",
         subtitle=f"From least squares in each group alone to the mixed model{left_out}",
@@ -102,7 +112,11 @@ def _arrows(table: pd.DataFrame, names: list[str], _: str, centre: np.ndarray) -
         )
         + ([] if few else p9.geom_point(p9.aes("b0", "b1"), color=BLUE, size=0.8, stroke=0))
         + p9.geom_point(data=average, shape="+", size=6, stroke=1.2, color=ORANGE)
-        + p9.labs(x=names[0], y=names[1], caption="Grey: alone; blue: mixed model; orange cross: the average group")
+        + p9.labs(
+            x=names[0],
+            y=names[1],
+            caption="Grey: alone; blue: mixed model; orange cross: the average group",
+        )
         + _theme(6.0, 4.5)
     )
 
@@ -115,13 +129,19 @@ def _dumbbells(table: pd.DataFrame, names: list[str], factor: str, centre: np.nd
         + p9.geom_segment(p9.aes(xend="b0", yend="level"), color=BLUE, size=0.5)
         + p9.geom_point(color=GREY, size=1.8)
         + p9.geom_point(p9.aes(x="b0"), color=BLUE, size=1.8)
-        + p9.labs(x=names[0], y=factor, caption="Grey: alone; blue: mixed model; orange line: the average group")
+        + p9.labs(
+            x=names[0],
+            y=factor,
+            caption="Grey: alone; blue: mixed model; orange line: the average group",
+        )
         + _theme(6.0, _height(len(table)))
         + _level_names(len(table))
     )
 
 
-def _against_own(table: pd.DataFrame, names: list[str], factor: str, centre: np.ndarray) -> p9.ggplot:
+def _against_own(
+    table: pd.DataFrame, names: list[str], factor: str, centre: np.ndarray
+) -> p9.ggplot:
     """One estimate of very many groups: the mixed model's against the group's own."""
     return (
         p9.ggplot(table, p9.aes("a0", "b0"))
@@ -131,21 +151,28 @@ def _against_own(table: pd.DataFrame, names: list[str], factor: str, centre: np.
         + p9.labs(
             x=f"{names[0]}, least squares in the group alone",
             y=f"{names[0]}, mixed model",
-            caption=f"{len(table):,} levels of {factor}; dashed: no shrinkage; orange line: the average group",
+            caption=f"{len(table):,} levels of {factor}; dashed: no shrinkage; orange line: the "
+            "average group",
         )
         + _theme(6.0, 4.5)
     )
 
 
 def fitted_lines(
-    fit: Fit, x: str | None = None, factor: str | None = None, groups: Sequence[Any] | None = None, most: int = 30
+    fit: Fit,
+    x: str | None = None,
+    factor: str | None = None,
+    groups: Sequence[Any] | None = None,
+    most: int = 30,
 ) -> p9.ggplot:
-    """The data of each group with its fitted line, and that of the average group, as small multiples.
+    """The data of each group with its fitted line, and that of the average group, as small
+    multiples.
 
-    x: the predictor, by default the first with a random slope, else the first of the fixed part. factor: as in
-    `caterpillar`. groups: levels to show; by default all, or `most` of them spread evenly over the levels as ordered by
-    their first random effect. Lines are for the middle (or most frequent) value of other predictors, which the subtitle
-    names; of predictors that do not vary within groups each has its own. Other random effects are held at 0.
+    x: the predictor, by default the first with a random slope, else the first of the fixed part.
+    factor: as in `caterpillar`. groups: levels to show; by default all, or `most` of them spread
+    evenly over the levels as ordered by their first random effect. Lines are for the middle (or
+    most frequent) value of other predictors, which the subtitle names; of predictors that do not
+    vary within groups each has its own. Other random effects are held at 0.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -154,12 +181,18 @@ def fitted_lines(
     x = predictor(fit, g, frame, x)
     shown = shown_levels(fit, g, groups, most)
     data, curves, held = lines(fit, g, frame, x, shown)
-    sampled = f"{len(shown)} of {len(f.levels):,} levels" if len(shown) < len(f.levels) else f"all {len(shown)} levels"
+    sampled = (
+        f"{len(shown)} of {len(f.levels):,} levels"
+        if len(shown) < len(f.levels)
+        else f"all {len(shown)} levels"
+    )
     columns = _columns(len(shown))
     return (
         p9.ggplot(data, p9.aes("x", "y"))
         + p9.geom_point(color=INK, size=1.2, alpha=0.6)
-        + p9.geom_line(p9.aes(y="average", group="group"), curves, color=ORANGE, linetype="dashed", size=0.6)
+        + p9.geom_line(
+            p9.aes(y="average", group="group"), curves, color=ORANGE, linetype="dashed", size=0.6
+        )
         + p9.geom_line(p9.aes(y="fitted", group="group"), curves, color=BLUE, size=0.9)
         + p9.facet_wrap("group", ncol=columns, labeller=_strip)
         + p9.labs(

@@ -16,7 +16,8 @@ from ..result import Fit
 NAMED = 60  # levels up to which their names are shown
 HALF = 16  # characters of either end of a long name
 DRAWN = 10_000  # points that a picture can show
-BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"  # Okabe & Ito's, apart for all kinds of eyes
+# Okabe & Ito's, apart for all kinds of eyes
+BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 
 TAKEN = {
@@ -55,7 +56,10 @@ def _level_names(m: int) -> Any:
     """The names of levels beside an axis, as long as they can be read."""
     names: Callable = lambda keys: [_short(str(key).rpartition("\t")[2]) for key in keys]  # noqa: E731
     if m <= NAMED:
-        return [p9.scale_y_discrete(labels=names), p9.theme(axis_text_y=p9.element_text(size=7 if m > 25 else 8))]
+        return [
+            p9.scale_y_discrete(labels=names),
+            p9.theme(axis_text_y=p9.element_text(size=7 if m > 25 else 8)),
+        ]
     hidden = p9.theme(axis_text_y=p9.element_blank(), axis_ticks_major_y=p9.element_blank())
     return [hidden, p9.theme(panel_grid_major_y=p9.element_blank())]
 

@@ -19,8 +19,8 @@ LONG = 40  # characters of a name that takes a line to itself
 def equation(fit: FittedModel, values: bool = False) -> str:
     r"""The model as LaTeX: the mean, the distributions of random effects and of the residual.
 
-    values: estimates in place of beta, Sigma and sigma. Returns an `aligned` block to stand between `\[` and `\]`
-    (package amsmath), or in MathJax; row i has level g[i] of the grouping factor g.
+    values: estimates in place of beta, Sigma and sigma. Returns an `aligned` block to stand between
+    `\[` and `\]` (package amsmath), or in MathJax; row i has level g[i] of the grouping factor g.
 
     >>> print(interlace_jax.equation(fit))
     >>> IPython.display.Math(interlace_jax.equation(fit, values=True))

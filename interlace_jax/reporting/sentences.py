@@ -1,4 +1,6 @@
-"""What was fitted and found, as a paragraph in the style of the American Psychological Association."""
+"""What was fitted and found, as a paragraph in the style of the American Psychological
+Association.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ from .tidy import tidy
 METHODS = {"REML": "restricted maximum likelihood", "ML": "maximum likelihood"}
 DDF = {
     "satterthwaite": "Tests and intervals use Satterthwaite's degrees of freedom.",
-    "kenward-roger": "Tests and intervals use Kenward and Roger's standard errors and degrees of freedom.",
-    "kenward-roger-linear": "Tests and intervals use Kenward and Roger's standard errors and df, linear.",
+    "kenward-roger": "Tests and intervals use Kenward and Roger's standard errors and "
+    "degrees of freedom.",
+    "kenward-roger-linear": "Tests and intervals use Kenward and Roger's standard errors and df, "
+    "linear.",
     "between-within": "Tests and intervals use between-within degrees of freedom.",
     "normal": "Tests and intervals take statistics to be normal.",
 }
@@ -25,11 +29,13 @@ SHOWN = 12  # coefficients that a paragraph can bear
 
 
 def report(fit: FittedModel, level: float = 0.95) -> str:
-    """A paragraph for a paper: model, data, every coefficient with its interval and test, random effects, caveats.
+    """A paragraph for a paper: model, data, every coefficient with its interval and test, random
+    effects, caveats.
 
-    It says what was estimated, and no more: a coefficient that does not differ clearly from 0 is not called absent,
-    and a fit that is singular or did not converge says so. level: of the intervals. Of more than 12 coefficients
-    the first are written out. Returns text in one line; `textwrap.fill` breaks it.
+    It says what was estimated, and no more: a coefficient that does not differ clearly from 0 is
+    not called absent, and a fit that is singular or did not converge says so. level: of the
+    intervals. Of more than 12 coefficients the first are written out. Returns text in one line;
+    `textwrap.fill` breaks it.
 
     >>> print(interlace_jax.report(fit))
     """
@@ -64,7 +70,11 @@ def _random_parts(fit: FittedModel) -> Iterator[str]:
 def _rows(fit: FittedModel) -> str:
     levels = [f"{m} levels of {name}" for name, m in fit.ngroups.items()]
     groups = f" of {_listed(levels)}" if levels else ""
-    dropped = f"; {fit.n_dropped} further rows had missing values and were left out" if fit.n_dropped else ""
+    dropped = (
+        f"; {fit.n_dropped} further rows had missing values and were left out"
+        if fit.n_dropped
+        else ""
+    )
     return f"It was fitted to {fit.nobs} observations{groups}{dropped}."
 
 
@@ -86,11 +96,17 @@ def _effect(row: Any, level: float) -> str:
     limits = f"{level * 100:g}% CI {interval(row.conf_low, row.conf_high, places)}"
     statistic = "z" if np.isinf(row.df) else f"t({degrees(row.df)})"
     p = p_value(row.p_value)
-    test = f"{statistic} = {shown(row.statistic, 2)}, p {p.replace('<', '< ') if p.startswith('<') else f'= {p}'}"
+    test = (
+        f"{statistic} = {shown(row.statistic, 2)}, p "
+        f"{p.replace('<', '< ') if p.startswith('<') else f'= {p}'}"
+    )
     if row.term == "Intercept":
         return f"The intercept was estimated as {numbers}, {limits}."
     if not np.isfinite(row.p_value):
-        return f"The coefficient of {row.term} was estimated as b = {shown(row.estimate, places)}, without a test."
+        return (
+            f"The coefficient of {row.term} was estimated as b = {shown(row.estimate, places)}, "
+            "without a test."
+        )
     outside = row.conf_low > 0.0 or row.conf_high < 0.0
     verdict = "differed from 0" if outside else "could not be told from 0"
     return f"The coefficient of {row.term} {verdict}, {numbers}, {limits}, {test}."
@@ -99,17 +115,25 @@ def _effect(row: Any, level: float) -> str:
 def _spread(fit: FittedModel) -> str:
     parts = []
     for block in _blocks(fit.design.factors, fit.covariances):
-        sds = _listed([f"{_sd(value)} for {name}" for name, value in zip(block.columns, block.sd, strict=True)])
+        sds = _listed(
+            [
+                f"{_sd(value)} for {name}"
+                for name, value in zip(block.columns, block.sd, strict=True)
+            ]
+        )
         pair = block.correlations[1, 0] if len(block.columns) == 2 else np.nan
         correlation = f" (correlation {shown(pair, 2)})" if np.isfinite(pair) else ""
         parts.append(f"{block.factor}: {sds}{correlation}")
     if fit.design.residual is not None:
-        residual = f"The standard deviation of the residuals was estimated as {_sd(fit.sigma)}{_where(fit)}."
+        residual = (
+            "The standard deviation of the residuals was estimated as "
+            f"{_sd(fit.sigma)}{_where(fit)}."
+        )
         random = f"Those of the random effects were estimated as follows. {'; '.join(parts)}."
         return f"{residual} {random}" if parts else residual
     return (
-        f"The standard deviations of the random effects were estimated as follows. {'; '.join(parts)}; "
-        f"residual: {_sd(fit.sigma)}."
+        "The standard deviations of the random effects were estimated as follows. "
+        f"{'; '.join(parts)}; residual: {_sd(fit.sigma)}."
     )
 
 
@@ -125,14 +149,20 @@ def _sd(value: float) -> str:
 
 def _caveats(fit: FittedModel) -> Iterator[str]:
     if fit.dropped_columns:
-        yield f"Coefficients that the data cannot tell from others were left out: {', '.join(fit.dropped_columns)}."
+        yield (
+            "Coefficients that the data cannot tell from others were left out: "
+            f"{', '.join(fit.dropped_columns)}."
+        )
     if fit.is_singular:
         yield (
             "The fit was singular: the random effects vary in fewer ways than the model allows, "
             "as a variance was estimated at 0 or a correlation at 1 or -1."
         )
     if not fit.converged:
-        yield "The search for the estimates did not converge, so none of these numbers should be relied on."
+        yield (
+            "The search for the estimates did not converge, so none of these numbers should be "
+            "relied on."
+        )
 
 
 def _listed(parts: list[str]) -> str:

@@ -35,15 +35,20 @@ def table(
     level: float = 0.95,
     labels: Mapping[str, str] | None = None,
 ) -> Table:
-    """A table ready to print or to write into a paper: of a fit, or of any frame that this package returns.
+    """A table ready to print or to write into a paper: of a fit, or of any frame that this package
+    returns.
 
-    what: a fit gives its coefficients with standard errors, intervals, degrees of freedom and tests, and its standard
-        deviations and correlations of random effects; a frame (of `anova()`, `contrasts()`, `confint()`) or marginal
-        means give their columns, rounded to what their standard errors are worth.
-    title: above the table; by default the formula of a fit. level: of a fit's intervals. labels: other words for terms,
+    what: a fit gives its coefficients with standard errors, intervals, degrees of freedom and
+    tests, and its standard
+        deviations and correlations of random effects; a frame (of `anova()`, `contrasts()`,
+        `confint()`) or marginal means give their columns, rounded to what their standard errors are
+        worth.
+    title: above the table; by default the formula of a fit. level: of a fit's intervals. labels:
+    other words for terms,
         columns and groups, as {"Days": "Days of sleep restriction"}.
 
-    Returns a `Table` with `to_latex()`, `to_markdown()`, `to_html()`, `to_typst()`, `to_great_tables()` and `frame`.
+    Returns a `Table` with `to_latex()`, `to_markdown()`, `to_html()`, `to_typst()`,
+    `to_great_tables()` and `frame`.
 
     >>> print(interlace_jax.table(fit))
     >>> interlace_jax.table(fit.anova(), "Tests of the fixed effects").to_latex()
@@ -58,11 +63,13 @@ def table(
     if isinstance(what, pd.Series):
         what = what.to_frame(what.name if what.name is not None else "value")
     if not isinstance(what, pd.DataFrame):
-        raise TypeError(f"table takes a fit, a pandas frame or marginal means, not {type(what).__name__}")
+        raise TypeError(
+            f"table takes a fit, a pandas frame or marginal means, not {type(what).__name__}"
+        )
     return _of_frame(what, title or "", words)
 
 
-# One fit -------------------------------------------------------------------------------------------------------------
+# One fit ------------------------------------------------------------------------------------------
 
 
 def _of_fit(fit: FittedModel, title: str | None, level: float, words: Mapping[str, str]) -> Table:
@@ -71,7 +78,9 @@ def _of_fit(fit: FittedModel, title: str | None, level: float, words: Mapping[st
         "Term": [_term(row, words) for row in rows.itertuples()],
         "Estimate": [shown(row.estimate, _places(row)) for row in rows.itertuples()],
         "SE": [shown(row.std_error, _places(row)) for row in rows.itertuples()],
-        f"{level * 100:g}% CI": [interval(row.conf_low, row.conf_high, _places(row)) for row in rows.itertuples()],
+        f"{level * 100:g}% CI": [
+            interval(row.conf_low, row.conf_high, _places(row)) for row in rows.itertuples()
+        ],
         "df": list(map(degrees, rows["df"])),
         "t": [shown(value, 2) for value in rows["statistic"]],
         "p": list(map(p_value, rows["p_value"])),
@@ -113,15 +122,20 @@ def _notes(fit: FittedModel) -> list[str]:
     said = [f"{fit.nobs} observations{groups}. Fitted by {fit.method}{rule}."]
     if fit.design.residual is not None:
         place = fit.design.residual.reference
-        said.append(f"Covariance of the residuals: {fit.design.residual}{f' (SD: {place})' if place else ''}.")
+        said.append(
+            "Covariance of the residuals: "
+            f"{fit.design.residual}{f' (SD: {place})' if place else ''}."
+        )
     if fit.is_singular:
-        said.append("The fit is singular: a variance is estimated at 0, or a correlation at 1 or -1.")
+        said.append(
+            "The fit is singular: a variance is estimated at 0, or a correlation at 1 or -1."
+        )
     if not fit.converged:
         said.append("The search for the estimates did not converge.")
     return said
 
 
-# Several fits --------------------------------------------------------------------------------------------------------
+# Several fits -------------------------------------------------------------------------------------
 
 
 def compare(
@@ -134,19 +148,23 @@ def compare(
     title: str = "",
     labels: Mapping[str, str] | None = None,
 ) -> Table:
-    """Models side by side: coefficients, standard deviations of random effects, and how well each fits.
+    """Models side by side: coefficients, standard deviations of random effects, and how well each
+    fits.
 
     fits: one or more fits of this package. names: headings, by default (1), (2), ...
-    terms: the coefficients to show, in this order; a mapping also gives them other names. By default all, in the order
+    terms: the coefficients to show, in this order; a mapping also gives them other names. By
+    default all, in the order
         in which the models have them.
-    below: what stands below each coefficient: "se" in parentheses, "interval" in brackets, "p", "statistic", or
+    below: what stands below each coefficient: "se" in parentheses, "interval" in brackets, "p",
+    "statistic", or
         "nothing". level: of the intervals. stars: mark p < .05, .01 and .001.
     title: above the table. labels: other words for grouping factors and random-effect columns.
 
-    Returns a `Table`, as `table`. It has a note where log-likelihood, AIC and BIC cannot be compared: models by REML
-    with different fixed parts, or fitted to different numbers of rows.
+    Returns a `Table`, as `table`. It has a note where log-likelihood, AIC and BIC cannot be
+    compared: models by REML with different fixed parts, or fitted to different numbers of rows.
 
-    >>> interlace_jax.compare(small, large, names=["no slopes", "slopes"], terms={"Days": "Days of restriction"})
+    >>> names, terms = ["no slopes", "slopes"], {"Days": "Days of restriction"}
+    >>> interlace_jax.compare(small, large, names=names, terms=terms)
     """
     if not fits:
         raise TypeError("compare takes one or more fits, as compare(m1, m2)")
@@ -176,11 +194,21 @@ def _coefficient_rows(frames, terms, below, stars, words) -> list[list[str]]:
     known = list(dict.fromkeys(term for frame in fixed for term in frame.index))
     wanted = known if terms is None else list(texts("terms", list(terms), "x"))
     if unknown := [term for term in wanted if term not in known]:
-        raise ValueError(f"terms has {listed(unknown)}, of which no model has a coefficient; there are {listed(known)}")
+        raise ValueError(
+            f"terms has {listed(unknown)}, of which no model has a coefficient; there are "
+            f"{listed(known)}"
+        )
     rows = []
     for term in wanted:
-        found = [next(frame.loc[[term]].itertuples()) if term in frame.index else None for frame in fixed]
-        rows.append([words.get(term, term), *("" if row is None else _estimate(row, stars) for row in found)])
+        found = [
+            next(frame.loc[[term]].itertuples()) if term in frame.index else None for frame in fixed
+        ]
+        rows.append(
+            [
+                words.get(term, term),
+                *("" if row is None else _estimate(row, stars) for row in found),
+            ]
+        )
         if below != "nothing":
             rows.append(["", *("" if row is None else _beneath(row, below) for row in found)])
     return rows
@@ -211,7 +239,9 @@ def _random_rows(frames, words) -> list[list[str]]:
     for key in keys:
         here = [table.get(key) for table in tables]
         label = _term(next(row for row in here if row is not None), words)
-        rows.append([label, *("" if row is None else shown(row.estimate, _places(row)) for row in here)])
+        rows.append(
+            [label, *("" if row is None else shown(row.estimate, _places(row)) for row in here)]
+        )
     return rows
 
 
@@ -219,7 +249,12 @@ def _criteria_rows(fits: Sequence[FittedModel], words: Mapping[str, str]) -> lis
     groups = dict.fromkeys(name for fit in fits for name in fit.ngroups)
     rows = [["Observations", *(str(fit.nobs) for fit in fits)]]
     for name in groups:
-        rows.append([f"Levels of {words.get(name, name)}", *(str(fit.ngroups.get(name, "")) for fit in fits)])
+        rows.append(
+            [
+                f"Levels of {words.get(name, name)}",
+                *(str(fit.ngroups.get(name, "")) for fit in fits),
+            ]
+        )
     rows.append(["Criterion", *(fit.method for fit in fits)])
     for label, values in {
         "Log-likelihood": [fit.llf for fit in fits],
@@ -243,17 +278,23 @@ def _notes_of_all(fits: Sequence[FittedModel], below: str, level: float, stars: 
         notes.append("* p < .05, ** p < .01, *** p < .001.")
     parts = {(fit.method, *sorted(fit.design.columns)) for fit in fits}
     if len({fit.nobs for fit in fits}) > 1:
-        notes.append("The models were fitted to different numbers of rows: their criteria cannot be compared.")
+        notes.append(
+            "The models were fitted to different numbers of rows: their criteria cannot be "
+            "compared."
+        )
     elif len(parts) > 1 and any(fit.method == "REML" for fit in fits):
         notes.append("Criteria by REML of models with different fixed parts cannot be compared.")
     if singular := [i for i, fit in enumerate(fits, 1) if fit.is_singular]:
-        notes.append(f"Singular, a variance at 0 or a correlation at 1 or -1: model {', '.join(map(str, singular))}.")
+        notes.append(
+            "Singular, a variance at 0 or a correlation at 1 or -1: model "
+            f"{', '.join(map(str, singular))}."
+        )
     if unfinished := [i for i, fit in enumerate(fits, 1) if not fit.converged]:
         notes.append(f"Not converged: model {', '.join(map(str, unfinished))}.")
     return notes
 
 
-# Frames --------------------------------------------------------------------------------------------------------------
+# Frames -------------------------------------------------------------------------------------------
 
 
 def _of_frame(frame: pd.DataFrame, title: str, words: Mapping[str, str]) -> Table:
@@ -261,10 +302,15 @@ def _of_frame(frame: pd.DataFrame, title: str, words: Mapping[str, str]) -> Tabl
     names = [name if name is not None else "" for name in frame.index.names]
     whole = frame if plain else frame.reset_index(names=[f"\0{i}" for i in range(len(names))])
     heads = ([] if plain else names) + list(frame.columns)
-    uncertainty = next((frame[name].to_numpy(float) for name in ("se", "std_error") if name in frame), None)
+    uncertainty = next(
+        (frame[name].to_numpy(float) for name in ("se", "std_error") if name in frame), None
+    )
     columns = [_cells(head, whole.iloc[:, i], uncertainty, words) for i, head in enumerate(heads)]
     align = "".join("r" if _is_number(whole.iloc[:, i]) else "l" for i in range(len(heads)))
-    header = [" ".join(map(str, head)) if isinstance(head, tuple) else words.get(head, str(head)) for head in heads]
+    header = [
+        " ".join(map(str, head)) if isinstance(head, tuple) else words.get(head, str(head))
+        for head in heads
+    ]
     return Table(title, header, list(zip(*columns, strict=True)), align)
 
 
@@ -272,7 +318,9 @@ def _is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
-def _cells(head: Any, column: pd.Series, uncertainty: np.ndarray | None, words: Mapping[str, str]) -> list[str]:
+def _cells(
+    head: Any, column: pd.Series, uncertainty: np.ndarray | None, words: Mapping[str, str]
+) -> list[str]:
     """One column as text: by what it holds, which its name says."""
     if not _is_number(column):
         return ["" if pd.isna(value) else words.get(str(value), str(value)) for value in column]
@@ -287,4 +335,7 @@ def _cells(head: Any, column: pd.Series, uncertainty: np.ndarray | None, words: 
         return [shown(value, 2) for value in values]
     if head in ESTIMATES and uncertainty is not None:
         return [shown(value, decimals(se)) for value, se in zip(values, uncertainty, strict=True)]
-    return ["" if np.isnan(value) else cell for value, cell in zip(values, _significant(values), strict=True)]
+    return [
+        "" if np.isnan(value) else cell
+        for value, cell in zip(values, _significant(values), strict=True)
+    ]

@@ -15,7 +15,17 @@ from ..models.parameters import component_pairs, natural_names
 from ..support.arguments import check_level, one_of, texts
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
-COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error", "statistic", "df", "p_value"]
+COLUMNS = [
+    "effect",
+    "group",
+    "level",
+    "term",
+    "estimate",
+    "std_error",
+    "statistic",
+    "df",
+    "p_value",
+]
 LIMITS = ["conf_low", "conf_high"]
 
 
@@ -28,17 +38,21 @@ def tidy(
 ) -> pd.DataFrame:
     """A row a term, with the same columns for every model, as R's broom.mixed.
 
-    effects: "fixed", the coefficients; "ran_pars", standard deviations (`sd__x`), correlations (`cor__x.z`) and the
-        parameters of covariance structures, with those of the residuals as group "Residual"; "ran_vals", the random
-        effects.
-    level: of the intervals `conf_low conf_high`; t intervals for coefficients, Wald intervals on the log or Fisher's z
+    effects: "fixed", the coefficients; "ran_pars", standard deviations (`sd__x`), correlations
+    (`cor__x.z`) and the
+        parameters of covariance structures, with those of the residuals as group "Residual";
+        "ran_vals", the random effects.
+    level: of the intervals `conf_low conf_high`; t intervals for coefficients, Wald intervals on
+    the log or Fisher's z
         scale for standard deviations and correlations, normal ones for random effects.
     ddf: the rule for degrees of freedom, as `df_method` of `fit`; by default the fit's.
-    exponentiate: exp of the coefficients and of their limits, with the standard error by the delta method; for models
+    exponentiate: exp of the coefficients and of their limits, with the standard error by the delta
+    method; for models
         of log y, and odds and rate ratios.
 
-    Returns `effect group level term estimate std_error statistic df p_value conf_low conf_high`, in the units of the
-    response (of the predictor's effect on it); what a row does not have is missing, `level` left out unless asked for.
+    Returns `effect group level term estimate std_error statistic df p_value conf_low conf_high`, in
+    the units of the response (of the predictor's effect on it); what a row does not have is
+    missing, `level` left out unless asked for.
 
     >>> fit.tidy()
     >>> fit.tidy("ran_vals").query("group == 'Subject'")
@@ -66,7 +80,13 @@ def _fixed(fit: FittedModel, level: float, ddf: str | None, exponentiate: bool) 
         estimate, limits = np.exp(estimate), np.exp(limits)
         se = estimate * se
     tests = dict(statistic=table["t"], df=table["df"], p_value=table["p"])
-    numbers = dict(estimate=estimate, std_error=se, **tests, conf_low=limits["lower"], conf_high=limits["upper"])
+    numbers = dict(
+        estimate=estimate,
+        std_error=se,
+        **tests,
+        conf_low=limits["lower"],
+        conf_high=limits["upper"],
+    )
     return pd.DataFrame(numbers).assign(term=list(map(str, fit.fe_params.index)))
 
 
@@ -76,14 +96,19 @@ def _ran_pars(fit: FittedModel, level: float) -> pd.DataFrame:
     for f in factors:
         names = f.columns
         pairs = component_pairs(f.sizes)
-        places += [(f.name, f"sd__{names[i]}" if i == j else f"cor__{names[i]}.{names[j]}") for i, j in pairs]
+        places += [
+            (f.name, f"sd__{names[i]}" if i == j else f"cor__{names[i]}.{names[j]}")
+            for i, j in pairs
+        ]
     table = components(known, level).drop(columns="vcov_se")
     if fit.has_residual:
         places.append(("Residual", "sd__Observation"))
     tables = [table.iloc[: len(places)]]
     if any(map(natural_names, factors)):
         tables.append(structure_table(known, level))
-        places += [(f.name, name.removesuffix(f"|{f.name}")) for f in factors for name in natural_names(f)]
+        places += [
+            (f.name, name.removesuffix(f"|{f.name}")) for f in factors for name in natural_names(f)
+        ]
     if fit.design.residual is not None:
         tables.append(residual_table(known, level))
         places += [("Residual", name) for name in tables[-1].index]
@@ -95,7 +120,9 @@ def _ran_pars(fit: FittedModel, level: float) -> pd.DataFrame:
 def _ran_vals(fit: FittedModel, level: float) -> pd.DataFrame:
     tables = []
     limits = fit.random_effects_ci(level)
-    for f, b, covariance in zip(fit.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True):
+    for f, b, covariance in zip(
+        fit.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True
+    ):
         bounds = limits[f.name].to_numpy().reshape(*b.shape, 2)
         table = {
             "group": f.name,
@@ -113,9 +140,10 @@ def _ran_vals(fit: FittedModel, level: float) -> pd.DataFrame:
 def glance(fit: FittedModel) -> pd.DataFrame:
     """A row a model, for tables of many: what it was fitted to, and how well.
 
-    Returns one row: `nobs`, `nparams`, `df_residual` (rows less parameters), `sigma` (units of the response),
-    `log_lik`, `aic`, `bic`, `deviance` (-2 log L; the REML criterion of a REML fit), `method`, `converged`, `singular`.
-    Criteria of models with different fixed parts can be compared if `method` is "ML".
+    Returns one row: `nobs`, `nparams`, `df_residual` (rows less parameters), `sigma` (units of the
+    response), `log_lik`, `aic`, `bic`, `deviance` (-2 log L; the REML criterion of a REML fit),
+    `method`, `converged`, `singular`. Criteria of models with different fixed parts can be compared
+    if `method` is "ML".
 
     >>> pd.concat([a.glance(), b.glance()], keys=["a", "b"])
     """

@@ -37,8 +37,9 @@ def _refitted(fit: FittedModel, work: Designs, progress: bool | None) -> ManyFit
 class Bootstrap:
     """A model refitted to data like those that it was fitted to; made by `Fit.bootstrap`.
 
-    Every replicate that could be fitted counts: those that are singular, or did not converge, are in the estimates.
-    `outcomes` says how many there are of each kind, and why others could not be fitted.
+    Every replicate that could be fitted counts: those that are singular, or did not converge, are
+    in the estimates. `outcomes` says how many there are of each kind, and why others could not be
+    fitted.
     """
 
     def __init__(self, fit: FittedModel, many: ManyFits):
@@ -49,7 +50,15 @@ class Bootstrap:
         """Responses simulated from the fit, with new random effects and residuals."""
         model, Y = fit.model, simulate(fit, n, seed).to_numpy()
         rows = np.arange(len(Y))
-        work = Responses(model.design, model.data, Columns(Y), pd.RangeIndex(n), rows, model.arguments, fit.estimate.t)
+        work = Responses(
+            model.design,
+            model.data,
+            Columns(Y),
+            pd.RangeIndex(n),
+            rows,
+            model.arguments,
+            fit.estimate.t,
+        )
 
         def single(place: int) -> FittedModel:
             return fit.refit(Y[:, place])
@@ -77,18 +86,25 @@ class Bootstrap:
     @property
     def outcomes(self) -> pd.Series:
         """How many replicates ended with which status, and how many are `singular`."""
-        return pd.concat([self.many.status.value_counts(), pd.Series({"singular": int(self.many.is_singular.sum())})])
+        return pd.concat(
+            [
+                self.many.status.value_counts(),
+                pd.Series({"singular": int(self.many.is_singular.sum())}),
+            ]
+        )
 
     def confint(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
         """Intervals `lower upper` of every parameter, in the order of `Fit.confint`.
 
-        kind: "percentile"; "basic" (reflected about the estimate, on the log scale of standard deviations, Fisher's z
-        of correlations and the scale on which parameters of structures are searched, so that no limit lies outside of
-        what the parameter can be); or "bca" (corrected for bias and skewness, Efron 1987), whose acceleration comes
-        from leaving out one group at a time, so that it needs factors that are not crossed.
+        kind: "percentile"; "basic" (reflected about the estimate, on the log scale of standard
+        deviations, Fisher's z of correlations and the scale on which parameters of structures are
+        searched, so that no limit lies outside of what the parameter can be); or "bca" (corrected
+        for bias and skewness, Efron 1987), whose acceleration comes from leaving out one group at a
+        time, so that it needs factors that are not crossed.
 
-        A basic limit is infinite where the percentile that it reflects is a standard deviation of 0, and missing where
-        the estimate itself is 0, or a correlation of 1 or -1: take percentiles there.
+        A basic limit is infinite where the percentile that it reflects is a standard deviation of
+        0, and missing where the estimate itself is 0, or a correlation of 1 or -1: take percentiles
+        there.
         """
         check_level(level)
         one_of("kind", kind, ("percentile", "basic", "bca"))
@@ -102,7 +118,9 @@ class Bootstrap:
         return pd.DataFrame({"lower": low, "upper": high}).loc[order]
 
     def _reflected(self, q: float) -> pd.Series:
-        """Quantiles q of all parameters reflected about the estimates, each on a scale without bounds."""
+        """Quantiles q of all parameters reflected about the estimates, each on a scale without
+        bounds.
+        """
         estimates, quantiles = self.fit.parameters, self.estimates.quantile(q)
         found = 2 * estimates - quantiles
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -113,14 +131,22 @@ class Bootstrap:
         return found
 
     def _reflected_structures(self, q: float) -> pd.Series:
-        """The parameters of structures where the quantiles q of the numbers that are searched are reflected."""
+        """The parameters of structures where the quantiles q of the numbers that are searched
+        are reflected.
+        """
         factors, theta = self.fit.design.factors, self.fit.theta.copy()
         blocks = [f.block for f in factors]
         starts = np.cumsum([0, *(block.size for block in blocks[:-1])])
-        at = np.concatenate([start + place for start, place in zip(starts, shape_places(blocks), strict=True)])
+        at = np.concatenate(
+            [start + place for start, place in zip(starts, shape_places(blocks), strict=True)]
+        )
         draws = self.many.theta.to_numpy()[:, at]
         theta[at] = 2 * theta[at] - np.nanquantile(draws, q, axis=0)
-        return pd.Series(natural_values(factors, theta), [name for f in factors for name in natural_names(f)], float)
+        return pd.Series(
+            natural_values(factors, theta),
+            [name for f in factors for name in natural_names(f)],
+            float,
+        )
 
     def _bca(self, z: np.ndarray) -> pd.DataFrame:
         """Quantiles at Phi(z0 + (z0 + z) / (1 - a (z0 + z))) (Efron 1987, JASA 82, eq. 1.10)."""
@@ -129,7 +155,9 @@ class Bootstrap:
         for name, z0 in zip(draws, special.ndtri(below), strict=True):
             shifted = z0 + z
             q = special.ndtr(z0 + shifted / (1 - self._acceleration[name] * shifted))
-            limits[name] = draws[name].quantile(q).to_numpy() if np.isfinite(q).all() else np.full(2, np.nan)
+            limits[name] = (
+                draws[name].quantile(q).to_numpy() if np.isfinite(q).all() else np.full(2, np.nan)
+            )
         return pd.DataFrame.from_dict(limits, orient="index", columns=["lower", "upper"])
 
     @functools.cached_property
@@ -139,7 +167,12 @@ class Bootstrap:
         m = len(factor.levels)
         without = [np.delete(np.arange(m), i) for i in range(m)]
         left = _refitted(self.fit, Regrouped(self.fit, factor, without), None).parameters
-        _warn_of_failures(int(left.isna().all(axis=1).sum()), m, "groups could not be left out", "the acceleration is")
+        _warn_of_failures(
+            int(left.isna().all(axis=1).sum()),
+            m,
+            "groups could not be left out",
+            "the acceleration is",
+        )
         influence = left.mean() - left
         return (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
 
@@ -149,19 +182,31 @@ class Bootstrap:
 
 
 def bootstrap(
-    fit: FittedModel, n: int = 1000, seed: Any = None, kind: str = "parametric", progress: bool | None = None
+    fit: FittedModel,
+    n: int = 1000,
+    seed: Any = None,
+    kind: str = "parametric",
+    progress: bool | None = None,
 ) -> Bootstrap:
     """The model refitted to n sets of new data, as one batch.
 
-    kind: "parametric", responses simulated from this fit; or "cases", whole groups drawn with replacement, for one
-    grouping factor or nested ones (crossed groups are not independent of each other).
+    kind: "parametric", responses simulated from this fit; or "cases", whole groups drawn with
+    replacement, for one grouping factor or nested ones (crossed groups are not independent of each
+    other).
     """
     fit.model.engine.require("bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
     whole_number("n", n, 1)
-    made = (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(fit, n, seed, progress)
+    made = (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(
+        fit, n, seed, progress
+    )
     failed = int((made.many.nobs == 0).sum())
-    _warn_of_failures(failed, n, "replicates could not be fitted (see `outcomes`)", "standard errors and intervals are")
+    _warn_of_failures(
+        failed,
+        n,
+        "replicates could not be fitted (see `outcomes`)",
+        "standard errors and intervals are",
+    )
     return made
 
 
@@ -171,7 +216,9 @@ def _warn_of_failures(failed: int, n: int, what: str, numbers: str) -> None:
 
 
 def _scales(design: Design) -> dict[str, tuple[Any, Any]]:
-    """By name of a standard deviation or correlation the scale on which it has no bounds, and the way back."""
+    """By name of a standard deviation or correlation the scale on which it has no bounds, and
+    the way back.
+    """
     pairs = [(f, i, j) for f in design.factors for i, j in component_pairs(f.sizes)]
     found = {component_name(f, i, j): LOG if i == j else FISHER_Z for f, i, j in pairs}
     return found | {"sigma": LOG}

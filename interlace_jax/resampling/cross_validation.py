@@ -1,4 +1,6 @@
-"""Cross-validation: every fold is the model refitted without its rows, and all folds are one batch."""
+"""Cross-validation: every fold is the model refitted without its rows, and all folds are one
+batch.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class CrossValidation:
     pooled: pd.Series
     "The scores over all rows predicted."
     predictions: pd.DataFrame = field(repr=False)
-    "A row per row held out, on the index of the data: `fold observed predicted sd`; missing where a fold has no fit."
+    """A row per row held out, on the index of the data: `fold observed predicted sd`; missing
+    where a fold has no fit.
+    """
 
     def __repr__(self) -> str:
         fitted = int(self.folds["converged"].sum())
@@ -69,50 +73,61 @@ def cross_val(
 ) -> CrossValidation:
     """Predict each part of the data from a model fitted to the rest.
 
-    The predictive distribution of a row is normal. Its mean is x'beta + z'b with the random effects of the levels that
-    the training rows have, so the population's for groups left out (or, with `cov`, what related levels tell of them).
-    Its variance is that of a new observation: the residual's, and that of x'beta + z'b given the training rows, which
-    for a group left out has the full variance of the random effects in it; theta and sigma count as known.
+    The predictive distribution of a row is normal. Its mean is x'beta + z'b with the random effects
+    of the levels that the training rows have, so the population's for groups left out (or, with
+    `cov`, what related levels tell of them).
+    Its variance is that of a new observation: the residual's, and that of x'beta + z'b given the
+    training rows, which for a group left out has the full variance of the random effects in it;
+    theta and sigma count as known.
 
     Parameters
     ----------
     formula, data, groups, random, method, weights, offset, na_action, cov
         As in `fit`.
     cv
-        `"logo"` leaves out one group at a time, `"kfold"` whole groups in k parts of about equal size, `"loo"` one row
-        at a time, `"kfold-rows"` rows in k parts. Or a splitter of scikit-learn, which splits the rows used, or pairs
-        (train, test) of positions in `data`.
+        `"logo"` leaves out one group at a time, `"kfold"` whole groups in k parts of about equal
+        size, `"loo"` one row at a time, `"kfold-rows"` rows in k parts. Or a splitter of
+        scikit-learn, which splits the rows used, or pairs (train, test) of positions in `data`.
     k
         How many folds the k-fold schemes make.
     by
-        What "logo" and "kfold" take for groups, and what a splitter gets as `groups`: a grouping factor or a column. By
-        default the grouping factor with the fewest levels.
+        What "logo" and "kfold" take for groups, and what a splitter gets as `groups`: a grouping
+        factor or a column. By default the grouping factor with the fewest levels.
     scoring
-        Which scores: names among `"rmse" "mae" "crps" "log_score"` (by default all), functions of (observed,
-        predicted), scikit-learn's scorers; one of these, a list, or a mapping from names. log_score is the mean of
-        -log density; of all four, smaller is better.
+        Which scores: names among `"rmse" "mae" "crps" "log_score"` (by default all), functions of
+        (observed, predicted), scikit-learn's scorers; one of these, a list, or a mapping from
+        names. log_score is the mean of -log density; of all four, smaller is better.
     seed
         Of the k-fold schemes: anything `numpy.random.default_rng` takes.
     progress
         Show a progress bar; by default when there is more than one chunk of folds.
 
-    A fold is what `fit` on its training rows and `predict` on its test rows give. The formula is evaluated once, in all
-    rows, and that is the same thing as long as its columns span the same space whatever rows they are made from: so for
-    `poly`, `scale`, `center` and every coding of a factor in the fixed part, and in random terms with an intercept
-    whose columns are correlated. It is not for knots placed by the data (`bs` or `cr` with `df=`), for transforms of
-    the response, nor for random terms without correlations or intercept (`||`, `0 + scale(x)`), whose columns the
+    A fold is what `fit` on its training rows and `predict` on its test rows give. The formula is
+    evaluated once, in all rows, and that is the same thing as long as its columns span the same
+    space whatever rows they are made from: so for `poly`, `scale`, `center` and every coding of a
+    factor in the fixed part, and in random terms with an intercept whose columns are correlated. It
+    is not for knots placed by the data (`bs` or `cr` with `df=`), for transforms of the response,
+    nor for random terms without correlations or intercept (`||`, `0 + scale(x)`), whose columns the
     held-out rows shift a little: compute such columns before, or give `knots=`.
 
-    A fold that cannot be fitted (a level of a fixed factor in the test rows only, fewer than two groups left) has
-    missing scores, and says why in `status`.
+    A fold that cannot be fitted (a level of a fixed factor in the test rows only, fewer than two
+    groups left) has missing scores, and says why in `status`.
 
     Raises
     ------
     ValueError, TypeError
-        For input that determines no model, or no folds; for crossed factors that `fit` gives to the iterative core.
+        For input that determines no model, or no folds; for crossed factors that `fit` gives to the
+        iterative core.
     """
     one_of("method", method, ("REML", "ML"))
-    design = build(parse(formula, groups, random), data, weights=weights, offset=offset, na_action=na_action, cov=cov)
+    design = build(
+        parse(formula, groups, random),
+        data,
+        weights=weights,
+        offset=offset,
+        na_action=na_action,
+        cov=cov,
+    )
     engine_for(design, "auto").require("cross_validation")
     return cross_validate(design, data, method, cv, k, by, scoring, seed, progress)
 
@@ -126,9 +141,14 @@ def cross_validated(
     seed: Any = 0,
     progress: bool | None = None,
 ) -> CrossValidation:
-    """Predict each part of the data from this model fitted to the rest. Arguments as in `interlace_jax.cross_val`."""
+    """Predict each part of the data from this model fitted to the rest.
+
+    Arguments as in `interlace_jax.cross_val`.
+    """
     fit.model.engine.require("cross_validation")
-    return cross_validate(fit.design, fit.model.data, fit.method, cv, k, by, scoring, seed, progress)
+    return cross_validate(
+        fit.design, fit.model.data, fit.method, cv, k, by, scoring, seed, progress
+    )
 
 
 def cross_validate(
@@ -144,7 +164,10 @@ def cross_validate(
 ) -> CrossValidation:
     """What `cross_val` does, for a design that has been built."""
     scores, folds = _scores(scoring), _folds(design, data, cv, k, by, seed)
-    sizes, rows_out = np.array([len(fold.test) for fold in folds]), np.concatenate([fold.test for fold in folds])
+    sizes, rows_out = (
+        np.array([len(fold.test) for fold in folds]),
+        np.concatenate([fold.test for fold in folds]),
+    )
     real = np.arange(sizes.max())[None] < sizes[:, None]
     tests = np.zeros(real.shape, int)
     tests[real] = rows_out
@@ -153,7 +176,9 @@ def cross_validate(
         found = _predicted(*rows, estimate.t, estimate.theta, estimate.beta)
         return tuple(np.take_along_axis(np.asarray(a), tests[places], 1) for a in found)
 
-    refits = refit_without(design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress)
+    refits = refit_without(
+        design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress
+    )
     labels = pd.Index([fold.label for fold in folds], name="fold", tupleize_cols=False)
     predictions = _predictions(design, labels, real, rows_out, refits)
     values = predictions[["observed", "predicted", "sd"]].to_numpy().T
@@ -187,9 +212,14 @@ def _folds(design: Design, data: Any, cv: Any, k: int, by: str | None, seed: Any
         if cv == "logo":
             part, labels = codes, levels
         else:
-            part = _dealt(np.bincount(codes), _checked(k, len(levels), f"groups ({levels.name})"), rng)[codes]
+            part = _dealt(
+                np.bincount(codes), _checked(k, len(levels), f"groups ({levels.name})"), rng
+            )[codes]
             labels = range(k)
-    return [Fold(label, np.flatnonzero(part != i), np.flatnonzero(part == i)) for i, label in enumerate(labels)]
+    return [
+        Fold(label, np.flatnonzero(part != i), np.flatnonzero(part == i))
+        for i, label in enumerate(labels)
+    ]
 
 
 def _checked(k: int, most: int, what: str) -> int:
@@ -199,7 +229,9 @@ def _checked(k: int, most: int, what: str) -> int:
 
 
 def _dealt(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Part (m,) of things of some sizes (m,): in random order, the largest first, each to the part that has least."""
+    """Part (m,) of things of some sizes (m,): in random order, the largest first, each to the
+    part that has least.
+    """
     order = rng.permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
     part, filled = np.empty(len(sizes), int), np.zeros(k)
@@ -234,11 +266,14 @@ def _given(design: Design, data: Any, cv: Any, by: str | None) -> list[Fold]:
         pairs, where = cv, np.full(len(as_frame(data)), -1)
         where[design.rows] = np.arange(n)
     try:
-        folds = [Fold(i, _placed(where, train), _placed(where, test)) for i, (train, test) in enumerate(pairs)]
+        folds = [
+            Fold(i, _placed(where, train), _placed(where, test))
+            for i, (train, test) in enumerate(pairs)
+        ]
     except (TypeError, ValueError, IndexError):
         raise ValueError(
-            f"cv must be one of {', '.join(map(repr, SCHEMES))}, a splitter with a method split, or pairs of arrays "
-            f"(train, test) of positions among the {len(where)} rows"
+            f"cv must be one of {', '.join(map(repr, SCHEMES))}, a splitter with a method split, "
+            f"or pairs of arrays (train, test) of positions among the {len(where)} rows"
         ) from None
     empty = [fold.label for fold in folds if not len(fold.test)]
     if empty:
@@ -269,20 +304,28 @@ def _others(rows: np.ndarray, n: int) -> np.ndarray:
 
 @jit
 def _predicted(plan, y, X, Z, weights, offset, K, t, theta, beta):
-    """X beta + Z b of every row, left out or not, and its variance over sigma^2: (lanes, n) each."""
+    """X beta + Z b of every row, left out or not, and its variance over sigma^2: (lanes, n)
+    each.
+    """
     codes = [plan.codes[j] for j in plan.layout.order]
 
     def one(t, theta, beta, w):
         mean = X @ beta
-        for b, z, code in zip(modes(t, moments(plan, y, X, Z, w, offset, K)), Z, codes, strict=True):
+        for b, z, code in zip(
+            modes(t, moments(plan, y, X, Z, w, offset, K)), Z, codes, strict=True
+        ):
             mean = mean + jnp.einsum("nk,nk->n", z, b[code])
         return mean, row_variances(theta, plan, X, Z, w, K)
 
     return jax.vmap(one)(t, theta, beta, weights)
 
 
-def _predictions(design: Design, labels: pd.Index, real: np.ndarray, test: np.ndarray, refits: Refits) -> pd.DataFrame:
-    """Fold by fold `fold observed predicted sd` of the test rows; real (folds, widest): places in `refits`."""
+def _predictions(
+    design: Design, labels: pd.Index, real: np.ndarray, test: np.ndarray, refits: Refits
+) -> pd.DataFrame:
+    """Fold by fold `fold observed predicted sd` of the test rows; real (folds, widest): places
+    in `refits`.
+    """
     mean, variance = np.full((2, *real.shape), np.nan)
     mean[refits.places], variance[refits.places] = refits.more
     sigma = np.full(len(labels), np.nan)
@@ -302,7 +345,11 @@ def _predictions(design: Design, labels: pd.Index, real: np.ndarray, test: np.nd
 def _outcomes(labels: pd.Index, refits: Refits) -> pd.DataFrame:
     """How the fit of every fold ended."""
     e, folds = refits.estimate, len(labels)
-    converged, singular, status = np.zeros(folds, bool), np.zeros(folds, bool), np.empty(folds, object)
+    converged, singular, status = (
+        np.zeros(folds, bool),
+        np.zeros(folds, bool),
+        np.empty(folds, object),
+    )
     converged[refits.places], singular[refits.places] = e.converged, refits.singular
     status[refits.places] = np.where(e.converged, "converged", np.array(STATUS)[e.status])
     for place, reason in refits.failures:

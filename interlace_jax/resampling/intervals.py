@@ -1,4 +1,6 @@
-"""Confidence intervals of every parameter, by name and by any method: Wald, profile or bootstrap."""
+"""Confidence intervals of every parameter, by name and by any method: Wald, profile or
+bootstrap.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,18 @@ def confint(
     nsim: int = 1000,
     seed: Any = None,
 ) -> pd.DataFrame:
-    """Intervals `lower upper` of SDs (`sd_x|g`), correlations (`cor_x.(Intercept)|g`), `sigma` and coefficients.
+    """Intervals `lower upper` of SDs (`sd_x|g`), correlations (`cor_x.(Intercept)|g`), `sigma` and
+    coefficients.
 
-    method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z), "profile" (where
-    the deviance, everything else re-optimised, has risen by the chi-square quantile) or "boot" (percentiles of a
-    parametric bootstrap; `bootstrap` has other kinds).
-    parm: names to select; "theta_" stands for all variance parameters, "beta_" for all coefficients.
-    criterion: of the profiles of variance parameters, "ML" (as lme4, also for a REML fit) or "REML"; those of
-    coefficients are ML. `attrs["criterion"]` of the table says which, and `attrs["at_boundary"]` lists the limits
-    (name, side) that are 0, -1 or 1 because the profile does not rise enough before that.
+    method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z),
+    "profile" (where the deviance, everything else re-optimised, has risen by the chi-square
+    quantile) or "boot" (percentiles of a parametric bootstrap; `bootstrap` has other kinds).
+    parm: names to select; "theta_" stands for all variance parameters, "beta_" for all
+    coefficients.
+    criterion: of the profiles of variance parameters, "ML" (as lme4, also for a REML fit) or
+    "REML"; those of coefficients are ML. `attrs["criterion"]` of the table says which, and
+    `attrs["at_boundary"]` lists the limits (name, side) that are 0, -1 or 1 because the profile
+    does not rise enough before that.
     nsim, seed: of the bootstrap.
     """
     check_level(level)

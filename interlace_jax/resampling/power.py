@@ -1,4 +1,6 @@
-"""Power by simulation: new data from a fit with another effect and more levels, refitted, tested, counted."""
+"""Power by simulation: new data from a fit with another effect and more levels, refitted,
+tested, counted.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,11 @@ def power(
     seed: Any = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Power of the t test of a coefficient, for effects of several sizes and several numbers of levels.
+    """Power of the t test of a coefficient, for effects of several sizes and several numbers of
+    levels.
 
-    Data are simulated from the fit: its design, its other coefficients, its variances. All effects are tested on the
-    same draws, so that curves are smooth.
+    Data are simulated from the fit: its design, its other coefficients, its variances. All effects
+    are tested on the same draws, so that curves are smooth.
 
     Parameters
     ----------
@@ -49,8 +52,9 @@ def power(
     effect
         True values of the coefficient, by default the estimate. 0 gives the rate of false alarms.
     n_levels
-        Numbers of levels by grouping factor, `{"subject": [20, 40]}`: levels beyond those of the fit are copies of its
-        levels in their order, row by row, with random effects of their own. With several factors, all combinations.
+        Numbers of levels by grouping factor, `{"subject": [20, 40]}`: levels beyond those of the
+        fit are copies of its levels in their order, row by row, with random effects of their own.
+        With several factors, all combinations.
     nsim
         Simulated data sets for each combination.
     alpha
@@ -64,15 +68,17 @@ def power(
 
     Returns
     -------
-    A row for each effect and combination: `effect`, a column per factor of `n_levels`, `nobs`, `power`, `lower` and
-    `upper` (Wilson's 95% interval for the simulation error), and the shares of `converged` and `singular` fits.
-    `failed` counts the data sets that could not be fitted: they are no evidence, and all shares are of the others.
+    A row for each effect and combination: `effect`, a column per factor of `n_levels`, `nobs`,
+    `power`, `lower` and `upper` (Wilson's 95% interval for the simulation error), and the shares of
+    `converged` and `singular` fits.
+    `failed` counts the data sets that could not be fitted: they are no evidence, and all shares are
+    of the others.
 
     Raises
     ------
     ValueError, TypeError
-        For a coefficient or factor that the fit does not have, for numbers of levels that determine no model, and where
-        no data set of a combination can be fitted.
+        For a coefficient or factor that the fit does not have, for numbers of levels that determine
+        no model, and where no data set of a combination can be fitted.
     """
     check_fit("power", fit)
     fit.model.engine.require("power")
@@ -96,16 +102,22 @@ def power(
     return pd.DataFrame(rows).sort_values(["effect", *(n_levels or {})], ignore_index=True)
 
 
-def _effects(fit: FittedModel, coefficient: str, effect: float | Iterable[float] | None) -> np.ndarray:
+def _effects(
+    fit: FittedModel, coefficient: str, effect: float | Iterable[float] | None
+) -> np.ndarray:
     """True values of the coefficient, by default its estimate."""
     names = fit.design.columns
     if coefficient not in names:
-        raise ValueError(f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, names))}")
+        raise ValueError(
+            f"there is no coefficient {coefficient!r}; there are {', '.join(map(repr, names))}"
+        )
     estimate = fit.estimate.beta[names.index(coefficient)]
     return np.atleast_1d(estimate if effect is None else numbers("effect", effect))
 
 
-def _combinations(design: Design, n_levels: Mapping[str, int | Iterable[int]] | None) -> list[dict[str, int]]:
+def _combinations(
+    design: Design, n_levels: Mapping[str, int | Iterable[int]] | None
+) -> list[dict[str, int]]:
     """Every combination of numbers of levels, by the name of the factor."""
     check_mapping("n_levels", n_levels, '{"subject": [20, 40]}')
     sizes = {name: np.atleast_1d(m).tolist() for name, m in (n_levels or {}).items()}
@@ -113,24 +125,32 @@ def _combinations(design: Design, n_levels: Mapping[str, int | Iterable[int]] | 
     return [dict(zip(sizes, levels, strict=True)) for levels in itertools.product(*sizes.values())]
 
 
-def _draws(fit: FittedModel, design: Design, coefficient: str, nsim: int, seed: np.random.SeedSequence) -> np.ndarray:
+def _draws(
+    fit: FittedModel, design: Design, coefficient: str, nsim: int, seed: np.random.SeedSequence
+) -> np.ndarray:
     """Responses (n, nsim) of a design, drawn from the fit with the coefficient at 0."""
     beta = fit.estimate.beta.copy()
     beta[design.columns.index(coefficient)] = 0.0
     rng = np.random.default_rng(seed)
-    return draw_responses(design, beta, fit.Lambdas, fit.level_roots, fit.theta, fit.sigma, nsim, rng)
+    return draw_responses(
+        design, beta, fit.Lambdas, fit.level_roots, fit.theta, fit.sigma, nsim, rng
+    )
 
 
 def extended(design: Design, n_levels: Mapping[str, int]) -> Design:
     """The design with so many levels of each factor: the first ones, or copies of all in turn."""
     tied = [f.name for f in design.factors if f.across is not None]
     if n_levels and tied:
-        raise ValueError(f"n_levels needs levels that are independent, but those of {tied[0]} covary as cov says")
+        raise ValueError(
+            f"n_levels needs levels that are independent, but those of {tied[0]} covary as cov says"
+        )
     for name, m in n_levels.items():
         factor = factor_named(design, name)
         design = regrouped(design, factor, np.arange(m) % len(factor.levels))
     if len(independent_columns(design.X)) < design.X.shape[1]:
-        raise ValueError(f"with {dict(n_levels)} levels the coefficients cannot be told apart: take more levels")
+        raise ValueError(
+            f"with {dict(n_levels)} levels the coefficients cannot be told apart: take more levels"
+        )
     return replace(design, index=pd.RangeIndex(len(design.X)), rows=np.arange(len(design.X)))
 
 
@@ -143,7 +163,9 @@ def _check_sizes(design: Design, sizes: Mapping[str, list[int]]) -> None:
 
 def _refitted(fit: FittedModel, design: Design, Y: np.ndarray, df_method: str) -> ManyFits:
     arguments = fit.model.arguments
-    work = Responses(design, fit.model.data, Columns(Y), pd.RangeIndex(Y.shape[1]), np.arange(len(Y)), arguments)
+    work = Responses(
+        design, fit.model.data, Columns(Y), pd.RangeIndex(Y.shape[1]), np.arange(len(Y)), arguments
+    )
 
     def single(place: int) -> FittedModel:
         return fit.refitted(replace(design, y=Y[:, place]), df_method=df_method)

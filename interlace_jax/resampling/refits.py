@@ -1,7 +1,8 @@
 """A design refitted without some of its rows, for many sets of rows as one batch.
 
-Rows left out have weight zero. All refits then share the layout of the design, whole levels may go, and a level without
-rows keeps the random effects that nothing is known about: mean zero, and their own covariance.
+Rows left out have weight zero. All refits then share the layout of the design, whole levels may go,
+and a level without rows keeps the random effects that nothing is known about: mean zero, and their
+own covariance.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from ..runtime.devices import workers
 from ..support.later import jax
 from ..support.progress import progress_bar
 
-CLEAR = 1e-6  # smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
+# smallest eigenvalue of Q'Q, Q orthonormal before rows were left out, that needs no closer look
+CLEAR = 1e-6
 
 
 class Rows(NamedTuple):
@@ -66,10 +68,11 @@ def refit_without(
 ) -> Refits:
     """Fit a design again without each of several sets of rows.
 
-    left_out: per refit positions among the n rows used. method: "REML" or "ML". each: makes arrays with a leading lane
-    axis of the places, rows and estimates of a chunk, repeated up to its size.
+    left_out: per refit positions among the n rows used. method: "REML" or "ML". each: makes arrays
+    with a leading lane axis of the places, rows and estimates of a chunk, repeated up to its size.
 
-    A refit is what `fit` gives for the rows that are left, to the last digits that its search determines.
+    A refit is what `fit` gives for the rows that are left, to the last digits that its search
+    determines.
     """
     model = padded_model(design, bucket)
     size = _lanes_at_once(design, model[0].layout, len(left_out))
@@ -85,7 +88,9 @@ def refit_without(
     failures = [failure for part in parts for failure in part.failures]
     parts = [part for part in parts if len(part.places)]
     if not parts:
-        raise ValueError(f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}")
+        raise ValueError(
+            f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}"
+        )
     arrays = [(part.places, part.estimate, part.more, part.singular) for part in parts]
     return Refits(*jax.tree.map(lambda *a: np.concatenate(a), *arrays), failures)
 
@@ -109,9 +114,13 @@ def _chunk(design, model, left_out, size, reml, each, start) -> Refits:
     sound = np.array([j for j in range(len(part)) if not reasons.get(j)], int)
     if not len(sound):
         return Refits(sound, None, None, None, failures)
-    found, more, singular, scale = _fitted(model, used[sound], size, reml, each, start + filled(sound, size))
+    found, more, singular, scale = _fitted(
+        model, used[sound], size, reml, each, start + filled(sound, size)
+    )
     largest = np.where(used[sound], np.abs(y), 0.0).max(1)
-    perfect = is_perfect(weighted_size(design, largest), scale[: len(sound)], found.sigma[: len(sound)])
+    perfect = is_perfect(
+        weighted_size(design, largest), scale[: len(sound)], found.sigma[: len(sound)]
+    )
     failures += [Failure(start + int(j), NO_RESIDUAL) for j in sound[perfect]]
     kept = np.flatnonzero(~perfect)
     estimate, more, singular = jax.tree.map(lambda a: a[kept], (found, more, singular))
@@ -128,9 +137,11 @@ def _rows_used(left_out: Sequence[np.ndarray], n: int) -> np.ndarray:
 
 
 def _fitted(model, used: np.ndarray, size: int, reml: bool, each, places: np.ndarray) -> tuple:
-    """Estimates, what `each` makes of them, whether they are singular, and scales, of `size` lanes as NumPy arrays.
+    """Estimates, what `each` makes of them, whether they are singular, and scales, of `size` lanes
+    as NumPy arrays.
 
-    used (refits, n): rows of each refit; lanes beyond them repeat the first. places (size,): which refits they are.
+    used (refits, n): rows of each refit; lanes beyond them repeat the first. places (size,): which
+    refits they are.
     """
     with float64():
         plan, y, X, Z, weights, offset, K = model
@@ -154,7 +165,9 @@ def _doubtful(design: Design, y: np.ndarray, used: np.ndarray) -> np.ndarray:
     lane, row = np.nonzero(used)
     for f in design.factors:
         m = len(f.levels)
-        levels = np.count_nonzero(np.bincount(lane * m + f.codes[row], minlength=lanes * m).reshape(lanes, m), axis=1)
+        levels = np.count_nonzero(
+            np.bincount(lane * m + f.codes[row], minlength=lanes * m).reshape(lanes, m), axis=1
+        )
         doubt |= (levels < 2) | (levels * max(f.sizes) >= count) & (not f.is_structured)
     return np.flatnonzero(doubt)
 

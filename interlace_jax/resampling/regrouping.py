@@ -16,18 +16,25 @@ from ..models.fitted import FittedModel
 
 
 def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
-    """The design with the rows of the levels picked, which may repeat: every pick is a level of its own.
+    """The design with the rows of the levels picked, which may repeat: every pick is a level of its
+    own.
 
     Levels of factors nested in this one are new with each pick; other factors keep theirs.
     """
-    by_level = np.split(np.argsort(factor.codes, kind="stable"), np.cumsum(np.bincount(factor.codes))[:-1])
+    by_level = np.split(
+        np.argsort(factor.codes, kind="stable"), np.cumsum(np.bincount(factor.codes))[:-1]
+    )
     rows = np.concatenate([by_level[i] for i in picks])
     pick = np.repeat(np.arange(len(picks)), [len(by_level[i]) for i in picks])
 
     def renewed(f: Factor) -> Factor:
         old = f.codes[rows].astype(np.int64)
-        found, codes = np.unique(pick * len(f.levels) + old if is_nested(f, factor) else old, return_inverse=True)
-        return replace(f, Z=f.Z[rows], codes=codes.astype(np.int32), levels=pd.RangeIndex(len(found)))
+        found, codes = np.unique(
+            pick * len(f.levels) + old if is_nested(f, factor) else old, return_inverse=True
+        )
+        return replace(
+            f, Z=f.Z[rows], codes=codes.astype(np.int32), levels=pd.RangeIndex(len(found))
+        )
 
     arrays = {name: getattr(design, name) for name in ("y", "X", "weights", "offset")}
     by_row = {name: None if a is None else a[rows] for name, a in arrays.items()}
@@ -37,24 +44,31 @@ def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
 
 
 def independent_groups(design: Design, what: str) -> Factor:
-    """The factor whose levels share no random effect; ValueError, which names `what` needs it, where there is none."""
+    """The factor whose levels share no random effect; ValueError, which names `what` needs it,
+    where there is none.
+    """
     _refuse_tied(design, what)
     outer = min(design.factors, key=lambda f: len(f.levels))
     crossed = [f.name for f in design.factors if not is_nested(f, outer)]
     if crossed:
         raise ValueError(
-            f"{what} needs groups that are independent of each other, but {outer.name} and {crossed[0]} are crossed: "
-            "rows of different groups share random effects"
+            f"{what} needs groups that are independent of each other, but {outer.name} and "
+            f"{crossed[0]} are crossed: rows of different groups share random effects"
         )
     return outer
 
 
 def _refuse_tied(design: Design, what: str) -> None:
     if design.residual is not None:
-        raise ValueError(f"{what} is not offered for models with residual= or dispersion=; use kind='parametric'")
+        raise ValueError(
+            f"{what} is not offered for models with residual= or dispersion=; use kind='parametric'"
+        )
     tied = [f.name for f in design.factors if f.across is not None]
     if tied:
-        raise ValueError(f"{what} needs groups that are independent of each other, but the levels of {tied[0]} covary")
+        raise ValueError(
+            f"{what} needs groups that are independent of each other, but the levels of {tied[0]} "
+            "covary"
+        )
 
 
 class Regrouped(Designs):
@@ -79,7 +93,8 @@ def factor_named(design: Design, name: str) -> Factor:
         if f.name == name:
             return f
     raise ValueError(
-        f"there is no grouping factor {name!r}; there are {', '.join(repr(f.name) for f in design.factors)}"
+        f"there is no grouping factor {name!r}; there are "
+        f"{', '.join(repr(f.name) for f in design.factors)}"
     )
 
 
@@ -89,6 +104,6 @@ def _check_independent(design: Design, by: Factor, what: str) -> None:
     crossed = [f.name for f in design.factors if not is_nested(f, by)]
     if crossed:
         raise ValueError(
-            f"{what} needs groups that are independent of each other, but rows of different levels of {by.name!r} "
-            f"share random effects of {crossed[0]!r}"
+            f"{what} needs groups that are independent of each other, but rows of different "
+            f"levels of {by.name!r} share random effects of {crossed[0]!r}"
         )

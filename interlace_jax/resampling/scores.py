@@ -27,10 +27,14 @@ def mae(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
 
 
 def crps(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
-    """Mean continuous ranked probability score of normal predictions (Gneiting & Raftery 2007, JASA 102, sec. 4.2)."""
+    """Mean continuous ranked probability score of normal predictions (Gneiting & Raftery 2007,
+    JASA 102, sec. 4.2).
+    """
     z = (y - mean) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-    return float(np.mean(sd * (z * (2.0 * special.ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi))))
+    return float(
+        np.mean(sd * (z * (2.0 * special.ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi)))
+    )
 
 
 def log_score(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
@@ -47,7 +51,11 @@ def _scores(scoring: Any) -> dict[str, Score]:
         return SCORES
     if isinstance(scoring, Mapping):
         return {name: _one_score(score) for name, score in scoring.items()}
-    each = [scoring] if isinstance(scoring, str) or not isinstance(scoring, Iterable) else list(scoring)
+    each = (
+        [scoring]
+        if isinstance(scoring, str) or not isinstance(scoring, Iterable)
+        else list(scoring)
+    )
     return {_name(score): _one_score(score) for score in each}
 
 
@@ -61,7 +69,8 @@ def _one_score(score: Any) -> Score:
         return SCORES[score]
     if not callable(score):
         raise TypeError(
-            f"scoring must be among {', '.join(map(repr, SCORES))} or a function of (y, y_pred), not {score!r}"
+            f"scoring must be among {', '.join(map(repr, SCORES))} or a function of (y, y_pred), "
+            f"not {score!r}"
         )
     if _is_scorer(score):
         return lambda y, mean, sd: float(score(_Known(mean), np.zeros((len(y), 1)), y))
@@ -69,7 +78,9 @@ def _one_score(score: Any) -> Score:
 
 
 def _is_scorer(score: Callable) -> bool:
-    """Whether it is called with (estimator, X, y), as scikit-learn's scorers are, in place of (y, y_pred)."""
+    """Whether it is called with (estimator, X, y), as scikit-learn's scorers are, in place of
+    (y, y_pred).
+    """
     needed = [p for p in inspect.signature(score).parameters.values() if p.default is p.empty]
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed) == 3
 

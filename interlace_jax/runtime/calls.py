@@ -1,4 +1,5 @@
-"""Where host code calls compiled code: float64, one BLAS thread, and compilations remembered between processes.
+"""Where host code calls compiled code: float64, one BLAS thread, and compilations remembered
+between processes.
 
 Nothing of it outlives a call: JAX's configuration and the BLAS threads are as the user left them.
 """
@@ -22,7 +23,8 @@ from .programs.dimensions import DIMENSIONS
 compilation_cache = Later("jax.experimental.compilation_cache.compilation_cache")
 PACKAGE = __name__.partition(".")[0] + "."
 _SWITCHES = {
-    "jax_persistent_cache_min_compile_time_secs": 0.0,  # the default stores no compilation under a second
+    # the default stores no compilation under a second
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 
@@ -35,13 +37,16 @@ _compiled: set = set()
 def run(function, *args):
     """Call a jitted function in float64 and return its result as NumPy arrays.
 
-    A float64 JAX array that left the 64-bit context would silently become float32 at its next operation. Called while
-    JAX traces a user's program, it is evaluated at once: its arguments are never traced.
+    A float64 JAX array that left the 64-bit context would silently become float32 at its next
+    operation. Called while JAX traces a user's program, it is evaluated at once: its arguments are
+    never traced.
     """
     name = _name(function)
     if name is not None:
         with _BLAS:
-            done, result = tiers.numpy_result(name, lambda: function.__wrapped__, args, DIMENSIONS.get(name))
+            done, result = tiers.numpy_result(
+                name, lambda: function.__wrapped__, args, DIMENSIONS.get(name)
+            )
         if done:
             return result
     with jax.core.eval_context(), float64(), own_rules(), _BLAS:
@@ -58,7 +63,8 @@ def run(function, *args):
 
 
 def _name(function) -> str | None:
-    """By what name stored programs know a jitted function of the package; None where it is not one of a module's own.
+    """By what name stored programs know a jitted function of the package; None where it is not one
+    of a module's own.
 
     What wraps another function, as its gradient does, bears that function's name without being it.
     """
@@ -66,11 +72,17 @@ def _name(function) -> str | None:
     if kernel is None or not (kernel.__module__ or "").startswith(PACKAGE):
         return None
     known = getattr(sys.modules.get(kernel.__module__), kernel.__qualname__, None)
-    return f"{kernel.__module__}:{kernel.__qualname__}" if known is kernel or known is function else None
+    return (
+        f"{kernel.__module__}:{kernel.__qualname__}"
+        if known is kernel or known is function
+        else None
+    )
 
 
 def _is_crowded() -> bool:
-    """Whether compiled programs, in some hundred models, have used half of the memory maps that Linux allows."""
+    """Whether compiled programs, in some hundred models, have used half of the memory maps that
+    Linux allows.
+    """
     if not os.path.exists(_MAPS):
         return False
     with open(_MAPS, "rb") as maps, open("/proc/sys/vm/max_map_count") as limit:
@@ -80,7 +92,8 @@ def _is_crowded() -> bool:
 def _forget_programs():
     """Drop all compiled programs: at the limit of memory maps the next one would end the process.
 
-    Only JAX's caches as a whole let go of them. What is needed again comes back from the compilation cache.
+    Only JAX's caches as a whole let go of them. What is needed again comes back from the
+    compilation cache.
     """
     jax.clear_caches()
     _compiled.clear()
@@ -105,10 +118,11 @@ def session():
 
 @contextlib.contextmanager
 def own_rules():
-    """JAX's usual rules, whatever those of the caller's own program: the checks of a thread are for what it wrote.
+    """JAX's usual rules, whatever those of the caller's own program: the checks of a thread are for
+    what it wrote.
 
-    Transfers and promotions are allowed, programs are compiled, and intermediate infinities, which selections leave
-    out, are no errors. Where JAX is not imported there is nothing to set.
+    Transfers and promotions are allowed, programs are compiled, and intermediate infinities, which
+    selections leave out, are no errors. Where JAX is not imported there is nothing to set.
     """
     if not is_imported():
         yield
@@ -124,10 +138,11 @@ def own_rules():
 
 
 class _OneBlasThread:
-    """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes 60 times as long.
+    """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes
+    60 times as long.
 
-    Their number is the process's. The first of several threads that are inside at once sets it, and the last to leave
-    puts back what the first found.
+    Their number is the process's. The first of several threads that are inside at once sets it, and
+    the last to leave puts back what the first found.
     """
 
     def __init__(self):
@@ -155,9 +170,11 @@ _BLAS = _OneBlasThread()
 
 @contextlib.contextmanager
 def _compile_cache():
-    """Keep compilations in the user's cache folder, unless they have a folder of their own or INTERLACE_JAX_CACHE=0.
+    """Keep compilations in the user's cache folder, unless they have a folder of their own or
+    INTERLACE_JAX_CACHE=0.
 
-    The switch is process-wide; resetting the cache on both sides keeps the user's own compilations out of our folder.
+    The switch is process-wide; resetting the cache on both sides keeps the user's own compilations
+    out of our folder.
     """
     if jax.config.jax_compilation_cache_dir or os.environ.get("INTERLACE_JAX_CACHE") == "0":
         yield

@@ -18,19 +18,21 @@ def jit(function, **options):
 
 
 def in_order(compiled):
-    """A jitted function whose programs do one thing after another on a processor; not to be called while JAX traces.
+    """A jitted function whose programs do one thing after another on a processor; not to be called
+    while JAX traces.
 
-    XLA would look for what can be done at the same time. Where all that takes long is parallel in itself, or there is
-    nothing that takes long, this costs more than it brings.
+    XLA would look for what can be done at the same time. Where all that takes long is parallel in
+    itself, or there is nothing that takes long, this costs more than it brings.
     """
     return _with_options(compiled, _IN_ORDER)
 
 
 def light(compiled, where=lambda *args: True):
-    """A jitted function whose programs take half as long to compile; `compiled` itself for arguments not `where`.
+    """A jitted function whose programs take half as long to compile; `compiled` itself for
+    arguments not `where`.
 
-    Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast where gathers
-    dominate or matrices are small, and slower elsewhere: measure.
+    Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast
+    where gathers dominate or matrices are small, and slower elsewhere: measure.
     """
     quick = _with_options(compiled, _LIGHT)
 
@@ -42,13 +44,17 @@ def light(compiled, where=lambda *args: True):
 
 
 def brief(compiled):
-    """A jitted function of so little work that its programs are compiled without optimising them."""
+    """A jitted function of so little work that its programs are compiled without optimising
+    them.
+    """
     return _with_options(compiled, _BRIEF)
 
 
 def _with_options(compiled, options):
     function = compiled.__wrapped__
-    made = functools.cache(lambda: jax.jit(function, compiler_options=options if _are_known() else None))
+    made = functools.cache(
+        lambda: jax.jit(function, compiler_options=options if _are_known() else None)
+    )
     return functools.wraps(function)(lambda *args: made()(*args))
 
 

@@ -1,4 +1,6 @@
-"""Devices, their memory, and the processes of a job (`jax.distributed`): who computes what, and how all get it."""
+"""Devices, their memory, and the processes of a job (`jax.distributed`): who computes what, and
+how all get it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def device() -> jax.Device:
 
 
 def devices() -> list[jax.Device]:
-    """All devices, those of the other processes of a job included; JAX's default device alone where it is set."""
+    """All devices, those of the other processes of a job included; JAX's default device alone
+    where it is set.
+    """
     chosen = jax.config.jax_default_device
     return [chosen] if isinstance(chosen, jax.Device) else jax.devices(chosen)
 
@@ -40,24 +44,36 @@ def local_devices() -> list[jax.Device]:
 
 def accelerator_memory() -> int | None:
     """Bytes that an accelerator lends to JAX; None on a processor."""
-    return None if device().platform == "cpu" else (device().memory_stats() or {}).get("bytes_limit", 2**33)
+    return (
+        None
+        if device().platform == "cpu"
+        else (device().memory_stats() or {}).get("bytes_limit", 2**33)
+    )
 
 
 def memory() -> int | None:
     """Bytes of memory where compiled code runs; None where the system does not say."""
     if (is_imported() or _may_accelerate()) and device().platform != "cpu":
         return accelerator_memory()
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    )
 
 
 def workers() -> list[jax.Device]:
-    """The device of every thread that is to run: one thread a core, or two an accelerator, where one prepares."""
+    """The device of every thread that is to run: one thread a core, or two an accelerator, where
+    one prepares.
+    """
     local = local_devices()
-    return local * (2 if device().platform != "cpu" else max(1, (os.cpu_count() or 1) // len(local)))
+    return local * (
+        2 if device().platform != "cpu" else max(1, (os.cpu_count() or 1) // len(local))
+    )
 
 
 def spread(function, jobs):
-    """Yield function(job) for all jobs in order, computed on all local devices, unless JAX's default device is set."""
+    """Yield function(job) for all jobs in order, computed on all local devices, unless JAX's
+    default device is set.
+    """
     free: queue.SimpleQueue = queue.SimpleQueue()
     for one in workers():
         free.put(one)

@@ -7,11 +7,13 @@ from .calls import own_rules
 
 
 def island(function):
-    """`function` computed in float64 inside a float32 program: wider inside, the caller's dtype outside.
+    """`function` computed in float64 inside a float32 program: wider inside, the caller's dtype
+    outside.
 
-    A transposed program runs outside the 64-bit context, so the derivative rule is recursive: the tangent is an island
-    of the Jacobian, and every order is evaluated inside. Takes arrays and returns a pytree of them; in 64-bit mode it
-    is the function. Whole numbers count as the same numbers in JAX's own precision.
+    A transposed program runs outside the 64-bit context, so the derivative rule is recursive: the
+    tangent is an island of the Jacobian, and every order is evaluated inside. Takes arrays and
+    returns a pytree of them; in 64-bit mode it is the function. Whole numbers count as the same
+    numbers in JAX's own precision.
     """
 
     def wide(*args):
@@ -42,7 +44,8 @@ def island(function):
 
 
 def floating(values):
-    """Numbers of any kind as an array of floats: floats as they are, others in JAX's own precision; None stays.
+    """Numbers of any kind as an array of floats: floats as they are, others in JAX's own precision;
+    None stays.
 
     Raises TypeError for complex numbers, and for what is no number.
     """
@@ -51,4 +54,8 @@ def floating(values):
     values = jnp.asarray(values)
     if jnp.issubdtype(values.dtype, jnp.complexfloating):
         raise TypeError("complex numbers have no place in a mixed model: give real ones")
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.result_type(float))
+    return (
+        values
+        if jnp.issubdtype(values.dtype, jnp.floating)
+        else values.astype(jnp.result_type(float))
+    )

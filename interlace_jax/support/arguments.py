@@ -22,13 +22,17 @@ def whole_number(name: str, value: Any, least: int) -> None:
 def texts(name: str, value: Any, example: str) -> tuple[str, ...]:
     """One text or several of them, as a tuple; None is none."""
     if hasattr(value, "to_numpy") and not isinstance(value, str):
-        raise TypeError(f'{name} takes text such as "{example}", the name of a column and not its values')
+        raise TypeError(
+            f'{name} takes text such as "{example}", the name of a column and not its values'
+        )
     found = () if value is None else (value,) if isinstance(value, str) else value
     if isinstance(found, Iterable):
         found = tuple(found)
         if all(isinstance(text, str) for text in found):
             return found
-    raise TypeError(f'{name} must be text such as "{example}" or a list of such texts, not {value!r}')
+    raise TypeError(
+        f'{name} must be text such as "{example}" or a list of such texts, not {value!r}'
+    )
 
 
 def check_mapping(name: str, value: Any, example: str) -> None:
@@ -40,7 +44,10 @@ def check_mapping(name: str, value: Any, example: str) -> None:
 def check_level(level: float, name: str = "level") -> None:
     """Refuse a probability that is none."""
     if not (isinstance(level, int | float) and 0 < level < 1):
-        raise ValueError(f"{name} must lie between 0 and 1, as in {0.95 if name == 'level' else 0.05}, not {level!r}")
+        raise ValueError(
+            f"{name} must lie between 0 and 1, as in {0.95 if name == 'level' else 0.05}, not "
+            f"{level!r}"
+        )
 
 
 def numbers(name: str, values: Any) -> np.ndarray:
@@ -57,6 +64,8 @@ def numbers(name: str, values: Any) -> np.ndarray:
 
 def listed(names: Iterable[Any], most: int = 10) -> str:
     """Names for a message: the first of them, quoted, and how many there are."""
-    names = [name.item() if isinstance(name, np.number | np.bool_ | np.str_) else name for name in names]
+    names = [
+        name.item() if isinstance(name, np.number | np.bool_ | np.str_) else name for name in names
+    ]
     shown = ", ".join(repr(name) for name in names[:most])
     return shown + (f", ... ({len(names)} in all)" if len(names) > most else "")

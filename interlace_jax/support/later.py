@@ -1,9 +1,11 @@
-"""JAX and other slow imports, made when something of them is first used: a fit from stored programs needs no JAX.
+"""JAX and other slow imports, made when something of them is first used: a fit from stored programs
+needs no JAX.
 
     from ..support.later import jax, jnp, lax
 
-What needs JAX where a module is made (decorators, annotations that are evaluated) would import it at once: kernels take
-`custom_jvp` from here, hosts `runtime.compilation.jit`, and modules begin with `from __future__ import annotations`.
+What needs JAX where a module is made (decorators, annotations that are evaluated) would import it
+at once: kernels take `custom_jvp` from here, hosts `runtime.compilation.jit`, and modules begin
+with `from __future__ import annotations`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ tqdm, tqdm_auto = Later("tqdm"), Later("tqdm.auto")
 
 
 def progress_bar(total: int, unit: str, doing: str, show: bool = True):
-    """A bar that appears after a second, unless tqdm's own `TQDM_DISABLE` is set in the environment."""
+    """A bar that appears after a second, unless tqdm's own `TQDM_DISABLE` is set in the
+    environment.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", tqdm.TqdmWarning

@@ -1,4 +1,6 @@
-"""A table of finished cells, and how it is written as text, HTML, LaTeX, Markdown, Typst and Great Tables."""
+"""A table of finished cells, and how it is written as text, HTML, LaTeX, Markdown, Typst and
+Great Tables.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ MARKDOWN = {c: "\\" + c for c in "\\`*_{}[]<>#|~$"} | {"&": "&amp;"}
 class Table:
     """A table of finished cells: `print` it, let a notebook show it, or write it into a paper.
 
-    title: above the table; may be empty. header: names of the columns. rows: their cells, text. align: a letter for
-    each column, `l`, `r` or `c`. notes: sentences below the table. rules: positions of rows with a line above them.
-    Whatever the cells hold (`&`, `_`, `%`, `|`, `<`) is escaped for the language written.
+    title: above the table; may be empty. header: names of the columns. rows: their cells, text.
+    align: a letter for each column, `l`, `r` or `c`. notes: sentences below the table. rules:
+    positions of rows with a line above them. Whatever the cells hold (`&`, `_`, `%`, `|`, `<`) is
+    escaped for the language written.
 
     >>> table = interlace_jax.compare(small, large)
     >>> Path("table1.tex").write_text(table.to_latex(label="tab:models"))
@@ -64,11 +67,15 @@ class Table:
         """A `<table>` with its title above and its notes below, styled by itself."""
         head = _html_row(self.header, "th", self.align, "")
         lines = ["border-top:1px solid" if i in self.rules else "" for i in range(len(self.rows))]
-        body = "".join(_html_row(row, "td", self.align, line) for row, line in zip(self.rows, lines, strict=True))
+        body = "".join(
+            _html_row(row, "td", self.align, line)
+            for row, line in zip(self.rows, lines, strict=True)
+        )
         title = f"<b>{escape(self.title)}</b>" if self.title else ""
         notes = "".join(f"<p><small>{escape(note)}</small></p>" for note in self.notes)
         return (
-            f'{title}<table style="border-collapse:collapse"><thead>{head}</thead><tbody>{body}</tbody></table>{notes}'
+            f'{title}<table style="border-collapse:collapse"><thead>{head}</thead>'
+            f"<tbody>{body}</tbody></table>{notes}"
         )
 
     def _repr_html_(self) -> str:
@@ -77,20 +84,26 @@ class Table:
     def to_latex(self, caption: str | None = None, label: str | None = None) -> str:
         r"""A `table` float with rules of booktabs: `\usepackage{booktabs}` belongs in the preamble.
 
-        caption: by default the title; "" leaves it out; it is escaped like the cells. label: for `\ref`, written as it
-        is given. Letters beyond Latin need XeLaTeX or LuaLaTeX.
+        caption: by default the title; "" leaves it out; it is escaped like the cells. label: for
+        `\ref`, written as it is given. Letters beyond Latin need XeLaTeX or LuaLaTeX.
         """
         caption = self.title.rstrip(":") if caption is None else caption
         lines = [r"\begin{table}[htbp]", r"\centering"]
         lines += [rf"\caption{{{latex(caption)}}}"] if caption else []
         lines += [rf"\label{{{label}}}"] if label else []
-        lines += [rf"\begin{{tabular}}{{{self.align}}}", r"\toprule", _latex_row(self.header), r"\midrule"]
+        lines += [
+            rf"\begin{{tabular}}{{{self.align}}}",
+            r"\toprule",
+            _latex_row(self.header),
+            r"\midrule",
+        ]
         for i, row in enumerate(self.rows):
             lines += [r"\midrule"] * (i in self.rules) + [_latex_row(row)]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [r"\par\smallskip", *(rf"{{\footnotesize {latex(note)}\par}}" for note in self.notes)] * bool(
-            self.notes
-        )
+        lines += [
+            r"\par\smallskip",
+            *(rf"{{\footnotesize {latex(note)}\par}}" for note in self.notes),
+        ] * bool(self.notes)
         return "\n".join([*lines, r"\end{table}", ""])
 
     def _repr_latex_(self) -> str:
@@ -110,12 +123,28 @@ class Table:
         """A figure with a table for Typst. caption: by default the title; "" leaves it out."""
         caption = self.title.rstrip(":") if caption is None else caption
         sides = ", ".join(SIDES[side] for side in self.align)
-        lines = ["#figure(", "  table(", f"    columns: {len(self.align)},", f"    align: ({sides},),"]
-        lines += ["    stroke: none,", "    table.hline(),", f"    table.header({_typst_row(self.header)}),"]
+        lines = [
+            "#figure(",
+            "  table(",
+            f"    columns: {len(self.align)},",
+            f"    align: ({sides},),",
+        ]
+        lines += [
+            "    stroke: none,",
+            "    table.hline(),",
+            f"    table.header({_typst_row(self.header)}),",
+        ]
         lines += ["    table.hline(stroke: 0.5pt),"]
         for i, row in enumerate(self.rows):
-            lines += ["    table.hline(stroke: 0.5pt),"] * (i in self.rules) + [f"    {_typst_row(row)},"]
-        lines += ["    table.hline(),", "  ),", *[f"  caption: {typst(caption)},"] * bool(caption), ")"]
+            lines += ["    table.hline(stroke: 0.5pt),"] * (i in self.rules) + [
+                f"    {_typst_row(row)},"
+            ]
+        lines += [
+            "    table.hline(),",
+            "  ),",
+            *[f"  caption: {typst(caption)},"] * bool(caption),
+            ")",
+        ]
         lines += [f"#text(size: 0.85em, {typst(note)})\n" for note in self.notes]
         return "\n".join([*lines, ""])
 
@@ -127,10 +156,14 @@ class Table:
         try:
             gt = importlib.import_module("great_tables")  # optional, and slow to import
         except ImportError as err:
-            raise ImportError("to_great_tables needs great_tables: python -m pip install great-tables") from err
+            raise ImportError(
+                "to_great_tables needs great_tables: python -m pip install great-tables"
+            ) from err
         names = [f"c{i}" for i in range(len(self.header))]  # headings may repeat
         table = gt.GT(pd.DataFrame([list(row) for row in self.rows], columns=names))
-        table = table.cols_label(**{name: gt.html(escape(head)) for name, head in zip(names, self.header, strict=True)})
+        table = table.cols_label(
+            **{name: gt.html(escape(head)) for name, head in zip(names, self.header, strict=True)}
+        )
         for name, side in zip(names, self.align, strict=True):
             table = table.cols_align(SIDES[side], columns=[name])
         if self.rules:
@@ -152,7 +185,8 @@ def _html_row(cells: Iterable[str], tag: str, align: str, line: str) -> str:
 
 def _latex_row(cells: Iterable[str]) -> str:
     row = " & ".join(map(latex, cells))
-    return "{}" * row.startswith(("[", "*")) + row + r" \\"  # after \\ both would be read as its arguments
+    # after \\ both would be read as its arguments
+    return "{}" * row.startswith(("[", "*")) + row + r" \\"
 
 
 def latex(text: str) -> str:
@@ -192,4 +226,8 @@ def as_text(part: str | Table) -> str:
 
 def as_html(part: str | Table) -> str:
     """A paragraph or a table as HTML."""
-    return part.to_html() if isinstance(part, Table) else f"<p>{escape(part).replace(chr(10), '<br/>')}</p>"
+    return (
+        part.to_html()
+        if isinstance(part, Table)
+        else f"<p>{escape(part).replace(chr(10), '<br/>')}</p>"
+    )

@@ -24,10 +24,16 @@ def _decimals(values: Iterable[float]) -> int:
 
 
 def _fixed(values: Iterable[float], decimals: int) -> list[str]:
-    """The numbers of one column with the same decimals, or in scientific notation when one gets too long."""
+    """The numbers of one column with the same decimals, or in scientific notation when one gets
+    too long.
+    """
     values = [float(v) for v in values]
     shown = [_number(v, f"z.{decimals}f") for v in values]
-    return shown if all(len(s) <= NUMBER for s in shown) else [_number(v, f".{DIGITS}e") for v in values]
+    return (
+        shown
+        if all(len(s) <= NUMBER for s in shown)
+        else [_number(v, f".{DIGITS}e") for v in values]
+    )
 
 
 def _significant(values: Iterable[float]) -> list[str]:
@@ -52,7 +58,9 @@ def _stars(p: float) -> str:
 
 def wrapped(text: str) -> str:
     """Lines of at most LINE characters; words stay whole."""
-    fill = textwrap.TextWrapper(LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).fill
+    fill = textwrap.TextWrapper(
+        LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    ).fill
     return "\n".join(map(fill, text.split("\n")))
 
 
@@ -65,7 +73,9 @@ def padded(cell: str, wide: int, align: str) -> str:
 
 def width(text: str) -> int:
     """Columns of a terminal that the text takes: none for accents, two for East Asian letters."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+    return sum(
+        2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text
+    )
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:

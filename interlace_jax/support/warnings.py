@@ -2,7 +2,9 @@
 
 
 class SingularFitWarning(UserWarning):
-    """A variance is estimated at 0 or a correlation at -1 or 1: the data do not support all random effects."""
+    """A variance is estimated at 0 or a correlation at -1 or 1: the data do not support all
+    random effects.
+    """
 
 
 class ConvergenceWarning(UserWarning):

@@ -1,4 +1,6 @@
-"""Every reference fit: we report what lme4 and lmerTest do, to the tolerances of tests/reference/README.md."""
+"""Every reference fit: we report what lme4 and lmerTest do, to the tolerances of
+tests/reference/README.md.
+"""
 
 import warnings
 
@@ -13,7 +15,9 @@ import interlace_jax as interlace
 
 EVERY = lmm_cases()
 every_case = pytest.mark.parametrize("case", EVERY)
-with_predictions = pytest.mark.parametrize("case", [c for c in EVERY if c.values[0].get("predictions")])
+with_predictions = pytest.mark.parametrize(
+    "case", [c for c in EVERY if c.values[0].get("predictions")]
+)
 
 
 def by_name(case, series):
@@ -26,7 +30,11 @@ def terms_of(case, fit):
     """(reference term, our covariance matrix of the same columns), our columns taken in order."""
     start = dict.fromkeys(fit.covariances, 0)
     for term in case["var_terms"]:
-        S, first, k = fit.covariances[term["group"]].to_numpy(), start[term["group"]], len(term["columns"])
+        S, first, k = (
+            fit.covariances[term["group"]].to_numpy(),
+            start[term["group"]],
+            len(term["columns"]),
+        )
         start[term["group"]] += k
         yield term, S[first : first + k, first : first + k]
 
@@ -46,7 +54,9 @@ def test_objective_is_lme4s_and_never_worse(case):
 def test_both_criteria_at_lme4s_theta_are_lme4s(case):
     model = fitted(case.name).model
     # theta is stored to 16 digits, the criteria are sums over up to 893 rows.
-    assert_allclose(model.deviance(case.theta, reml=False), case["ml_deviance_at_theta"], rtol=0, atol=1e-7)
+    assert_allclose(
+        model.deviance(case.theta, reml=False), case["ml_deviance_at_theta"], rtol=0, atol=1e-7
+    )
     assert_allclose(model.deviance(case.theta), case["reml_criterion_at_theta"], rtol=0, atol=1e-7)
 
 
@@ -83,7 +93,9 @@ def test_the_table_of_variances_is_that_of_varcorr(case):
     for term in case["var_terms"]:
         k = range(len(term["columns"]))
         rows += [(term["group"], term["sd"][i] ** 2, term["sd"][i]) for i in k]
-        rows += [(term["group"], term["cov"][i][j], term["corr"][i][j]) for i in k for j in k if j > i]
+        rows += [
+            (term["group"], term["cov"][i][j], term["corr"][i][j]) for i in k for j in k if j > i
+        ]
     rows.append(("Residual", case["sigma"] ** 2, case["sigma"]))
     assert table.grp.tolist() == [row[0] for row in rows]
     expected = np.array([row[1:] for row in rows], float)
@@ -121,7 +133,9 @@ def test_fitted_values_and_residuals_are_lme4s(case):
 @pytest.mark.parametrize("case", [c for c in EVERY if not c.values[0]["singular"]])
 def test_satterthwaite_inference_is_lmertests(case):
     fit, names = fitted(case.name), case["coef_names"]
-    df, t, p = ([case["satterthwaite"][field][name] for name in names] for field in ("df", "t", "p"))
+    df, t, p = (
+        [case["satterthwaite"][field][name] for name in names] for field in ("df", "t", "p")
+    )
     assert_allclose(by_name(case, fit.fe_df), df, rtol=1e-3)
     # beta to 1e-4 of its standard error, the error to 1e-5 of itself.
     assert_allclose(by_name(case, fit.fe_tvalues), t, rtol=2e-5, atol=1e-4)
@@ -147,7 +161,9 @@ def test_warnings_are_given_exactly_where_there_is_something_to_say(case):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         interlace.fit(case.formula, case.frame, **arguments(case))
-    kinds = [interlace.SingularFitWarning] * case["singular"] + [UserWarning] * bool(case["dropped_columns"])
+    kinds = [interlace.SingularFitWarning] * case["singular"] + [UserWarning] * bool(
+        case["dropped_columns"]
+    )
     assert len(caught) == len(kinds)
     categories = sorted((w.category for w in caught), key=lambda category: category.__name__)
     assert all(issubclass(category, kind) for category, kind in zip(categories, kinds, strict=True))
@@ -161,7 +177,9 @@ def test_insteval_is_lme4s(method):
     assert_allclose(fit.deviance, case["objective"], rtol=0, atol=1e-5)
     assert_allclose(fit.theta, case.theta, rtol=0, atol=1e-5)
     assert_allclose(fit.sigma, case["sigma"], rtol=1e-6)
-    assert np.all(np.abs(by_name(case, fit.fe_params) - case.values("fixef")) < 1e-4 * case.values("se"))
+    assert np.all(
+        np.abs(by_name(case, fit.fe_params) - case.values("fixef")) < 1e-4 * case.values("se")
+    )
     assert_allclose(by_name(case, fit.fe_bse), case.values("se"), rtol=1e-5)
     assert fit.ngroups == case["n_levels"]
     assert_allclose(fit.fittedvalues[:20], case["fitted_first20"], rtol=0, atol=1e-6)
@@ -173,7 +191,8 @@ def test_insteval_is_lme4s(method):
 
 
 def test_the_satterthwaite_cases_peers_miss():
-    # Random intercepts of sleepstudy: leaving sigma out of the variance parameters gives 26.2 and 1685.8.
+    # Random intercepts of sleepstudy: leaving sigma out of the variance parameters gives 26.2 and
+    # 1685.8.
     assert_allclose(fitted("sleepstudy_int_REML").fe_df, [22.810, 161.000], atol=1e-3)
     assert_allclose(fitted("sleepstudy_slope_REML").fe_df, [17, 17], atol=1e-3)
     assert_allclose(fitted("penicillin_REML").fe_df, [5.49], atol=0.01)

@@ -38,7 +38,9 @@ def intercept(df):
 
 @pytest.fixture(scope="module")
 def mixed_ml(df):
-    return interlace.fit("rt ~ condition", data=df, random=["(1 + condition | subject)", "(1 | item)"], method="ML")
+    return interlace.fit(
+        "rt ~ condition", data=df, random=["(1 + condition | subject)", "(1 | item)"], method="ML"
+    )
 
 
 # Syntax
@@ -137,7 +139,9 @@ def test_likelihood_ratio_test_finds_the_slopes(df, mixed_ml):
 def test_a_singular_fit_warns_and_offers_the_independent_terms(df):
     rng = np.random.default_rng(0)
     data = df.assign(rt=df.rt - df.rt.mean() + rng.normal(0, 1e4, len(df)))
-    with pytest.warns(interlace.SingularFitWarning, match=r"'subject'.*\(1 \+ condition \|\| subject\)"):
+    with pytest.warns(
+        interlace.SingularFitWarning, match=r"'subject'.*\(1 \+ condition \|\| subject\)"
+    ):
         result = interlace.fit("rt ~ condition", data=data, random=["(1 + condition | subject)"])
     assert result.is_singular and result.converged
 
@@ -184,7 +188,9 @@ def test_intervals_of_slopes_are_labelled_by_term_and_bound(slope):
     ci = slope.random_effects_ci()["subject"]
     assert ci.columns.tolist() == [(term, bound) for term in SLOPE for bound in ("lower", "upper")]
     b, se = slope.random_effects["subject"], slope.random_effects_se["subject"]
-    np.testing.assert_allclose(ci[("condition", "upper")], b["condition"] + 1.959963985 * se["condition"])
+    np.testing.assert_allclose(
+        ci[("condition", "upper")], b["condition"] + 1.959963985 * se["condition"]
+    )
 
 
 def test_caterpillar_plot_draws_subjects_in_order(intercept, tmp_path):
@@ -216,6 +222,8 @@ def test_caterpillar_plot_draws_subjects_in_order(intercept, tmp_path):
     )
 
     assert sorted(caterpillar["group"]) == SUBJECTS
-    assert (caterpillar["lower"] < caterpillar["blup"]).all() and (caterpillar["blup"] < caterpillar["upper"]).all()
+    assert (caterpillar["lower"] < caterpillar["blup"]).all() and (
+        caterpillar["blup"] < caterpillar["upper"]
+    ).all()
     plot.save(tmp_path / "caterpillar.png", width=5, height=5, dpi=80, verbose=False)
     assert (tmp_path / "caterpillar.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,6 @@
-"""Models with a residual covariance against polished references; their source: README of tests/reference/residual."""
+"""Models with a residual covariance against polished references; their source: README of
+tests/reference/residual.
+"""
 
 import json
 from functools import cache
@@ -29,12 +31,18 @@ def fitted(name):
     given, residual = case(name), case(name)["residual"]
     arguments = {}
     if (structure := residual.get("structure", "none")) != "none":
-        times = ", ".join(residual["coordinates"]) if "coordinates" in residual else residual["time"]
-        groups = " / ".join([*([residual["by"]] if residual.get("by") else []), residual["subject"]])
+        times = (
+            ", ".join(residual["coordinates"]) if "coordinates" in residual else residual["time"]
+        )
+        groups = " / ".join(
+            [*([residual["by"]] if residual.get("by") else []), residual["subject"]]
+        )
         arguments["residual"] = f"{TAGS.get(structure, structure)}({times} | {groups})"
     if sd := residual.get("sd"):
         formula = sd.get("formula") or sd["column"]
-        arguments["dispersion"] = interlace.Power(sd["column"]) if sd["kind"] == "power" else f"~ {formula}"
+        arguments["dispersion"] = (
+            interlace.Power(sd["column"]) if sd["kind"] == "power" else f"~ {formula}"
+        )
     formula = " + ".join([given["fixed"], *given["bars"]])
     frame = pd.read_csv(FOLDER / given["data"])
     return quiet_fit(formula, frame, method=given["method"], weights=given["weights"], **arguments)
@@ -54,7 +62,9 @@ def test_the_optimum_is_the_references(name):
     beta = found(name, fit, fit.fe_params)
     assert_allclose(beta / se, exact["beta"] / se, rtol=0, atol=tolerances["beta_in_se"])
     assert_allclose(found(name, fit, fit.fe_bse), se, rtol=tolerances["se_relative"])
-    assert_allclose(found(name, fit, fit.fe_df), exact["df_satterthwaite"], rtol=tolerances["df_relative"])
+    assert_allclose(
+        found(name, fit, fit.fe_df), exact["df_satterthwaite"], rtol=tolerances["df_relative"]
+    )
 
 
 def reported(name, fit):
@@ -71,7 +81,8 @@ def test_parameters_and_their_errors_are_the_references(name):
     table = reported(name, fit)
     for label in table.index:
         key = "power" if label.startswith("power ") else label
-        if label.startswith("log sd") and key not in expected:  # the references give the ratio of SDs of a level
+        # the references give the ratio of SDs of a level
+        if label.startswith("log sd") and key not in expected:
             level = label.rpartition("[T.")[2].rstrip("]")
             ratio = expected[f"ratio {level}"]
             assert_allclose(np.exp(table.estimate[label]), ratio["estimate"], rtol=1e-5)
@@ -86,13 +97,17 @@ def test_parameters_and_their_errors_are_the_references(name):
 def test_kenward_roger_is_free_of_the_parametrisation(name):
     fit, exact = fitted(name), case(name)["exact"]["kenward_roger"]
     order = [fit.fe_params.index.get_loc(c) for c in case(name)["exact"]["coef_names"]]
-    adjusted, linear = (fit.coefficients(rule) for rule in ("kenward-roger", "kenward-roger-linear"))
+    adjusted, linear = (
+        fit.coefficients(rule) for rule in ("kenward-roger", "kenward-roger-linear")
+    )
     assert_allclose(np.sqrt(np.diag(adjusted.vcov))[order], exact["se_2009"], rtol=1e-6)
     assert_allclose(np.sqrt(np.diag(linear.vcov))[order], exact["se_linear"], rtol=1e-6)
     assert_allclose(adjusted.df(np.eye(len(order)))[order], exact["df"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["fev_us_arm_REML", "fev_exp_t1_t2_arm_REML", "sleepstudy_ar1_int_REML"])
+@pytest.mark.parametrize(
+    "name", ["fev_us_arm_REML", "fev_exp_t1_t2_arm_REML", "sleepstudy_ar1_int_REML"]
+)
 def test_normalized_residuals_are_the_references(name):
     fit, given = fitted(name), case(name)
     rows, expected = zip(*given["exact"]["whitened_marginal_residuals"]["values"], strict=True)
@@ -104,5 +119,7 @@ def test_the_matrices_by_visit_are_the_references():
     fit = fitted("fev_ante_by_arm_REML")
     for arm in ("PBO", "TRT"):
         assert_allclose(fit.residual_covariance[arm], exact[arm]["covariance"], rtol=1e-5)
-        assert_allclose(fit.residual_correlation[arm], exact[arm]["correlation"], rtol=1e-5, atol=1e-7)
+        assert_allclose(
+            fit.residual_correlation[arm], exact[arm]["correlation"], rtol=1e-5, atol=1e-7
+        )
         assert list(fit.residual_covariance[arm].columns) == ["VIS1", "VIS2", "VIS3", "VIS4"]

@@ -36,9 +36,14 @@ def test_what_has_no_labels_goes_by_position():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("abce", "'e' is not in that of the data"), ("aabd", "more than once|another order, and 'a' more than once")],
+    [
+        ("abce", "'e' is not in that of the data"),
+        ("aabd", "more than once|another order, and 'a' more than once"),
+    ],
 )
 def test_other_labels_are_refused(labels, message):
     data = DATA if labels == "abce" else DATA.set_axis(list("abda"))
-    with pytest.raises(ValueError, match=f"weights and the data have different indices \\(.*({message})"):
+    with pytest.raises(
+        ValueError, match=f"weights and the data have different indices \\(.*({message})"
+    ):
         in_order_of(data, pd.Series(range(4), list(labels)), "weights")

@@ -1,4 +1,6 @@
-"""R's contrasts: `contr.*` by name, called with a number of levels, a base or the levels; refused where R errs."""
+"""R's contrasts: `contr.*` by name, called with a number of levels, a base or the levels;
+refused where R errs.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,12 @@ def frame():
     r = np.random.default_rng(5)
     k = np.tile([0, 1, 2, 3], 6)
     return pd.DataFrame(
-        {"y": r.normal(size=24), "g": np.repeat(np.arange(6), 4), "k": k, "f": np.array(list("abcd"))[k]}
+        {
+            "y": r.normal(size=24),
+            "g": np.repeat(np.arange(6), 4),
+            "k": k,
+            "f": np.array(list("abcd"))[k],
+        }
     )
 
 
@@ -77,8 +84,12 @@ def test_contrasts_are_those_of_r(frame, variable, contrast, coding):
 
 def test_a_level_by_its_name_is_the_reference(frame):
     for made in ("contr.treatment('b')", "contr.treatment(base='b')", "Treatment('b')"):
-        assert_allclose(build(parse(f"y ~ C(f, {made}) + (1 | g)"), frame).X[:, 1:], SECOND[frame.k])
-    assert_allclose(build(parse("y ~ C(k, contr.treatment(base=1)) + (1 | g)"), frame).X[:, 1:], SECOND[frame.k])
+        assert_allclose(
+            build(parse(f"y ~ C(f, {made}) + (1 | g)"), frame).X[:, 1:], SECOND[frame.k]
+        )
+    assert_allclose(
+        build(parse("y ~ C(k, contr.treatment(base=1)) + (1 | g)"), frame).X[:, 1:], SECOND[frame.k]
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,16 @@ def test_plain_columns_are_those_of_formulaic(frame, text):
     np.testing.assert_array_equal(found.factors[0].Z, expected)
 
 
-@pytest.mark.parametrize("text", ["f", "0 + f", "f*x", "poly(x, 2)", "log(x) + C(h)", "bs(x, df=4) - 1", "I(x**2):f"])
+@pytest.mark.parametrize(
+    "text", ["f", "0 + f", "f*x", "poly(x, 2)", "log(x) + C(h)", "bs(x, df=4) - 1", "I(x**2):f"]
+)
 def test_evaluated_columns_are_those_of_formulaic(frame, text):
     data = pd.concat([frame] * 2, ignore_index=True)
     found = design(f"y ~ {text} + (0 + {text} || g)", data)
-    expected, slopes = formulaic.model_matrix(text, data), formulaic.model_matrix("0 + " + text, data)
+    expected, slopes = (
+        formulaic.model_matrix(text, data),
+        formulaic.model_matrix("0 + " + text, data),
+    )
     assert found.columns == tuple(expected.columns)
     np.testing.assert_allclose(found.X, expected)
     assert found.factors[0].columns == tuple(slopes.columns)
@@ -62,7 +67,9 @@ def test_column_names_may_be_quoted_or_those_of_functions(frame):
 
 
 def test_names_of_the_caller_come_by_context(frame):
-    found = design("y ~ shifted(x) + I(z * k) + (1|g)", frame, context={"shifted": lambda v: v + 1, "k": 3.0})
+    found = design(
+        "y ~ shifted(x) + I(z * k) + (1|g)", frame, context={"shifted": lambda v: v + 1, "k": 3.0}
+    )
     np.testing.assert_allclose(found.X[:, 1:], np.column_stack([frame.x + 1, frame.z * 3]))
 
 
@@ -123,9 +130,15 @@ def test_zero_weight_leaves_a_row_out_without_counting_it_as_missing(frame):
     np.testing.assert_array_equal(found.offset, np.arange(1, 24))
 
 
-@pytest.mark.parametrize("kind", [list, np.array, pd.Series, pl.Series, lambda v: pd.array(v, dtype="Float64")])
+@pytest.mark.parametrize(
+    "kind", [list, np.array, pd.Series, pl.Series, lambda v: pd.array(v, dtype="Float64")]
+)
 def test_weights_and_offset_of_any_array_type_count_nan_as_missing(frame, kind):
-    values = kind([1.0, None, *[2.0] * 22]) if kind is not np.array else np.array([1.0, np.nan, *[2.0] * 22])
+    values = (
+        kind([1.0, None, *[2.0] * 22])
+        if kind is not np.array
+        else np.array([1.0, np.nan, *[2.0] * 22])
+    )
     found = design("y ~ x + (1|g)", frame, weights=values, offset=values)
     assert found.n_dropped == 1
     np.testing.assert_array_equal(found.weights, [1.0, *[2.0] * 22])
@@ -158,7 +171,8 @@ def test_repeated_row_labels_do_not_matter(frame):
     [
         (
             "y ~ X + (1|g)",
-            r"column 'X' \(in the fixed part 'X'\) is not in the data; did you mean 'x'\?.*'y', 'x', 'z'",
+            r"column 'X' \(in the fixed part 'X'\) is not in the data; did you mean 'x'\?.*"
+            "'y', 'x', 'z'",
         ),
         ("Y ~ x + (1|g)", r"column 'Y' \(in the response 'Y'\)"),
         ("y ~ x + (1|gg)", r"column 'gg' \(in the term '\(1\|gg\)'\).*'g'"),
@@ -170,12 +184,21 @@ def test_repeated_row_labels_do_not_matter(frame):
         ("y ~ x +* z + (1|g)", r"the fixed part 'x \+ \* z' cannot be read"),
         ("f ~ x + (1|g)", "the response 'f' is not numeric but str"),
         ("C(h) ~ x + (1|g)", r"the response 'C\(h\)' must be one column"),
-        ("y ~ x + (1|g) + (1 + x|g)", r"the column '\(Intercept\)' occurs twice on the grouping factor 'g'"),
+        (
+            "y ~ x + (1|g) + (1 + x|g)",
+            r"the column '\(Intercept\)' occurs twice on the grouping factor 'g'",
+        ),
         ("y ~ x + (1|g:h) + (1|h:g)", r"occurs twice on the grouping factor 'g:h'"),
         ("y ~ x + (1|one)", r"the grouping factor 'one' of '\(1\|one\)' has one level only, 'k'"),
         ("y ~ x + (1|zero)", "has one level only, 0, in the rows"),
-        ("y ~ x + (1|row)", r"'\(1\|row\)' has 24 levels of 'row' x 1 columns = 24 random effects for 24 rows"),
-        ("y ~ x + (x + f + z + z:x|g)", r"4 levels of 'g' x 6 columns = 24 random effects for 24 rows"),
+        (
+            "y ~ x + (1|row)",
+            r"'\(1\|row\)' has 24 levels of 'row' x 1 columns = 24 random effects for 24 rows",
+        ),
+        (
+            "y ~ x + (x + f + z + z:x|g)",
+            r"4 levels of 'g' x 6 columns = 24 random effects for 24 rows",
+        ),
         ("y ~ x + (0|g)", r"the term '\(0\|g\)' has no columns"),
         ("y ~ big + (1|g)", r"infinite values in 'big' \(1 rows\)"),
         ("y ~ x + (big|g)", "infinite values in 'big'"),
@@ -191,7 +214,10 @@ def test_repeated_row_labels_do_not_matter(frame):
         ),
         ("y ~ x + (Intercept|g)", "column 'Intercept' .*has a parameter's name"),
         ("y ~ x + (1|Residual)", "the grouping factor 'Residual' has the name of the residual"),
-        ("y ~ x + `1` + (1|g)", "the fixed part 'x \\+ `1`' has a column '1'.*the intercept; rename it"),
+        (
+            "y ~ x + `1` + (1|g)",
+            "the fixed part 'x \\+ `1`' has a column '1'.*the intercept; rename it",
+        ),
     ],
 )
 def test_errors_name_the_column_or_term(frame, text, message):
@@ -243,7 +269,9 @@ def test_na_action_raise_names_columns_and_counts(frame):
 @pytest.mark.parametrize("odd, kind", [([1, 2], "list"), ({"a": 1}, "dict")])
 def test_columns_of_containers_are_refused(frame, library, text, odd, kind):
     data = library({**frame.to_dict("list"), "odd": [odd] * len(frame)})
-    with pytest.raises(ValueError, match=rf"column 'odd' \(in the .*holds values of type {kind}; make it"):
+    with pytest.raises(
+        ValueError, match=rf"column 'odd' \(in the .*holds values of type {kind}; make it"
+    ):
         design(text, data)
 
 
@@ -261,7 +289,9 @@ def test_empty_data_and_repeated_column_names_are_refused(frame):
         design("y ~ x + (1|g)", frame.rename(columns={"z": "x"}))
 
 
-@pytest.mark.parametrize("data", [np.ones((3, 3)), None, [1, 2], "frame.csv", pl.LazyFrame({"y": [1]})])
+@pytest.mark.parametrize(
+    "data", [np.ones((3, 3)), None, [1, 2], "frame.csv", pl.LazyFrame({"y": [1]})]
+)
 def test_data_that_are_no_frame_are_a_type_error(data):
     with pytest.raises(TypeError, match="data must be a pandas or polars data frame"):
         design("y ~ x + (1|g)", data)

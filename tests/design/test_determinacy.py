@@ -53,7 +53,8 @@ def test_tolerance_is_r_s_relative_to_the_norm_of_each_column(frame, size, kept)
         ("(1|g) + (0 + x + five|g)", ["five"]),
         ("(0 + zero|g)", ["zero"]),
         ("(0 + f + x + five|g)", ["five"]),
-        ("(0 + f + x + five||g)", []),  # four variances on the diagonal of four products that differ
+        # four variances on the diagonal of four products that differ
+        ("(0 + f + x + five||g)", []),
         ("(1 + x + z|g)", []),
     ],
 )
@@ -67,4 +68,7 @@ def test_random_effects_that_data_cannot_tell_apart_are_named(frame, term, lost)
 
 
 def test_large_scales_alone_do_not_alias(frame):
-    assert design("y ~ x + z + (1|g)", frame.assign(x=frame.x * 1e9, z=frame.z * 1e-9)).dropped_columns == ()
+    assert (
+        design("y ~ x + z + (1|g)", frame.assign(x=frame.x * 1e9, z=frame.z * 1e-9)).dropped_columns
+        == ()
+    )

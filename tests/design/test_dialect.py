@@ -12,7 +12,11 @@ from interlace_jax.design.dialect import hint, translated
     "formula, deviance, beta",
     [
         ("Reaction ~ Days + I(Days^2) + (1 | Subject)", 1792.944, [255.4494, 7.434085, 0.3370223]),
-        ("Reaction ~ poly(Days, 2, raw=TRUE) + (1 | Subject)", 1792.944, [255.4494, 7.434085, 0.3370223]),
+        (
+            "Reaction ~ poly(Days, 2, raw=TRUE) + (1 | Subject)",
+            1792.944,
+            [255.4494, 7.434085, 0.3370223],
+        ),
         (
             "Reaction ~ sqrt(Days) * as.factor(Days > 4) + (1 | Subject)",
             1795.404,
@@ -22,7 +26,10 @@ from interlace_jax.design.dialect import hint, translated
     ],
 )
 def test_formulas_of_r_have_the_numbers_of_r(formula, deviance, beta):
-    """lmer(formula, sleepstudy, REML = FALSE), lme4 1.1-31, printed to seven digits. Days are integers: ^ is no xor."""
+    """lmer(formula, sleepstudy, REML = FALSE), lme4 1.1-31, printed to seven digits.
+
+    Days are integers: ^ is no xor.
+    """
     fit = quiet_fit(formula, sleepstudy(), method="ML")
     assert_allclose(-2 * fit.llf, deviance, rtol=5e-7)
     assert_allclose(fit.fe_params, beta, rtol=1e-6)
@@ -44,7 +51,10 @@ def test_factor_makes_categories_that_new_data_and_marginal_means_know():
         ("as.factor(g)", "C(g)"),
         ("scale(x, scale=FALSE)", "scale(x, scale=False)"),
         ("{x ^ 2} + `a^b`", "{x ^ 2} + `a^b`"),
-        ("C(g, levels=['a^b', \"TRUE\"]) + I(`a^b`^2)", "C(g, levels=['a^b', \"TRUE\"]) + I(`a^b`**2)"),
+        (
+            "C(g, levels=['a^b', \"TRUE\"]) + I(`a^b`^2)",
+            "C(g, levels=['a^b', \"TRUE\"]) + I(`a^b`**2)",
+        ),
         ("I(TRUEST) + refactor(x)", "I(TRUEST) + refactor(x)"),
         ("C(factor(g), contr.sum)", "C(C(g), contr.sum)"),
         (r"I(g == 'it\'s^2') + I(x^2)", r"I(g == 'it\'s^2') + I(x**2)"),
@@ -85,14 +95,18 @@ def test_errors_say_what_to_write_instead_of_the_words_of_r(fixed, advice):
     ],
 )
 def test_constants_of_r_are_known(call, python):
-    ours, plain = (quiet_fit(f"Reaction ~ {text} + (1 | Subject)", sleepstudy()) for text in (call, python))
+    ours, plain = (
+        quiet_fit(f"Reaction ~ {text} + (1 | Subject)", sleepstudy()) for text in (call, python)
+    )
     assert_allclose(ours.fe_params.to_numpy(), plain.fe_params.to_numpy())
     assert_allclose(ours.predict(sleepstudy()[:10]), ours.fittedvalues[:10])
 
 
 def test_a_column_comes_before_a_constant_of_that_name():
     data = sleepstudy().assign(pi=lambda d: d.Days)
-    assert_allclose(quiet_fit("Reaction ~ I(pi) + (1 | Subject)", data).fe_params.iloc[1], 10.46729, rtol=1e-6)
+    assert_allclose(
+        quiet_fit("Reaction ~ I(pi) + (1 | Subject)", data).fe_params.iloc[1], 10.46729, rtol=1e-6
+    )
 
 
 def test_functions_that_are_unknown_are_to_be_columns():

@@ -1,4 +1,6 @@
-"""Calls in formulas: functions and columns in different places, numbers as R computes with them, rows remembered."""
+"""Calls in formulas: functions and columns in different places, numbers as R computes with them,
+rows remembered.
+"""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +38,24 @@ def columns(text, frame, **options):
     return design.X[:, 1:]
 
 
-FUNCTION_NAMES = ["C", "I", "Q", "T", "F", "pi", "exp", "log", "poly", "scale", "contr", "np", "c", "mean", "bs", "max"]
+FUNCTION_NAMES = [
+    "C",
+    "I",
+    "Q",
+    "T",
+    "F",
+    "pi",
+    "exp",
+    "log",
+    "poly",
+    "scale",
+    "contr",
+    "np",
+    "c",
+    "mean",
+    "bs",
+    "max",
+]
 ODD_NAMES = [
     "class",
     "lambda",
@@ -75,7 +94,9 @@ def test_a_column_of_any_name_is_a_predictor_a_category_a_group_and_an_argument(
     assert_allclose(design.factors[0].Z[:, 0], np.exp(frame.x))
 
 
-@pytest.mark.parametrize("name", [*FUNCTION_NAMES, "class", "lambda", "x.1", "\u00b5g", "\u2126", ".hidden", "\u5e74"])
+@pytest.mark.parametrize(
+    "name", [*FUNCTION_NAMES, "class", "lambda", "x.1", "\u00b5g", "\u2126", ".hidden", "\u5e74"]
+)
 def test_names_that_r_reads_need_no_backticks(frame, name):
     named = frame.rename(columns={"x": name})
     assert_allclose(columns(f"log({name})", named)[:, 0], np.log(frame.x))
@@ -109,7 +130,8 @@ def test_new_data_with_more_columns_change_no_names(frame):
 
 
 @pytest.mark.parametrize(
-    "text, missing", [("log(z)", "z"), ("z.clip(0)", "z"), ("I(x.z.w)", "x.z.w"), ("factor(id)", "id")]
+    "text, missing",
+    [("log(z)", "z"), ("z.clip(0)", "z"), ("I(x.z.w)", "x.z.w"), ("factor(id)", "id")],
 )
 def test_columns_that_are_not_there_are_named(frame, text, missing):
     frame = frame.drop(columns="x") if missing == "x.z.w" else frame
@@ -123,8 +145,14 @@ def test_columns_that_are_not_there_are_named(frame, text, missing):
         ("I(big^3)", lambda d: d.big.astype(float) ** 3),
         ("I(big * big * big)", lambda d: d.big.astype(float) ** 3),
         ("big:I(big^2)", lambda d: d.big.astype(float) ** 3),
-        ("poly(big, 3, raw=TRUE)", lambda d: np.c_[[d.big.astype(float) ** p for p in (1, 2, 3)]].T),
-        ("scale(big, center=FALSE)", lambda d: d.big / np.sqrt((d.big.astype(float) ** 2).sum() / (N - 1))),
+        (
+            "poly(big, 3, raw=TRUE)",
+            lambda d: np.c_[[d.big.astype(float) ** p for p in (1, 2, 3)]].T,
+        ),
+        (
+            "scale(big, center=FALSE)",
+            lambda d: d.big / np.sqrt((d.big.astype(float) ** 2).sum() / (N - 1)),
+        ),
         ("I(big.pow(3))", lambda d: d.big.astype(float) ** 3),
         ("np.power(big, 3)", lambda d: d.big.astype(float) ** 3),
         ("I(k^-1)", lambda d: 1.0 / d.k),
@@ -184,7 +212,10 @@ def test_the_width_of_numbers_does_not_matter_in_calls(frame, kind):
 
 def test_whole_numbers_of_any_type_are_the_same_categories(frame):
     for made in ("factor(k)", "factor(k + 1)", "factor(k * 2L)"):
-        designs = [build(parse(f"y ~ {made} + (1 | g)"), frame.astype({"k": kind})) for kind in (int, float, "int8")]
+        designs = [
+            build(parse(f"y ~ {made} + (1 | g)"), frame.astype({"k": kind}))
+            for kind in (int, float, "int8")
+        ]
         assert designs[0].columns == designs[1].columns == designs[2].columns
         assert_array_equal(new_data(designs[0], frame.astype({"k": float})).X, designs[0].X)
     assert designs[0].columns[1] == "C(k * 2)[T.4]"
@@ -212,7 +243,9 @@ def test_statistics_of_the_rows_are_those_of_the_fit_in_new_rows(frame, text):
         assert_allclose(new_data(design, frame.iloc[rows]).X, design.X[rows], rtol=1e-12)
 
 
-@pytest.mark.parametrize("text", ["x.rank()", "I(x.cumsum())", "np.sort(x)", "I(x / x.groupby(k).transform('mean'))"])
+@pytest.mark.parametrize(
+    "text", ["x.rank()", "I(x.cumsum())", "np.sort(x)", "I(x / x.groupby(k).transform('mean'))"]
+)
 def test_columns_computed_from_several_rows_are_refused_in_new_rows(frame, text):
     design = build(parse(f"y ~ k + {text} + (1 | g)"), frame)
     with pytest.raises(ValueError, match="computed from several rows at once"):
@@ -227,7 +260,14 @@ def test_columns_of_other_rows_do_not_matter_where_they_are_not_asked_for(frame)
 
 
 @pytest.mark.parametrize(
-    "text", ["x.clip(1.2, 1.8)", "f.str.upper()", "np.where(x > 1.5, k, 0)", "x.round(1)", "I(x.abs() + b)"]
+    "text",
+    [
+        "x.clip(1.2, 1.8)",
+        "f.str.upper()",
+        "np.where(x > 1.5, k, 0)",
+        "x.round(1)",
+        "I(x.abs() + b)",
+    ],
 )
 def test_calls_row_by_row_are_not_refused(frame, text):
     design = build(parse(f"y ~ {text} + (1 | g)"), frame)
@@ -275,4 +315,6 @@ def test_messages_show_the_names_of_the_data():
 
 
 def test_columns_in_code_are_found_beside_functions():
-    assert columns_in("exp(exp) + log(z) - np.pi", {"exp"}, {"exp": np.exp, "log": np.log, "np": np}) == ["exp", "z"]
+    assert columns_in(
+        "exp(exp) + log(z) - np.pi", {"exp"}, {"exp": np.exp, "log": np.log, "np": np}
+    ) == ["exp", "z"]

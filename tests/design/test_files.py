@@ -24,12 +24,16 @@ FORMULAS = {
 
 @pytest.fixture(scope="module")
 def words():
-    """Missing values, integer ids, a bool, an ordered category whose levels are not all in every batch, weights."""
+    """Missing values, integer ids, a bool, an ordered category whose levels are not all in every
+    batch, weights.
+    """
     frame = interlace.load_dataset("crossed")
     frame["subject"] = frame["subject"].str.extract(r"(\d+)", expand=False).astype("Int64")
     frame["late"] = np.arange(len(frame)) > 600
     frame["w"] = np.linspace(1, 2, len(frame))
-    frame["day"] = pd.Categorical.from_codes(np.arange(len(frame)) // 300, ["mon", "tue", "wed"], ordered=True)
+    frame["day"] = pd.Categorical.from_codes(
+        np.arange(len(frame)) // 300, ["mon", "tue", "wed"], ordered=True
+    )
     frame.loc[3, "rt"] = np.nan
     frame.loc[700, "subject"] = pd.NA
     frame.loc[5, "w"] = 0.0
@@ -52,7 +56,9 @@ def small_batches(monkeypatch):
 def test_a_file_gives_the_fit_of_its_frame(words, file, name):
     formula = FORMULAS[name]
     with np.errstate(divide="ignore"):
-        whole, read = (quiet_fit(formula, data, weights="w") for data in (words[words.w > 0], str(file)))
+        whole, read = (
+            quiet_fit(formula, data, weights="w") for data in (words[words.w > 0], str(file))
+        )
     assert (read.nobs, read.n_dropped, read.ngroups) == (whole.nobs, whole.n_dropped, whole.ngroups)
     assert_allclose(read.deviance, whole.deviance, rtol=1e-13)
     assert_allclose(read.fe_params, whole.fe_params, rtol=1e-10)
@@ -67,14 +73,20 @@ def test_a_file_gives_the_fit_of_its_frame(words, file, name):
 
 def test_datasets_and_lazy_frames_are_read_like_files(file):
     formula = FORMULAS["crossed"]
-    fits = [interlace.compile(formula, source) for source in (file, dataset.dataset(file), pl.scan_parquet(file))]
+    fits = [
+        interlace.compile(formula, source)
+        for source in (file, dataset.dataset(file), pl.scan_parquet(file))
+    ]
     assert len({model.deviance(model.theta0) for model in fits}) == 1
     assert all(model.design.n_dropped == 2 for model in fits)
 
 
 def test_categories_keep_their_order(words, file):
     formula = "rt ~ day + (1 | item)"
-    assert interlace.compile(formula, file).design.columns == interlace.compile(formula, words).design.columns
+    assert (
+        interlace.compile(formula, file).design.columns
+        == interlace.compile(formula, words).design.columns
+    )
 
 
 def test_many_rows_go_through_chunks(words, monkeypatch):
@@ -101,7 +113,9 @@ def test_what_a_batch_cannot_tell_is_refused_by_name(file):
 
 def test_what_is_computed_from_other_rows_is_refused_by_name(words, tmp_path):
     path = tmp_path / "sorted.parquet"
-    words.assign(x=np.linspace(-1, 1, len(words)), year=2000 + np.arange(len(words)) // 50).to_parquet(path)
+    words.assign(
+        x=np.linspace(-1, 1, len(words)), year=2000 + np.arange(len(words)) // 50
+    ).to_parquet(path)
     for term in ("I(x - np.mean(x))", "x.rank()", "x.cumsum()"):
         refuses(path, f"rt ~ {term} + (1 | item)", [term, "all rows"])
     # Every batch is of one year, and only rows of two tell.
@@ -113,24 +127,32 @@ def test_calls_row_by_row_are_read_in_batches(words, tmp_path):
     table = words.assign(x=np.random.default_rng(1).normal(size=len(words)))
     table.to_parquet(path := tmp_path / "rows.parquet")
     formula = "rt ~ x.clip(-1, 1) + I(x > 0 & x < 1) + np.where(x > 0, w, 0) + (1 | item)"
-    assert_allclose(quiet_fit(formula, path).fe_params, quiet_fit(formula, table).fe_params, rtol=1e-6)
+    assert_allclose(
+        quiet_fit(formula, path).fe_params, quiet_fit(formula, table).fe_params, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["parquet", "feather"])
 def test_categories_of_whole_numbers_are_what_the_file_read_at_once_has(words, tmp_path, kind):
     """Parquet does not keep that they are categories, and pandas reads numbers; feather does."""
-    table = words.assign(level=pd.Categorical.from_codes(np.arange(len(words)) % 3, [30, 10, 20])).reset_index(
-        drop=True
-    )
+    table = words.assign(
+        level=pd.Categorical.from_codes(np.arange(len(words)) % 3, [30, 10, 20])
+    ).reset_index(drop=True)
     path = tmp_path / f"levels.{kind}"
     getattr(table, f"to_{kind}")(path)
     for formula in ("rt ~ level + (1 | item)", "rt ~ 1 + (1 | level:item)"):
-        read, whole = quiet_fit(formula, path), quiet_fit(formula, getattr(pd, f"read_{kind}")(path))
+        read, whole = (
+            quiet_fit(formula, path),
+            quiet_fit(formula, getattr(pd, f"read_{kind}")(path)),
+        )
         assert_allclose(read.deviance, whole.deviance, rtol=1e-12)
         assert_index_equal(read.fe_params.index, whole.fe_params.index)
         assert_index_equal(read.design.factors[0].levels, whole.design.factors[0].levels)
     if kind == "feather":
-        assert list(quiet_fit("rt ~ level + (1 | item)", path).fe_params.index[1:]) == ["level[T.10]", "level[T.20]"]
+        assert list(quiet_fit("rt ~ level + (1 | item)", path).fe_params.index[1:]) == [
+            "level[T.10]",
+            "level[T.20]",
+        ]
 
 
 def test_types_that_frames_refuse_are_refused(words, tmp_path):
@@ -151,24 +173,37 @@ def test_categories_have_the_order_that_frames_of_their_library_have(words):
     days = words["day"].astype(str).where(words.index > 250, "wed")  # "wed" comes first in the rows
     frame = words.assign(day=pd.Categorical(days, categories=["tue", "wed", "mon"]))
     table = pyarrow.Table.from_pandas(frame)
-    assert first_day(frame) == first_day(table) == first_day(dataset.dataset(table)) == {"day[T.tue]"}
-    of_polars = pl.from_pandas(words.assign(day=days)).with_columns(pl.col("day").cast(pl.Categorical))
+    assert (
+        first_day(frame) == first_day(table) == first_day(dataset.dataset(table)) == {"day[T.tue]"}
+    )
+    of_polars = pl.from_pandas(words.assign(day=days)).with_columns(
+        pl.col("day").cast(pl.Categorical)
+    )
     assert first_day(of_polars) == first_day(of_polars.lazy()) == {"day[T.mon]"}
     in_order = of_polars.with_columns(pl.col("day").cast(pl.Enum(["tue", "wed", "mon"])))
     assert first_day(in_order) == first_day(in_order.lazy()) == {"day[T.tue]"}
 
 
 def test_views_of_text_are_text(words):
-    table = pl.from_pandas(words[["rt", "item", "condition"]]).to_arrow(compat_level=pl.CompatLevel.newest())
+    table = pl.from_pandas(words[["rt", "item", "condition"]]).to_arrow(
+        compat_level=pl.CompatLevel.newest()
+    )
     assert "string_view" in map(str, table.schema.types)
-    read, whole = (interlace.compile("rt ~ condition + (1 | item)", d) for d in (dataset.dataset(table), words))
+    read, whole = (
+        interlace.compile("rt ~ condition + (1 | item)", d) for d in (dataset.dataset(table), words)
+    )
     assert_allclose(read.deviance(read.theta0), whole.deviance(whole.theta0), rtol=1e-12)
 
 
 def test_empty_text_of_a_csv_file_is_missing(words, tmp_path):
-    path, gaps = tmp_path / "words.csv", words.assign(condition=words["condition"].where(words.index % 9 > 0))
+    path, gaps = (
+        tmp_path / "words.csv",
+        words.assign(condition=words["condition"].where(words.index % 9 > 0)),
+    )
     gaps.to_csv(path, index=False)
-    designs = [interlace.compile("rt ~ condition + (1 | item)", data).design for data in (path, gaps)]
+    designs = [
+        interlace.compile("rt ~ condition + (1 | item)", data).design for data in (path, gaps)
+    ]
     assert designs[0].columns == designs[1].columns
     assert designs[0].n_dropped == designs[1].n_dropped > 100
 
@@ -197,7 +232,8 @@ def test_groups_of_a_file_can_be_drawn(both):
 
 def test_a_file_is_checked_like_its_frame(both):
     whole, read = (interlace.check(fit, nsim=20) for fit in both)
-    columns = ["check", "verdict", "statistic", "p", "advice"]  # rows left out have no number in a file
+    # rows left out have no number in a file
+    columns = ["check", "verdict", "statistic", "p", "advice"]
     assert_frame_equal(read.table[columns], whole.table[columns], rtol=1e-6, atol=1e-6)
     assert_frame_equal(read.collinearity, whole.collinearity)
 

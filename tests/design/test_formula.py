@@ -30,7 +30,9 @@ def test_bars_are_split_off_the_fixed_part(text, response, fixed):
     assert (formula.response, formula.fixed, groups(formula)) == (response, fixed, [("g",)])
 
 
-@pytest.mark.parametrize("fixed", ["f(x | z)", "`a|b`", "C(f, levels=['a|b', 'c'])", "{x | z}", "np.log(x)"])
+@pytest.mark.parametrize(
+    "fixed", ["f(x | z)", "`a|b`", "C(f, levels=['a|b', 'c'])", "{x | z}", "np.log(x)"]
+)
 def test_bars_inside_calls_and_quotes_are_not_random_effects(fixed):
     formula = parse(f"y ~ {fixed} + ({fixed} | g)")
     assert (formula.fixed, formula.terms[0].columns, groups(formula)) == (fixed, fixed, [("g",)])
@@ -147,11 +149,15 @@ def test_formula_needs_one_tilde_and_a_right_side(text):
 
 
 def test_formula_without_random_effects_shows_the_three_spellings():
-    with pytest.raises(ValueError, match=r'groups="g", random="\(1 \+ x \| g\)", or \(1 \+ x \| g\) inside'):
+    with pytest.raises(
+        ValueError, match=r'groups="g", random="\(1 \+ x \| g\)", or \(1 \+ x \| g\) inside'
+    ):
         parse("y ~ x", random=[])
 
 
-@pytest.mark.parametrize("random", ["1 + x | g", "(1 + x g)", "~ (1|g)", "(1|g) + x", "(1|g) - (1|h)", ""])
+@pytest.mark.parametrize(
+    "random", ["1 + x | g", "(1 + x g)", "~ (1|g)", "(1|g) + x", "(1|g) - (1|h)", ""]
+)
 def test_random_takes_only_terms_in_parentheses(random):
     with pytest.raises(ValueError, match=r"\(1 \+ x \| g\)"):
         parse("y ~ x", random=random)
@@ -191,7 +197,10 @@ def test_formulas_that_are_pasted_are_read(text, same):
 
 
 def test_copied_characters_inside_quotes_are_left_alone():
-    assert parse("y ~ `a\u2212b` + C(f, levels=['\u223c']) + (1|g)").fixed == "`a\u2212b` + C(f, levels=['\u223c'])"
+    assert (
+        parse("y ~ `a\u2212b` + C(f, levels=['\u223c']) + (1|g)").fixed
+        == "`a\u2212b` + C(f, levels=['\u223c'])"
+    )
 
 
 def test_names_with_loose_accents_are_names():

@@ -25,7 +25,9 @@ LETTERS = np.array(list("?bcad"))[NUMBERS]
 
 def plain():
     r = np.random.default_rng(6)
-    return pd.DataFrame({"y": r.normal(size=N), "x": r.normal(size=N), "g": GROUPS, "k": NUMBERS, "f": LETTERS})
+    return pd.DataFrame(
+        {"y": r.normal(size=N), "x": r.normal(size=N), "g": GROUPS, "k": NUMBERS, "f": LETTERS}
+    )
 
 
 def _series(values, dtype):
@@ -33,10 +35,22 @@ def _series(values, dtype):
 
 
 PANDAS_NUMBERS = {
-    **{dtype: lambda v, d=dtype: pd.Series(v).astype(d) for dtype in ("int8", "int16", "int32", "int64", "uint8")},
-    **{dtype: lambda v, d=dtype: pd.Series(v).astype(d) for dtype in ("uint16", "uint32", "uint64", "float16")},
-    **{dtype: lambda v, d=dtype: pd.Series(v).astype(d) for dtype in ("float32", "float64", "longdouble")},
-    **{dtype: lambda v, d=dtype: _series(v, d) for dtype in ("Int8", "Int32", "Int64", "UInt64", "Float32", "Float64")},
+    **{
+        dtype: lambda v, d=dtype: pd.Series(v).astype(d)
+        for dtype in ("int8", "int16", "int32", "int64", "uint8")
+    },
+    **{
+        dtype: lambda v, d=dtype: pd.Series(v).astype(d)
+        for dtype in ("uint16", "uint32", "uint64", "float16")
+    },
+    **{
+        dtype: lambda v, d=dtype: pd.Series(v).astype(d)
+        for dtype in ("float32", "float64", "longdouble")
+    },
+    **{
+        dtype: lambda v, d=dtype: _series(v, d)
+        for dtype in ("Int8", "Int32", "Int64", "UInt64", "Float32", "Float64")
+    },
     "object": lambda v: pd.Series(v.astype(object)),
     "Decimal": lambda v: pd.Series([Decimal(int(value)) for value in v]),
     "sparse": lambda v: pd.Series(pd.arrays.SparseArray(v.astype(float))),
@@ -45,12 +59,32 @@ PANDAS_NUMBERS = {
     "arrow uint64": lambda v: pd.Series(v, dtype=pd.ArrowDtype(pa.uint64())),
     "arrow float": lambda v: pd.Series(v, dtype=pd.ArrowDtype(pa.float32())),
     "arrow decimal": lambda v: pd.Series(
-        pd.arrays.ArrowExtensionArray(pa.array([Decimal(int(value)) for value in v], pa.decimal128(10, 2)))
+        pd.arrays.ArrowExtensionArray(
+            pa.array([Decimal(int(value)) for value in v], pa.decimal128(10, 2))
+        )
     ),
 }
-POLARS_NUMBERS = [pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.Int128, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64]
+POLARS_NUMBERS = [
+    pl.Int8,
+    pl.Int16,
+    pl.Int32,
+    pl.Int64,
+    pl.Int128,
+    pl.UInt8,
+    pl.UInt16,
+    pl.UInt32,
+    pl.UInt64,
+]
 POLARS_NUMBERS += [pl.Float32, pl.Float64, pl.Decimal(12, 3), pl.Object]
-ARROW_NUMBERS = [pa.int8(), pa.int32(), pa.int64(), pa.uint8(), pa.uint64(), pa.float32(), pa.float64()]
+ARROW_NUMBERS = [
+    pa.int8(),
+    pa.int32(),
+    pa.int64(),
+    pa.uint8(),
+    pa.uint64(),
+    pa.float32(),
+    pa.float64(),
+]
 ARROW_NUMBERS += [pa.decimal128(12, 3), pa.decimal256(40, 3)]
 
 
@@ -59,8 +93,16 @@ def _polars(values, dtype):
 
 
 def _arrow(values, dtype):
-    made = [Decimal(int(v)) for v in values] if pa.types.is_decimal(dtype) else [int(v) for v in values]
-    return pa.array(made, pa.int64()).cast(dtype) if pa.types.is_floating(dtype) else pa.array(made, dtype)
+    made = (
+        [Decimal(int(v)) for v in values]
+        if pa.types.is_decimal(dtype)
+        else [int(v) for v in values]
+    )
+    return (
+        pa.array(made, pa.int64()).cast(dtype)
+        if pa.types.is_floating(dtype)
+        else pa.array(made, dtype)
+    )
 
 
 def frames_with(name, values):
@@ -69,7 +111,10 @@ def frames_with(name, values):
     for label, make in PANDAS_NUMBERS.items():
         yield f"pandas {label}", base.assign(**{name: make(values)})
     for dtype in POLARS_NUMBERS:
-        yield f"polars {dtype}", pl.from_pandas(base).with_columns(_polars(values, dtype).alias(name))
+        yield (
+            f"polars {dtype}",
+            pl.from_pandas(base).with_columns(_polars(values, dtype).alias(name)),
+        )
     table = pa.Table.from_pandas(base, preserve_index=False)
     for dtype in ARROW_NUMBERS:
         column = table.column_names.index(name)
@@ -108,7 +153,9 @@ def test_numbers_of_every_type_are_the_plain_ones_in_every_role(role):
         found = build(parse(text), frame, **options)
         assert_same(found, expected, what)
         assert_allclose(new_data(expected, frame).X, expected.X, rtol=1e-12, err_msg=what)
-        assert_array_equal(new_data(expected, frame).codes, [f.codes for f in expected.factors], what)
+        assert_array_equal(
+            new_data(expected, frame).codes, [f.codes for f in expected.factors], what
+        )
 
 
 TEXTS = {
@@ -119,7 +166,9 @@ TEXTS = {
     "ordered": lambda v: pd.Series(pd.Categorical(v, ordered=True)),
     "arrow": lambda v: pd.Series(v, dtype=pd.ArrowDtype(pa.string())),
     "large arrow": lambda v: pd.Series(v, dtype=pd.ArrowDtype(pa.large_string())),
-    "dictionary": lambda v: pd.Series(pd.arrays.ArrowExtensionArray(pa.array(v).dictionary_encode())),
+    "dictionary": lambda v: pd.Series(
+        pd.arrays.ArrowExtensionArray(pa.array(v).dictionary_encode())
+    ),
 }
 
 
@@ -128,15 +177,23 @@ def text_frames(name, values):
     for label, make in TEXTS.items():
         yield f"pandas {label}", base.assign(**{name: make(values)})
     for dtype in (pl.String, pl.Categorical, pl.Enum(sorted(set(values)))):
-        yield f"polars {dtype}", pl.from_pandas(base).with_columns(pl.Series(name, list(values), dtype=dtype))
+        yield (
+            f"polars {dtype}",
+            pl.from_pandas(base).with_columns(pl.Series(name, list(values), dtype=dtype)),
+        )
     table = pa.Table.from_pandas(base, preserve_index=False)
     at = table.column_names.index(name)
-    for column in (pa.array(values), pa.array(values).dictionary_encode(), pa.array(values, pa.large_string())):
+    for column in (
+        pa.array(values),
+        pa.array(values).dictionary_encode(),
+        pa.array(values, pa.large_string()),
+    ):
         yield f"arrow {column.type}", table.set_column(at, name, column)
 
 
 @pytest.mark.parametrize(
-    "text", ["y ~ f + (1 | g)", "y ~ C(f, contr.sum) + (1 | g)", "y ~ x + (1 | f)", "y ~ x + (f | g)"]
+    "text",
+    ["y ~ f + (1 | g)", "y ~ C(f, contr.sum) + (1 | g)", "y ~ x + (1 | f)", "y ~ x + (f | g)"],
 )
 def test_text_of_every_type_is_the_plain_one(text):
     expected = build(parse(text), plain())
@@ -145,7 +202,9 @@ def test_text_of_every_type_is_the_plain_one(text):
         assert_allclose(new_data(expected, frame).X, expected.X, err_msg=what)
 
 
-@pytest.mark.parametrize("dtype", ["Int8", "UInt64", "Float32", "object", "int32[pyarrow]", "uint64[pyarrow]"])
+@pytest.mark.parametrize(
+    "dtype", ["Int8", "UInt64", "Float32", "object", "int32[pyarrow]", "uint64[pyarrow]"]
+)
 def test_missing_values_keep_the_type_of_the_others(dtype):
     frame = plain()
     frame["g"] = frame["g"].astype(dtype)
@@ -158,7 +217,10 @@ def test_missing_values_keep_the_type_of_the_others(dtype):
 @pytest.mark.parametrize("dtype", [d for d in POLARS_NUMBERS if d != pl.Object])
 def test_nulls_of_polars_keep_the_type_of_the_others(dtype):
     values = [None, *map(int, GROUPS[1:])]
-    design = build(parse("y ~ x + (1 | g)"), pl.from_pandas(plain()).with_columns(pl.Series("g", values, dtype=dtype)))
+    design = build(
+        parse("y ~ x + (1 | g)"),
+        pl.from_pandas(plain()).with_columns(pl.Series("g", values, dtype=dtype)),
+    )
     assert list(design.factors[0].levels) == [5, 6, 7, 8]
     assert_array_equal(design.rows, np.arange(1, N))
 
@@ -170,15 +232,23 @@ def test_whole_numbers_beyond_signed_64_bits_keep_their_values():
         design = build(parse("y ~ x + (1 | g)"), frame)
         assert list(map(int, design.factors[0].levels)) == expected
         assert_array_equal(new_data(design, frame).codes[0], design.factors[0].codes)
-    holes = pl.from_pandas(plain()).with_columns(pl.when(pl.col("x") > -1).then(pl.Series(ids)).alias("g"))
+    holes = pl.from_pandas(plain()).with_columns(
+        pl.when(pl.col("x") > -1).then(pl.Series(ids)).alias("g")
+    )
     assert set(map(int, build(parse("y ~ x + (1 | g)"), holes).factors[0].levels)) <= set(expected)
     big = np.uint64(2**63) + NUMBERS.astype(np.uint64) * np.uint64(2**50)
-    assert_allclose(build(parse("y ~ g + (1 | k)"), plain().assign(g=big)).X[:, 1], big.astype(float))
+    assert_allclose(
+        build(parse("y ~ g + (1 | k)"), plain().assign(g=big)).X[:, 1], big.astype(float)
+    )
 
 
 def test_whole_numbers_beyond_64_bits_are_groups_and_no_predictors():
-    wide = pl.from_pandas(plain()).with_columns(pl.Series("g", [2**100 + int(g) for g in GROUPS], dtype=pl.Int128))
-    assert list(build(parse("y ~ x + (1 | g)"), wide).factors[0].levels) == [2**100 + g for g in (5, 6, 7, 8)]
+    wide = pl.from_pandas(plain()).with_columns(
+        pl.Series("g", [2**100 + int(g) for g in GROUPS], dtype=pl.Int128)
+    )
+    assert list(build(parse("y ~ x + (1 | g)"), wide).factors[0].levels) == [
+        2**100 + g for g in (5, 6, 7, 8)
+    ]
     with pytest.raises(ValueError, match="'g'.* holds whole numbers beyond 64 bits"):
         build(parse("y ~ g + (1 | k)"), wide)
 
@@ -225,14 +295,20 @@ def test_a_series_of_weights_is_put_into_the_order_of_the_labels():
     w = pd.Series(np.arange(1.0, N + 1), index=frame.index)
     expected = build(parse("y ~ x + (1 | g)"), frame, weights=w).w
     assert_array_equal(expected, np.arange(1.0, N + 1))
-    assert_array_equal(build(parse("y ~ x + (1 | g)"), frame, weights=w.sample(frac=1, random_state=1)).w, expected)
-    assert_array_equal(build(parse("y ~ x + (1 | g)"), frame, weights=w.reset_index(drop=True)).w, expected)
+    assert_array_equal(
+        build(parse("y ~ x + (1 | g)"), frame, weights=w.sample(frac=1, random_state=1)).w, expected
+    )
+    assert_array_equal(
+        build(parse("y ~ x + (1 | g)"), frame, weights=w.reset_index(drop=True)).w, expected
+    )
     with pytest.raises(ValueError, match="the offset and the data have different indices"):
         build(parse("y ~ x + (1 | g)"), frame, offset=w.set_axis(frame.index + 1))
 
 
 def test_columns_of_several_levels_are_refused_in_words():
-    wide = plain()[["y", "x", "g"]].set_axis(pd.MultiIndex.from_tuples([("y", "a"), ("x", "a"), ("g", "")]), axis=1)
+    wide = plain()[["y", "x", "g"]].set_axis(
+        pd.MultiIndex.from_tuples([("y", "a"), ("x", "a"), ("g", "")]), axis=1
+    )
     with pytest.raises(ValueError, match="MultiIndex.*data.columns = "):
         build(parse("y ~ x + (1 | g)"), wide)
 
@@ -254,7 +330,9 @@ def test_a_snapshot_does_not_follow_the_frame():
         else:
             frame.drop_in_place("x")
             frame[0, "y"] = 7.0
-        found = kept if isinstance(kept, pd.DataFrame) else pd.DataFrame(kept.to_dict(as_series=False))
+        found = (
+            kept if isinstance(kept, pd.DataFrame) else pd.DataFrame(kept.to_dict(as_series=False))
+        )
         pd.testing.assert_frame_equal(found, plain(), check_dtype=False)
 
 
@@ -304,4 +382,6 @@ def test_numbers_in_nullable_or_object_columns_stay_numbers(frame, column):
 def test_decimals_of_arrow_are_numbers(frame):
     pa = pytest.importorskip("pyarrow")
     exact = pd.array([*map(Decimal, [1, 2, 3] * 8)], dtype=pd.ArrowDtype(pa.decimal128(5, 1)))
-    np.testing.assert_array_equal(design("y ~ v + (1 | g)", frame.assign(v=exact)).X[:, 1], [1, 2, 3] * 8)
+    np.testing.assert_array_equal(
+        design("y ~ v + (1 | g)", frame.assign(v=exact)).X[:, 1], [1, 2, 3] * 8
+    )

@@ -1,4 +1,6 @@
-"""Levels: sorted, crossed whatever their number, and found again in new data or told apart in words."""
+"""Levels: sorted, crossed whatever their number, and found again in new data or told apart in
+words.
+"""
 
 import datetime as dt
 import itertools
@@ -40,7 +42,10 @@ SAME = {
     "times and objects": (DAYS[AT], pd.Series(DAYS[AT].to_pydatetime(), dtype=object)),
     "whole numbers and floats": (AT, AT * 1.0),
     "floats and unsigned": (AT * 1.0, AT.astype(np.uint64)),
-    "text and categories": (np.array(list("abcd"))[AT], pd.Categorical(np.array(list("abcd"))[AT], list("dcbaz"))),
+    "text and categories": (
+        np.array(list("abcd"))[AT],
+        pd.Categorical(np.array(list("abcd"))[AT], list("dcbaz")),
+    ),
     "numbers and categories": (AT, pd.Categorical(AT)),
     "logicals": (AT > 1, pd.Series(AT > 1).astype("boolean")),
     "periods": (DAYS.to_period("D")[AT], pd.Series(DAYS.to_period("D")[AT])),
@@ -67,13 +72,18 @@ OTHER = {
     "number for logical": (AT > 1, (AT > 1) + 5),
     "logical for text": ((AT > 1).astype(str), AT > 1),
     "period for time": (DAYS[AT], DAYS.to_period("D")[AT]),
-    "bytes for text": (np.array(list("abcd"))[AT], np.array(list("abcd")).astype("S")[AT].astype(object)),
+    "bytes for text": (
+        np.array(list("abcd"))[AT],
+        np.array(list("abcd")).astype("S")[AT].astype(object),
+    ),
 }
 
 
 @pytest.mark.parametrize("pair", OTHER.values(), ids=OTHER.keys())
 def test_levels_of_another_type_are_refused_and_not_taken_for_new_ones(pair):
-    with pytest.raises(ValueError, match="'g' has .* in the new data, but .* in the fit; give both the same type"):
+    with pytest.raises(
+        ValueError, match="'g' has .* in the new data, but .* in the fit; give both the same type"
+    ):
         codes(*pair)
 
 
@@ -83,7 +93,10 @@ def test_new_levels_of_the_same_type_are_unseen():
 
 
 def test_more_combinations_than_64_bits_are_told_apart():
-    """Twelve variables of 50 levels each: 50^12 > 2^63. Rows in pairs, so that there are fewer levels than rows."""
+    """Twelve variables of 50 levels each: 50^12 > 2^63.
+
+    Rows in pairs, so that there are fewer levels than rows.
+    """
     r = np.random.default_rng(8)
     pairs = {f"v{i}": np.repeat(r.permutation(50), 2) for i in range(12)}
     data = pd.DataFrame(pairs | {"y": r.normal(size=100), "x": r.normal(size=100)})
@@ -95,7 +108,9 @@ def test_more_combinations_than_64_bits_are_told_apart():
     first = data.drop_duplicates("v0").sort_values("v0")
     assert list(factor.levels) == [":".join(map(str, row)) for row in first[list(pairs)].to_numpy()]
     assert_array_equal(new_data(design, data[::-1]).codes[0], factor.codes[::-1])
-    assert_array_equal(new_data(design, data.assign(v11=data.v11[::-1].to_numpy())).codes[0] >= 0, False)
+    assert_array_equal(
+        new_data(design, data.assign(v11=data.v11[::-1].to_numpy())).codes[0] >= 0, False
+    )
 
 
 def test_keys_are_positions_in_the_full_crossing():
@@ -113,11 +128,15 @@ def test_terms_on_one_factor_join_with_the_intercept_first(frame):
 
 def test_double_bar_makes_every_column_independent(frame):
     (factor,) = design("y ~ 1 + (x + f || g)", frame).factors
-    assert (factor.columns, factor.sizes) == (("(Intercept)", "x", "f[T.b]", "f[T.c]"), (1, 1, 1, 1))
+    assert (factor.columns, factor.sizes) == (
+        ("(Intercept)", "x", "f[T.b]", "f[T.c]"),
+        (1, 1, 1, 1),
+    )
 
 
 @pytest.mark.parametrize(
-    "slopes, columns", [("0 + f", ("f[a]", "f[b]", "f[c]")), ("f", ("(Intercept)", "f[T.b]", "f[T.c]"))]
+    "slopes, columns",
+    [("0 + f", ("f[a]", "f[b]", "f[c]")), ("f", ("(Intercept)", "f[T.b]", "f[T.c]"))],
 )
 def test_categorical_slopes(frame, slopes, columns):
     (factor,) = design(f"y ~ 1 + ({slopes} | g)", frame).factors
@@ -142,8 +161,12 @@ def test_levels_are_sorted_and_keep_their_type(frame):
 def test_nested_factors_carry_lme4_names_and_labels(frame):
     inner, outer = design("y ~ (1 | g/h)", frame).factors
     assert (inner.name, outer.name) == ("h:g", "g")
-    assert list(inner.levels) == [f"{h}:{g}" for h, g in itertools.product([2, 7, 10], ["s1", "s2", "s3", "s4"])]
-    assert list(inner.levels[inner.codes]) == [f"{h}:{g}" for h, g in zip(frame.h, frame.g, strict=True)]
+    assert list(inner.levels) == [
+        f"{h}:{g}" for h, g in itertools.product([2, 7, 10], ["s1", "s2", "s3", "s4"])
+    ]
+    assert list(inner.levels[inner.codes]) == [
+        f"{h}:{g}" for h, g in zip(frame.h, frame.g, strict=True)
+    ]
 
 
 def test_explicit_interaction_keeps_the_written_order(frame):
@@ -154,7 +177,10 @@ def test_explicit_interaction_keeps_the_written_order(frame):
 @pytest.mark.parametrize(
     "labels, levels",
     [
-        (pd.Categorical(list("bacb") * 6, categories=["c", "b", "unused", "a"], ordered=True), ["a", "b", "c"]),
+        (
+            pd.Categorical(list("bacb") * 6, categories=["c", "b", "unused", "a"], ordered=True),
+            ["a", "b", "c"],
+        ),
         ([True, False] * 12, [False, True]),
         ([2.0, 1.5] * 12, [1.5, 2.0]),
         (["\u00e9", "z"] * 12, ["z", "\u00e9"]),

@@ -1,8 +1,10 @@
-"""Formulas of R's grammar span what Wilkinson and Rogers (1973) say, on frames with odd names and types.
+"""Formulas of R's grammar span what Wilkinson and Rogers (1973) say, on frames with odd names and
+types.
 
-A formula is drawn as a tree, which is written as text for the package, and expanded here to terms by the rules of R's
-`?formula`. Each term is the product of the indicators of its factors and of its numbers; the model is their sum. Only
-what is spanned is compared, so that the coding of factors does not matter.
+A formula is drawn as a tree, which is written as text for the package, and expanded here to terms
+by the rules of R's `?formula`. Each term is the product of the indicators of its factors and of its
+numbers; the model is their sum. Only what is spanned is compared, so that the coding of factors
+does not matter.
 """
 
 import warnings
@@ -19,7 +21,25 @@ from interlace_jax.design.formula import parse
 from interlace_jax.design.new_data import new_data
 
 N = 160
-NAMES = ["x", "C", "I", "log", "class", "lambda", "a.b", "my x", "~", "+", "\u00b5", "a:b", "T", "np", "0", "|", "if"]
+NAMES = [
+    "x",
+    "C",
+    "I",
+    "log",
+    "class",
+    "lambda",
+    "a.b",
+    "my x",
+    "~",
+    "+",
+    "\u00b5",
+    "a:b",
+    "T",
+    "np",
+    "0",
+    "|",
+    "if",
+]
 NUMBERS = ["float64", "float32", "int16", "uint8", "Int64", "object", "double[pyarrow]"]
 TEXTS = ["object", "str", "category", "string", "string[pyarrow]"]
 
@@ -28,7 +48,9 @@ INTERCEPT = frozenset()
 
 @st.composite
 def frames(draw):
-    """Two numbers, three factors and a group, under drawn names: the frame, and the values of each atom by its text."""
+    """Two numbers, three factors and a group, under drawn names: the frame, and the values of
+    each atom by its text.
+    """
     names = draw(st.lists(st.sampled_from(NAMES), min_size=5, max_size=5, unique=True))
     r = np.random.default_rng(draw(st.integers(0, 50)))
     frame = pd.DataFrame({"response": r.normal(size=N), "group": np.arange(N) % 3})
@@ -37,7 +59,11 @@ def frames(draw):
         values = r.integers(1, 9, N)
         frame[name] = pd.Series(values).astype(draw(st.sampled_from(NUMBERS)))
         number = values[:, None].astype(float)
-        atoms |= {f"`{name}`": number, f"log(`{name}`)": np.log(number), f"I(`{name}`^2 - 1)": number**2 - 1}
+        atoms |= {
+            f"`{name}`": number,
+            f"log(`{name}`)": np.log(number),
+            f"I(`{name}`^2 - 1)": number**2 - 1,
+        }
     for name, size in zip(names[2:], (2, 3, 2), strict=True):
         codes = r.integers(0, size, N)
         levels = np.array([f"{name}{k}" for k in range(size)])
@@ -49,8 +75,12 @@ def frames(draw):
 
 @st.composite
 def formulas(draw, atoms, depth=3):
-    """A formula without its intercept: its text, its terms, and how tightly its last operator binds."""
-    kind = draw(st.sampled_from(["atom"] * 2 + (["+", "-", ":", "*", "/", "^", "%in%"] if depth else [])))
+    """A formula without its intercept: its text, its terms, and how tightly its last operator
+    binds.
+    """
+    kind = draw(
+        st.sampled_from(["atom"] * 2 + (["+", "-", ":", "*", "/", "^", "%in%"] if depth else []))
+    )
     if kind == "atom":
         atom = draw(st.sampled_from(atoms))
         return atom, [frozenset([atom])], 9
@@ -80,7 +110,9 @@ def crossed(left, right):
 
 
 def nested(left, right):
-    return unique([*left, *(reduce(frozenset.union, left) | term for term in right)]) if left else []
+    return (
+        unique([*left, *(reduce(frozenset.union, left) | term for term in right)]) if left else []
+    )
 
 
 OPERATORS = {
@@ -116,7 +148,9 @@ def assert_same_span(found, expected):
 def test_formulas_of_r_span_what_their_terms_do(data):
     frame, atoms = data.draw(frames())
     text, terms, _ = data.draw(formulas(list(atoms)))
-    start, has_intercept = data.draw(st.sampled_from([("", True), ("1 + ", True), ("0 + ", False), ("-1 + ", False)]))
+    start, has_intercept = data.draw(
+        st.sampled_from([("", True), ("1 + ", True), ("0 + ", False), ("-1 + ", False)])
+    )
     expected = spanned([INTERCEPT] * has_intercept + terms, atoms)
     if not terms or np.linalg.matrix_rank(expected) > N // 3:
         return

@@ -12,7 +12,9 @@ from interlace_jax.design.new_data import new_data
 
 
 def test_new_data_reproduce_the_rows_of_the_fit(frame):
-    found = design("y ~ poly(x, 2) + f + scale(z) + (1 + scale(z) | g/h) + (0 + f | h)", pd.concat([frame] * 3))
+    found = design(
+        "y ~ poly(x, 2) + f + scale(z) + (1 + scale(z) | g/h) + (0 + f | h)", pd.concat([frame] * 3)
+    )
     one = new_data(found, frame.iloc[[4]].drop(columns="y"))
     np.testing.assert_allclose(one.X, found.X[[4]])
     for factor, z, codes in zip(found.factors, one.Z, one.codes, strict=True):
@@ -37,7 +39,9 @@ def test_unseen_levels_get_code_minus_one(frame):
 
 def test_missing_values_in_new_data_keep_the_row(frame):
     found = design("y ~ x + f + (1 + log(x) || g)", pd.concat([frame] * 2))
-    data = pd.DataFrame({"x": [2.0, np.nan, -1.0, 2.0], "f": ["a", "b", "c", None], "g": ["s1", "s2", "s3", "s4"]})
+    data = pd.DataFrame(
+        {"x": [2.0, np.nan, -1.0, 2.0], "f": ["a", "b", "c", None], "g": ["s1", "s2", "s3", "s4"]}
+    )
     new = new_data(found, data)
     np.testing.assert_array_equal(new.missing, [False, True, True, True])
     np.testing.assert_array_equal(np.isnan(new.X).all(axis=1), new.missing)
@@ -86,7 +90,9 @@ def test_numbers_as_text_in_the_fit_are_not_matched_by_numbers(frame):
     found = design("y ~ (1|h)", frame.assign(h=frame.h.astype(str)))
     with pytest.raises(ValueError, match=r"2 \(int\).*'2' \(str\)"):
         new_data(found, frame)
-    assert list(new_data(design("y ~ (1|h)", frame), frame.assign(h=frame.h * 1.0)).codes[0][:3]) == [2, 0, 1]
+    assert list(
+        new_data(design("y ~ (1|h)", frame), frame.assign(h=frame.h * 1.0)).codes[0][:3]
+    ) == [2, 0, 1]
 
 
 def test_columns_missing_from_new_data_are_named(frame):
@@ -96,7 +102,9 @@ def test_columns_missing_from_new_data_are_named(frame):
         new_data(design("y ~ x + (1|g)", frame), frame[["x"]])
 
 
-@pytest.mark.parametrize("text", ["y ~ x + (1|g)", "y ~ C(f, contr.sum)*bs(x, df=4) + (poly(z, 2) || g)"])
+@pytest.mark.parametrize(
+    "text", ["y ~ x + (1|g)", "y ~ C(f, contr.sum)*bs(x, df=4) + (poly(z, 2) || g)"]
+)
 def test_designs_pickle_and_copy(frame, text):
     found = design(text, pd.concat([frame] * 2))
     for twin in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):

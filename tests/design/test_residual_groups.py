@@ -15,7 +15,9 @@ from interlace_jax.numerics.covariance.structures import AR1, Structure
 
 def frame(n=12, m=4, seed=0):
     rng = np.random.default_rng(seed)
-    d = pd.DataFrame({"id": np.repeat([f"S{i}" for i in range(n)], m), "t": np.tile(np.arange(m), n)})
+    d = pd.DataFrame(
+        {"id": np.repeat([f"S{i}" for i in range(n)], m), "t": np.tile(np.arange(m), n)}
+    )
     d["visit"] = "V" + (d["t"] + 1).astype(str)
     d["arm"] = np.where(d["id"].str[1:].astype(int) % 2, "B", "A")
     d["x"], d["y"] = rng.normal(size=len(d)), rng.normal(size=len(d))
@@ -92,7 +94,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_no_residual_covariance_is_refused_in_a_sentence(text):
-    d = frame().assign(row=lambda d: np.arange(len(d)), uneven=lambda d: d["t"] ** 2 + 0.3 * d["t"], one="a")
+    d = frame().assign(
+        row=lambda d: np.arange(len(d)), uneven=lambda d: d["t"] ** 2 + 0.3 * d["t"], one="a"
+    )
     d["week"] = d["t"].map({0: "WEEK 2", 1: "WEEK 4", 2: "WEEK 8", 3: "WEEK 12"})
     with pytest.raises(ValueError, match=REFUSED[text]):
         groups(d, residual=text)
@@ -103,7 +107,9 @@ def test_rare_visits_are_refused():
     d.loc[d.index[0], "visit"] = "V9"
     with pytest.raises(ValueError, match="'V9' is seen once"):
         groups(d, residual="csh(visit | id)")
-    pairs = pd.DataFrame({"id": np.repeat(np.arange(8), 2), "visit": ["a", "b"] * 4 + ["b", "c"] * 4})
+    pairs = pd.DataFrame(
+        {"id": np.repeat(np.arange(8), 2), "visit": ["a", "b"] * 4 + ["b", "c"] * 4}
+    )
     pairs["y"] = np.arange(16.0) % 5
     with pytest.raises(ValueError, match="'a' and 'c' are seen together in 0 subjects"):
         groups(pairs, "y ~ 1", residual="us(visit | id)")
@@ -123,7 +129,9 @@ def test_dispersions_that_say_nothing_are_refused():
     }.items():
         with pytest.raises(ValueError, match=message):
             groups(dispersion=given)
-    with pytest.raises(ValueError, match="'t' is 0 in 12 rows, where the SD would be 0 or infinite"):
+    with pytest.raises(
+        ValueError, match="'t' is 0 in 12 rows, where the SD would be 0 or infinite"
+    ):
         groups(dispersion=interlace.Power("t"))
     with pytest.raises(ValueError, match=r'Power\("fitted"\) is not offered'):
         interlace.Power("fitted")
@@ -135,9 +143,19 @@ def test_parameters_that_the_data_cannot_tell_apart_are_named():
     d = frame()
     for formula, residual, dispersion, message in [
         ("y ~ x + (1 | id)", "cs(visit | id)", None, r"cs within 'id' is what \(1 \| id\) is"),
-        ("y ~ x + (1 | id)", "us(visit | id)", None, "us within 'id' contains every random effect of 'id' already"),
+        (
+            "y ~ x + (1 | id)",
+            "us(visit | id)",
+            None,
+            "us within 'id' contains every random effect of 'id' already",
+        ),
         ("y ~ x + (1 | id)", "toep(visit | id)", None, r"cannot tell 'id.\(Intercept\)'.* apart"),
-        ("y ~ x", "us(visit | id)", "~ visit", r"cannot tell 'sd V2'.*'log sd visit\[T.V2\]'.* apart"),
+        (
+            "y ~ x",
+            "us(visit | id)",
+            "~ visit",
+            r"cannot tell 'sd V2'.*'log sd visit\[T.V2\]'.* apart",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             interlace.compile(formula, d, residual=residual, dispersion=dispersion)

@@ -1,4 +1,6 @@
-"""What is right passes, at the rate that it says; every kind of trouble is seen on data made to have it."""
+"""What is right passes, at the rate that it says; every kind of trouble is seen on data made to
+have it.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -20,10 +22,14 @@ FORMULA = "y ~ x + z + (1 | g)"
 
 
 def frame(seed, **changed):
-    """Data of the model, or with a change: of `b` (M,), `e` (M K,), `z` (M K,), `add` (M K,), `g` (M K,)."""
+    """Data of the model, or with a change: of `b` (M,), `e` (M K,), `z` (M K,), `add` (M K,),
+    `g` (M K,).
+    """
     rng = np.random.default_rng(seed)
     z, b, e = rng.standard_normal(M * K), rng.standard_normal(M), rng.standard_normal(M * K)
-    part = dict(z=z, b=b, e=e, add=0.0, g=G) | {k: v(rng) if callable(v) else v for k, v in changed.items()}
+    part = dict(z=z, b=b, e=e, add=0.0, g=G) | {
+        k: v(rng) if callable(v) else v for k, v in changed.items()
+    }
     y = 1.0 + 0.3 * X + 0.2 * part["z"] + part["b"][part["g"]] + part["e"] + part["add"]
     return pd.DataFrame({"y": y, "x": X, "z": part["z"], "g": part["g"]})
 
@@ -37,7 +43,9 @@ def verdicts(data, formula=FORMULA, **arguments):
 def weighted() -> interlace.Fit:
     """Two crossed factors, weights, an offset, a factor of three levels."""
     rng = np.random.default_rng(1)
-    data = frame(1).assign(h=rng.integers(0, 6, M * K), w=rng.uniform(0.5, 2.0, M * K), o=rng.standard_normal(M * K))
+    data = frame(1).assign(
+        h=rng.integers(0, 6, M * K), w=rng.uniform(0.5, 2.0, M * K), o=rng.standard_normal(M * K)
+    )
     data["kind"] = rng.choice(["a", "b", "c"], M * K)
     data["y"] += rng.standard_normal(6)[data["h"]] + data["o"]
     return quiet_fit("y ~ x + z + kind + (1 + x | g) + (1 | h)", data, weights="w", offset="o")
@@ -54,13 +62,15 @@ def dense_covariance(fit):
     return fit.scale * V
 
 
-# Numbers -------------------------------------------------------------------------------------------------------------
+# Numbers ------------------------------------------------------------------------------------------
 
 
 def test_scaled_residuals_tend_to_the_normal_probability_of_the_response():
     fit, n = weighted(), 4000
     design = fit.model.design
-    z = (design.y - design.offset - design.X @ fit.fe_params.to_numpy()) / np.sqrt(np.diag(dense_covariance(fit)))
+    z = (design.y - design.offset - design.X @ fit.fe_params.to_numpy()) / np.sqrt(
+        np.diag(dense_covariance(fit))
+    )
     u = fit.scaled_residuals(n, seed=1)
     p = stats.norm.cdf(z)
     assert u.index.equals(design.index)
@@ -69,10 +79,15 @@ def test_scaled_residuals_tend_to_the_normal_probability_of_the_response():
 
 
 def test_scaled_residuals_are_uniform_under_the_model_at_the_smallest_number_of_simulations():
-    """With one simulation u is (0 or 1 + U) / 2: uniform only because the tie is broken at random."""
+    """With one simulation u is (0 or 1 + U) / 2: uniform only because the tie is broken at
+    random.
+    """
     fit = fitted("dyestuff_REML")
     responses = fit.simulate(400, seed=1)
-    u = [residuals.scaled_residuals(_with_response(fit, responses[i]), 1, seed=i).iloc[::5] for i in range(400)]
+    u = [
+        residuals.scaled_residuals(_with_response(fit, responses[i]), 1, seed=i).iloc[::5]
+        for i in range(400)
+    ]
     # every fifth row: one of each batch, so that they are independent of each other
     assert stats.kstest(np.concatenate(u), "uniform").pvalue > 0.001
     assert 0 < np.min(u) and np.max(u) < 1
@@ -110,7 +125,9 @@ def test_random_effects_are_standardised_by_the_sd_of_their_predictions():
     fit = weighted()
     f, S = fit.model.design.factors[0], fit.covariances["g"].to_numpy()
     Z = np.einsum("nm,nk->nmk", np.eye(M)[f.codes], f.Z).reshape(M * K, -1)
-    covariance = np.kron(np.eye(M), S) @ Z.T @ linalg.solve(dense_covariance(fit), Z) @ np.kron(np.eye(M), S)
+    covariance = (
+        np.kron(np.eye(M), S) @ Z.T @ linalg.solve(dense_covariance(fit), Z) @ np.kron(np.eye(M), S)
+    )
     sd = np.sqrt(np.diag(covariance)).reshape(M, 2)
     found = findings.standardised_effects(fit)
     np.testing.assert_allclose(found["g: x"], fit.random_effects["g"]["x"] / sd[:, 1], rtol=1e-6)
@@ -145,8 +162,10 @@ def test_collinearity_is_fox_and_monettes():
 def test_collinearity_agrees_with_lme4():
     """R 4.2, lme4 1.1-31.
 
-    d$x1 <- seq_len(54); d$x2 <- (seq_len(54)^2) %% 17; m <- lmer(score ~ Machine + x1 + x2 + (1 | Worker), d)
-    R <- cov2cor(as.matrix(vcov(m))[-1, -1]); for (k in list(1:2, 3, 4)) det(R[k, k]) * det(R[-k, -k]) / det(R)
+    d$x1 <- seq_len(54); d$x2 <- (seq_len(54)^2) %% 17; m <- lmer(score ~ Machine + x1 + x2 + (1 |
+    Worker), d)
+    R <- cov2cor(as.matrix(vcov(m))[-1, -1]); for (k in list(1:2, 3, 4)) det(R[k, k]) * det(R[-k,
+    -k]) / det(R)
     """
     i = np.arange(1, 55)
     data = interlace.load_dataset("machines").assign(x1=i, x2=i**2 % 17)
@@ -185,11 +204,13 @@ def test_share_between_groups_is_omega_squared():
     assert share == pytest.approx((between - mse) / (total + mse))
 
 
-# What is right -------------------------------------------------------------------------------------------------------
+# What is right ------------------------------------------------------------------------------------
 
 
 def test_data_of_the_model_are_fine_at_the_nominal_rate():
-    """Of p-values from 50 sets of data a hundredth is below 0.01, a fifth below 0.2 (binomial, 0.999 quantiles)."""
+    """Of p-values from 50 sets of data a hundredth is below 0.01, a fifth below 0.2 (binomial,
+    0.999 quantiles).
+    """
     model = interlace.compile(FORMULA, frame(0))
     tables = []
     for seed in range(100, 150):
@@ -212,7 +233,7 @@ def test_a_right_model_gets_a_page_without_advice():
     assert "->" not in str(page)
 
 
-# Trouble -------------------------------------------------------------------------------------------------------------
+# Trouble ------------------------------------------------------------------------------------------
 
 
 def test_heavy_tails_are_seen():
@@ -228,13 +249,17 @@ def test_skewness_is_seen():
 
 
 def test_growing_spread_is_seen():
-    row = verdicts(frame(1, e=lambda r: r.standard_normal(M * K) * np.exp(0.5 * X - 2.0))).loc["spread of residuals"]
+    row = verdicts(frame(1, e=lambda r: r.standard_normal(M * K) * np.exp(0.5 * X - 2.0))).loc[
+        "spread of residuals"
+    ]
     assert row["verdict"] == "trouble"
     assert row["found"].startswith("grows with the fitted value")
 
 
 def test_a_noisy_group_is_seen():
-    row = verdicts(frame(1, e=lambda r: r.standard_normal(M * K) * np.where(G == 5, 6.0, 1.0))).loc["spread by g"]
+    row = verdicts(frame(1, e=lambda r: r.standard_normal(M * K) * np.where(G == 5, 6.0, 1.0))).loc[
+        "spread by g"
+    ]
     assert row["verdict"] == "trouble"
     assert row["found"].endswith("largest in 5")
 
@@ -262,7 +287,9 @@ def test_collinear_predictors_are_seen_and_named():
 
 
 def test_tiny_and_few_groups_are_seen():
-    (pairs,) = findings._groups(unfitted("y ~ z + (1 + x || g)", frame(1, g=np.arange(M * K) // 2, b=np.zeros(96))))
+    (pairs,) = findings._groups(
+        unfitted("y ~ z + (1 + x || g)", frame(1, g=np.arange(M * K) // 2, b=np.zeros(96)))
+    )
     assert pairs.verdict == "look"
     assert "100% have no more rows than random effects (2)" in pairs.found
     (few,) = findings._groups(unfitted(FORMULA, frame(1, g=G % 3)))
@@ -285,13 +312,21 @@ def test_special_groups_are_seen():
 
 
 def test_two_kinds_of_groups_are_seen_in_the_data_as_a_whole():
-    row = verdicts(frame(1, b=lambda r: 10.0 * r.choice([-1, 1], M), e=lambda r: 0.1 * r.standard_normal(M * K)))
+    row = verdicts(
+        frame(
+            1, b=lambda r: 10.0 * r.choice([-1, 1], M), e=lambda r: 0.1 * r.standard_normal(M * K)
+        )
+    )
     assert row.loc["data as a whole", "verdict"] == "look"
 
 
 def test_a_variance_of_zero_is_seen_with_its_remedy():
     table = verdicts(
-        frame(1, b=np.zeros(M), e=lambda r: np.tile(r.standard_normal(K), M) + 0.1 * np.sin(np.arange(M * K)))
+        frame(
+            1,
+            b=np.zeros(M),
+            e=lambda r: np.tile(r.standard_normal(K), M) + 0.1 * np.sin(np.arange(M * K)),
+        )
     )
     assert table.loc["variances", "verdict"] == "look"
     assert "consider leaving (1 | g) out" in table.loc["variances", "advice"]
@@ -302,11 +337,14 @@ def test_deviations_that_do_not_matter_are_fine_in_large_samples():
     z = stats.norm.ppf((np.arange(20000) + 0.5) / 20000)
     statistic, p, matters, look = findings._shape(z + 0.02 * z**2)
     assert p < 1e-10 and not matters
-    assert findings._finding("shape", p, statistic, matters, "normal", look, "advice").verdict == "fine"
+    assert (
+        findings._finding("shape", p, statistic, matters, "normal", look, "advice").verdict
+        == "fine"
+    )
     assert findings._shape(z + 0.1 * z**2)[2]
 
 
-# The page ------------------------------------------------------------------------------------------------------------
+# The page -----------------------------------------------------------------------------------------
 
 
 def test_the_page_reads_well_and_is_the_same_each_time():
@@ -334,5 +372,8 @@ def test_models_without_predictors_are_checked():
     table = verdicts(interlace.load_dataset("dyestuff"), "Yield ~ 1 + (1 | Batch)")
     assert not table.index.isin(["predictors"]).any()
     assert (
-        verdicts(interlace.load_dataset("dyestuff2"), "Yield ~ 1 + (1 | Batch)").loc["variances", "verdict"] == "look"
+        verdicts(interlace.load_dataset("dyestuff2"), "Yield ~ 1 + (1 | Batch)").loc[
+            "variances", "verdict"
+        ]
+        == "look"
     )

@@ -1,4 +1,6 @@
-"""Deletions: exact ones are refits, first-order ones are close, those that leave no model are counted."""
+"""Deletions: exact ones are refits, first-order ones are close, those that leave no model are
+counted.
+"""
 
 import copy
 from functools import cache
@@ -23,7 +25,9 @@ def measured(name, level=None, method="exact"):
 
 
 def definitions(fit, beta, vcov, varcov):
-    """The measures of one deletion by their definitions, from what a refit gives (variances as in `varcorr`)."""
+    """The measures of one deletion by their definitions, from what a refit gives (variances as
+    in `varcorr`).
+    """
     p, C = len(beta), fit.fe_cov.to_numpy()
     change = fit.fe_params.to_numpy() - beta
     ratio = np.linalg.solve(C, vcov)
@@ -50,7 +54,9 @@ def test_deleting_the_levels_of_a_factor_gives_lme4s_refits(case, name, level):
     refits = zip(expected["beta"], expected["vcov"], expected["varcov"], strict=True)
     wanted = [definitions(fit, np.ravel(b), np.atleast_2d(V), np.array(v)) for b, V, v in refits]
     # lme4's optimiser stops when theta is good to about 1e-5; variances of zero are 1e-9 there.
-    assert_allclose(numbers(measured(name, level).loc[expected["label"]]), wanted, rtol=2e-3, atol=2e-5)
+    assert_allclose(
+        numbers(measured(name, level).loc[expected["label"]]), wanted, rtol=2e-3, atol=2e-5
+    )
 
 
 def test_deleting_rows_gives_lme4s_refits():
@@ -58,7 +64,12 @@ def test_deleting_rows_gives_lme4s_refits():
     refits = zip(expected["beta"], expected["vcov"], expected["varcov"], strict=True)
     wanted = [definitions(fit, np.array(b), np.array(V), np.array(v)) for b, V, v in refits]
     rows = np.array(expected["row"]) - 1
-    assert_allclose(numbers(measured(fit_name := "sleepstudy_slope_REML").iloc[rows]), wanted, rtol=2e-3, atol=2e-5)
+    assert_allclose(
+        numbers(measured(fit_name := "sleepstudy_slope_REML").iloc[rows]),
+        wanted,
+        rtol=2e-3,
+        atol=2e-5,
+    )
     assert measured(fit_name).attrs["failed"] == 0
 
 
@@ -72,7 +83,9 @@ def test_dfbetas_are_lme4s_with_the_other_sign():
 def test_a_deletion_is_the_fit_of_the_other_rows(name):
     fit, case, row = fitted(name), load_case(name), 11
     less = quiet_fit(case.formula, case.frame.drop(index=row), **arguments(case))
-    wanted = definitions(fit, less.fe_params.to_numpy(), less.fe_cov.to_numpy(), less.varcorr["vcov"].to_numpy())
+    wanted = definitions(
+        fit, less.fe_params.to_numpy(), less.fe_cov.to_numpy(), less.varcorr["vcov"].to_numpy()
+    )
     # the measures are differences of numbers that agree to the accuracy of an optimum, 1e-8
     assert_allclose(numbers(measured(name).loc[[row]])[0], wanted, rtol=1e-4, atol=1e-6)
 
@@ -84,11 +97,17 @@ def test_deletions_that_leave_no_model_are_missing_and_counted():
     fit = quiet_fit("y ~ x + (1 | g)", frame)
     by_row, by_group = fit.influence(), fit.influence("g", "onestep")
     assert by_row.attrs["failed"] == by_group.attrs["failed"] == 1
-    assert by_row["status"][0] == "the fixed effects are rank deficient in the rows that are left: 'x'"
-    assert by_group["status"]["a"] == "the fixed effects are rank deficient in the rows that are left"
+    assert (
+        by_row["status"][0] == "the fixed effects are rank deficient in the rows that are left: 'x'"
+    )
+    assert (
+        by_group["status"]["a"] == "the fixed effects are rank deficient in the rows that are left"
+    )
     assert by_row["cooksd"].isna().tolist() == [True] + [False] * 19
     two = quiet_fit("y ~ 1 + (1 | g)", frame[:10])
-    with pytest.raises(ValueError, match="none of the 2 refits can be made.*g has 1 level for 5 rows"):
+    with pytest.raises(
+        ValueError, match="none of the 2 refits can be made.*g has 1 level for 5 rows"
+    ):
         two.influence("g")
 
 
@@ -97,10 +116,13 @@ def test_singular_refits_are_flagged():
     found = measured("dyestuff_REML", next(iter(fitted("dyestuff_REML").ngroups)))
     (factor,) = fitted("dyestuff_REML").ngroups
     for level, singular in found["singular"].items():
-        assert singular == quiet_fit("Yield ~ 1 + (1 | Batch)", frame[frame[factor] != level]).is_singular
+        assert (
+            singular
+            == quiet_fit("Yield ~ 1 + (1 | Batch)", frame[frame[factor] != level]).is_singular
+        )
 
 
-# First order ---------------------------------------------------------------------------------------------------------
+# First order --------------------------------------------------------------------------------------
 
 
 def held(fit):
@@ -112,7 +134,8 @@ def held(fit):
 
 
 @pytest.mark.parametrize(
-    ("name", "level"), [("weighted_REML", None), ("penicillin_REML", None), ("pastes_REML", "batch")]
+    ("name", "level"),
+    [("weighted_REML", None), ("penicillin_REML", None), ("pastes_REML", "batch")],
 )
 def test_one_step_is_exact_for_theta_and_sigma_held(name, level):
     fit, problem = fitted(name), load_case(name).problem
@@ -131,7 +154,9 @@ def test_deletions_keep_covariance_structures(which):
     fit = structured(which)[0]
     frame = fit.model.data.drop(index=5)
     less = quiet_fit("y ~ t + (1 + t | g)", frame, cov=fit.model.arguments["cov"])
-    wanted = definitions(fit, less.fe_params.to_numpy(), less.fe_cov.to_numpy(), less.varcorr["vcov"].to_numpy())
+    wanted = definitions(
+        fit, less.fe_params.to_numpy(), less.fe_cov.to_numpy(), less.varcorr["vcov"].to_numpy()
+    )
     assert_allclose(numbers(fit.influence().loc[[5]])[0], wanted, rtol=1e-4, atol=1e-6)
     if which == "across":
         with pytest.raises(ValueError, match="covary"):
@@ -143,8 +168,12 @@ def test_deletions_keep_covariance_structures(which):
 
 @pytest.mark.parametrize("level", [None, "Subject"])
 def test_one_step_is_near_refits(level):
-    """What first order leaves out is of the order of the square of a deletion: 1/18 of the data, or 1/180."""
-    exact, step = (measured("sleepstudy_slope_REML", level, method) for method in ("exact", "onestep"))
+    """What first order leaves out is of the order of the square of a deletion: 1/18 of the data,
+    or 1/180.
+    """
+    exact, step = (
+        measured("sleepstudy_slope_REML", level, method) for method in ("exact", "onestep")
+    )
     columns = exact.filter(regex="dfbetas|rvc.var|sigma2").columns
     error = (step[columns] - exact[columns]).abs().max()
     assert (error < (0.25 if level else 0.15) * exact[columns].abs().max()).all()
@@ -163,29 +192,41 @@ def test_unknown_factors_and_methods_are_named():
         fit.influence(method="approx")
 
 
-# The infinitesimal jackknife -----------------------------------------------------------------------------------------
+# The infinitesimal jackknife ----------------------------------------------------------------------
 
 
 def test_effects_add_up_to_zero():
-    """Counting every group twice changes no estimate of an ML fit: the derivatives are those of the score."""
+    """Counting every group twice changes no estimate of an ML fit: the derivatives are those of
+    the score.
+    """
     fit = fitted("sleepstudy_slope_ML")
     effects = fit.jackknife().effects
     assert_allclose(effects.sum() / effects.abs().sum(), 0.0, atol=1e-6)
 
 
 def test_of_a_balanced_design_it_gives_the_standard_errors_of_maximum_likelihood():
-    """Groups with one design are a sample of least-squares coefficients, and CR0 is the sample's covariance over m."""
+    """Groups with one design are a sample of least-squares coefficients, and CR0 is the sample's
+    covariance over m.
+    """
     fit = fitted("sleepstudy_slope_REML")
-    each = sleepstudy().groupby("Subject").apply(lambda d: pd.Series(np.polyfit(d.Days, d.Reaction, 1)[::-1]))
+    each = (
+        sleepstudy()
+        .groupby("Subject")
+        .apply(lambda d: pd.Series(np.polyfit(d.Days, d.Reaction, 1)[::-1]))
+    )
     wanted = np.cov(each.T, bias=True) / 18
     assert_allclose(fit.jackknife().cov.iloc[:2, :2], wanted, rtol=1e-9)
 
 
 def test_it_is_near_the_jackknife_of_deletions():
-    """m = 18: the deletion jackknife is larger by about (m / (m - 1))^2 and by what is of second order."""
+    """m = 18: the deletion jackknife is larger by about (m / (m - 1))^2 and by what is of second
+    order.
+    """
     fit = fitted("sleepstudy_slope_REML")
     deleted = [
-        quiet_fit("Reaction ~ Days + (Days | Subject)", sleepstudy().query("Subject != @s")).parameters
+        quiet_fit(
+            "Reaction ~ Days + (Days | Subject)", sleepstudy().query("Subject != @s")
+        ).parameters
         for s in sleepstudy().Subject.unique()[:6]
     ]
     exact = fit.parameters - pd.DataFrame(deleted)
@@ -209,7 +250,7 @@ def test_nested_groups_are_those_of_the_outermost_factor():
         fitted("pastes_REML").jackknife("cask:batch")
 
 
-# Beside the data -----------------------------------------------------------------------------------------------------
+# Beside the data ----------------------------------------------------------------------------------
 
 
 def test_augment_gives_the_rows_used_with_everything_beside_them():

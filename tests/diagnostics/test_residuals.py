@@ -10,7 +10,11 @@ from numpy.testing import assert_allclose
 from scipy import linalg
 
 NAMES = ["pastes_REML", "penicillin_REML", "weighted_REML"]  # nested, crossed, weighted with slopes
-LME4 = {"sleepstudy": "sleepstudy_slope_REML", "penicillin": "penicillin_REML", "weighted_int": "weighted_int_REML"}
+LME4 = {
+    "sleepstudy": "sleepstudy_slope_REML",
+    "penicillin": "penicillin_REML",
+    "weighted_int": "weighted_int_REML",
+}
 
 
 @pytest.fixture(params=NAMES)
@@ -19,7 +23,9 @@ def name(request):
 
 
 def standardized(name):
-    """Conditional residuals over the SD that they have at this theta: e = W^-1 P y, Cov(e) = sigma^2 W^-1 P W^-1."""
+    """Conditional residuals over the SD that they have at this theta: e = W^-1 P y, Cov(e) =
+    sigma^2 W^-1 P W^-1.
+    """
     fit, problem = fitted(name), load_case(name).problem
     Vi = np.linalg.inv(problem.V(fit.theta))
     P = Vi - Vi @ problem.X @ np.linalg.solve(problem.X.T @ Vi @ problem.X, problem.X.T @ Vi)
@@ -28,7 +34,9 @@ def standardized(name):
 
 
 def test_standardized_residuals_have_unit_variance_by_the_dense_formula(name):
-    assert_allclose(fitted(name).residuals("standardized"), standardized(name), rtol=1e-6, atol=1e-9)
+    assert_allclose(
+        fitted(name).residuals("standardized"), standardized(name), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_normalized_residuals_whiten_the_marginal_ones(name):
@@ -37,7 +45,9 @@ def test_normalized_residuals_whiten_the_marginal_ones(name):
     marginal = problem.y - problem.shift - problem.X @ fit.fe_params
     assert_allclose(fit.residuals("marginal"), marginal, atol=1e-10)
     assert_allclose(
-        fit.residuals("normalized"), linalg.solve_triangular(L, marginal, lower=True) / fit.sigma, rtol=1e-8
+        fit.residuals("normalized"),
+        linalg.solve_triangular(L, marginal, lower=True) / fit.sigma,
+        rtol=1e-8,
     )
 
 
@@ -73,8 +83,14 @@ def test_covariance_structures_are_in_everything(which):
     fixed = X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
     hat = fixed + random @ Vi @ (np.eye(36) - fixed)
     assert_allclose(fit.leverage()["overall"], np.diag(hat), rtol=1e-8)
-    assert_allclose(fit.predict(interval="confidence")["se"], fit.sigma * np.sqrt(np.diag(hat)), rtol=1e-8)
-    assert_allclose(fit.residuals("normalized"), np.linalg.solve(np.linalg.cholesky(V), r) / fit.sigma, rtol=1e-8)
+    assert_allclose(
+        fit.predict(interval="confidence")["se"], fit.sigma * np.sqrt(np.diag(hat)), rtol=1e-8
+    )
+    assert_allclose(
+        fit.residuals("normalized"),
+        np.linalg.solve(np.linalg.cholesky(V), r) / fit.sigma,
+        rtol=1e-8,
+    )
 
 
 def test_intervals_of_new_levels_that_would_covary_with_others_are_refused():

@@ -16,11 +16,17 @@ from interlace_jax.runtime import calls
 def test_every_number_of_the_model_is_that_of_all_rows_at_once(kind, rows):
     problem = oracle.random_design(1, kind).used()
     theta = oracle.random_theta(problem, 1)
-    by_chunks = chunked_moments.moments_by_chunks(arrays.plan(problem), *arrays.rows(problem), rows=rows)
-    found, expected = (arrays.kernel(theta, m, True) for m in (by_chunks, arrays.condition(problem)))
+    by_chunks = chunked_moments.moments_by_chunks(
+        arrays.plan(problem), *arrays.rows(problem), rows=rows
+    )
+    found, expected = (
+        arrays.kernel(theta, m, True) for m in (by_chunks, arrays.condition(problem))
+    )
     assert_allclose(found["deviance"], oracle.deviance(problem, theta, True), rtol=1e-10)
     for name, value in expected.items():
-        for a, b in zip(*(v if isinstance(v, list) else [v] for v in (found[name], value)), strict=True):
+        for a, b in zip(
+            *(v if isinstance(v, list) else [v] for v in (found[name], value)), strict=True
+        ):
             assert_allclose(a, b, rtol=1e-9, atol=1e-10, err_msg=name)
 
 

@@ -40,11 +40,15 @@ def frame(groups=200, others=60, rows=3000, sd=0.5):
 @cache
 def both(formula, method="REML", weights="w"):
     """The dense fit and the iterative one."""
-    return tuple(interlace.fit(formula, frame(), method=method, weights=weights, core=core) for core in CORES)
+    return tuple(
+        interlace.fit(formula, frame(), method=method, weights=weights, core=core) for core in CORES
+    )
 
 
 CORES = ("dense", "iterative")
-every_fit = pytest.mark.parametrize("formula, method", [(SLOPES, "REML"), (SLOPES, "ML"), (INTERCEPTS, "REML")])
+every_fit = pytest.mark.parametrize(
+    "formula, method", [(SLOPES, "REML"), (SLOPES, "ML"), (INTERCEPTS, "REML")]
+)
 
 
 @every_fit
@@ -90,7 +94,9 @@ def test_fixed_effects_are_those_of_the_dense_core(formula, method):
 
 def test_a_likelihood_ratio_test_says_what_probes_make_uncertain():
     small, big = both(INTERCEPTS), both(SLOPES)
-    exact, found, mixed = (interlace.anova(small[i], big[j], refit=False) for i, j in ((0, 0), (1, 1), (0, 1)))
+    exact, found, mixed = (
+        interlace.anova(small[i], big[j], refit=False) for i, j in ((0, 0), (1, 1), (0, 1))
+    )
     noise = found["Chisq noise"].iloc[1]
     assert abs(found["Chisq"].iloc[1] - exact["Chisq"].iloc[1]) < 3 * noise
     assert_allclose(mixed["Chisq noise"].iloc[1], big[1].optimum.noise)
@@ -128,7 +134,9 @@ def test_everything_made_of_the_estimates_works():
     assert_allclose(found.predict(new), exact.predict(new), atol=0.01)
     assert_allclose(found.simulate(2, seed=1), exact.simulate(2, seed=1), atol=0.05)
     assert_allclose(
-        found.varcorr[["sdcor", "sdcor_se"]].dropna(), exact.varcorr[["sdcor", "sdcor_se"]].dropna(), rtol=0.01
+        found.varcorr[["sdcor", "sdcor_se"]].dropna(),
+        exact.varcorr[["sdcor", "sdcor_se"]].dropna(),
+        rtol=0.01,
     )
     assert_allclose(found.icc(), exact.icc(), rtol=0.01)
     assert_allclose(found.optimum.hessian_eigenvalues, exact.optimum.hessian_eigenvalues, rtol=0.01)
@@ -140,15 +148,23 @@ def test_a_check_needs_no_matrix():
     exact, found = (interlace.check(fit, nsim=20).table.set_index("check") for fit in both(SLOPES))
     assert found["verdict"].equals(exact["verdict"])
     # Modes are within a hundredth of their standard deviation, and so are residuals.
-    assert_allclose(found.drop("optimum")["statistic"], exact.drop("optimum")["statistic"], rtol=0.01)
+    assert_allclose(
+        found.drop("optimum")["statistic"], exact.drop("optimum")["statistic"], rtol=0.01
+    )
 
 
 def test_rows_are_augmented_by_all_that_needs_no_leverage(monkeypatch):
-    monkeypatch.setattr("interlace_jax.diagnostics.augment.LARGEST", 0)  # normalized residuals take long
+    # normalized residuals take long
+    monkeypatch.setattr("interlace_jax.diagnostics.augment.LARGEST", 0)
     exact, found = both(SLOPES)
     table, expected = found.augment(None), exact.augment(None)
     lost = set(expected) - set(table)
-    assert lost == {".resid_standardized", ".leverage_fixed", ".leverage_random", ".leverage_overall"}
+    assert lost == {
+        ".resid_standardized",
+        ".leverage_fixed",
+        ".leverage_random",
+        ".leverage_overall",
+    }
     assert_allclose(table, expected[list(table)], atol=0.01)
     with pytest.raises(ValueError, match=r"influence=None\) needs the dense core"):
         found.augment()
@@ -171,13 +187,17 @@ def test_data_of_similar_size_share_their_programs(caplog):
     interlace.fit(INTERCEPTS, crossed(3000, 200), weights="w", core="iterative", df_method="normal")
     with jax.log_compiles():
         for rows, groups in ((2950, 202), (2970, 197)):
-            interlace.fit(INTERCEPTS, crossed(rows, groups), weights="w", core="iterative", df_method="normal")
+            interlace.fit(
+                INTERCEPTS, crossed(rows, groups), weights="w", core="iterative", df_method="normal"
+            )
     assert not [message for message in caplog.messages if message.startswith("Compiling")]
 
 
 def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
     data = crossed(3060, 197)
-    rounded, exact = (interlace.compile(INTERCEPTS, data, weights="w", core="iterative") for _ in range(2))
+    rounded, exact = (
+        interlace.compile(INTERCEPTS, data, weights="w", core="iterative") for _ in range(2)
+    )
     a = rounded.engine.products
     monkeypatch.setattr(iterative, "bucket", int)
     monkeypatch.setattr(cells, "bucket", int)
@@ -186,7 +206,9 @@ def test_rounding_numbers_of_levels_and_chunks_changes_nothing(monkeypatch):
     assert len(a.cells[0][1].owner) > len(b.cells[0][1].owner)
     # The same sums of the same numbers, and zeros, to rounding.
     assert_allclose(rounded.theta0, exact.theta0, rtol=1e-12)
-    assert_allclose(rounded.deviance(np.array([0.9, 1.1])), exact.deviance(np.array([0.9, 1.1])), rtol=1e-12)
+    assert_allclose(
+        rounded.deviance(np.array([0.9, 1.1])), exact.deviance(np.array([0.9, 1.1])), rtol=1e-12
+    )
 
 
 def test_a_model_of_another_response_keeps_the_core():
@@ -215,7 +237,8 @@ def test_the_compiled_model_gives_deviance_and_start_near_those_of_the_dense_cor
 
 
 def test_compiled_and_batched_the_loglik_and_its_gradient_are_the_same():
-    model = interlace.compile(INTERCEPTS, frame(), weights="w", core="iterative")  # which looks at its data when asked
+    # which looks at its data when asked
+    model = interlace.compile(INTERCEPTS, frame(), weights="w", core="iterative")
     loglik = jax.value_and_grad(model.loglik)
     thetas = jnp.array([[0.5, 0.4], [0.8, 0.9], [0.3, 0.0]])
     values, slopes = jax.jit(jax.vmap(loglik))(thetas)
@@ -254,7 +277,9 @@ def test_what_needs_a_matrix_is_refused_with_the_way_out(ask):
 def test_refused_intervals_and_residuals_name_those_that_are_not(monkeypatch):
     fit = both(SLOPES)[1]
     for more in (dict(interval="prediction"), dict(interval="confidence", theta_uncertainty=True)):
-        with pytest.raises(ValueError, match=r'"confidence" with include_re=False.* needs the dense core'):
+        with pytest.raises(
+            ValueError, match=r'"confidence" with include_re=False.* needs the dense core'
+        ):
             fit.predict(include_re=False, **more)
     assert fit.predict(include_re=False, interval="confidence")["se"].gt(0).all()
     monkeypatch.setattr("interlace_jax.models.covariance.LARGEST", 10)
@@ -269,16 +294,22 @@ def test_a_profile_that_is_refused_is_named():
 
 
 def test_a_model_without_fixed_effects_is_fitted():
-    exact, found = (interlace.fit("y ~ 0 + (1 | g) + (1 | h)", frame(), core=core) for core in CORES)
+    exact, found = (
+        interlace.fit("y ~ 0 + (1 | g) + (1 | h)", frame(), core=core) for core in CORES
+    )
     assert_allclose(found.theta, exact.theta, rtol=1e-4)
     assert abs(found.deviance - exact.deviance) < 3 * found.optimum.noise
     assert "No fixed effects" in str(found.summary())
 
 
 def test_one_factor_has_nothing_to_iterate_on():
-    with pytest.raises(ValueError, match="core=\"iterative\" is for crossed factors, and 'g' is alone"):
+    with pytest.raises(
+        ValueError, match="core=\"iterative\" is for crossed factors, and 'g' is alone"
+    ):
         interlace.fit("y ~ x + (1 | g)", frame(), core="iterative")
-    with pytest.raises(ValueError, match="core must be 'auto' or 'dense' or 'iterative', not 'sparse'"):
+    with pytest.raises(
+        ValueError, match="core must be 'auto' or 'dense' or 'iterative', not 'sparse'"
+    ):
         interlace.fit(INTERCEPTS, frame(), core="sparse")
 
 
@@ -286,7 +317,11 @@ def test_the_dense_core_is_taken_until_it_would_be_slow_or_large():
     def chosen(groups, others, rows):
         rng = np.random.default_rng(0)
         data = pd.DataFrame(
-            dict(g=rng.integers(0, groups, rows), h=rng.integers(0, others, rows), y=rng.normal(size=rows))
+            dict(
+                g=rng.integers(0, groups, rows),
+                h=rng.integers(0, others, rows),
+                y=rng.normal(size=rows),
+            )
         )
         return interlace.compile("y ~ 1 + (1 | g) + (1 | h)", data).engine.name
 
@@ -320,5 +355,7 @@ def test_sds_that_stay_uncertain_are_said_to_be(monkeypatch):
     monkeypatch.setattr(iterative, "PROBES", (8, 16, 32))
     fit = copy.copy(both(SLOPES)[1])
     fit.__dict__.pop("_conditional", None)
-    with pytest.warns(UserWarning, match="estimated from 32 random probes, to within a standard error of"):
+    with pytest.warns(
+        UserWarning, match="estimated from 32 random probes, to within a standard error of"
+    ):
         fit.random_effects_se  # noqa: B018 - looking is what is tested

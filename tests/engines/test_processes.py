@@ -1,4 +1,6 @@
-"""Where the chunks of a run, or the cells of a large model, are does not matter: several devices, or processes."""
+"""Where the chunks of a run, or the cells of a large model, are does not matter: several
+devices, or processes.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ def _start(result, checkpoint="", port=0, count=1, index=0, **environment):
 def _run(script, *arguments, **environment):
     command = [sys.executable, ROOT / "tests" / "helpers" / script, *map(str, arguments)]
     environment = (
-        os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"} | environment
+        os.environ
+        | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
+        | environment
     )
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -73,7 +77,10 @@ def _sharded(folder, count=1, devices=""):
     """What every process of a job found."""
     port, flags = _free_port() if count > 1 else 0, f"{devices} --xla_backend_optimization_level=0"
     results = [folder / f"{i}.json" for i in range(count)]
-    jobs = [_run("sharded.py", result, port, count, i, XLA_FLAGS=flags) for i, result in enumerate(results)]
+    jobs = [
+        _run("sharded.py", result, port, count, i, XLA_FLAGS=flags)
+        for i, result in enumerate(results)
+    ]
     for job in jobs:
         job.communicate(timeout=600)
     return [json.loads(result.read_text()) for result in results]
@@ -88,9 +95,12 @@ def _same_fits(found, undivided, parts, devices):
     assert_allclose(found["slope"], undivided["slope"], rtol=1e-8)
     for divided, whole in zip(found["fits"], undivided["fits"], strict=True):
         for name in ("deviance", "theta", "beta", "df"):
-            # Sums over levels are in another order. A step of conjugate gradients more moves a solution by 1e-9.
+            # Sums over levels are in another order. A step of conjugate gradients more moves a
+            # solution by 1e-9.
             assert_allclose(divided[name], whole[name], rtol=1e-8, atol=1e-8)
-        assert [own for _, *own in divided["bytes"]] == [[total // parts] * devices for total, *_ in divided["bytes"]]
+        assert [own for _, *own in divided["bytes"]] == [
+            [total // parts] * devices for total, *_ in divided["bytes"]
+        ]
 
 
 def test_four_devices_share_the_cells_of_a_model_and_find_what_one_does(tmp_path, undivided):

@@ -17,7 +17,9 @@ from interlace_jax.runtime import calls as calls_
 from interlace_jax.runtime import compilation, devices
 
 # Tiny arrays run as fast without optimisations, and compile in a third of the time.
-quick_jit = partial(jax.jit, compiler_options=compilation._BRIEF if compilation._are_known() else None)
+quick_jit = partial(
+    jax.jit, compiler_options=compilation._BRIEF if compilation._are_known() else None
+)
 
 
 def plan(problem: Problem, pad: bool = False) -> layout.Plan:
@@ -54,7 +56,9 @@ def _kernel(theta, m, reml):
     value, gradient = jax.value_and_grad(of_theta)(theta, m, reml)
     joint = gaussian.profile(elimination.reduce(t, m), m, reml).at(jnp.log(1.7)) - m.log_weights
     covariances = random_effects.mode_covariances(t, m)
-    found = dict(beta=made.beta, sigma=made.sigma, vcov=made.vcov, deviance=value, gradient=gradient)
+    found = dict(
+        beta=made.beta, sigma=made.sigma, vcov=made.vcov, deviance=value, gradient=gradient
+    )
     return found | dict(joint=joint, modes=random_effects.modes(t, m), mode_covariances=covariances)
 
 
@@ -63,7 +67,9 @@ _moments = quick_jit(moments.moments)
 
 
 def sparse(problem: Problem, empty: int = 0) -> cells.Products:
-    """The sparse Products of a problem in float64, on one device; with so many levels without data in every factor."""
+    """The sparse Products of a problem in float64, on one device; with so many levels without
+    data in every factor.
+    """
     factors = problem.factors
     blocks = [block.Block(f.m + empty, tuple(len(term) for term in f.terms)) for f in factors]
     plan = cells.by_size([f.codes for f in factors], blocks)
@@ -75,6 +81,12 @@ def sparse(problem: Problem, empty: int = 0) -> cells.Products:
 
 def batched_lapack(compiled) -> list[str]:
     """The LAPACK calls of a compiled program that are given more than one matrix."""
-    calls = re.findall(r"= \(?(.*?)\)? custom-call\(.*custom_call_target=\"lapack_", compiled.as_text())
-    shapes = [[int(n) for n in dims.split(",")] for call in calls for dims in re.findall(r"f\d\d\[([\d,]+)\]", call)]
+    calls = re.findall(
+        r"= \(?(.*?)\)? custom-call\(.*custom_call_target=\"lapack_", compiled.as_text()
+    )
+    shapes = [
+        [int(n) for n in dims.split(",")]
+        for call in calls
+        for dims in re.findall(r"f\d\d\[([\d,]+)\]", call)
+    ]
     return [str(shape) for shape in shapes if np.prod(shape[:-2]) > 1]

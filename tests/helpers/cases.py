@@ -18,7 +18,9 @@ SMALL = 1000  # rows; up to here a dense n x n matrix is cheap
 
 @dataclass(frozen=True)
 class Case:
-    """One JSON file: `case["fixef"]` is a field of it, `case.frame` its data, `case.problem` its arrays."""
+    """One JSON file: `case["fixef"]` is a field of it, `case.frame` its data, `case.problem` its
+    arrays.
+    """
 
     name: str
     fields: dict[str, Any]
@@ -72,7 +74,9 @@ def load_case(name: str) -> Case:
 
 
 def lmm_cases(*, method: str | None = None, max_rows: int = SMALL) -> list:
-    """Every linear-mixed-model case with at most `max_rows` rows, ready for `pytest.mark.parametrize`."""
+    """Every linear-mixed-model case with at most `max_rows` rows, ready for
+    `pytest.mark.parametrize`.
+    """
     cases = [load_case(path.stem) for path in sorted((REFERENCE / "cases").glob("*.json"))]
     chosen = [case for case in cases if case["kind"] == "lmm" and method in (None, case["method"])]
     return [pytest.param(case, id=case.name) for case in chosen if case["nobs"] <= max_rows]
@@ -93,12 +97,16 @@ def _factor(case: Case, name: str, frame: pd.DataFrame) -> Factor:
         codes=labels.map({level: code for code, level in enumerate(levels)}).to_numpy(),
         Z=np.column_stack([_column(frame, column) for term in terms for column in term["columns"]]),
         m=len(levels),
-        terms=tuple(tuple(range(end - width, end)) for width, end in zip(widths, ends, strict=True)),
+        terms=tuple(
+            tuple(range(end - width, end)) for width, end in zip(widths, ends, strict=True)
+        ),
     )
 
 
 def _column(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """A random-effects column by R's name for it: `(Intercept)`, a numeric variable, or variable plus level."""
+    """A random-effects column by R's name for it: `(Intercept)`, a numeric variable, or variable
+    plus level.
+    """
     if name == "(Intercept)":
         return np.ones(len(frame))
     if name in frame:

@@ -1,4 +1,6 @@
-"""What tests of residuals, influence and predictions share: lme4's numbers, and fits with their V by definition."""
+"""What tests of residuals, influence and predictions share: lme4's numbers, and fits with their
+V by definition.
+"""
 
 import json
 from functools import cache
@@ -19,9 +21,13 @@ def reference():
 
 @cache
 def structured(which):
-    """A fit with a covariance structure within or across levels, its V by the definitions, and Cov(Z b) of all rows."""
+    """A fit with a covariance structure within or across levels, its V by the definitions, and
+    Cov(Z b) of all rows.
+    """
     rng = np.random.default_rng(4)
-    frame = pd.DataFrame({"g": np.repeat([f"g{i}" for i in range(9)], 4), "t": np.tile(np.arange(4.0), 9)})
+    frame = pd.DataFrame(
+        {"g": np.repeat([f"g{i}" for i in range(9)], 4), "t": np.tile(np.arange(4.0), 9)}
+    )
     frame["y"] = rng.normal(size=36) + np.repeat(rng.normal(size=9), 4) * (1 + frame["t"])
     if which == "within":
         fit = quiet_fit("y ~ t + (1 + t | g)", frame, cov={"g": interlace.CompoundSymmetry()})

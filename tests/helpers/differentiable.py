@@ -12,7 +12,10 @@ def arrays(problem):
 
 
 def groups(problem, Z):
-    return [(f.codes, z, tuple(len(t) for t in f.terms)) for f, z in zip(problem.factors, Z, strict=True)]
+    return [
+        (f.codes, z, tuple(len(t) for t in f.terms))
+        for f, z in zip(problem.factors, Z, strict=True)
+    ]
 
 
 def fitting(problem):
@@ -28,19 +31,27 @@ def fitting(problem):
 
 
 def strong(kind):
-    """A design of the oracle with a response of large random effects, so that the optimum is inside."""
+    """A design of the oracle with a response of large random effects, so that the optimum is
+    inside.
+    """
     if kind == "singular":
         return without_slopes(strong("slope"))
     problem = oracle.random_design(3, kind)
     theta = np.where(problem.theta0 > 0, 1.5, 0.3)
     rng = np.random.default_rng(5)
-    y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(1)
+    y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(
+        1
+    )
     return oracle.Problem(y, problem.X, problem.factors, problem.weights, problem.offset)
 
 
 def without_slopes(problem):
-    """The same with slopes that vary less between the levels than chance would have it: a correlation of 1 or -1."""
+    """The same with slopes that vary less between the levels than chance would have it: a
+    correlation of 1 or -1.
+    """
     [f] = problem.factors
-    slopes = np.array([np.polyfit(f.Z[f.codes == i, 1], problem.y[f.codes == i], 1)[0] for i in range(f.m)])
+    slopes = np.array(
+        [np.polyfit(f.Z[f.codes == i, 1], problem.y[f.codes == i], 1)[0] for i in range(f.m)]
+    )
     y = problem.y - 0.95 * (slopes - slopes.mean())[f.codes] * f.Z[:, 1]
     return oracle.Problem(y, problem.X, problem.factors)

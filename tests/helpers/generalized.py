@@ -1,4 +1,6 @@
-"""Small generalised models as arrays, and the dense Laplace approximation that they are compared with."""
+"""Small generalised models as arrays, and the dense Laplace approximation that they are compared
+with.
+"""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +24,22 @@ class Case(NamedTuple):
     given: generalized.Given
 
 
-def case(family, y, X, codes, Z, *, sizes=None, m=None, w=None, offset=None, D=None, g0=(), K=None, covariances=None):
+def case(
+    family,
+    y,
+    X,
+    codes,
+    Z,
+    *,
+    sizes=None,
+    m=None,
+    w=None,
+    offset=None,
+    D=None,
+    g0=(),
+    K=None,
+    covariances=None,
+):
     """A model of these rows."""
     n = len(y)
     sizes = [(z.shape[1],) for z in Z] if sizes is None else sizes
@@ -31,7 +48,9 @@ def case(family, y, X, codes, Z, *, sizes=None, m=None, w=None, offset=None, D=N
     row = Row(y * 1.0, np.ones(n) if w is None else w, np.ones(n) if m is None else m * 1.0)
     offset = np.zeros(n) if offset is None else offset
     D = [None] * len(family.parameters) if D is None else D
-    given = generalized.Given(family, row, offset, X, Z, [None] * len(Z) if K is None else K, D, np.array(g0, float))
+    given = generalized.Given(
+        family, row, offset, X, Z, [None] * len(Z) if K is None else K, D, np.array(g0, float)
+    )
     return Case(plan, given)
 
 
@@ -72,7 +91,9 @@ def log_densities(data, eta, g):
 
 @quick_jit
 def derivatives(data, eta, g):
-    """Score and observed information of the rows, by reverse mode: another way than the library's."""
+    """Score and observed information of the rows, by reverse mode: another way than the
+    library's.
+    """
     score = jax.grad(lambda eta: jnp.sum(log_densities(data, eta, g)))
     _, change = jax.jvp(score, (eta,), (jnp.ones_like(eta),))
     return score(eta), -change
@@ -82,7 +103,9 @@ def dense_laplace(x: Any, data: Any) -> tuple[float, np.ndarray]:
     """The Laplace deviance by dense matrices and Newton's method, and Z Lambda u^ at the mode."""
     factors, n = calls.run(factors_of, x, data), len(data.offset)
     wide = []
-    for z, code, block, Lam, L in zip(data.Z, data.plan.codes, data.layout.blocks, *factors, strict=True):
+    for z, code, block, Lam, L in zip(
+        data.Z, data.plan.codes, data.layout.blocks, *factors, strict=True
+    ):
         Z = np.zeros((n, block.levels, block.k))
         Z[np.arange(n), np.asarray(code)] = z
         Z = Z @ Lam if L is None else np.einsum("nmk,kj,ml->nlj", Z, Lam, L)

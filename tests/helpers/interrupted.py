@@ -1,4 +1,6 @@
-"""A run of `fit_many` with a checkpoint, for a test to kill: `python interrupted.py FOLDER RESULT`."""
+"""A run of `fit_many` with a checkpoint, for a test to kill: `python interrupted.py FOLDER
+RESULT`.
+"""
 
 import sys
 
@@ -27,9 +29,13 @@ def run(folder: str | None, Y: np.ndarray | None = None) -> interlace.Many:
     chunks.MOST_LANES = 32
     frame, responses = data()
     responses = responses if Y is None else Y
-    return interlace.fit_many("~ x + (1 | g)", frame, responses=responses, checkpoint=folder, progress=False)
+    return interlace.fit_many(
+        "~ x + (1 | g)", frame, responses=responses, checkpoint=folder, progress=False
+    )
 
 
 if __name__ == "__main__":
     many = run(sys.argv[1])
-    many.certificate.join([many.fe_params, many.fe_bse.add_prefix("se_"), many.status]).to_parquet(sys.argv[2])
+    many.certificate.join([many.fe_params, many.fe_bse.add_prefix("se_"), many.status]).to_parquet(
+        sys.argv[2]
+    )

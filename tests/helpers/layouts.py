@@ -1,4 +1,5 @@
-"""A run of `fit_many` as one process of a job: `python layouts.py RESULT CHECKPOINT PORT PROCESSES INDEX`.
+"""A run of `fit_many` as one process of a job: `python layouts.py RESULT CHECKPOINT PORT PROCESSES
+INDEX`.
 
 PORT 0 is a job of one process. CHECKPOINT "" is none.
 """
@@ -16,7 +17,9 @@ def run(checkpoint: str | None) -> interlace.Many:
     """The first of the responses that `interrupted` has, in chunks of 32."""
     chunks.MOST_LANES = 32
     frame, Y = data()
-    return interlace.fit_many("~ x + (1 | g)", frame, responses=Y[:, :320], checkpoint=checkpoint, progress=False)
+    return interlace.fit_many(
+        "~ x + (1 | g)", frame, responses=Y[:, :320], checkpoint=checkpoint, progress=False
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Six responses of one small design with slopes, fitted once: some with missing values, one without variances."""
+"""Six responses of one small design with slopes, fitted once: some with missing values, one
+without variances.
+"""
 
 from functools import cache
 
@@ -36,8 +38,12 @@ def responses() -> pd.DataFrame:
 
 
 @cache
-def many(right: str = FORMULA, method: str = "REML", df_method: str = "satterthwaite") -> interlace.Many:
-    return interlace.fit_many("~ " + right, frame(), responses=responses(), method=method, df_method=df_method)
+def many(
+    right: str = FORMULA, method: str = "REML", df_method: str = "satterthwaite"
+) -> interlace.Many:
+    return interlace.fit_many(
+        "~ " + right, frame(), responses=responses(), method=method, df_method=df_method
+    )
 
 
 @cache

@@ -1,11 +1,14 @@
 """The slow, obvious linear mixed model: dense float64 NumPy, independent of the package.
 
-    y ~ N(X beta + offset, sigma^2 V),    V = W^-1 + sum_g Z_g (K_g (x) Lambda_g Lambda_g') Z_g',  K_g = I by default
+    y ~ N(X beta + offset, sigma^2 V),
+    V = W^-1 + sum_g Z_g (K_g (x) Lambda_g Lambda_g') Z_g',  K_g = I by default
 
-V is formed as an n x n matrix, so everything follows from textbook formulas, at O(n^3) a call. Symbols:
-n rows, p columns of X, m levels and k columns of a factor, theta the free entries of all Lambda_g: factors as
-listed, within a factor term by term, within a term the lower triangle column by column (lme4's theta).
-Variances are relative to sigma^2 in V and theta, absolute in everything that is returned.
+V is formed as an n x n matrix, so everything follows from textbook formulas, at O(n^3) a call.
+Symbols:
+n rows, p columns of X, m levels and k columns of a factor, theta the free entries of all Lambda_g:
+factors as listed, within a factor term by term, within a term the lower triangle column by column
+(lme4's theta). Variances are relative to sigma^2 in V and theta, absolute in everything that is
+returned.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,9 +26,11 @@ Array = np.ndarray
 class Factor:
     """A grouping factor: `codes (n,)` in 0..m-1, `Z (n, k)`, `m` levels (some may be without rows).
 
-    `terms` lists the columns of each random-effects term; terms are uncorrelated, columns of a term are not.
-    A factor of another covariance has `theta0`, its entries of theta, and `build`, which makes (Lambda, K) of them;
-    where Lambda Lambda' is linear in some numbers and K known, `basis` lists the matrices they multiply.
+    `terms` lists the columns of each random-effects term; terms are uncorrelated, columns of a term
+    are not.
+    A factor of another covariance has `theta0`, its entries of theta, and `build`, which makes
+    (Lambda, K) of them; where Lambda Lambda' is linear in some numbers and K known, `basis` lists
+    the matrices they multiply.
     """
 
     codes: Array
@@ -53,7 +58,9 @@ class Factor:
     @property
     def pattern(self) -> list[tuple[int, int]]:
         """The (row, column) in Lambda of each entry of theta, in theta's order."""
-        return [(row, column) for term in self.terms for column in term for row in term if row >= column]
+        return [
+            (row, column) for term in self.terms for column in term for row in term if row >= column
+        ]
 
     @property
     def directions(self) -> Iterator[Array]:
@@ -78,7 +85,8 @@ class Factor:
 
 @dataclass(frozen=True)
 class Problem:
-    """One model: `y (n,)`, `X (n, p)` of full rank, factors, prior weights (n,) and offset (n,) or None.
+    """One model: `y (n,)`, `X (n, p)` of full rank, factors, prior weights (n,) and offset (n,) or
+    None.
 
     Rows of weight 0 have no place in V: pass `problem.used()` to the functions below.
     """
@@ -117,11 +125,15 @@ class Problem:
         return [L for L, _ in self.matrices(theta)]
 
     def free(self, theta: Array, tol: float = 1e-7) -> Array:
-        """(d,) True where the entry's column of Lambda is not zero; with structures they all must not be."""
+        """(d,) True where the entry's column of Lambda is not zero; with structures they all
+        must not be.
+        """
         if any(factor.build for factor in self.factors):
             return np.ones(self.d, bool)
         columns = [np.abs(L).max(axis=0) > tol for L in self.Lambdas(theta)]
-        return np.array([c[at] for c, f in zip(columns, self.factors, strict=True) for _, at in f.pattern])
+        return np.array(
+            [c[at] for c, f in zip(columns, self.factors, strict=True) for _, at in f.pattern]
+        )
 
     def V(self, theta: Array) -> Array:
         """(n, n)"""
@@ -212,11 +224,15 @@ def gradient(f: Callable[[Array], float | Array], x: Array, step: float = 0.02) 
 
 
 def hessian(f: Callable[[Array], float], x: Array, step: float = 0.02) -> Array:
-    """d2f/dx2 by the same extrapolation: a pair of axes by the difference of two straight second derivatives."""
+    """d2f/dx2 by the same extrapolation: a pair of axes by the difference of two straight second
+    derivatives.
+    """
     scale, centre = _scale(x), f(x)
 
     def bend(along: Array) -> float:
-        return _extrapolate(lambda h: (f(x + h * along) - 2 * centre + f(x - h * along)) / h**2, step)
+        return _extrapolate(
+            lambda h: (f(x + h * along) - 2 * centre + f(x - h * along)) / h**2, step
+        )
 
     H = np.diag([bend(a) for a in np.diag(scale)])
     for (i, a), (j, b) in combinations(enumerate(np.diag(scale)), 2):
@@ -227,8 +243,9 @@ def hessian(f: Callable[[Array], float], x: Array, step: float = 0.02) -> Array:
 def satterthwaite(problem: Problem, theta: Array, contrasts: Array, reml: bool) -> Array:
     """Degrees of freedom (c,) of each row of contrasts (c, p): 2 v^2 / (g' Cov(theta, sigma) g).
 
-    v(theta, sigma) is the contrast's variance, g its gradient, Cov twice the inverse Hessian of the joint
-    deviance. Zero columns of Lambda are left out: v and the deviance are even in them, so they contribute 0.
+    v(theta, sigma) is the contrast's variance, g its gradient, Cov twice the inverse Hessian of the
+    joint deviance. Zero columns of Lambda are left out: v and the deviance are even in them, so
+    they contribute 0.
     """
     free = problem.free(theta)
     at = np.append(theta[free], sigma(problem, theta, reml))
@@ -257,8 +274,8 @@ class KenwardRoger(NamedTuple):
 def kenward_roger(problem: Problem, theta: Array, contrasts: list[Array]) -> KenwardRoger:
     """Kenward and Roger (1997) for REML; each contrast is a matrix (q, p).
 
-    V is linear in the parameters (sigma^2 and every covariance of every term), so the second derivatives vanish;
-    the information is the expected one, defined on the boundary too.
+    V is linear in the parameters (sigma^2 and every covariance of every term), so the second
+    derivatives vanish; the information is the expected one, defined on the boundary too.
     """
     s = sigma(problem, theta, reml=True)
     inverse = np.linalg.inv(s**2 * problem.V(theta))
@@ -278,23 +295,37 @@ def kenward_roger(problem: Problem, theta: Array, contrasts: list[Array]) -> Ken
 
 
 def fit(problem: Problem, reml: bool, starts: int = 4, seed: int = 0) -> Array:
-    """theta of the best optimum found from several starts, diagonals of Lambda not negative; for tiny problems."""
+    """theta of the best optimum found from several starts, diagonals of Lambda not negative; for
+    tiny problems.
+    """
     rng = np.random.default_rng(seed)
-    guesses = [problem.theta0, *(problem.theta0 * rng.exponential(1, problem.d) for _ in range(starts - 1))]
+    guesses = [
+        problem.theta0,
+        *(problem.theta0 * rng.exponential(1, problem.d) for _ in range(starts - 1)),
+    ]
 
     def f(theta: Array) -> float:
         return deviance(problem, theta, reml)
 
     options = {"xatol": 1e-10, "fatol": 1e-12, "maxiter": 4000, "maxfev": 4000}
-    found = [optimize.minimize(f, guess, method="Nelder-Mead", options=options) for guess in guesses]
+    found = [
+        optimize.minimize(f, guess, method="Nelder-Mead", options=options) for guess in guesses
+    ]
     return _positive_diagonals(problem, min(found, key=lambda result: result.fun).x)
 
 
 def fit_freely(problem: Problem, reml: bool, start: Array) -> Array:
-    """theta of the best optimum found from around `start`, signs as they come: for covariances with `build`."""
+    """theta of the best optimum found from around `start`, signs as they come: for covariances
+    with `build`.
+    """
     options = {"xatol": 1e-9, "fatol": 1e-11, "maxiter": 3000, "maxfev": 3000}
     found = [
-        optimize.minimize(lambda theta: deviance(problem, theta, reml), guess, method="Nelder-Mead", options=options)
+        optimize.minimize(
+            lambda theta: deviance(problem, theta, reml),
+            guess,
+            method="Nelder-Mead",
+            options=options,
+        )
         for guess in (start + 0.3, start - 0.2)
     ]
     return min(found, key=lambda result: result.fun).x
@@ -323,7 +354,9 @@ KINDS = (
 
 
 def random_design(seed: int, kind: str) -> Problem:
-    """A small random model of one of the KINDS; y is drawn from it at `random_theta(problem, seed)`."""
+    """A small random model of one of the KINDS; y is drawn from it at `random_theta(problem,
+    seed)`.
+    """
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     n = 60
     x = rng.normal(size=(n, 3))
@@ -365,14 +398,18 @@ def _scale(x: Array) -> Array:
 
 
 def _extrapolate(difference: Callable[[float], Array], step: float) -> Array:
-    """Richardson's extrapolation of an even-order difference quotient from step, step / 2, step / 4."""
+    """Richardson's extrapolation of an even-order difference quotient from step, step / 2, step
+    / 4.
+    """
     coarse, middle, fine = (difference(step / 2**i) for i in range(3))
     first, second = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
     return (16 * second - first) / 15
 
 
 def _covariance_directions(problem: Problem) -> Iterator[Array]:
-    """dV/dphi for phi = sigma^2 and each covariance of each term, the same entries as theta (known K only)."""
+    """dV/dphi for phi = sigma^2 and each covariance of each term, the same entries as theta
+    (known K only).
+    """
     yield np.diag(1 / problem.w)
     for factor in problem.factors:
         K = factor.matrices(np.array(factor.start))[1]
@@ -380,7 +417,9 @@ def _covariance_directions(problem: Problem) -> Iterator[Array]:
 
 
 def _kr_moments(L: Array, Phi: Array, P: Array, W: Array) -> tuple[float, float]:
-    """Denominator df and scale of F, from the approximate mean and variance of the Wald statistic."""
+    """Denominator df and scale of F, from the approximate mean and variance of the Wald
+    statistic.
+    """
     q = len(L)
     M = L.T @ np.linalg.inv(L @ Phi @ L.T) @ L
     T = np.array([M @ Phi @ direction @ Phi for direction in P])

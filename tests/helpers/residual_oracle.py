@@ -1,6 +1,8 @@
-"""Residual covariances entry by entry in NumPy, and models that have them: independent of the package.
+"""Residual covariances entry by entry in NumPy, and models that have them: independent of the
+package.
 
-R of one subject from loops over pairs of visits, in the parameters that books use (SDs, correlations).
+R of one subject from loops over pairs of visits, in the parameters that books use (SDs,
+correlations).
 """
 
 from dataclasses import dataclass
@@ -32,7 +34,9 @@ def correlation(name: str, a: int, b: int, r: Array) -> float:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A model whose residuals covary: a `Problem`, and Cov(eps) over sigma^2 before weights, (n, n)."""
+    """A model whose residuals covary: a `Problem`, and Cov(eps) over sigma^2 before weights, (n,
+    n).
+    """
 
     problem: Problem
     R: Array
@@ -64,7 +68,9 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Rows:
-    """Who was seen when: 14 subjects of two groups, up to 4 visits, a quarter missing, rows in no order."""
+    """Who was seen when: 14 subjects of two groups, up to 4 visits, a quarter missing, rows in
+    no order.
+    """
 
     subject: Array
     visit: Array
@@ -90,15 +96,23 @@ def rows(kind: str, weighted: bool = False, seed: int = 0) -> Rows:
         "none": (),
         "intercept": (oracle.Factor(subject, one, N, ((0,),)),),
         "slope": (oracle.Factor(subject, np.column_stack([one, visit]), N, ((0, 1),)),),
-        "nested": (oracle.Factor(subject, one, N, ((0,),)), oracle.Factor(subject // 3, one, 5, ((0,),))),
-        "crossed": (oracle.Factor(subject, one, N, ((0,),)), oracle.Factor(rng.integers(0, 5, n), one, 5, ((0,),))),
+        "nested": (
+            oracle.Factor(subject, one, N, ((0,),)),
+            oracle.Factor(subject // 3, one, 5, ((0,),)),
+        ),
+        "crossed": (
+            oracle.Factor(subject, one, N, ((0,),)),
+            oracle.Factor(rng.integers(0, 5, n), one, 5, ((0,),)),
+        ),
     }[kind]
     weights = rng.uniform(0.4, 2.5, n) if weighted else None
     return Rows(subject, visit, np.arange(N) % 2, Problem(rng.normal(size=n), X, factors, weights))
 
 
 def covariance(r: Rows, name: str, sds: Array, numbers: Array) -> Array:
-    """R (n, n). sds (2, 4): of the visits by group, relative; numbers (2, ...) of the correlations by group."""
+    """R (n, n). sds (2, 4): of the visits by group, relative; numbers (2, ...) of the
+    correlations by group.
+    """
     n = len(r.subject)
     R = np.zeros((n, n))
     for i in range(n):

@@ -1,6 +1,8 @@
-"""Fits by the iterative core as one process of a job: `python sharded.py RESULT PORT PROCESSES INDEX`, PORT 0 for one.
+"""Fits by the iterative core as one process of a job: `python sharded.py RESULT PORT PROCESSES
+INDEX`, PORT 0 for one.
 
-Writes JSON: an object for each model, a gradient, and what is said where the processes have different data.
+Writes JSON: an object for each model, a gradient, and what is said where the processes have
+different data.
 """
 
 import json
@@ -23,12 +25,21 @@ def data() -> pd.DataFrame:
     pairs = np.sort(rng.choice(400 * 120, 6000, replace=False))
     g, h, x, w = pairs // 120, pairs % 120, rng.normal(size=6000), rng.uniform(0.5, 2.0, 6000)
     b = 0.5 * rng.normal(size=(400, 2))
-    y = 1.0 + 0.2 * x + b[g, 0] + b[g, 1] * x + 0.5 * rng.normal(size=120)[h] + rng.normal(size=6000) / np.sqrt(w)
+    y = (
+        1.0
+        + 0.2 * x
+        + b[g, 0]
+        + b[g, 1] * x
+        + 0.5 * rng.normal(size=120)[h]
+        + rng.normal(size=6000) / np.sqrt(w)
+    )
     return pd.DataFrame(dict(g=g, h=h, x=x, w=w, y=y))
 
 
 def numbers(formula: str, weights: str | None) -> dict[str, Any]:
-    """What a fit found, and of every list of cells the bytes, in all and on each device of this process."""
+    """What a fit found, and of every list of cells the bytes, in all and on each device of this
+    process.
+    """
     fit = interlace.fit(formula, data(), weights=weights, core="iterative")
     lists = [a for a in jax.tree.leaves(fit.model.engine.products.cells) if a.ndim]
     return dict(
@@ -41,7 +52,9 @@ def numbers(formula: str, weights: str | None) -> dict[str, Any]:
 
 
 def slope() -> list[float]:
-    """The gradient of a log-likelihood in a program of the user's, where the data are first looked at."""
+    """The gradient of a log-likelihood in a program of the user's, where the data are first
+    looked at.
+    """
     model = interlace.compile(next(iter(MODELS)), data(), core="iterative")
     with jax.enable_x64(True):
         return jax.jit(jax.grad(model.loglik))(jnp.array([0.5, 0.4])).tolist()

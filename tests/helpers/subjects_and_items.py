@@ -1,4 +1,6 @@
-"""Twenty responses of twelve subjects to six items under two conditions, fitted once in a session."""
+"""Twenty responses of twelve subjects to six items under two conditions, fitted once in a
+session.
+"""
 
 from functools import cache
 
@@ -13,7 +15,9 @@ CONDITION = "condition[T.b]"
 @cache
 def frame():
     """Twelve subjects by six items by two conditions; `old` is a property of subjects."""
-    subject, item, b = (a.ravel() for a in np.meshgrid(np.arange(12), np.arange(6), [0, 1], indexing="ij"))
+    subject, item, b = (
+        a.ravel() for a in np.meshgrid(np.arange(12), np.arange(6), [0, 1], indexing="ij")
+    )
     table = pd.DataFrame({"subject": subject, "item": item, "condition": np.where(b, "b", "a")})
     return table.assign(old=(subject % 2).astype(float))
 

@@ -1,4 +1,6 @@
-"""The dense oracle reproduces lme4, lmerTest and pbkrtest at their theta, so it can judge the library."""
+"""The dense oracle reproduces lme4, lmerTest and pbkrtest at their theta, so it can judge the
+library.
+"""
 
 import numpy as np
 import pytest
@@ -13,9 +15,22 @@ few_rows = pytest.mark.parametrize("case", lmm_cases(max_rows=300))
 
 @every_case
 def test_both_criteria_are_lme4s(case):
-    assert_allclose(oracle.deviance(case.problem, case.theta, False), case["ml_deviance_at_theta"], atol=1e-8, rtol=0)
-    assert_allclose(oracle.deviance(case.problem, case.theta, True), case["reml_criterion_at_theta"], atol=1e-8, rtol=0)
-    assert case["objective"] == case["reml_criterion_at_theta" if case.reml else "ml_deviance_at_theta"]
+    assert_allclose(
+        oracle.deviance(case.problem, case.theta, False),
+        case["ml_deviance_at_theta"],
+        atol=1e-8,
+        rtol=0,
+    )
+    assert_allclose(
+        oracle.deviance(case.problem, case.theta, True),
+        case["reml_criterion_at_theta"],
+        atol=1e-8,
+        rtol=0,
+    )
+    assert (
+        case["objective"]
+        == case["reml_criterion_at_theta" if case.reml else "ml_deviance_at_theta"]
+    )
 
 
 @every_case
@@ -37,7 +52,9 @@ def test_modes_and_their_covariances_are_lme4s(case):
         expected = case["ranef"][name]
         scale = max(np.max(expected["cond_sd"]), 1e-3)
         assert_allclose(b, expected["values"], rtol=0, atol=1e-7 * scale)
-        assert_allclose(np.sqrt(np.diagonal(cov, axis1=1, axis2=2)), expected["cond_sd"], rtol=1e-7, atol=1e-9)
+        assert_allclose(
+            np.sqrt(np.diagonal(cov, axis1=1, axis2=2)), expected["cond_sd"], rtol=1e-7, atol=1e-9
+        )
         if "cond_cov" in expected:
             assert_allclose(cov, expected["cond_cov"], rtol=0, atol=1e-8 * scale**2)
 
@@ -46,7 +63,9 @@ def test_modes_and_their_covariances_are_lme4s(case):
 def test_conditional_fitted_values_are_lme4s(case):
     fitted = oracle.fitted(case.problem, case.theta)
     assert_allclose(fitted[:20], case["fitted_first20"], rtol=1e-8)
-    assert_allclose(case.problem.y[:20] - fitted[:20], case["resid_first20"], rtol=0, atol=1e-8 * np.std(fitted))
+    assert_allclose(
+        case.problem.y[:20] - fitted[:20], case["resid_first20"], rtol=0, atol=1e-8 * np.std(fitted)
+    )
     assert_allclose(np.sum(fitted**2), case["fitted_norm2"], rtol=1e-9)
 
 
@@ -61,7 +80,9 @@ def test_the_gradient_at_the_reference_optimum_is_zero_in_units_of_the_curvature
     assert_allclose(gradient[~free], 0, atol=1e-6)
     if free.any():
         hessian = case["optimizer"]["polished"]["theta_hessian"]
-        assert_allclose(oracle.hessian(deviance, case.theta), hessian["matrix"], rtol=1e-4, atol=1e-3)
+        assert_allclose(
+            oracle.hessian(deviance, case.theta), hessian["matrix"], rtol=1e-4, atol=1e-3
+        )
         assert np.all(np.abs(gradient) < 1e-4 * np.sqrt(np.diag(hessian["matrix"])))
 
 
@@ -72,7 +93,9 @@ def test_satterthwaite_degrees_of_freedom_are_lmertests(case):
     assert_allclose(df, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("case", [c for c in lmm_cases(method="REML") if "df" in c.values[0]["kenward_roger"]])
+@pytest.mark.parametrize(
+    "case", [c for c in lmm_cases(method="REML") if "df" in c.values[0]["kenward_roger"]]
+)
 def test_kenward_roger_is_pbkrtests(case):
     expected = case["kenward_roger"]
     ours = oracle.kenward_roger(case.problem, case.theta, list(np.eye(case["p"])))
@@ -81,14 +104,21 @@ def test_kenward_roger_is_pbkrtests(case):
     assert_allclose(ours.scale, 1, rtol=1e-9)
 
 
-F_TESTS = [("oats", "Variety"), ("machines_slope", "Machine"), ("cake_main", "recipe"), ("cake_main", "temp")]
+F_TESTS = [
+    ("oats", "Variety"),
+    ("machines_slope", "Machine"),
+    ("cake_main", "recipe"),
+    ("cake_main", "temp"),
+]
 
 
 @pytest.mark.parametrize(("name", "factor"), F_TESTS)
 def test_kenward_roger_f_tests_of_several_coefficients_are_pbkrtests(name, factor):
     case = load_case(f"{name}_REML")
     table = case["anova_type3"]["kenward_roger"]
-    expected = [table["values"][column][table["row_names"].index(factor)] for column in ("den_df", "F")]
+    expected = [
+        table["values"][column][table["row_names"].index(factor)] for column in ("den_df", "F")
+    ]
     L = np.eye(case["p"])[[name.startswith(factor) for name in case["coef_names"]]]
     ours = oracle.kenward_roger(case.problem, case.theta, [L])
     effect = L @ oracle.gls(case.problem, case.theta).beta
@@ -96,11 +126,15 @@ def test_kenward_roger_f_tests_of_several_coefficients_are_pbkrtests(name, facto
     assert_allclose([ours.df[0], F], expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["dyestuff_REML", "dyestuff2_ML", "pastes_REML", "weighted_int_ML", "oats_ML"])
+@pytest.mark.parametrize(
+    "name", ["dyestuff_REML", "dyestuff2_ML", "pastes_REML", "weighted_int_ML", "oats_ML"]
+)
 def test_the_brute_force_fit_finds_the_reference_optimum(name):
     case = load_case(name)
     theta = oracle.fit(case.problem, case.reml, starts=2)
-    assert_allclose(oracle.deviance(case.problem, theta, case.reml), case["objective"], atol=1e-7, rtol=0)
+    assert_allclose(
+        oracle.deviance(case.problem, theta, case.reml), case["objective"], atol=1e-7, rtol=0
+    )
     assert_allclose(theta, case.theta, atol=1e-4)
 
 

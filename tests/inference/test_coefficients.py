@@ -30,12 +30,17 @@ def test_two_rows_have_a_joint_f_test():
     d = fit.fe_params.to_numpy() - [250, 10]
     F = d @ np.linalg.solve(fit.fe_cov, d) / 2
     # Both df are 17, and so is that of the F test.
-    assert_allclose([row.F, row.num_df, row.den_df, row.p], [F, 2, 17, stats.f.sf(F, 2, 17)], rtol=1e-6)
+    assert_allclose(
+        [row.F, row.num_df, row.den_df, row.p], [F, 2, 17, stats.f.sf(F, 2, 17)], rtol=1e-6
+    )
 
 
 def test_redundant_rows_do_not_count():
     fit = fitted("sleepstudy_slope_REML")
-    assert_allclose(fit.test(["Days", "2 * Days = 0"]).iloc[0][["F", "num_df"]], [fit.fe_tvalues["Days"] ** 2, 1])
+    assert_allclose(
+        fit.test(["Days", "2 * Days = 0"]).iloc[0][["F", "num_df"]],
+        [fit.fe_tvalues["Days"] ** 2, 1],
+    )
 
 
 def test_without_df_the_tests_are_normal_and_chi_square():
@@ -61,9 +66,13 @@ def test_an_unknown_rule_is_refused_with_those_there_are():
 
 
 def test_the_scales_of_predictors_make_no_difference_to_joint_tests():
-    frame = sleepstudy().assign(half=lambda f: (f.Subject > "S335").astype(float), metres=lambda f: 1e6 * f.Days)
+    frame = sleepstudy().assign(
+        half=lambda f: (f.Subject > "S335").astype(float), metres=lambda f: 1e6 * f.Days
+    )
     plain = quiet_fit("Reaction ~ Days + half + (1 + Days | Subject)", frame)
-    scaled = quiet_fit("Reaction ~ metres + half + (1 + metres | Subject)", frame.assign(half=1e-6 * frame.half))
+    scaled = quiet_fit(
+        "Reaction ~ metres + half + (1 + metres | Subject)", frame.assign(half=1e-6 * frame.half)
+    )
     one = plain.test(["Days = 0", "half = 0"], ddf="kenward-roger")
     other = scaled.test(["metres = 0", "half = 0"], ddf="kenward-roger")
     assert_allclose(np.asarray(other, float), np.asarray(one, float), rtol=1e-6)
@@ -77,7 +86,9 @@ def test_hypotheses_that_cannot_all_be_true_have_no_joint_test(written):
     assert len(fit.test(written, joint=False)) == 2
 
 
-@pytest.mark.parametrize("written", [[], "", {}, "Days - Days = 0", {"Days": 0}, [0.0, 0.0], "0 = 0"])
+@pytest.mark.parametrize(
+    "written", [[], "", {}, "Days - Days = 0", {"Days": 0}, [0.0, 0.0], "0 = 0"]
+)
 def test_hypotheses_about_nothing_are_refused(written):
     with pytest.raises(ValueError, match="empty|says nothing|cannot be read"):
         fitted("sleepstudy_slope_REML").test(written)

@@ -1,4 +1,6 @@
-"""Predictions and intervals where residuals covary: against references and against the joint normal distribution."""
+"""Predictions and intervals where residuals covary: against references and against the joint
+normal distribution.
+"""
 
 import json
 from functools import cache
@@ -42,12 +44,16 @@ def test_visits_that_were_not_observed_are_predicted_as_the_references(name):
 
 
 def dense(fit, frame, new, group):
-    """Mean and variance of new rows given the rows of the fit, from whole matrices: (1 | group) and us residuals."""
+    """Mean and variance of new rows given the rows of the fit, from whole matrices: (1 | group)
+    and us residuals.
+    """
     joined = pd.concat([frame.loc[fit.design.index], new], ignore_index=True)
     R = fit.residual_covariance
     same = joined["id"].to_numpy()[:, None] == joined["id"].to_numpy()
     V = R.loc[joined["visit"], joined["visit"]].to_numpy() * same
-    Z = fit.variance_components[group] * (joined[group].to_numpy()[:, None] == joined[group].to_numpy())
+    Z = fit.variance_components[group] * (
+        joined[group].to_numpy()[:, None] == joined[group].to_numpy()
+    )
     n = fit.nobs
     X = np.column_stack([np.ones(len(joined)), joined["arm"] == "TRT"]).astype(float)
     return V, Z, X, n
@@ -81,7 +87,11 @@ def test_with_random_effects_it_is_the_joint_normal_distribution(kind):
     variance = own - np.diag(C @ Vi @ C.T) + np.diag(a @ Phi @ a.T)
     if kind == "prediction":
         variance = variance + np.diag(V)[n:]
-    arguments = dict(include_residual=True, interval="prediction") if kind == "own rows" else dict(interval=kind)
+    arguments = (
+        dict(include_residual=True, interval="prediction")
+        if kind == "own rows"
+        else dict(interval=kind)
+    )
     found = fit.predict(new, **arguments)
     assert_allclose(found["fit"], fitted, rtol=1e-8)
     assert_allclose(found["se"], np.sqrt(variance), rtol=1e-8)
@@ -108,7 +118,9 @@ def test_what_is_known_or_unknown_is_refused():
     seen = frame.loc[fit.design.index[:1]]
     with pytest.raises(ValueError, match="its value is known, 39.97"):
         fit.predict(seen, include_residual=True)
-    with pytest.raises(ValueError, match="'visit' has 'VIS9' in the new data, which the fit has not seen"):
+    with pytest.raises(
+        ValueError, match="'visit' has 'VIS9' in the new data, which the fit has not seen"
+    ):
         fit.predict(seen.assign(visit="VIS9"), include_residual=True)
     with pytest.raises(ValueError, match="include_residual=True is for newdata"):
         fit.predict(include_residual=True)

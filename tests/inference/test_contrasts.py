@@ -50,9 +50,13 @@ def test_what_cannot_be_read_is_said_with_the_names_there_are(written):
 def test_a_contradiction_names_the_rows_that_make_it(written, rhs, culprits):
     with pytest.raises(ValueError) as said:
         contrasts.check_rows(*contrasts.contrast_matrix(written, NAMES), joint=True)
-    assert str(said.value) == f"the hypotheses {', '.join(map(repr, culprits))} contradict each other"
+    assert (
+        str(said.value) == f"the hypotheses {', '.join(map(repr, culprits))} contradict each other"
+    )
 
 
-@pytest.mark.parametrize("written", [["x = 1", "2 * x = 2"], ["x = 0", "x2 = 0", "x = x2"], ["x = 1e9", "3 * x = 3e9"]])
+@pytest.mark.parametrize(
+    "written", [["x = 1", "2 * x = 2"], ["x = 0", "x2 = 0", "x = x2"], ["x = 1e9", "3 * x = 3e9"]]
+)
 def test_redundant_rows_contradict_nothing(written):
     contrasts.check_rows(*contrasts.contrast_matrix(written, NAMES), joint=True)

@@ -39,11 +39,13 @@ def test_r_squared_of_a_logit_is_that_of_the_formula_and_of_the_reference():
     total = fixed + random + np.pi**2 / 3
     assert_allclose(cbpp().r2()["estimate"], [fixed / total, (fixed + random) / total])
     assert_allclose(cbpp().icc()["estimate"], [random / (random + np.pi**2 / 3), random / total])
-    assert_allclose(cbpp().r2()["estimate"], SHARES["cbpp"], rtol=2e-3)  # glmer's optimum is not polished
+    # glmer's optimum is not polished
+    assert_allclose(cbpp().r2()["estimate"], SHARES["cbpp"], rtol=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("response", "family"), [("some", "poisson"), ("count", "nbinom2"), ("count", "nbinom1"), ("positive", "gamma")]
+    ("response", "family"),
+    [("some", "poisson"), ("count", "nbinom2"), ("count", "nbinom1"), ("positive", "gamma")],
 )
 def test_r_squared_of_log_links_is_that_of_the_reference(response, family):
     fit = fitted(response, family)
@@ -53,13 +55,19 @@ def test_r_squared_of_log_links_is_that_of_the_reference(response, family):
 
 
 def test_the_delta_way_has_the_mean_of_all_levels():
-    """Of a logit 1 / (p (1 - p)), where p is averaged over the groups of the model with an intercept alone."""
+    """Of a logit 1 / (p (1 - p)), where p is averaged over the groups of the model with an
+    intercept alone.
+    """
     null = cbpp().update("~ 1 + (1 | herd)")
     p = float(null.predict(null.model.data.head(1), marginal=True).iloc[0])
     fixed, random = parts(cbpp())
-    assert cbpp().icc(method="delta")["estimate"].iloc[0] == pytest.approx(random / (random + 1 / (p * (1 - p))))
+    assert cbpp().icc(method="delta")["estimate"].iloc[0] == pytest.approx(
+        random / (random + 1 / (p * (1 - p)))
+    )
     z = np.linspace(-9, 9, 4001)
-    average = np.average(special.expit(null.fe_params.iloc[0] + null.theta[0] * z), weights=np.exp(-0.5 * z**2))
+    average = np.average(
+        special.expit(null.fe_params.iloc[0] + null.theta[0] * z), weights=np.exp(-0.5 * z**2)
+    )
     assert p == pytest.approx(average, rel=1e-6)
 
 
@@ -70,7 +78,9 @@ def test_how_trials_are_put_into_rows_does_not_matter_for_an_observation():
     order = single.groupby(["herd", "period"], observed=True).cumcount()
     single["ill"] = (order < single["incidence"]) * 1.0
     one = interlace.fit("ill ~ period + (1 | herd)", single, family="bernoulli")
-    assert one.icc()["estimate"]["adjusted"] == pytest.approx(cbpp().icc()["estimate"]["adjusted"], rel=1e-6)
+    assert one.icc()["estimate"]["adjusted"] == pytest.approx(
+        cbpp().icc()["estimate"]["adjusted"], rel=1e-6
+    )
 
 
 def test_zeros_that_are_mixed_in_count_in_the_variance_of_an_observation():
@@ -103,13 +113,21 @@ def test_intervals_are_those_of_the_delta_method_over_all_parameters():
 
 def test_thresholds_and_what_has_no_variance_say_so():
     ratings = ROWS.assign(
-        rating=pd.Categorical(ROWS["rating"], categories=["never", "rarely", "often", "always"], ordered=True)
+        rating=pd.Categorical(
+            ROWS["rating"], categories=["never", "rarely", "often", "always"], ordered=True
+        )
     )
     fit = interlace.fit("rating ~ x + (1 | g)", ratings, family="ordinal")
     fixed, random = parts(fit)
     assert fit.r2()["estimate"].iloc[0] == pytest.approx(fixed / (fixed + random + np.pi**2 / 3))
-    assert_allclose(fit.delta(lambda p: p.number("often|always"))["estimate"], fit.family_params["estimate"].iloc[2])
-    with pytest.raises(ValueError, match="method='delta' is not for family 'ordinal' with link 'logit': 'theoretical'"):
+    assert_allclose(
+        fit.delta(lambda p: p.number("often|always"))["estimate"],
+        fit.family_params["estimate"].iloc[2],
+    )
+    with pytest.raises(
+        ValueError,
+        match="method='delta' is not for family 'ordinal' with link 'logit': 'theoretical'",
+    ):
         fit.icc(method="delta")
     with pytest.raises(ValueError, match="method must be"):
         fit.icc(method="latent")
@@ -124,7 +142,9 @@ def test_any_function_of_the_parameters_has_a_standard_error():
     both = fit.delta(lambda p: jnp.stack([p.number("size"), p.covariance("g")[0, 0]]))
     size = fit.family_params.loc["size"]
     assert_allclose(both.loc[0, ["estimate", "se"]], size[["estimate", "se"]])
-    assert both.loc[1, "se"] == pytest.approx(2 * fit.theta[0] * np.sqrt(V.loc["theta_0", "theta_0"]))
+    assert both.loc[1, "se"] == pytest.approx(
+        2 * fit.theta[0] * np.sqrt(V.loc["theta_0", "theta_0"])
+    )
     with pytest.raises(ValueError, match="no number of the family 'alpha'; there are 'size'"):
         fit.delta(lambda p: p.number("alpha"))
     with pytest.raises(TypeError, match=r"write it with jax\.numpy"):

@@ -1,4 +1,6 @@
-"""Profiles and intervals against limits found by root finding in R, and against the dense likelihood."""
+"""Profiles and intervals against limits found by root finding in R, and against the dense
+likelihood.
+"""
 
 import itertools
 
@@ -12,7 +14,9 @@ from numpy.testing import assert_allclose
 from scipy import optimize, stats
 
 SLOPE = "sleepstudy_slope_REML"
-PROFILED = [p for p in lmm_cases(method="ML") if "limits_exact" in (p.values[0].get("ci_profile") or {})]
+PROFILED = [
+    p for p in lmm_cases(method="ML") if "limits_exact" in (p.values[0].get("ci_profile") or {})
+]
 SDS = ["sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sd_Days|Subject", "sigma"]
 
 
@@ -49,11 +53,15 @@ def test_reml_fits_have_ml_profiles_unless_asked_otherwise():
 @pytest.mark.parametrize("name", SDS)
 @pytest.mark.parametrize("criterion", ["ML", "REML"])
 def test_the_dense_deviance_rises_by_the_square_of_zeta(name, criterion):
-    """At each end of an interval the constrained minimum of the dense deviance is 3.84 above the free one."""
+    """At each end of an interval the constrained minimum of the dense deviance is 3.84 above the
+    free one.
+    """
     problem, reml = load_case(SLOPE).problem, criterion == "REML"
     fit = fitted(f"sleepstudy_slope_{criterion}")
     for limit in fit.confint("profile", parm=name, criterion=criterion).to_numpy().ravel():
-        assert_allclose(constrained_minimum(problem, name, limit, reml) - fit.deviance, 1.959964**2, atol=2e-4)
+        assert_allclose(
+            constrained_minimum(problem, name, limit, reml) - fit.deviance, 1.959964**2, atol=2e-4
+        )
 
 
 def constrained_minimum(problem, name, value, reml):
@@ -68,7 +76,9 @@ def constrained_minimum(problem, name, value, reml):
         return oracle.joint_deviance(problem, theta, sigma, reml)
 
     start = np.delete([24.0, 0.05, 5.8, 25.6], at)
-    best = optimize.minimize(f, start, method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000))
+    best = optimize.minimize(
+        f, start, method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-8, maxiter=4000)
+    )
     return best.fun
 
 
@@ -79,7 +89,9 @@ def test_reml_profiles_of_coefficients_stay_ml_and_say_so():
 
 
 def test_without_grouping_differences_the_profile_of_a_mean_is_that_of_least_squares():
-    """Where the variance stays 0, zeta^2 = n log(1 + t^2 / n), with t the distance in ML standard errors."""
+    """Where the variance stays 0, zeta^2 = n log(1 + t^2 / n), with t the distance in ML
+    standard errors.
+    """
     fit = fitted("dyestuff2_ML")
     se = np.sqrt(fit.estimate.vcov[0, 0])
     table = fit.profile("Intercept", zmax=1.0, points=2)
@@ -111,18 +123,26 @@ def test_a_profile_has_no_row_twice():
 
 
 def few_groups(seed):
-    """Six to fifteen subjects with random slopes that correlate negatively, and the times of one subject."""
+    """Six to fifteen subjects with random slopes that correlate negatively, and the times of one
+    subject.
+    """
     r = np.random.default_rng(seed)
     m, ni = int(r.choice([6, 8, 10, 15])), int(r.choice([5, 8]))
     g, x = np.repeat(np.arange(m), ni), np.tile(np.arange(ni) * 2.0 / (ni - 1), m)
-    sd, rho, sigma = float(r.choice([0.5, 0.8, 1.2])), float(r.choice([-0.5, -0.7, -0.85])), float(r.choice([0.3, 0.5]))
+    sd, rho, sigma = (
+        float(r.choice([0.5, 0.8, 1.2])),
+        float(r.choice([-0.5, -0.7, -0.85])),
+        float(r.choice([0.3, 0.5])),
+    )
     b = r.normal(size=(m, 2)) @ np.array([[1, sd * rho], [0, sd * np.sqrt(1 - rho**2)]])
     y = 1 + 0.5 * x + b[g, 0] + b[g, 1] * x + sigma * r.normal(size=m * ni)
     return pd.DataFrame(dict(y=y, x=x, g=g)), x[:ni]
 
 
 def global_minimum(data, x, which, value):
-    """Lowest ML deviance where one of sd_1, sd_2, cor, sigma is held: of balanced groups, from many starts."""
+    """Lowest ML deviance where one of sd_1, sd_2, cor, sigma is held: of balanced groups, from
+    many starts.
+    """
     X = np.column_stack([np.ones_like(x), x])
     y, C = data.y.to_numpy().reshape(-1, len(x)), np.linalg.inv(X.T @ X)
     B = y @ X @ C
@@ -133,12 +153,19 @@ def global_minimum(data, x, which, value):
         a, b, angle, log_sigma = np.insert(free, which, value)
         rho, s2 = value if which == 2 else np.sin(angle), np.exp(2 * log_sigma)
         A = np.array([[a * a, rho * abs(a * b)], [rho * abs(a * b), b * b]]) + s2 * C
-        rest = m * (n - 2) * np.log(s2) + rss / s2 - m * np.linalg.slogdet(C)[1] + m * n * np.log(2 * np.pi)
+        rest = (
+            m * (n - 2) * np.log(s2)
+            + rss / s2
+            - m * np.linalg.slogdet(C)[1]
+            + m * n * np.log(2 * np.pi)
+        )
         return m * np.linalg.slogdet(A)[1] + np.trace(np.linalg.solve(A, S)) + rest
 
     sigma = 0.5 * np.log(rss / (m * (n - 2)))
     starts = itertools.product((1e-3, 0.4, 1.0), (1e-3, 0.4, 1.0), (-1.3, -0.4, 0.8), (sigma,))
-    return min(optimize.minimize(deviance, np.delete(start, which), method="BFGS").fun for start in starts)
+    return min(
+        optimize.minimize(deviance, np.delete(start, which), method="BFGS").fun for start in starts
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +173,9 @@ def global_minimum(data, x, which, value):
     [(40718, "cor_x.(Intercept)|g", 0.95, -0.94690), (40097, "sd_x|g", 0.99, 0.61544)],
 )
 def test_limits_with_few_groups_are_those_of_the_global_minimum(seed, name, level, right):
-    """Where inner searches that start afresh fall into basins of their own; the lower limits of a search by hand."""
+    """Where inner searches that start afresh fall into basins of their own; the lower limits of
+    a search by hand.
+    """
     data, x = few_groups(seed)
     fit = quiet_fit("y ~ x + (1 + x | g)", data, method="ML")
     limits = fit.confint("profile", parm=name, level=level).loc[name]
@@ -156,12 +185,19 @@ def test_limits_with_few_groups_are_those_of_the_global_minimum(seed, name, leve
     assert_allclose(rises, stats.chi2.ppf(level, 1), atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", [3, 21])  # the lowest deviance at a far correlation is at, or jumps to, an SD of 0
+# the lowest deviance at a far correlation is at, or jumps to, an SD of 0
+@pytest.mark.parametrize("seed", [3, 21])
 def test_a_correlation_may_be_anything_where_an_sd_may_be_zero(seed):
-    rng, g, x = np.random.default_rng(seed), np.repeat(np.arange(8), 5), np.tile(np.linspace(-1, 1, 5), 8)
+    rng, g, x = (
+        np.random.default_rng(seed),
+        np.repeat(np.arange(8), 5),
+        np.tile(np.linspace(-1, 1, 5), 8),
+    )
     y = rng.normal(size=8)[g] + 0.35 * x * rng.normal(size=8)[g] + 0.7 * rng.normal(size=40)
     data = pd.DataFrame(dict(y=y, x=x, g=g))
-    fit, without = (quiet_fit(f"y ~ x + {term}", data, method="ML") for term in ("(1 + x | g)", "(1 | g)"))
+    fit, without = (
+        quiet_fit(f"y ~ x + {term}", data, method="ML") for term in ("(1 + x | g)", "(1 | g)")
+    )
     cap = np.sqrt(without.deviance - fit.deviance)
     assert cap < 1.959964
     table = fit.confint("profile", parm="theta_")
@@ -194,7 +230,13 @@ def test_wald_limits_of_coefficients_use_their_df():
 
 
 @pytest.mark.parametrize(
-    "arguments", [dict(method="exact"), dict(parm="Dayz"), dict(level=0), dict(method="profile", criterion="AIC")]
+    "arguments",
+    [
+        dict(method="exact"),
+        dict(parm="Dayz"),
+        dict(level=0),
+        dict(method="profile", criterion="AIC"),
+    ],
 )
 def test_wrong_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="profile|Days|level|REML"):

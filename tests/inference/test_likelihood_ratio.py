@@ -33,7 +33,9 @@ def test_reml_fits_are_refitted_and_give_lme4s_table(name):
         table = interlace.anova(reml(reference["big"]), reml(reference["small"]))
     assert_allclose(table[CRITERIA].T, [reference[c] for c in CRITERIA], rtol=1e-8)
     assert_allclose(
-        table.iloc[1][["Chisq", "Df", "Pr(>Chisq)"]], [reference["chisq"], reference["df"], reference["p"]], rtol=1e-5
+        table.iloc[1][["Chisq", "Df", "Pr(>Chisq)"]],
+        [reference["chisq"], reference["df"], reference["p"]],
+        rtol=1e-5,
     )
     assert table.index.tolist() == ["m2", "m1"]
 
@@ -51,12 +53,16 @@ def test_without_refitting_reml_criteria_are_compared():
 def test_one_variance_is_tested_by_a_mixture(small, big, k):
     row = interlace.anova(quiet_fit(small, sleepstudy()), quiet_fit(big, sleepstudy())).iloc[1]
     lower = stats.chi2.sf(row.Chisq, k) if k else 0.0
-    assert_allclose(row["Pr(>Chisq) boundary"], 0.5 * (lower + stats.chi2.sf(row.Chisq, k + 1)), rtol=1e-8)
+    assert_allclose(
+        row["Pr(>Chisq) boundary"], 0.5 * (lower + stats.chi2.sf(row.Chisq, k + 1)), rtol=1e-8
+    )
 
 
 def test_correlations_and_coefficients_are_not_at_a_boundary():
     frame = sleepstudy()
-    fits = [quiet_fit(f"Reaction ~ {f}", frame) for f in ("1 + (1 | Subject)", "Days + (1 | Subject)")]
+    fits = [
+        quiet_fit(f"Reaction ~ {f}", frame) for f in ("1 + (1 | Subject)", "Days + (1 | Subject)")
+    ]
     for table in (
         interlace.anova(*fits),
         interlace.anova(fitted("sleepstudy_slope_indep_ML"), fitted("sleepstudy_slope_ML")),
@@ -80,19 +86,31 @@ def test_a_statistic_of_zero_has_p_one():
 def test_simulation_finds_an_effect_and_leaves_noise_alone():
     rng = np.random.default_rng(5)
     frame = sleepstudy().assign(noise=lambda f: rng.normal(size=len(f)))
-    frame["y"] = 3 * rng.normal(size=18)[pd.factorize(frame.Subject)[0]] + rng.normal(size=len(frame))
-    small, big = (quiet_fit(f"y ~ noise + {random}", frame) for random in ("(1 | Subject)", "(1 + noise || Subject)"))
+    frame["y"] = 3 * rng.normal(size=18)[pd.factorize(frame.Subject)[0]] + rng.normal(
+        size=len(frame)
+    )
+    small, big = (
+        quiet_fit(f"y ~ noise + {random}", frame)
+        for random in ("(1 | Subject)", "(1 + noise || Subject)")
+    )
     row = interlace.anova(small, big, nsim=100, seed=1).iloc[1]
-    # A variance is 0 in more than half of the small samples, so that even the mixture is a little conservative.
+    # A variance is 0 in more than half of the small samples, so that even the mixture is a little
+    # conservative.
     assert 0.05 < row["Pr(>Chisq) simulated"] < row["Pr(>Chisq) boundary"] < row["Pr(>Chisq)"]
-    slopes = interlace.anova(fitted("sleepstudy_int_ML"), fitted("sleepstudy_slope_ML"), nsim=19, seed=1)
+    slopes = interlace.anova(
+        fitted("sleepstudy_int_ML"), fitted("sleepstudy_slope_ML"), nsim=19, seed=1
+    )
     assert slopes["Pr(>Chisq) simulated"].iloc[1] == 1 / 20
 
 
 def test_compound_symmetry_is_nested_in_an_unstructured_covariance():
     fits = (
         fitted("machines_nested_ML"),
-        quiet_fit("score ~ 1 + Machine + (0 + Machine | Worker)", load_case("machines_nested_ML").frame, method="ML"),
+        quiet_fit(
+            "score ~ 1 + Machine + (0 + Machine | Worker)",
+            load_case("machines_nested_ML").frame,
+            method="ML",
+        ),
     )
     assert interlace.anova(*fits).Df.iloc[1] == 4
 
@@ -102,9 +120,15 @@ def test_what_cannot_be_compared_is_refused_with_the_reason():
     refusals = {
         "rows": quiet_fit("Reaction ~ Days + (1 | Subject)", frame.iloc[:170], method="ML"),
         "response": quiet_fit("np.log(Reaction) ~ Days + (1 | Subject)", frame, method="ML"),
-        "weights": quiet_fit("Reaction ~ Days + (1 | Subject)", frame.assign(w=2.0), weights="w", method="ML"),
-        "not nested.*Days": quiet_fit("Reaction ~ 1 + (Days + I(Days**2) | Subject)", frame, method="ML"),
-        "not nested.*random": quiet_fit("Reaction ~ Days + (0 + Days | Subject)", frame, method="ML"),
+        "weights": quiet_fit(
+            "Reaction ~ Days + (1 | Subject)", frame.assign(w=2.0), weights="w", method="ML"
+        ),
+        "not nested.*Days": quiet_fit(
+            "Reaction ~ 1 + (Days + I(Days**2) | Subject)", frame, method="ML"
+        ),
+        "not nested.*random": quiet_fit(
+            "Reaction ~ Days + (0 + Days | Subject)", frame, method="ML"
+        ),
     }
     with pytest.raises(ValueError, match="not nested.*random"):
         interlace.anova(
@@ -124,11 +148,14 @@ SLOPES = [f"Reaction ~ Days + ({term} | Subject)" for term in ("1", "1 + Days")]
 
 
 def test_rows_in_another_order_are_the_same_data():
-    """The likelihood does not depend on it; labels of rows tell which is which, for simulated responses too."""
+    """The likelihood does not depend on it; labels of rows tell which is which, for simulated
+    responses too.
+    """
     frame, mixed = sleepstudy(), sleepstudy().sample(frac=1, random_state=1)
-    fits = [[quiet_fit(f, data, method="ML") for f, data in zip(SLOPES, order, strict=True)] for order in (
-        (frame, frame), (frame, mixed), (mixed, frame)
-    )]  # fmt: skip
+    fits = [
+        [quiet_fit(f, data, method="ML") for f, data in zip(SLOPES, order, strict=True)]
+        for order in ((frame, frame), (frame, mixed), (mixed, frame))
+    ]
     tables = [interlace.anova(*pair, nsim=9, seed=1) for pair in fits]
     assert_allclose(tables[1].to_numpy(), tables[0].to_numpy(), rtol=1e-6)
     assert_allclose(tables[2].iloc[:, :-1], tables[0].iloc[:, :-1], rtol=1e-6)
@@ -138,7 +165,10 @@ def test_rows_whose_order_cannot_be_known_are_refused_in_words():
     mixed = sleepstudy().sample(frac=1, random_state=1).reset_index(drop=True)
     with pytest.raises(ValueError, match="in another order"):
         interlace.anova(
-            *(quiet_fit(f, data, method="ML") for f, data in zip(SLOPES, (sleepstudy(), mixed), strict=True))
+            *(
+                quiet_fit(f, data, method="ML")
+                for f, data in zip(SLOPES, (sleepstudy(), mixed), strict=True)
+            )
         )
 
 
@@ -156,7 +186,9 @@ def test_correlated_residuals_are_compared_in_one_order_of_rows_only():
     shuffled = data.sample(frac=1.0, random_state=0)
     fits = [
         quiet_fit("Reaction ~ Days + (1 | Subject)", data, method="ML"),
-        quiet_fit("Reaction ~ Days + (1 | Subject)", shuffled, method="ML", residual="ar1(Days | Subject)"),
+        quiet_fit(
+            "Reaction ~ Days + (1 | Subject)", shuffled, method="ML", residual="ar1(Days | Subject)"
+        ),
     ]
     with pytest.raises(ValueError, match="fit both to the data in one order"):
         interlace.anova(*fits)

@@ -38,15 +38,20 @@ def test_means_and_pairs_are_those_of_emmeans(case):
                 assert pairs.contrast.tolist() == values.pop("contrast")
                 p = values.pop("p.value")
                 compare(pairs[["estimate", "se", "df", "t"]], values)
-                assert_allclose(pairs.p, p, rtol=1e-3, atol=1e-8)  # R's ptukey has few digits in the tail
+                # R's ptukey has few digits in the tail
+                assert_allclose(pairs.p, p, rtol=1e-3, atol=1e-8)
 
 
 def compare(table, values):
-    assert_allclose(table, np.array([[float(x) for x in column] for column in values.values()]).T, rtol=1e-5)
+    assert_allclose(
+        table, np.array([[float(x) for x in column] for column in values.values()]).T, rtol=1e-5
+    )
 
 
 def test_unbalanced_cells_count_alike(unequal):
-    """By emmeans 1.8.4: row 2 of pairs(emmeans(f, ~ recipe | temp)); df of emmeans(f, ~ recipe, at = list(x = 0))."""
+    """By emmeans 1.8.4: row 2 of pairs(emmeans(f, ~ recipe | temp)); df of emmeans(f, ~ recipe,
+    at = list(x = 0)).
+    """
     row = emmeans(unequal, "recipe", by="temp").pairs().iloc[1]
     wanted = [
         2.422806741985,
@@ -57,7 +62,9 @@ def test_unbalanced_cells_count_alike(unequal):
         0.799148111905,
         0.704594410286,
     ]
-    assert_allclose(row[["estimate", "se", "df", "lower", "upper", "t", "p"]].astype(float), wanted, rtol=1e-4)
+    assert_allclose(
+        row[["estimate", "se", "df", "lower", "upper", "t", "p"]].astype(float), wanted, rtol=1e-4
+    )
     at_zero = emmeans(unequal, "recipe", at={"x": 0}, ddf="kenward-roger").frame
     assert_allclose(at_zero.df, [74.5164122445, 68.7578813024, 70.9753237535], rtol=1e-5)
 
@@ -65,7 +72,9 @@ def test_unbalanced_cells_count_alike(unequal):
 def test_means_are_averaged_predictions(unequal):
     frame = unbalanced()
     grid = frame[["recipe", "temp"]].drop_duplicates().assign(x=frame.x.mean())
-    predicted = grid.assign(value=unequal.predict(grid, include_re=False)).groupby("recipe").value.mean()
+    predicted = (
+        grid.assign(value=unequal.predict(grid, include_re=False)).groupby("recipe").value.mean()
+    )
     assert_allclose(emmeans(unequal, "recipe").frame.emmean, predicted)
 
 
@@ -73,7 +82,10 @@ def test_numbers_asked_for_by_name_take_the_values_given(unequal):
     means = emmeans(unequal, ["recipe", "x"], at={"x": [0, 2]})
     assert means.frame.x.tolist() == [0, 2] * 3
     slopes = means.frame.emmean.to_numpy().reshape(3, 2)
-    assert_allclose((slopes[1, 1] - slopes[1, 0]) / 2, unequal.fe_params["x"] + unequal.fe_params["recipe[T.B]:x"])
+    assert_allclose(
+        (slopes[1, 1] - slopes[1, 0]) / 2,
+        unequal.fe_params["x"] + unequal.fe_params["recipe[T.B]:x"],
+    )
 
 
 def test_numbers_are_at_their_mean_unless_given():
@@ -119,7 +131,9 @@ def test_an_offset_counts_with_its_mean():
     frame = case.frame.assign(half=np.where(np.arange(200) % 2, "a", "b"))
     fit = quiet_fit("y ~ x + half + (1 | g)", frame, offset=case["offset"])
     grid = frame.assign(half="a", x=frame.x.mean())
-    assert_allclose(emmeans(fit, "half").frame.emmean[0], fit.predict(grid, include_re=False).mean())
+    assert_allclose(
+        emmeans(fit, "half").frame.emmean[0], fit.predict(grid, include_re=False).mean()
+    )
 
 
 def test_frames_of_other_libraries_and_categories_keep_their_order():
@@ -138,7 +152,8 @@ def test_numbers_that_are_coded_as_categories_have_levels():
     formula = "angle ~ recipe * C(temp) + (1 | replicate)"
     number = frame["temp"].str[1:].astype(int)
     coded, text = (
-        emmeans(quiet_fit(formula, data), "temp", by="recipe") for data in (frame.assign(temp=number), frame)
+        emmeans(quiet_fit(formula, data), "temp", by="recipe")
+        for data in (frame.assign(temp=number), frame)
     )
     assert coded.frame["temp"].iloc[:6].tolist() == [175, 185, 195, 205, 215, 225]
     assert_allclose(coded.frame.iloc[:, 2:], text.frame.iloc[:, 2:], rtol=1e-6)
@@ -151,7 +166,9 @@ def test_levels_of_a_bool_are_asked_for_as_they_are():
     for true in (True, 1):
         one = emmeans(fit, "hot", at={"hot": true}).frame
         pd.testing.assert_frame_equal(one, both.frame.iloc[[1]].reset_index(drop=True))
-    pd.testing.assert_frame_equal(*(both.contrasts("trt.vs.ctrl", ref=ref) for ref in (False, "False")))
+    pd.testing.assert_frame_equal(
+        *(both.contrasts("trt.vs.ctrl", ref=ref) for ref in (False, "False"))
+    )
     assert both.contrasts("trt.vs.ctrl", ref=True)["contrast"].tolist() == ["False - True"]
 
 
@@ -160,7 +177,10 @@ def test_wrong_arguments_are_refused_with_what_there_is(unequal):
     for call, match in (
         (lambda: emmeans(unequal, "receipt"), "recipe"),
         (lambda: emmeans(unequal, "recipe", at={"y": 1}), "temp"),
-        (lambda: emmeans(unequal, "recipe", at={"recipe": ["A", "Z"]}), r"\['recipe'\] has 'Z'; .* 'A', 'B', 'C'"),
+        (
+            lambda: emmeans(unequal, "recipe", at={"recipe": ["A", "Z"]}),
+            r"\['recipe'\] has 'Z'; .* 'A', 'B', 'C'",
+        ),
         (lambda: means.contrasts("dunnett"), "trt.vs.ctrl"),
         (lambda: means.contrasts("trt.vs.ctrl", adjust="tukey"), "holm"),
         (lambda: means.contrasts({"a": [1, -1]}), "A"),
@@ -184,12 +204,16 @@ def test_importing_the_package_leaves_scipy_stats_alone():
 
 @pytest.mark.parametrize("levels", ["abcd", "bacd"])
 def test_means_over_an_empty_cell_are_not_known(levels):
-    """As nonEst of emmeans 1.8.4; which column is dropped, and so what beta would make of them, is arbitrary."""
+    """As nonEst of emmeans 1.8.4; which column is dropped, and so what beta would make of them,
+    is arbitrary.
+    """
     fit = quiet_fit("y ~ e * h + (1 | g)", an_empty_cell(levels))
     with pytest.warns(interlace.RankWarning, match="no rows with e='b', h='q'$"):
         means = emmeans(fit, "e").frame.set_index("e")
     assert means.loc["b"].isna().all()
-    assert_allclose(means.loc[["a", "c", "d"], "emmean"], [0.4454336, 1.0045068, 0.3690081], rtol=2e-7)
+    assert_allclose(
+        means.loc[["a", "c", "d"], "emmean"], [0.4454336, 1.0045068, 0.3690081], rtol=2e-7
+    )
     with pytest.warns(interlace.RankWarning):
         assert emmeans(fit, "h").frame.emmean.isna().tolist() == [False, True]
     with pytest.warns(interlace.RankWarning):
@@ -198,7 +222,9 @@ def test_means_over_an_empty_cell_are_not_known(levels):
 
 
 def test_contrasts_with_an_empty_cell_are_those_of_emmeans():
-    """pairs(emmeans(f, ~ e), adjust = "holm"), emmeans 1.8.4: those not estimable count among the six."""
+    """pairs(emmeans(f, ~ e), adjust = "holm"), emmeans 1.8.4: those not estimable count among
+    the six.
+    """
     with pytest.warns(interlace.RankWarning):
         means = emmeans(quiet_fit("y ~ e * h + (1 | g)", an_empty_cell()), "e")
     pairs = means.pairs("holm").set_index("contrast")
@@ -208,18 +234,24 @@ def test_contrasts_with_an_empty_cell_are_those_of_emmeans():
 
 
 def test_a_contrast_may_be_known_where_its_means_are_not():
-    """z follows from x in the data but not at x = 0: what both means owe to it is unknown, and cancels."""
+    """z follows from x in the data but not at x = 0: what both means owe to it is unknown, and
+    cancels.
+    """
     data = an_empty_cell().assign(z=lambda d: 2.0 * d.x - 1.0)
     means = emmeans(quiet_fit("y ~ x + z + h + (1 | g)", data), "h", at={"x": 0.0})
     assert means.frame.emmean.isna().all()
     apart = emmeans(quiet_fit("y ~ x + h + (1 | g)", data), "h").pairs()
-    assert_allclose(means.pairs()[["estimate", "se", "p"]], apart[["estimate", "se", "p"]], rtol=1e-6)
+    assert_allclose(
+        means.pairs()[["estimate", "se", "p"]], apart[["estimate", "se", "p"]], rtol=1e-6
+    )
 
 
-# Nested factors, names, weights, slopes and more contrasts ------------------------------------------------------------
+# Nested factors, names, weights, slopes and more contrasts ----------------------------------------
 
 
-@pytest.mark.parametrize("formula", ["y ~ route/drug + x + (1 | g)", "y ~ route + drug + x + (1 | g)"])
+@pytest.mark.parametrize(
+    "formula", ["y ~ route/drug + x + (1 | g)", "y ~ route + drug + x + (1 | g)"]
+)
 def test_means_of_nested_factors_are_within_their_nests(formula):
     """emmeans 1.8.4 on these data."""
     fit = quiet_fit(formula, drugs())
@@ -237,19 +269,28 @@ def test_nests_in_nests_count_alike_at_each_level():
     i = np.arange(120)
     kind = i % 6
     a, b, c = (np.array(list(levels))[kind] for levels in ("AAABBB", "kklmnn", "uvwxyz"))
-    data = pd.DataFrame(dict(a=a, b=b, c=c, g=i % 8, y=np.sin(1.7 * i) + 0.3 * kind + np.cos(i % 8)))
+    data = pd.DataFrame(
+        dict(a=a, b=b, c=c, g=i % 8, y=np.sin(1.7 * i) + 0.3 * kind + np.cos(i % 8))
+    )
     fit = quiet_fit("y ~ a/b/c + (1 | g)", data, df_method="normal")
     assert_allclose(emmeans(fit, "a").frame.emmean, [0.5910939375, 1.2777864529], rtol=1e-7)
     wanted = [0.3472938750, 0.8348940001, 0.9935194021, 1.5620535037]
     assert_allclose(emmeans(fit, "b").frame.emmean, wanted, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["contrast", "emmean", "estimate", "se", "df", "lower", "upper", "t", "p", "F"])
+@pytest.mark.parametrize(
+    "name", ["contrast", "emmean", "estimate", "se", "df", "lower", "upper", "t", "p", "F"]
+)
 def test_variables_may_bear_the_names_of_columns_of_results(name):
     frame = unbalanced()
-    fits = [quiet_fit(f"angle ~ {v} * temp + (1 | g)", frame.rename(columns={"recipe": v})) for v in ("recipe", name)]
+    fits = [
+        quiet_fit(f"angle ~ {v} * temp + (1 | g)", frame.rename(columns={"recipe": v}))
+        for v in ("recipe", name)
+    ]
     for verb in (lambda m: m.frame, lambda m: m.pairs(), lambda m: m.joint()):
-        plain, odd = (verb(emmeans(fit, "temp", by=v)) for fit, v in zip(fits, ("recipe", name), strict=True))
+        plain, odd = (
+            verb(emmeans(fit, "temp", by=v)) for fit, v in zip(fits, ("recipe", name), strict=True)
+        )
         assert odd.columns.is_unique and odd.columns[0] == f"{name}_"
         pd.testing.assert_frame_equal(odd.rename(columns={f"{name}_": "recipe"}), plain)
 
@@ -264,8 +305,13 @@ def test_a_reference_is_a_level_first_and_a_position_otherwise():
         (3, ["1 - 3", "2 - 3"]),
     ):
         assert means.contrasts("trt.vs.ctrl", ref=ref).contrast.tolist() == wanted
-    years = emmeans(quiet_fit("angle ~ C(year) + (1 | g)", frame.assign(year=2000 + frame.dose)), "year")
-    assert years.contrasts("trt.vs.ctrl", ref=2002).contrast.tolist() == ["2001 - 2002", "2003 - 2002"]
+    years = emmeans(
+        quiet_fit("angle ~ C(year) + (1 | g)", frame.assign(year=2000 + frame.dose)), "year"
+    )
+    assert years.contrasts("trt.vs.ctrl", ref=2002).contrast.tolist() == [
+        "2001 - 2002",
+        "2003 - 2002",
+    ]
     zero = emmeans(quiet_fit("angle ~ C(d) + (1 | g)", frame.assign(d=frame.dose - 2)), "d")
     assert zero.contrasts("trt.vs.ctrl").contrast.tolist() == ["0 - (-1)", "1 - (-1)"]
 
@@ -278,7 +324,10 @@ def test_weights_of_the_levels_averaged_over(unequal):
     assert_allclose(found, frame.groupby("recipe").value.mean())
     share = frame.temp.value_counts(normalize=True)
     cells = frame.groupby(["recipe", "temp"]).value.mean().unstack()
-    assert_allclose(emmeans(unequal, "recipe", weights="proportional").frame.emmean, cells @ share[cells.columns])
+    assert_allclose(
+        emmeans(unequal, "recipe", weights="proportional").frame.emmean,
+        cells @ share[cells.columns],
+    )
     with pytest.raises(ValueError, match="proportional"):
         emmeans(unequal, "recipe", weights="flat")
 
@@ -293,7 +342,9 @@ def test_slopes_are_those_of_the_predictions(unequal):
     assert_allclose([-interaction.estimate, interaction.p], [row.estimate, row.p], rtol=1e-6)
     square = quiet_fit("angle ~ x + I(x^2) + (1 | g)", unbalanced())
     at = emmeans(square, "x", trend="x", at={"x": [0.0, 1.0]}).frame.trend
-    assert_allclose(at, square.fe_params["x"] + 2 * square.fe_params.iloc[-1] * np.array([0.0, 1.0]), rtol=1e-7)
+    assert_allclose(
+        at, square.fe_params["x"] + 2 * square.fe_params.iloc[-1] * np.array([0.0, 1.0]), rtol=1e-7
+    )
     with pytest.raises(ValueError, match="'x'"):
         emmeans(unequal, "recipe", trend="temp")
 
@@ -306,7 +357,9 @@ def test_joint_tests_are_those_of_the_terms(unequal):
         (["recipe", "temp"], ["consec", "eff"], "recipe:temp"),
     ):
         row = emmeans(plain, specs).joint(method).iloc[0]
-        assert_allclose([row.F, row.num_df], table.loc[term, ["F value", "NumDF"]].astype(float), rtol=1e-7)
+        assert_allclose(
+            [row.F, row.num_df], table.loc[term, ["F value", "NumDF"]].astype(float), rtol=1e-7
+        )
 
 
 def test_interaction_contrasts_are_differences_of_differences(unequal):

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from interlace_jax.inference.mean_contrasts import contrast_weights, interaction_weights, level_label
+from interlace_jax.inference.mean_contrasts import (
+    contrast_weights,
+    interaction_weights,
+    level_label,
+)
 
 FOUR = [("a",), ("b",), ("c",), ("d",)]
 
@@ -15,7 +19,9 @@ def test_polynomials_are_the_whole_numbers_of_the_tables():
     assert names == ["linear", "quadratic", "cubic"]
     assert_allclose(C, [[-3, -1, 1, 3], [1, -1, -1, 1], [-1, 3, -3, 1]])
     five = contrast_weights("poly", [(i,) for i in range(5)])[1]
-    assert_allclose(five, [[-2, -1, 0, 1, 2], [2, -1, -2, -1, 2], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]])
+    assert_allclose(
+        five, [[-2, -1, 0, 1, 2], [2, -1, -2, -1, 2], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]
+    )
 
 
 @pytest.mark.parametrize("method", ["pairwise", "trt.vs.ctrl", "consec", "eff", "poly"])
@@ -31,7 +37,12 @@ def test_consecutive_levels_and_the_mean_of_all():
 
 
 def test_levels_that_read_as_arithmetic_stand_in_parentheses():
-    assert [level_label(v) for v in [("a-b",), (-1,), ("a", "b"), ("x/y", "b")]] == ["(a-b)", "(-1)", "a b", "(x/y b)"]
+    assert [level_label(v) for v in [("a-b",), (-1,), ("a", "b"), ("x/y", "b")]] == [
+        "(a-b)",
+        "(-1)",
+        "a b",
+        "(x/y b)",
+    ]
     assert contrast_weights("pairwise", [("a-b",), ("c",)])[0] == ["(a-b) - c"]
 
 

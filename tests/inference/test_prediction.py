@@ -53,7 +53,9 @@ def test_one_row_of_a_factor_is_coded_as_in_the_fit():
     assert_allclose(fit.predict(new, include_re=False), expected)
 
 
-@pytest.mark.parametrize("transform", ["poly(Days, 2)", "scale(Days)", "bs(Days, df=4)", "center(Days)"])
+@pytest.mark.parametrize(
+    "transform", ["poly(Days, 2)", "scale(Days)", "bs(Days, df=4)", "center(Days)"]
+)
 def test_transforms_are_those_of_the_fit(transform):
     data = sleepstudy()
     fit = quiet_fit(f"Reaction ~ {transform} + (1 | Subject)", data)
@@ -107,7 +109,9 @@ def test_predictions_in_cells_without_data_are_warned_of(in_a_file, tmp_path):
     fit = quiet_fit("y ~ e * h + (1 | g)", tmp_path / "rows.parquet" if in_a_file else data)
     fit.predict(data)
     new = pd.DataFrame({"e": ["a", "b", "b", None], "h": ["q", "q", "p", "q"], "g": 0})
-    with pytest.warns(RankWarning, match=r"1 rows .* 'e\[T.b\]:h\[T.q\]', which was left out, as 0"):
+    with pytest.warns(
+        RankWarning, match=r"1 rows .* 'e\[T.b\]:h\[T.q\]', which was left out, as 0"
+    ):
         fit.predict(new)
 
 
@@ -119,16 +123,21 @@ def test_nested_levels_are_matched_by_both_variables():
     assert_allclose(fit.predict(new), expected)
 
 
-# Intervals -----------------------------------------------------------------------------------------------------------
+# Intervals ----------------------------------------------------------------------------------------
 
 
 def dense_variance(problem, theta, x, z):
-    """Var(x'(beta^ - beta) + z'(b^ - b)) over sigma^2 by generalised least squares; z (q,) over all levels, dense."""
+    """Var(x'(beta^ - beta) + z'(b^ - b)) over sigma^2 by generalised least squares; z (q,) over
+    all levels, dense.
+    """
     pairs = zip(problem.factors, problem.Lambdas(theta), strict=True)
     Z, D = zip(*((f.dense(), np.kron(np.eye(f.m), L @ L.T)) for f, L in pairs), strict=True)
     Z, D, Vi = np.hstack(Z), linalg.block_diag(*D), np.linalg.inv(problem.V(theta))
     off = x - problem.X.T @ Vi @ Z @ D @ z
-    return off @ np.linalg.solve(problem.X.T @ Vi @ problem.X, off) + z @ (D - D @ Z.T @ Vi @ Z @ D) @ z
+    return (
+        off @ np.linalg.solve(problem.X.T @ Vi @ problem.X, off)
+        + z @ (D - D @ Z.T @ Vi @ Z @ D) @ z
+    )
 
 
 def rows_of(problem):
@@ -151,11 +160,14 @@ def test_standard_errors_are_those_of_the_dense_formula(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "case"), [("sleepstudy_slope_REML", "sleepstudy"), ("weighted_int_REML", "weighted_int")]
+    ("name", "case"),
+    [("sleepstudy_slope_REML", "sleepstudy"), ("weighted_int_REML", "weighted_int")],
 )
 def test_standard_errors_are_those_of_hendersons_equations_in_r(name, case):
     # theta differs between the programs by some 1e-6 of its SD
-    assert_allclose(fitted(name).predict(interval="confidence")["se"], reference()[case]["se"], rtol=1e-5)
+    assert_allclose(
+        fitted(name).predict(interval="confidence")["se"], reference()[case]["se"], rtol=1e-5
+    )
 
 
 def test_a_new_level_counts_with_its_full_variance_and_leaves_nested_factors_nested():
@@ -165,9 +177,13 @@ def test_a_new_level_counts_with_its_full_variance_and_leaves_nested_factors_nes
     X, Z = rows_of(problem)
     outer = Z[0].copy()
     outer[: len(fit.random_effects["cask:batch"])] = 0.0  # row 0 is cask a of batch A
-    known, within, mean = (dense_variance(problem, fit.theta, X[0], z) for z in (Z[0], outer, 0 * outer))
+    known, within, mean = (
+        dense_variance(problem, fit.theta, X[0], z) for z in (Z[0], outer, 0 * outer)
+    )
     wanted = np.array([known, within + cask, mean + cask + batch, within + cask])
-    assert_allclose(fit.predict(new, interval="confidence")["se"], fit.sigma * np.sqrt(wanted), rtol=1e-8)
+    assert_allclose(
+        fit.predict(new, interval="confidence")["se"], fit.sigma * np.sqrt(wanted), rtol=1e-8
+    )
 
 
 def test_factors_left_out_count_as_new_levels_of_a_new_response_only():
@@ -179,7 +195,9 @@ def test_factors_left_out_count_as_new_levels_of_a_new_response_only():
     wide = fit.predict(new[[]], include_re=False, interval="prediction")["se"]
     assert_allclose(wide, np.sqrt(mean**2 + total), rtol=1e-9)
     batch = fit.predict(new[["batch"]], include_re="batch", interval="confidence")
-    assert_allclose(batch["fit"], fit.fe_params.iloc[0] + fit.random_effects["batch"]["A"], rtol=1e-12)
+    assert_allclose(
+        batch["fit"], fit.fe_params.iloc[0] + fit.random_effects["batch"]["A"], rtol=1e-12
+    )
     unseen = fit.predict(new.assign(cask="unseen"), interval="confidence")["se"]
     assert_allclose(batch["se"] ** 2 + fit.variance_components["cask:batch"], unseen**2, rtol=1e-9)
 
@@ -189,16 +207,22 @@ def test_degrees_of_freedom_are_satterthwaites_of_the_variance_in_question(fit):
     problem, i = load_case("sleepstudy_slope_REML").problem, 3
     X, Z = rows_of(problem)
     at = np.append(fit.theta, fit.sigma)
-    covariance = 2 * np.linalg.inv(oracle.hessian(lambda x: oracle.joint_deviance(problem, x[:-1], x[-1], True), at))
+    covariance = 2 * np.linalg.inv(
+        oracle.hessian(lambda x: oracle.joint_deviance(problem, x[:-1], x[-1], True), at)
+    )
     for kind, residual in (("confidence", 0), ("prediction", 1)):
 
         def variance(x, residual=residual):
             return x[-1] ** 2 * (dense_variance(problem, x[:-1], X[i], Z[i]) + residual)
 
         g = oracle.gradient(variance, at)
-        half = stats.t.ppf(0.95, 2 * variance(at) ** 2 / (g @ covariance @ g)) * np.sqrt(variance(at))
+        half = stats.t.ppf(0.95, 2 * variance(at) ** 2 / (g @ covariance @ g)) * np.sqrt(
+            variance(at)
+        )
         found = fit.predict(interval=kind, level=0.9).iloc[i]
-        assert_allclose([found["fit"] - found["lower"], found["upper"] - found["fit"]], half, rtol=1e-5)
+        assert_allclose(
+            [found["fit"] - found["lower"], found["upper"] - found["fit"]], half, rtol=1e-5
+        )
 
 
 def test_population_intervals_follow_the_rule_of_the_fit():
@@ -206,22 +230,30 @@ def test_population_intervals_follow_the_rule_of_the_fit():
     for rule in ("satterthwaite", "kenward-roger", "normal"):
         one = quiet_fit("Reaction ~ Days + (1 | Subject)", sleepstudy(), df_method=rule)
         found = one.predict(new, include_re=False, interval="confidence")
-        assert_allclose(found.loc[0, ["lower", "upper"]], one.fe_conf_int.loc["Intercept"], rtol=1e-12)
+        assert_allclose(
+            found.loc[0, ["lower", "upper"]], one.fe_conf_int.loc["Intercept"], rtol=1e-12
+        )
 
 
 def test_uncertainty_of_theta_is_added_by_the_delta_method(fit):
     """Predictions by the dense formula, differentiated by differences."""
     problem = load_case("sleepstudy_slope_REML").problem
     at = np.append(fit.theta, fit.sigma)
-    covariance = 2 * np.linalg.inv(oracle.hessian(lambda x: oracle.joint_deviance(problem, x[:-1], x[-1], True), at))
+    covariance = 2 * np.linalg.inv(
+        oracle.hessian(lambda x: oracle.joint_deviance(problem, x[:-1], x[-1], True), at)
+    )
     slope = oracle.gradient(lambda theta: oracle.fitted(problem, theta), fit.theta)
     added = np.einsum("in,ij,jn->n", slope, covariance[:-1, :-1], slope)
-    without, with_it = (fit.predict(interval="confidence", theta_uncertainty=flag)["se"] for flag in (False, True))
+    without, with_it = (
+        fit.predict(interval="confidence", theta_uncertainty=flag)["se"] for flag in (False, True)
+    )
     assert_allclose(with_it**2 - without**2, added, rtol=1e-4, atol=1e-6)
 
 
 def test_large_new_data_are_done_in_chunks(fit, monkeypatch):
-    new = pd.concat([sleepstudy(), pd.DataFrame({"Days": [3.0, np.nan], "Subject": ["new", "S308"]})])
+    new = pd.concat(
+        [sleepstudy(), pd.DataFrame({"Days": [3.0, np.nan], "Subject": ["new", "S308"]})]
+    )
     whole = fit.predict(new, interval="prediction")
     monkeypatch.setattr(prediction, "CHUNK", 1)  # 256 rows, by the size of the fit
     often = fit.predict(pd.concat([new, new]), interval="prediction")
@@ -244,13 +276,20 @@ def test_what_intervals_cannot_be_made_of_is_refused(fit):
 
 def test_levels_of_another_type_are_refused():
     fit = quiet_fit(
-        "Reaction ~ Days + (1 | Subject)", sleepstudy().assign(Subject=lambda d: d.Subject.str[1:].astype(int))
+        "Reaction ~ Days + (1 | Subject)",
+        sleepstudy().assign(Subject=lambda d: d.Subject.str[1:].astype(int)),
     )
     with pytest.raises(ValueError, match="'308'.*same type"):
         fit.predict(pd.DataFrame({"Days": [0.0], "Subject": ["308"]}), interval="confidence")
 
 
-SPELLINGS = [str.lower, "{} ".format, "{}".format, lambda name: name[1:], lambda name: f"s-0{name[1:]}"]
+SPELLINGS = [
+    str.lower,
+    "{} ".format,
+    "{}".format,
+    lambda name: name[1:],
+    lambda name: f"s-0{name[1:]}",
+]
 
 
 @pytest.mark.parametrize("spell", SPELLINGS)
@@ -261,7 +300,9 @@ def test_labels_that_are_spelled_otherwise_do_not_pass_for_new_groups(spell):
     if list(renamed.Subject) == list(data.Subject):
         assert_allclose(fit.predict(renamed), fit.predict(data))
         return
-    with pytest.warns(UserWarning, match="none of the levels of 'Subject' in newdata is known to the fit"):
+    with pytest.warns(
+        UserWarning, match="none of the levels of 'Subject' in newdata is known to the fit"
+    ):
         found = fit.predict(renamed)
     assert_allclose(found, fit.predict(data, include_re=False))
     fit.predict(renamed, include_re=False)

@@ -1,4 +1,6 @@
-"""Models with a residual covariance: identities with simpler models, invariances, and derivatives."""
+"""Models with a residual covariance: identities with simpler models, invariances, and
+derivatives.
+"""
 
 import itertools
 from functools import cache
@@ -21,7 +23,12 @@ SLEEP = {  # R's `sleep`: extra hours of sleep of ten patients under two drugs (
 
 
 def sleep():
-    frame = pd.DataFrame(SLEEP).rename_axis("id").reset_index().melt("id", var_name="drug", value_name="extra")
+    frame = (
+        pd.DataFrame(SLEEP)
+        .rename_axis("id")
+        .reset_index()
+        .melt("id", var_name="drug", value_name="extra")
+    )
     return frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
 
 
@@ -53,7 +60,10 @@ def test_two_visits_are_the_paired_t_test():
 
 
 def test_over_two_visits_structures_with_one_variance_are_one():
-    found = [quiet_fit("extra ~ drug", sleep(), residual=f"{tag}(drug | id)") for tag in ("cs", "ar1", "toep", "ad")]
+    found = [
+        quiet_fit("extra ~ drug", sleep(), residual=f"{tag}(drug | id)")
+        for tag in ("cs", "ar1", "toep", "ad")
+    ]
     assert_allclose([f.deviance for f in found], found[0].deviance, rtol=0, atol=1e-8)
 
 
@@ -76,7 +86,9 @@ def test_compound_symmetry_is_a_random_intercept():
     assert_allclose(a.deviance, b.deviance, rtol=0, atol=1e-7)
     assert_allclose(a.fe_bse, b.fe_bse, rtol=1e-6)
     total = b.variance_components["id"] + b.scale
-    assert_allclose(a.residual_correlation.iloc[0, 1], b.variance_components["id"] / total, rtol=1e-5)
+    assert_allclose(
+        a.residual_correlation.iloc[0, 1], b.variance_components["id"] / total, rtol=1e-5
+    )
     assert_allclose(a.scale, total, rtol=1e-5)
 
 
@@ -91,7 +103,11 @@ def test_a_negative_correlation_is_found_that_no_random_intercept_has():
 def test_exponential_over_unit_times_is_ar1():
     a, b = fit("ar1(t | id)"), fit("sp_exp(t | id)")
     assert_allclose(a.deviance, b.deviance, rtol=0, atol=1e-7)
-    assert_allclose(b.residual_correlation(np.array([0.0, 1.0, 2.0])), a.residual_correlation.iloc[0, :3], rtol=1e-5)
+    assert_allclose(
+        b.residual_correlation(np.array([0.0, 1.0, 2.0])),
+        a.residual_correlation.iloc[0, :3],
+        rtol=1e-5,
+    )
 
 
 def test_known_dispersion_is_weights():
@@ -100,7 +116,9 @@ def test_known_dispersion_is_weights():
     weighted = interlace.compile("y ~ arm * t + (1 | id)", d, weights="w")
     both = interlace.compile("y ~ arm * t + (1 | id)", d, dispersion=interlace.Power("size"))
     assert_allclose(both.deviance([0.7, 1.0]), weighted.deviance([0.7]), rtol=0, atol=1e-8)
-    assert_allclose(model.deviance([0.0]), interlace.compile("y ~ arm * t", d, dispersion="~ t").deviance([0.0]))
+    assert_allclose(
+        model.deviance([0.0]), interlace.compile("y ~ arm * t", d, dispersion="~ t").deviance([0.0])
+    )
 
 
 @pytest.mark.parametrize("residual", ["ar1h({} | id)", "toep({} | id)"])
@@ -108,7 +126,9 @@ def test_units_and_order_do_not_matter(residual):
     d = data()
     base = quiet_fit("y ~ arm * visit", d, residual=residual.format("t"), df_method="kenward-roger")
     other = d.assign(t=7 * d["t"] + 2000, y=1e6 * d["y"]).sample(frac=1.0, random_state=5)
-    moved = quiet_fit("y ~ arm * visit", other, residual=residual.format("t"), df_method="kenward-roger")
+    moved = quiet_fit(
+        "y ~ arm * visit", other, residual=residual.format("t"), df_method="kenward-roger"
+    )
     assert_allclose(moved.fe_params, 1e6 * base.fe_params, rtol=1e-6)
     assert_allclose(moved.fe_bse, 1e6 * base.fe_bse, rtol=1e-6)
     assert_allclose(moved.fe_df, base.fe_df, rtol=1e-5)
@@ -140,7 +160,9 @@ def test_the_likelihood_and_the_fit_have_derivatives():
     theta = fit("ar1(t | id)").theta + 0.05
     with jax.enable_x64(True):
         slope = jax.grad(lambda x: model.loglik(x))(jnp.asarray(theta))
-        by_y = jax.grad(lambda y: model.with_response(y).estimate().beta[1])(jnp.asarray(model.design.y))
+        by_y = jax.grad(lambda y: model.with_response(y).estimate().beta[1])(
+            jnp.asarray(model.design.y)
+        )
     steps = 1e-5 * np.eye(len(theta))
     expected = [(model.loglik(theta + e) - model.loglik(theta - e)) / 2e-5 for e in steps]
     assert_allclose(slope, expected, rtol=1e-5, atol=1e-5)
@@ -160,16 +182,20 @@ def test_simulated_responses_have_the_covariance_of_the_fit():
     mine = d[d["id"] == 3].sort_values("t")
     C = np.cov(Y.loc[mine.index].to_numpy())
     expected = found.residual_covariance.loc[mine["visit"], mine["visit"]].to_numpy()
-    # Standard error of a covariance from 4000 draws: sqrt((s_ii s_jj + s_ij^2) / 4000), five of them.
+    # Standard error of a covariance from 4000 draws: sqrt((s_ii s_jj + s_ij^2) / 4000), five of
+    # them.
     error = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / 4000)
     assert (np.abs(C - expected) < 5 * error).all()
 
 
 def test_other_structures_of_columns_serve_random_effects():
     d = data()
-    free = quiet_fit("y ~ arm * visit + (0 + visit | id)", d, cov={"id": interlace.Toeplitz(heterogeneous=True)})
+    free = quiet_fit(
+        "y ~ arm * visit + (0 + visit | id)", d, cov={"id": interlace.Toeplitz(heterogeneous=True)}
+    )
     exact = fit("toeph(visit | id)")
-    assert free.deviance < exact.deviance + 1e-6  # it has that model as its limit without a residual of its own
+    # it has that model as its limit without a residual of its own
+    assert free.deviance < exact.deviance + 1e-6
     assert [name.split("|")[0] for name in free.structure.index][-3:] == ["rho1", "rho2", "rho3"]
 
 

@@ -1,4 +1,6 @@
-"""Sandwich covariances and between-within degrees of freedom against references, and textbook formulas of matrices."""
+"""Sandwich covariances and between-within degrees of freedom against references, and textbook
+formulas of matrices.
+"""
 
 import json
 from functools import cache
@@ -26,7 +28,12 @@ def case(name):
 @cache
 def mmrm(name):
     given = case(name)
-    return quiet_fit(given["fixed"], pd.read_csv(FOLDER / given["data"]), method=given["method"], residual=CASES[name])
+    return quiet_fit(
+        given["fixed"],
+        pd.read_csv(FOLDER / given["data"]),
+        method=given["method"],
+        residual=CASES[name],
+    )
 
 
 @every_case
@@ -36,14 +43,20 @@ def test_sandwiches_are_the_references(name, kind):
     names = case(name)["exact"]["coef_names"]
     found = fit.robust(kind)
     se = np.sqrt(np.diag(expected["vcov"]))
-    assert_allclose(found.cov.loc[names, names] / np.outer(se, se), expected["vcov"] / np.outer(se, se), atol=1e-7)
+    assert_allclose(
+        found.cov.loc[names, names] / np.outer(se, se),
+        expected["vcov"] / np.outer(se, se),
+        atol=1e-7,
+    )
     assert_allclose(found.table.loc[names, "df"], expected["df"], rtol=1e-6)
     assert_allclose(found.bse[names], se, rtol=1e-6)
 
 
 @every_kind
 def test_of_a_mixed_model_it_is_the_textbooks(kind):
-    """Formed of n x n matrices, with the square root by an eigendecomposition of each cluster's block."""
+    """Formed of n x n matrices, with the square root by an eigendecomposition of each cluster's
+    block.
+    """
     fit = fitted("sleepstudy_slope_REML")
     X, n = fit.design.X, fit.nobs
     f = fit.design.factors[0]
@@ -82,11 +95,15 @@ def test_tests_use_the_robust_covariance():
 
 @every_kind
 def test_joint_tests_are_hotellings_by_dense_matrices(kind):
-    """eta from the variances of the entries of the standardised covariance, of the quadratic forms of all rows."""
+    """eta from the variances of the entries of the standardised covariance, of the quadratic
+    forms of all rows.
+    """
     fit = fitted("sleepstudy_slope_REML")
     found, X, n = fit.robust(kind).coefficients, fit.design.X, fit.nobs
     f, S = fit.design.factors[0], fit.covariances["Subject"].to_numpy()
-    L = np.linalg.cholesky(fit.scale * np.eye(n) + (f.Z @ S @ f.Z.T) * (f.codes[:, None] == f.codes[None]))
+    L = np.linalg.cholesky(
+        fit.scale * np.eye(n) + (f.Z @ S @ f.Z.T) * (f.codes[:, None] == f.codes[None])
+    )
     Xs = np.linalg.solve(L, X)
     Phi = np.linalg.inv(Xs.T @ Xs)
     R = np.eye(n) - Xs @ Phi @ Xs.T
@@ -96,7 +113,9 @@ def test_joint_tests_are_hotellings_by_dense_matrices(kind):
         values, vectors = np.linalg.eigh(R[np.ix_(mine, mine)])
         A = vectors @ np.diag(values ** {"CR0": 0, "CR2": -0.5, "CR3": -1}[kind]) @ vectors.T
         g.append(R[:, mine] @ A @ Xs[mine] @ Phi)
-    G = np.array([[sum(np.outer(part[:, s], part[:, t]) for part in g) for t in (0, 1)] for s in (0, 1)])
+    G = np.array(
+        [[sum(np.outer(part[:, s], part[:, t]) for part in g) for t in (0, 1)] for s in (0, 1)]
+    )
     expected = np.einsum("stii->st", G)
     root = np.linalg.inv(np.linalg.cholesky(expected))
     D = np.einsum("as,bt,stij->abij", root, root, G)
@@ -128,7 +147,9 @@ def test_clusters_must_be_independent():
     fit = fitted("penicillin_REML")
     with pytest.raises(ValueError, match="share random effects or residuals"):
         fit.robust()
-    with pytest.raises(ValueError, match="cluster='lab' is none of the groups of this model: 'plate', 'sample'"):
+    with pytest.raises(
+        ValueError, match="cluster='lab' is none of the groups of this model: 'plate', 'sample'"
+    ):
         fit.robust(cluster="lab")
     with pytest.raises(ValueError, match="kind must be 'CR0' or 'CR2' or 'CR3', not 'HC1'"):
         fit.robust("HC1")

@@ -1,4 +1,6 @@
-"""F tests of the terms of the fixed part: against lmerTest, whatever the coding, sizes and empty cells."""
+"""F tests of the terms of the fixed part: against lmerTest, whatever the coding, sizes and empty
+cells.
+"""
 
 import numpy as np
 import pandas as pd
@@ -35,7 +37,8 @@ def test_a_bool_is_a_factor_of_two_levels(kind):
         assert_allclose(table, as_text, rtol=1e-6)
 
 
-# lmerTest 3.1.3 on the rows below: anova(lmer(UNBALANCED), type, ddf), columns Sum Sq, DenDF, F value.
+# lmerTest 3.1.3 on the rows below: anova(lmer(UNBALANCED), type, ddf), columns Sum Sq, DenDF, F
+# value.
 LMERTEST = {
     (1, "satterthwaite"): [
         [3.79390930219, 41.8159660858, 0.0945196428901],
@@ -84,7 +87,9 @@ def test_unbalanced_designs_have_the_tests_of_lmertest(unequal, kind, ddf):
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_the_coding_of_the_factors_does_not_matter(unequal, kind):
     coded = quiet_fit(
-        "angle ~ C(recipe, contr.sum) * C(temp, contr.helmert) + C(recipe, contr.sum) * x + (1 | g)", unbalanced()
+        "angle ~ C(recipe, contr.sum) * C(temp, contr.helmert) + C(recipe, contr.sum) * x + (1 | "
+        "g)",
+        unbalanced(),
     )
     assert_allclose(coded.anova(kind), unequal.anova(kind), rtol=1e-5)
 
@@ -92,7 +97,11 @@ def test_the_coding_of_the_factors_does_not_matter(unequal, kind):
 def test_a_term_without_interactions_has_the_joint_test_of_its_coefficients():
     fit = fitted("oats_REML")
     joint = fit.test([name for name in fit.fe_params.index if "Variety" in name]).iloc[0]
-    assert_allclose(fit.anova(3).loc["Variety"][["F value", "DenDF", "Pr(>F)"]], joint[["F", "den_df", "p"]], rtol=1e-8)
+    assert_allclose(
+        fit.anova(3).loc["Variety"][["F value", "DenDF", "Pr(>F)"]],
+        joint[["F", "den_df", "p"]],
+        rtol=1e-8,
+    )
 
 
 def test_a_polynomial_is_one_term():
@@ -104,14 +113,17 @@ def test_a_polynomial_is_one_term():
 @pytest.mark.parametrize(
     "r, python",
     [
-        ("factor(late) * I(Days^2)", "C(late) * {Days**2}"),  # Days are integers, of which ^ is the exclusive or
+        # Days are integers, of which ^ is the exclusive or
+        ("factor(late) * I(Days^2)", "C(late) * {Days**2}"),
         ("late * poly(Days, 2, raw=TRUE)", "late * poly(Days, 2, raw=True)"),
         ("late * sqrt(Days)", "late * np.sqrt(Days)"),
     ],
 )
 def test_formulas_in_the_words_of_r_have_the_same_tests(type, r, python):
     frame = sleepstudy().assign(late=lambda f: np.where(f.index % 7 > 3, "a", "b"))
-    ours, plain = (quiet_fit(f"Reaction ~ {fixed} + (1 | Subject)", frame).anova(type) for fixed in (r, python))
+    ours, plain = (
+        quiet_fit(f"Reaction ~ {fixed} + (1 | Subject)", frame).anova(type) for fixed in (r, python)
+    )
     assert_allclose(ours, plain, rtol=1e-9)
 
 
@@ -128,35 +140,48 @@ def test_an_unknown_type_is_refused():
 def test_f_tests_of_polynomials_bear_predictors_of_any_size(type):
     frame = sleepstudy().assign(x=lambda f: f.Days - 3.0)
     plain = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame).anova(type)
-    large = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame.assign(x=1e6 * frame.x)).anova(type)
+    large = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame.assign(x=1e6 * frame.x)).anova(
+        type
+    )
     assert_allclose(large.to_numpy(float), plain.to_numpy(float), rtol=1e-6)
 
 
 @pytest.mark.parametrize("levels", ["abcd", "bacd", "dcba"])
 def test_type_three_with_an_empty_cell_does_not_depend_on_the_order_of_levels(levels):
-    """anova(f, type = 3) of lmerTest 3.1.3, which follows SAS; an F value is one of the data, not of the coding."""
+    """anova(f, type = 3) of lmerTest 3.1.3, which follows SAS; an F value is one of the data,
+    not of the coding.
+    """
     data = an_empty_cell(levels)
     found = quiet_fit("y ~ e * h + (1 | g)", data).anova()
     assert_allclose(found["F value"], [2.88504, 0.22697, 0.24309], atol=6e-6)
     assert_allclose(found["DenDF"], [61.02882, 61.27005, 61.49437], rtol=1e-4)
     found = quiet_fit("y ~ e * h * x + (1 | g)", data.assign(x=1e6 * data.x)).anova()
-    assert_allclose(found["F value"], [2.26197, 0.14194, 6.43252, 0.37508, 0.68501, 0.91059, 0.32266], atol=6e-6)
+    assert_allclose(
+        found["F value"], [2.26197, 0.14194, 6.43252, 0.37508, 0.68501, 0.91059, 0.32266], atol=6e-6
+    )
     assert found["NumDF"].tolist() == [3, 1, 1, 2, 3, 1, 2]
 
 
-# Terms that others span ----------------------------------------------------------------------------------------------
+# Terms that others span ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [{}, {"e": "A0"}, {"c": "z"}])
 @pytest.mark.parametrize("type", [2, 3])
 def test_a_term_that_others_span_has_nothing_to_test_whatever_the_names_of_levels(type, names):
-    """Each drug has one route: the model without route is the same one (0 df in R's drop1 and in SAS)."""
+    """Each drug has one route: the model without route is the same one (0 df in R's drop1 and in
+    SAS).
+    """
     data = drugs().assign(drug=lambda d: d.drug.replace(names))
     with pytest.warns(interlace.RankWarning, match="nothing to test about 'route'"):
         table = quiet_fit("y ~ route + drug + x + (1 | g)", data).anova(type)
     nested = quiet_fit("y ~ route/drug + x + (1 | g)", data).anova(type)
-    assert table.loc["route", "NumDF"] == 0 and np.isnan(table.loc["route", ["F value", "Pr(>F)", "DenDF"]]).all()
-    within, same = (t.loc[name, ["NumDF", "F value"]] for t, name in ((table, "drug"), (nested, "route:drug")))
+    assert (
+        table.loc["route", "NumDF"] == 0
+        and np.isnan(table.loc["route", ["F value", "Pr(>F)", "DenDF"]]).all()
+    )
+    within, same = (
+        t.loc[name, ["NumDF", "F value"]] for t, name in ((table, "drug"), (nested, "route:drug"))
+    )
     assert_allclose(within.astype(float), same.astype(float), rtol=1e-6)
     assert_allclose(table.loc["x", "F value"], nested.loc["x", "F value"], rtol=1e-6)
 
@@ -170,5 +195,7 @@ def test_numbers_that_other_terms_span_have_nothing_to_test():
 
 def test_a_term_that_comes_after_those_that_span_it_is_out_of_the_model():
     data = drugs()
-    table, without = (quiet_fit(f"y ~ {f} + (1 | g)", data).anova(2) for f in ("drug + route + x", "drug + x"))
+    table, without = (
+        quiet_fit(f"y ~ {f} + (1 | g)", data).anova(2) for f in ("drug + route + x", "drug + x")
+    )
     pd.testing.assert_frame_equal(table, without, rtol=1e-6)

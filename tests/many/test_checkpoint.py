@@ -33,7 +33,9 @@ def uninterrupted():
 
 def _start(folder, result):
     command = [sys.executable, ROOT / "tests" / "helpers" / "interrupted.py", folder, result]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])})
+    return subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    )
 
 
 def test_a_killed_run_goes_on_and_ends_byte_equal(tmp_path, uninterrupted):
@@ -69,9 +71,13 @@ def test_chunks_and_rounds_stay_as_they_began(tmp_path, monkeypatch, uninterrupt
     for file in list(tmp_path.glob("*.parquet"))[::2]:
         file.unlink()
     monkeypatch.setattr("interlace_jax.many.chunks.MOST_LANES", 2048)
-    monkeypatch.setattr("interlace_jax.many.responses.ROUNDS", Rounds(first=3, later=2, smallest=128))
+    monkeypatch.setattr(
+        "interlace_jax.many.responses.ROUNDS", Rounds(first=3, later=2, smallest=128)
+    )
     frame, Y = data()
-    resumed = interlace.fit_many("~ x + (1 | g)", frame, responses=Y, checkpoint=tmp_path, progress=False)
+    resumed = interlace.fit_many(
+        "~ x + (1 | g)", frame, responses=Y, checkpoint=tmp_path, progress=False
+    )
     assert_frame_equal(resumed._table, uninterrupted._table, check_exact=True)
     kept = json.loads((tmp_path / "run.json").read_text())
     assert kept["size"] == 32 and kept["rounds"] == list(Rounds())
@@ -105,9 +111,13 @@ def test_a_file_is_no_checkpoint(tmp_path):
 
 def test_groups_go_on_from_a_checkpoint_too(tmp_path):
     frame, Y = data()
-    frame = pd.concat([frame.assign(y=Y[:, j], gene=f"gene{j}") for j in (0, 1, 2, 40)], ignore_index=True)
+    frame = pd.concat(
+        [frame.assign(y=Y[:, j], gene=f"gene{j}") for j in (0, 1, 2, 40)], ignore_index=True
+    )
     whole = interlace.fit_many("y ~ x + (1 | g)", frame, by="gene", checkpoint=tmp_path)
     again = interlace.fit_many("y ~ x + (1 | g)", frame, by="gene", checkpoint=tmp_path)
     assert_frame_equal(whole._table, again._table, check_exact=True)
     with pytest.raises(ValueError, match="its data is"):
-        interlace.fit_many("y ~ x + (1 | g)", frame.assign(y=frame["y"] * 2), by="gene", checkpoint=tmp_path)
+        interlace.fit_many(
+            "y ~ x + (1 | g)", frame.assign(y=frame["y"] * 2), by="gene", checkpoint=tmp_path
+        )

@@ -12,12 +12,19 @@ from interlace_jax.many.chunks import Chunk, alike, filled, theta_names_of, unfi
 
 def _design(dose=("none", "low"), formula="~ dose + (1 + x | g)"):
     g = np.repeat(np.arange(6), 4)
-    frame = pd.DataFrame({"g": g, "x": np.arange(24.0) ** 1.5 % 7, "dose": np.resize(np.array(dose, object), 24)})
+    frame = pd.DataFrame(
+        {"g": g, "x": np.arange(24.0) ** 1.5 % 7, "dose": np.resize(np.array(dose, object), 24)}
+    )
     return build(parse(formula, None, None), frame, response=False)
 
 
 def test_models_are_alike_whose_parameters_have_the_same_names():
-    designs = [_design(), _design(("none", "zero")), _design(), _design(formula="~ dose + (1 + x || g)")]
+    designs = [
+        _design(),
+        _design(("none", "zero")),
+        _design(),
+        _design(formula="~ dose + (1 + x || g)"),
+    ]
     found = alike([4, 5, 7, 9], designs)
     assert [places.tolist() for places, _ in found] == [[4, 7], [5], [9]]
     assert [design for _, design in found] == [designs[0], designs[1], designs[3]]

@@ -55,7 +55,9 @@ def test_values_that_are_not_finite_are_compared_too():
 
 
 def test_complex_numbers_are_no_responses():
-    with pytest.raises(ValueError, match="responses must be numbers: these are complex; take their real part"):
+    with pytest.raises(
+        ValueError, match="responses must be numbers: these are complex; take their real part"
+    ):
         matrix_of_numbers(_values() + 1j, "responses")
 
 

@@ -22,13 +22,19 @@ def test_variances_and_degrees_of_freedom_of_contrasts():
     L = np.random.default_rng(1).normal(size=(5, 4))
     for i in range(3):
         assert_allclose(lanes.variances(L)[i], np.einsum("qp,ps,qs->q", L, V[i], L))
-        assert_allclose(lanes.degrees_of_freedom(L)[i], degrees_of_freedom(L, Curvature(V[i], dV[i], W[i])), rtol=1e-10)
+        assert_allclose(
+            lanes.degrees_of_freedom(L)[i],
+            degrees_of_freedom(L, Curvature(V[i], dV[i], W[i])),
+            rtol=1e-10,
+        )
 
 
 def test_units_of_the_response_do_not_matter():
     _, _, _, lanes = _lanes()
     tiny = lanes._replace(vcov=1e-200 * lanes.vcov, along=1e-200 * lanes.along)
-    assert_allclose(tiny.degrees_of_freedom(np.eye(4)), lanes.degrees_of_freedom(np.eye(4)), rtol=1e-9)
+    assert_allclose(
+        tiny.degrees_of_freedom(np.eye(4)), lanes.degrees_of_freedom(np.eye(4)), rtol=1e-9
+    )
 
 
 def test_contrasts_of_coefficients_that_a_lane_lacks_are_missing():
@@ -37,7 +43,11 @@ def test_contrasts_of_coefficients_that_a_lane_lacks_are_missing():
     present[1, 2] = False
     lacking = lanes._replace(present=present)
     L = np.array([[0, 0, 1.0, 0], [1.0, 0, 0, 0]])
-    assert np.isnan(lacking.variances(L)).tolist() == [[False, False], [True, False], [False, False]]
+    assert np.isnan(lacking.variances(L)).tolist() == [
+        [False, False],
+        [True, False],
+        [False, False],
+    ]
     assert np.isnan(lacking.degrees_of_freedom(L)[1]).tolist() == [True, False]
 
 
@@ -47,4 +57,7 @@ def test_lanes_with_fewer_variances_are_joined_in_the_order_of_their_places():
     whole = joined([first, second])
     assert whole.places.tolist() == [0, 1, 2, 10, 11, 12] and whole.along.shape[1] == 3
     L = np.eye(4)
-    assert_allclose(whole.degrees_of_freedom(L), np.vstack([second.degrees_of_freedom(L), first.degrees_of_freedom(L)]))
+    assert_allclose(
+        whole.degrees_of_freedom(L),
+        np.vstack([second.degrees_of_freedom(L), first.degrees_of_freedom(L)]),
+    )

@@ -17,7 +17,9 @@ FORMULA, CROSSED = "y ~ dose + z + (0 + phase | item)", "y ~ 1 + (1 | rater) + (
 
 @cache
 def _frame() -> pd.DataFrame:
-    """Groups that differ in levels of factors, in constant columns, in sizes, and in which factor has more levels."""
+    """Groups that differ in levels of factors, in constant columns, in sizes, and in which
+    factor has more levels.
+    """
     rng = np.random.default_rng(11)
     kinds = [
         dict(raters=9, items=7, doses=["none", "low"], phases=["a", "b"]),
@@ -25,14 +27,23 @@ def _frame() -> pd.DataFrame:
         dict(raters=9, items=7, doses=["low", "high"], phases=["b", "c"], n=110),
         dict(raters=7, items=9, doses=["none", "high"], phases=["a", "b"], constant="z"),
     ]
-    return pd.concat([_group(rng, f"lab{i}", **kind) for i, kind in enumerate(kinds)], ignore_index=True)
+    return pd.concat(
+        [_group(rng, f"lab{i}", **kind) for i, kind in enumerate(kinds)], ignore_index=True
+    )
 
 
 def _group(rng, lab, raters, items, doses, phases, n=100, constant=None):
     rater, item = rng.integers(0, raters, n), rng.integers(0, items, n)
     frame = pd.DataFrame({"lab": lab, "rater": rater, "item": [f"i{i}" for i in item]})
-    frame = frame.assign(dose=rng.choice(doses, n), phase=rng.choice(phases, n), z=rng.normal(size=n))
-    frame["y"] = rng.normal(size=raters)[rater] + 2 * rng.normal(size=items)[item] + frame["z"] + rng.normal(size=n)
+    frame = frame.assign(
+        dose=rng.choice(doses, n), phase=rng.choice(phases, n), z=rng.normal(size=n)
+    )
+    frame["y"] = (
+        rng.normal(size=raters)[rater]
+        + 2 * rng.normal(size=items)[item]
+        + frame["z"]
+        + rng.normal(size=n)
+    )
     return frame.assign(**({constant: 1.0} if constant else {}))
 
 
@@ -54,7 +65,10 @@ EVERY = [(f"lab{i}", FORMULA) for i in range(4)] + [("lab0", CROSSED), ("lab1", 
 def test_every_table_has_the_numbers_of_the_single_fit_under_its_names(lab, formula):
     many, fit = _many(formula), _single(lab, formula)
     variances = {
-        (f, t): v for f, terms in fit.variance_components.items() if f != "residual" for t, v in _by_term(terms)
+        (f, t): v
+        for f, terms in fit.variance_components.items()
+        if f != "residual"
+        for t, v in _by_term(terms)
     }
     pairs = [
         (many.fe_params, fit.fe_params, 1e-4),
@@ -94,10 +108,14 @@ def test_groups_with_other_names_are_fitted_in_one_batch():
 
 def test_rows_without_a_key_are_said_or_refused():
     frame = _frame().assign(lab=lambda d: d["lab"].where(d["lab"] != "lab3"))
-    with pytest.warns(UserWarning, match="by='lab' is missing in 100 of the 410 rows: they are in no model"):
+    with pytest.warns(
+        UserWarning, match="by='lab' is missing in 100 of the 410 rows: they are in no model"
+    ):
         many = interlace.fit_many("y ~ z + (1 | rater)", frame, by="lab")
     assert many.nobs.sum() == 310
-    with pytest.raises(ValueError, match="na_action='raise': by='lab' is missing in 100 of the 410 rows"):
+    with pytest.raises(
+        ValueError, match="na_action='raise': by='lab' is missing in 100 of the 410 rows"
+    ):
         interlace.fit_many("y ~ z + (1 | rater)", frame, by="lab", na_action="raise")
 
 

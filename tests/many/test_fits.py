@@ -28,7 +28,9 @@ def test_labels_of_several_levels_name_a_model_whole():
     many = _many(columns)
     assert_allclose(many["Cz", 1].fe_params, many.fe_params.loc[("Cz", 1)], rtol=1e-5)
     for part in ("Cz", ("Cz",), ("Cz", 3), slice(None), None, [("Cz", 1)]):
-        with pytest.raises(ValueError, match="there is no model .*; the labels are \\('Fz', 1\\), "):
+        with pytest.raises(
+            ValueError, match="there is no model .*; the labels are \\('Fz', 1\\), "
+        ):
             many[part]
     assert list(many.to_frame())[:3] == ["channel", "time", "coefficient"]
     unnamed = _many(columns.set_names([None, None])).to_frame()
@@ -44,7 +46,9 @@ def test_a_day_is_no_label_of_its_hours():
 
 
 def test_labels_must_tell_models_apart():
-    with pytest.raises(ValueError, match="responses has 'a' more than once: a label stands for one model"):
+    with pytest.raises(
+        ValueError, match="responses has 'a' more than once: a label stands for one model"
+    ):
         _many(["a", "b", "a", "c"])
     with pytest.raises(ValueError, match="responses has no columns"):
         frame, Y = _data()

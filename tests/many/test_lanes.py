@@ -20,7 +20,9 @@ LANES = 40
 KINDS = ["slope", "crossed_slopes"]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
-_basis = jax.jit(lambda p, X, Z, w: (b := moments.condition(p, X, Z, w), moments.respond(p, b, X[:, :1])))
+_basis = jax.jit(
+    lambda p, X, Z, w: (b := moments.condition(p, X, Z, w), moments.respond(p, b, X[:, :1]))
+)
 _respond = jax.jit(moments.respond)
 _assemble = jax.jit(moments.assemble)
 _single = jax.jit(estimate.estimate)
@@ -48,7 +50,9 @@ def _found(kind: str) -> estimate.Estimate:
 
 def _one(kind: str, j: int) -> estimate.Estimate:
     lanes = _lanes(kind)
-    return calls.run(_single, lanes.shared.with_response(jax.tree.map(lambda a: a[j], lanes.each)), True)
+    return calls.run(
+        _single, lanes.shared.with_response(jax.tree.map(lambda a: a[j], lanes.each)), True
+    )
 
 
 def test_slices_of_lanes_give_what_all_lanes_give_without_entries_too():
@@ -98,7 +102,9 @@ def test_the_length_of_rounds_does_not_matter():
 
 def test_no_round_has_more_lanes_than_there_are(monkeypatch):
     lanes, sizes, advance = _lanes("slope"), [], lanes_module._advance
-    monkeypatch.setattr(lanes_module, "_advance", lambda *args: (sizes.append(args[0].count), advance(*args))[1])
+    monkeypatch.setattr(
+        lanes_module, "_advance", lambda *args: (sizes.append(args[0].count), advance(*args))[1]
+    )
     with calls.session():
         fit_lanes(lanes, True, rounds=Rounds(first=1, later=3, smallest=2 * LANES))
     assert len(sizes) > 1
@@ -126,6 +132,8 @@ def test_programs_of_many_models_give_lapack_one_matrix_at_a_time():
             jax.jit(lanes_module._advance.__wrapped__).lower(lanes, True, states, 4),
             jax.jit(lanes_module._settle.__wrapped__).lower(lanes, True, t),
             jax.jit(curvature._derivatives.__wrapped__).lower(lanes, True, t, np.zeros(LANES)),
-            jax.jit(each).lower(plan(oracle.random_design(3, "crossed_slopes")), X[:, 0], X, Z, np.stack([w] * 3)),
+            jax.jit(each).lower(
+                plan(oracle.random_design(3, "crossed_slopes")), X[:, 0], X, Z, np.stack([w] * 3)
+            ),
         ]
         assert [batched_lapack(p.compile()) for p in programs] == [[]] * 4

@@ -32,7 +32,9 @@ each_design = pytest.mark.parametrize("name", DESIGNS)
 def _design_frame() -> pd.DataFrame:
     rng = np.random.default_rng(1)
     n = 72
-    frame = pd.DataFrame({"x": rng.normal(size=n), "w": rng.uniform(0.3, 3, n), "o": rng.normal(0, 3, n)})
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=n), "w": rng.uniform(0.3, 3, n), "o": rng.normal(0, 3, n)}
+    )
     for name, levels in dict(g=9, h=6, a=6, b=3).items():
         frame[name] = [f"{name}{i}" for i in rng.permutation(np.arange(n) % levels)]
     return frame
@@ -61,8 +63,12 @@ def _single(name: str, j: int) -> interlace.Fit:
 
 
 def _same(many: interlace.Many, label, fit: interlace.Fit) -> None:
-    """One row of the tables against the fit of its data: the same optimum, to what rounding leaves of it."""
-    assert_allclose(-2 * many.llf[label], fit.deviance, rtol=0, atol=1e-8 * max(1, abs(fit.deviance)))
+    """One row of the tables against the fit of its data: the same optimum, to what rounding
+    leaves of it.
+    """
+    assert_allclose(
+        -2 * many.llf[label], fit.deviance, rtol=0, atol=1e-8 * max(1, abs(fit.deviance))
+    )
     assert_allclose(many.fe_params.loc[label], fit.fe_params, rtol=0, atol=1e-4 * fit.fe_bse.min())
     assert_allclose(many.fe_bse.loc[label], fit.fe_bse, rtol=1e-4)
     assert_allclose(many.sigma[label], fit.sigma, rtol=1e-4)
@@ -90,7 +96,8 @@ def test_degrees_of_freedom_are_those_of_the_fit(name):
 
 
 def test_a_search_that_creeps_where_two_columns_all_but_vanish_goes_on():
-    # One of 20,000 responses of noise ended at the step limit, 0.003 units too high. Deviances: lme4, xtol_abs = 1e-12.
+    # One of 20,000 responses of noise ended at the step limit, 0.003 units too high. Deviances:
+    # lme4, xtol_abs = 1e-12.
     frame, lme4 = interlace.load_dataset("sleepstudy"), [509.6170731, 534.3350006]
     Y = np.stack([np.random.default_rng(seed).normal(size=180) for seed in (6673, 42928)], 1)
     many = interlace.fit_many("~ Days + (1 + Days | Subject)", frame, responses=Y)
@@ -103,8 +110,12 @@ def test_a_search_that_creeps_where_two_columns_all_but_vanish_goes_on():
 @pytest.mark.parametrize("method", ["REML", "ML"])
 def test_hundred_refits_are_lme4s(method):
     case = load_case(f"sleepstudy_sim_{method}")
-    frame = pd.read_csv(os.path.join(os.path.dirname(os.path.dirname(__file__)), "reference", case["data"]))
-    many = interlace.fit_many("~ Days + (Days | Subject)", frame, responses=case["responses"], method=method)
+    frame = pd.read_csv(
+        os.path.join(os.path.dirname(os.path.dirname(__file__)), "reference", case["data"])
+    )
+    many = interlace.fit_many(
+        "~ Days + (Days | Subject)", frame, responses=case["responses"], method=method
+    )
     assert_allclose(-2 * many.llf, case["objective"], rtol=0, atol=1e-6)
     assert_allclose(many.fe_params, case["fixef"], rtol=1e-6)
     assert_allclose(many.fe_bse, case["se"], rtol=1e-4)
@@ -132,9 +143,13 @@ def test_responses_may_come_in_any_form(tmp_path):
     forms += [(frame, pd.DataFrame(Y)), (frame, np.ma.masked_array(Y, mask=False))]
     expected = _many("crossed").fe_params
     for data, responses in forms:
-        found = interlace.fit_many("~ x + (1 + x | g) + (1 | h)", data, responses=responses).fe_params
+        found = interlace.fit_many(
+            "~ x + (1 + x | g) + (1 | h)", data, responses=responses
+        ).fe_params
         assert_array_equal(found, expected)
-        labels = responses if isinstance(responses, list) else getattr(responses, "columns", range(12))
+        labels = (
+            responses if isinstance(responses, list) else getattr(responses, "columns", range(12))
+        )
         assert list(found.index) == list(labels)
 
 
@@ -143,7 +158,10 @@ def test_what_is_masked_is_missing():
     many = interlace.fit_many(
         "~ x + (1 | g)", _design_frame(), responses=np.ma.masked_array(Y, np.arange(144) % 7 == 0)
     )
-    fit = quiet_fit("y ~ x + (1 | g)", _design_frame().assign(y=np.where(np.arange(72) % 7 == 3, np.nan, Y[:, 1])))
+    fit = quiet_fit(
+        "y ~ x + (1 | g)",
+        _design_frame().assign(y=np.where(np.arange(72) % 7 == 3, np.nan, Y[:, 1])),
+    )
     _same(many, 1, fit)
 
 
@@ -175,7 +193,9 @@ def test_models_without_fixed_effects_may_have_missing_values():
     Y[5, 1] = np.nan
     many = interlace.fit_many("~ 0 + (1 | g)", _design_frame(), responses=Y)
     assert many.fe_df.shape == (3, 0)
-    assert_allclose(-2 * many.llf[1], quiet_fit("y ~ 0 + (1 | g)", _design_frame().assign(y=Y[:, 1])).deviance)
+    assert_allclose(
+        -2 * many.llf[1], quiet_fit("y ~ 0 + (1 | g)", _design_frame().assign(y=Y[:, 1])).deviance
+    )
 
 
 def test_a_row_missing_in_the_design_is_left_out_of_every_response():
@@ -215,7 +235,11 @@ def test_what_fit_refuses_is_no_model_among_many(weights):
     many = interlace.fit_many("~ x + (1 | g)", frame, responses=Y, weights=weights)
     for j in range(6):
         assert ("perfectly" if j < 4 else "out of floating-point range") in many.status[j]
-        assert many.fe_params.loc[j].isna().all() and many.fe_pvalues.loc[j].isna().all() and not many.converged[j]
+        assert (
+            many.fe_params.loc[j].isna().all()
+            and many.fe_pvalues.loc[j].isna().all()
+            and not many.converged[j]
+        )
         with pytest.raises(ValueError, match="perfectly|out of floating-point range"):
             many[j]
     _same(many, 7, quiet_fit("y ~ x + (1 | g)", frame.assign(y=Y[:, 7]), weights=weights))
@@ -261,16 +285,23 @@ def test_the_size_of_chunks_does_not_matter(monkeypatch):
 
 
 def test_threads_that_factor_matrices_do_not_wait_for_each_other_for_ever():
-    # jaxlib's batched LAPACK calls block a thread of XLA's pool each; two of them used to hang on two cores.
+    # jaxlib's batched LAPACK calls block a thread of XLA's pool each; two of them used to hang on
+    # two cores.
     script = """
 import numpy as np, pandas as pd, interlace_jax as interlace
 g, h = (codes.ravel() for codes in np.meshgrid(np.arange(24), np.arange(24)))
 Y = np.random.default_rng(0).normal(size=(576, 512))
-many = interlace.fit_many("~ 1 + (1 | g) + (1 | h)", pd.DataFrame({"g": g, "h": h}), responses=Y, progress=False)
+frame = pd.DataFrame({"g": g, "h": h})
+many = interlace.fit_many("~ 1 + (1 | g) + (1 | h)", frame, responses=Y, progress=False)
 assert len(many.work) > 1 and many.converged.all()
 """
     root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": root}, timeout=180, check=True)
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": root},
+        timeout=180,
+        check=True,
+    )
 
 
 def test_adjusted_p_values_are_scipys():
@@ -310,7 +341,9 @@ def test_the_tidy_frame_has_a_row_for_every_model_and_coefficient():
 
 
 def test_normal_degrees_of_freedom_are_infinite():
-    many = interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=_responses()[:, :2], df_method="normal")
+    many = interlace.fit_many(
+        "~ x + (1 | g)", _design_frame(), responses=_responses()[:, :2], df_method="normal"
+    )
     assert np.isinf(many.fe_df).all().all()
     from scipy.stats import norm
 
@@ -319,10 +352,13 @@ def test_normal_degrees_of_freedom_are_infinite():
 
 @pytest.mark.parametrize("name", ["slopes, weights and offset", "crossed"])
 def test_searches_in_float32_end_close_to_the_optimum(name):
-    # Its stopping rule leaves up to 1e-5 deviance units, so 0.003 standard errors of theta; variances near 0 are flat.
+    # Its stopping rule leaves up to 1e-5 deviance units, so 0.003 standard errors of theta;
+    # variances near 0 are flat.
     right, arguments = DESIGNS[name]
     exact = _many(name)
-    close = interlace.fit_many("~ " + right, _design_frame(), responses=_responses(), dtype="float32", **arguments)
+    close = interlace.fit_many(
+        "~ " + right, _design_frame(), responses=_responses(), dtype="float32", **arguments
+    )
     rise = -2 * (close.llf - exact.llf)
     assert rise.min() > -1e-8 and rise.max() < 1e-3 and rise.median() < 2e-5
     assert rise.max() > 1e-9  # or it was float64 after all
@@ -334,10 +370,15 @@ def test_searches_in_float32_end_close_to_the_optimum(name):
 
 def test_float32_gives_lme4s_hundred_refits_to_three_digits():
     case = load_case("sleepstudy_sim_REML")
-    frame = pd.read_csv(os.path.join(os.path.dirname(os.path.dirname(__file__)), "reference", case["data"]))
-    many = interlace.fit_many("~ Days + (Days | Subject)", frame, responses=case["responses"], dtype="float32")
+    frame = pd.read_csv(
+        os.path.join(os.path.dirname(os.path.dirname(__file__)), "reference", case["data"])
+    )
+    many = interlace.fit_many(
+        "~ Days + (Days | Subject)", frame, responses=case["responses"], dtype="float32"
+    )
     assert_allclose(-2 * many.llf, case["objective"], rtol=0, atol=1e-4)
-    assert_allclose(many.fe_params, case["fixef"], rtol=1e-6)  # balanced: they do not depend on theta
+    # balanced: they do not depend on theta
+    assert_allclose(many.fe_params, case["fixef"], rtol=1e-6)
     assert_allclose(many.fe_bse, case["se"], rtol=1e-3)
     assert_allclose(many.theta, case["theta"], rtol=0, atol=2e-3)
     assert_allclose(many.sigma, case["sigma"], rtol=3e-4)
@@ -363,32 +404,47 @@ def test_responses_are_read_in_slices(monkeypatch):
         def __array__(self, *_, **__):
             raise MemoryError
 
-    many = interlace.fit_many("~ x + (1 + x | g) + (1 | h)", _design_frame(), responses=Stored(), progress=False)
+    many = interlace.fit_many(
+        "~ x + (1 + x | g) + (1 | h)", _design_frame(), responses=Stored(), progress=False
+    )
     assert sorted(read) == [8, 32, 32]
     assert_allclose(many.llf, np.tile(_many("crossed").llf, 6), rtol=0, atol=1e-9)
 
 
 def test_input_that_fits_no_model_at_all_says_why():
-    with pytest.raises(ValueError, match="none of the 1 models can be fitted; the first: the model fits .* perfectly"):
+    with pytest.raises(
+        ValueError,
+        match="none of the 1 models can be fitted; the first: the model fits .* perfectly",
+    ):
         interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=["x"])
-    with pytest.raises(ValueError, match="none of the 3 models can be fitted; the first: the response is constant"):
+    with pytest.raises(
+        ValueError, match="none of the 3 models can be fitted; the first: the response is constant"
+    ):
         interlace.fit_many("~ x + (1 | g)", _design_frame(), responses=np.ones((72, 3)))
 
 
-# Groups of one frame -------------------------------------------------------------------------------------------------
+# Groups of one frame ------------------------------------------------------------------------------
 
 
 @cache
 def _genes() -> pd.DataFrame:
-    """Eleven genes with different rows and levels; the last five cannot be fitted as the formula says."""
+    """Eleven genes with different rows and levels; the last five cannot be fitted as the formula
+    says.
+    """
     rng = np.random.default_rng(4)
     parts = []
     sizes = [(40, 5), (33, 5), (64, 8), (64, 8), (90, 11), (35, 7), (40, 5), (40, 1), (2, 2)]
     for gene, (rows, levels) in enumerate(sizes):
         g = np.arange(rows) % levels
         x = rng.normal(size=rows)
-        y = x * rng.normal(0.5, 1, size=levels)[g] + rng.normal(size=levels)[g] + rng.normal(size=rows)
-        parts.append(pd.DataFrame({"gene": f"gene{gene}", "g": [f"s{i}" for i in g], "x": x, "y": y}))
+        y = (
+            x * rng.normal(0.5, 1, size=levels)[g]
+            + rng.normal(size=levels)[g]
+            + rng.normal(size=rows)
+        )
+        parts.append(
+            pd.DataFrame({"gene": f"gene{gene}", "g": [f"s{i}" for i in g], "x": x, "y": y})
+        )
     parts[6]["x"] = 1.0  # aliased with the intercept
     parts.append(parts[0].assign(gene="gene9", y=7.0))
     return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=5, ignore_index=True)
@@ -455,7 +511,9 @@ def test_groups_with_different_columns_share_a_table():
     frame["kind"] = np.where(frame["gene"] == "gene0", "a", np.resize(["a", "b", "c"], len(frame)))
     many = interlace.fit_many("y ~ x + kind + (1 | g)", frame, by="gene")
     fit = quiet_fit("y ~ x + kind + (1 | g)", frame[frame["gene"] == "gene2"])
-    assert_allclose(many.fe_params.loc["gene2", list(fit.fe_params.index)], fit.fe_params, rtol=1e-5)
+    assert_allclose(
+        many.fe_params.loc["gene2", list(fit.fe_params.index)], fit.fe_params, rtol=1e-5
+    )
     assert many.fe_params.loc["gene0", ["kind[T.b]", "kind[T.c]"]].isna().all()
 
 
@@ -476,10 +534,22 @@ def test_groups_with_nested_levels_are_fits_of_their_rows():
         ("~ x + (1 | g)", dict(responses=["x", "nowhere"]), "'nowhere'"),
         ("x ~ w + (1 | g)", dict(by="gene"), "by='gene' is not a column"),
         ("x ~ w + (1 | g)", dict(by="none"), "by='none' has no value in any row of the data"),
-        ("x ~ w + (1 | g)", dict(by="h", weights=np.ones(72)), "weights must be the name of a column"),
+        (
+            "x ~ w + (1 | g)",
+            dict(by="h", weights=np.ones(72)),
+            "weights must be the name of a column",
+        ),
         ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), method="reml"), "'REML' or 'ML'"),
-        ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), df_method="kenward-roger"), "'satterthwaite' or 'normal'"),
-        ("~ x + (1 | g)", dict(responses=np.ones((72, 2)), dtype="float16"), "'float64' or 'float32'"),
+        (
+            "~ x + (1 | g)",
+            dict(responses=np.ones((72, 2)), df_method="kenward-roger"),
+            "'satterthwaite' or 'normal'",
+        ),
+        (
+            "~ x + (1 | g)",
+            dict(responses=np.ones((72, 2)), dtype="float16"),
+            "'float64' or 'float32'",
+        ),
     ],
 )
 def test_input_that_determines_no_model_is_refused(formula, arguments, message):

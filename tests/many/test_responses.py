@@ -14,9 +14,17 @@ import interlace_jax as interlace
 def _data() -> tuple[pd.DataFrame, pd.DataFrame]:
     rng, samples = np.random.default_rng(2), [f"sample{i:02d}" for i in range(90)]
     subject = np.repeat(np.arange(15), 6)
-    info = {"subject": subject, "age": rng.normal(size=90), "w": rng.uniform(0.2, 3, 90), "o": rng.normal(size=90)}
+    info = {
+        "subject": subject,
+        "age": rng.normal(size=90),
+        "w": rng.uniform(0.2, 3, 90),
+        "o": rng.normal(size=90),
+    }
     frame = pd.DataFrame(info, index=samples)
-    genes = {g: 0.8 * frame["age"] + rng.normal(size=15)[subject] + rng.normal(size=90) for g in ("g1", "g2")}
+    genes = {
+        g: 0.8 * frame["age"] + rng.normal(size=15)[subject] + rng.normal(size=90)
+        for g in ("g1", "g2")
+    }
     return frame, pd.DataFrame(genes)
 
 
@@ -31,7 +39,8 @@ def test_responses_weights_and_offsets_are_aligned_with_the_data():
     shuffled = dict(weights=data["w"].iloc[order], offset=data["o"].iloc[order[::-1]])
     assert_allclose(_params(data, genes.iloc[order], **shuffled), expected, rtol=1e-9)
     with pytest.raises(
-        ValueError, match="responses and the data have different indices .*'gone' is not in that of the data"
+        ValueError,
+        match="responses and the data have different indices .*'gone' is not in that of the data",
     ):
         _params(data, genes.rename(index={"sample03": "gone"}))
 
@@ -43,7 +52,9 @@ def test_a_buffer_that_is_filled_anew_changes_no_result(kind):
     buffer = Y if kind == "array" else pd.DataFrame(Y)
     weights = data["w"].to_numpy().copy()
     many = interlace.fit_many("~ age + (1 | subject)", data, responses=buffer, weights=weights)
-    expected = interlace.fit_many("~ age + (1 | subject)", data, responses=Y.copy(), weights=weights.copy()).fe_df
+    expected = interlace.fit_many(
+        "~ age + (1 | subject)", data, responses=Y.copy(), weights=weights.copy()
+    ).fe_df
     buffer[:] = np.random.default_rng(1).normal(size=(90, 2))
     weights[:] = 1.0
     assert_allclose(many.fe_df, expected, rtol=1e-9)
@@ -66,7 +77,7 @@ def test_complex_responses_are_refused():
             _params(data, responses)
 
 
-# A weight for each value ---------------------------------------------------------------------------------------------
+# A weight for each value --------------------------------------------------------------------------
 
 
 @cache
@@ -108,7 +119,9 @@ def test_a_row_of_weight_zero_is_not_there_and_a_missing_weight_is_missing():
     data, genes = _data()
     Y = genes.to_numpy().copy()
     Y[3, 0] = np.inf  # where its weight is 0
-    many = interlace.fit_many("~ age + (1 | subject)", data, responses=Y, weights=_weights().to_numpy())
+    many = interlace.fit_many(
+        "~ age + (1 | subject)", data, responses=Y, weights=_weights().to_numpy()
+    )
     assert_allclose(many.fe_params.loc[0], _weighted().fe_params.loc["g1"], rtol=1e-6)
     refused = interlace.fit_many(
         "~ age + (1 | subject)", data, responses=Y, weights=_weights().to_numpy(), na_action="raise"

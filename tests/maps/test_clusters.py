@@ -1,4 +1,6 @@
-"""Clusters of models: an effect is found where it is, the level holds without one, and odd requests are refused."""
+"""Clusters of models: an effect is found where it is, the level holds without one, and odd
+requests are refused.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -39,7 +41,10 @@ def _responses(data, models, rng, effect=0.0):
 @cache
 def _many() -> interlace.Many:
     data = _data()
-    Y = pd.DataFrame(_responses(data, 40, np.random.default_rng(1), 1.8), columns=[f"t{i:02d}" for i in range(40)])
+    Y = pd.DataFrame(
+        _responses(data, 40, np.random.default_rng(1), 1.8),
+        columns=[f"t{i:02d}" for i in range(40)],
+    )
     return interlace.fit_many(FORMULA, data, responses=Y, progress=False)
 
 
@@ -54,7 +59,10 @@ def test_an_effect_is_found_where_it_is(statistic):
     members = np.flatnonzero(found.nodes["cluster"] == found.table["p"].idxmin())
     assert best["size"] == len(members) and set(members) & set(range(10, 18))
     assert_allclose(best["mass"], found.nodes["t"][members].sum())
-    assert best["peak_at"] == found.nodes["model"][members[np.argmax(np.abs(found.nodes["t"][members]))]]
+    assert (
+        best["peak_at"]
+        == found.nodes["model"][members[np.argmax(np.abs(found.nodes["t"][members]))]]
+    )
     assert len(found.null) == 500 and found.null[0] == np.abs(found.nodes["enhanced"]).max()
     assert found.agreement["correlation"] > 0.95
     assert "clusters among 40 models" in repr(found)
@@ -72,7 +80,9 @@ def test_the_same_seed_gives_the_same_result_and_units_do_not_matter():
     assert_frame_equal(first.nodes, again.nodes)
     Y = _many().work.Y.read(0, 40)
     scaled = interlace.fit_many(FORMULA, _data(), responses=Y * 1e12 + 5.0, progress=False)
-    assert_allclose(scaled.clusters("x", LINE, n=99, seed=3).nodes["t"], first.nodes["t"], rtol=1e-3, atol=1e-3)
+    assert_allclose(
+        scaled.clusters("x", LINE, n=99, seed=3).nodes["t"], first.nodes["t"], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_one_tail_sees_one_sign():
@@ -82,7 +92,9 @@ def test_one_tail_sees_one_sign():
 
 
 def test_the_family_wise_error_holds_with_slopes():
-    """Sixty data sets of 10 neighbouring models: at a level of 5 %, 9 or more are rejected with probability 0.003."""
+    """Sixty data sets of 10 neighbouring models: at a level of 5 %, 9 or more are rejected with
+    probability 0.003.
+    """
     data, sets = _data(12, 4), 60
     Y = np.hstack([_responses(data, 10, np.random.default_rng(seed)) for seed in range(sets)])
     many = interlace.fit_many(FORMULA, data, responses=Y, progress=False)
@@ -104,7 +116,9 @@ def test_models_that_cannot_be_fitted_are_no_part_of_the_map():
 
 def test_few_subjects_are_flipped_in_all_ways_and_said():
     data = _data(5)
-    many = interlace.fit_many("~ x + (1 | s)", data, responses=_responses(data, 20, np.random.default_rng(3)))
+    many = interlace.fit_many(
+        "~ x + (1 | s)", data, responses=_responses(data, 20, np.random.default_rng(3))
+    )
     with pytest.warns(UserWarning, match="32 different flips only"):
         found = many.clusters("x", statistic="max", n=999)
     assert len(found.null) == 32

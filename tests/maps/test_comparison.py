@@ -1,4 +1,6 @@
-"""Likelihood-ratio tests of two formulas in every model are those of `anova` between single fits."""
+"""Likelihood-ratio tests of two formulas in every model are those of `anova` between single
+fits.
+"""
 
 import warnings
 
@@ -25,7 +27,12 @@ def test_fixed_effects_are_compared_by_ml(lane):
     with pytest.warns(UserWarning, match="REML fits are refitted by ML"):
         table = many_maps.many().compare(many_maps.many(WITHOUT_DOSE))
     row = table[table["model"] == lane].iloc[0]
-    assert_allclose(row[COLUMNS].astype(float), _anova(lane, WITHOUT_DOSE)[COLUMNS].astype(float), rtol=1e-4, atol=1e-6)
+    assert_allclose(
+        row[COLUMNS].astype(float),
+        _anova(lane, WITHOUT_DOSE)[COLUMNS].astype(float),
+        rtol=1e-4,
+        atol=1e-6,
+    )
     assert table[table["model"] == "constant"][COLUMNS].isna().all(axis=None)
 
 
@@ -35,14 +42,20 @@ def test_variances_are_compared_by_reml_at_the_boundary(lane):
     row = table[table["model"] == lane].iloc[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        expected = interlace.anova(many_maps.single(lane, WITHOUT_SLOPES), many_maps.single(lane), refit=False).iloc[-1]
-    assert_allclose(row[COLUMNS].astype(float), expected[COLUMNS].astype(float), rtol=1e-4, atol=1e-6)
+        expected = interlace.anova(
+            many_maps.single(lane, WITHOUT_SLOPES), many_maps.single(lane), refit=False
+        ).iloc[-1]
+    assert_allclose(
+        row[COLUMNS].astype(float), expected[COLUMNS].astype(float), rtol=1e-4, atol=1e-6
+    )
     assert row["Pr(>Chisq) boundary"] <= row["Pr(>Chisq)"]
 
 
 def test_models_that_do_not_compare_are_refused():
     many = many_maps.many()
-    fewer = interlace.fit_many("~ x + (1 | subject)", many_maps.frame(), responses=many_maps.responses().iloc[:, :2])
+    fewer = interlace.fit_many(
+        "~ x + (1 | subject)", many_maps.frame(), responses=many_maps.responses().iloc[:, :2]
+    )
     with pytest.raises(ValueError, match="different models"):
         many.compare(fewer)
     with pytest.raises(TypeError, match="another fit_many, not Fit"):

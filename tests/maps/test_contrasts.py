@@ -25,9 +25,12 @@ def test_t_tests_are_those_of_the_fit(lane):
     expected = fit.test(hypotheses, joint=False)
     ours = _rows(table, lane)
     assert ours["hypothesis"].tolist() == list(expected.index)
-    # The two searches end at most 1e-9 deviance units apart: numbers that depend on theta agree to its root.
+    # The two searches end at most 1e-9 deviance units apart: numbers that depend on theta agree to
+    # its root.
     for name in T_COLUMNS:
-        assert_allclose(ours[name], expected[name], rtol=2e-3 if name in ("df", "p") else 1e-3, atol=1e-5)
+        assert_allclose(
+            ours[name], expected[name], rtol=2e-3 if name in ("df", "p") else 1e-3, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("lane", FITTED)
@@ -58,25 +61,37 @@ def test_numbers_that_do_not_depend_on_the_search_are_equal_to_rounding():
         table, joint = alone.t_table(contrasts), alone.f_test(contrasts)
         for name in T_COLUMNS:
             assert_allclose(getattr(t, name)[place], table[name], rtol=1e-9)
-        assert_allclose([F.F[place], F.den_df[place], F.p[place]], [joint.F, joint.den_df, joint.p], rtol=1e-9)
+        assert_allclose(
+            [F.F[place], F.den_df[place], F.p[place]], [joint.F, joint.den_df, joint.p], rtol=1e-9
+        )
         assert F.num_df == joint.num_df
 
 
 def test_a_model_that_was_not_fitted_has_no_test():
     many = many_maps.many()
     assert _rows(many.test("x = 0"), "constant")[T_COLUMNS].isna().all(axis=None)
-    assert _rows(many.test("x, dose[T.low]"), "constant")[["F", "den_df", "p"]].isna().all(axis=None)
+    assert (
+        _rows(many.test("x, dose[T.low]"), "constant")[["F", "den_df", "p"]].isna().all(axis=None)
+    )
 
 
 @pytest.mark.parametrize("lane", ["whole", "other", "flat"])
 def test_a_group_is_tested_on_the_coefficients_that_it_has(lane):
     many, fit = many_maps.by_group(), many_maps.of_group(lane)
-    ours = _rows(many.test(["x = 0", "dose[T.low] = 0", "dose[T.none] = 0"], joint=False), lane, "lane")
-    for hypothesis, row in zip(["x = 0", "dose[T.low] = 0", "dose[T.none] = 0"], ours.itertuples(), strict=True):
+    ours = _rows(
+        many.test(["x = 0", "dose[T.low] = 0", "dose[T.none] = 0"], joint=False), lane, "lane"
+    )
+    for hypothesis, row in zip(
+        ["x = 0", "dose[T.low] = 0", "dose[T.none] = 0"], ours.itertuples(), strict=True
+    ):
         name = hypothesis.split(" ")[0]
         if name in fit.fe_params:
             expected = fit.test(hypothesis).iloc[0]
-            assert_allclose([row.estimate, row.se, row.df, row.p], expected[["estimate", "se", "df", "p"]], rtol=2e-3)
+            assert_allclose(
+                [row.estimate, row.se, row.df, row.p],
+                expected[["estimate", "se", "df", "p"]],
+                rtol=2e-3,
+            )
         else:
             assert np.isnan([row.estimate, row.se, row.df, row.p]).all()
     joint = _rows(many.test("x, dose[T.none]"), lane, "lane")
@@ -94,7 +109,9 @@ def test_p_values_are_adjusted_over_the_models_for_each_hypothesis():
     table = many_maps.many().test(["x", "dose[T.low]"], joint=False, adjust="bh")
     for name in ("x", "dose[T.low]"):
         rows = table[table["hypothesis"] == name]
-        assert_allclose(rows["p_adjusted"][:5], false_discovery_control(rows["p"].dropna()), rtol=1e-12)
+        assert_allclose(
+            rows["p_adjusted"][:5], false_discovery_control(rows["p"].dropna()), rtol=1e-12
+        )
 
 
 def test_wide_tables_are_the_long_one():

@@ -11,10 +11,15 @@ NUMBERS = ["se", "df", "lower", "upper"]
 
 @pytest.mark.parametrize("lane", ["whole", "flat"])
 def test_means_and_contrasts_of_responses(lane):
-    means, expected = many_maps.many().emmeans("dose"), interlace.emmeans(many_maps.single(lane), "dose")
+    means, expected = (
+        many_maps.many().emmeans("dose"),
+        interlace.emmeans(many_maps.single(lane), "dose"),
+    )
     ours = means.frame.query("model == @lane")
     assert ours["dose"].tolist() == expected.frame["dose"].tolist()
-    assert_allclose(ours[["emmean", *NUMBERS]], expected.frame[["emmean", *NUMBERS]], rtol=2e-3, atol=1e-4)
+    assert_allclose(
+        ours[["emmean", *NUMBERS]], expected.frame[["emmean", *NUMBERS]], rtol=2e-3, atol=1e-4
+    )
     for make in (lambda m: m.pairs(), lambda m: m.contrasts("trt.vs.ctrl", ref="none")):
         rows, alone = make(means).query("model == @lane"), make(expected)
         assert rows["contrast"].tolist() == alone["contrast"].tolist()
@@ -34,7 +39,9 @@ def test_groups_have_the_levels_that_they_have(lane):
     ours = many_maps.by_group().emmeans("dose").frame.query("lane == @lane")
     expected = interlace.emmeans(many_maps.of_group(lane), "dose").frame
     assert ours["dose"].tolist() == expected["dose"].tolist()
-    assert_allclose(ours[["emmean", *NUMBERS]], expected[["emmean", *NUMBERS]], rtol=2e-3, atol=1e-4)
+    assert_allclose(
+        ours[["emmean", *NUMBERS]], expected[["emmean", *NUMBERS]], rtol=2e-3, atol=1e-4
+    )
 
 
 def test_other_variables_are_refused():

@@ -1,4 +1,6 @@
-"""Moderated statistics: the published formulas, the prior that was put in, and the right rates under the null."""
+"""Moderated statistics: the published formulas, the prior that was put in, and the right rates
+under the null.
+"""
 
 from functools import cache
 
@@ -28,7 +30,10 @@ def test_trigamma_is_inverted(x):
 def test_the_prior_that_was_put_in_is_found_again():
     df = np.random.default_rng(1).choice([4.0, 9.0, 20.0], 4000)
     variances = _variances(6.0, df)
-    for prior in (moderation.prior_by_moments(variances, df), moderation.prior_by_likelihood(variances, df)):
+    for prior in (
+        moderation.prior_by_moments(variances, df),
+        moderation.prior_by_likelihood(variances, df),
+    ):
         assert_allclose(prior, [6.0, 2.0], rtol=0.12)  # standard errors: 0.25 of d0, 0.02 of v0
 
 
@@ -41,10 +46,14 @@ def test_the_likelihood_is_that_of_f_ratios_and_has_its_maximum_there():
         d0, v0 = np.exp(x)
         return -np.sum(stats.f.logpdf(variances / v0, df, d0) - np.log(v0))
 
-    best = optimize.minimize(brute, np.log([4.0, 1.5]), method="Nelder-Mead", options=dict(xatol=1e-8, fatol=1e-10))
+    best = optimize.minimize(
+        brute, np.log([4.0, 1.5]), method="Nelder-Mead", options=dict(xatol=1e-8, fatol=1e-10)
+    )
     assert_allclose(np.log(prior), best.x, atol=1e-3)
     other = Prior(9.0, 1.3)
-    ours = moderation.log_likelihood(prior, variances, df) - moderation.log_likelihood(other, variances, df)
+    ours = moderation.log_likelihood(prior, variances, df) - moderation.log_likelihood(
+        other, variances, df
+    )
     assert_allclose(ours, brute(np.log(other)) - brute(np.log(prior)), rtol=1e-8)
 
 
@@ -52,23 +61,34 @@ def test_variances_that_are_all_one_have_an_infinite_prior():
     rng = np.random.default_rng(0)
     df = np.full(300, 400.0)
     variances = 3.0 * np.exp(rng.normal(scale=0.03, size=300))  # less spread than chi-square has
-    for prior in (moderation.prior_by_moments(variances, df), moderation.prior_by_likelihood(variances, df)):
+    for prior in (
+        moderation.prior_by_moments(variances, df),
+        moderation.prior_by_likelihood(variances, df),
+    ):
         assert np.isinf(prior.df)
         assert_allclose(prior.variance, variances.mean())
-    posterior, total = moderation.squeezed(np.array([1.0, np.nan]), np.array([5.0, np.nan]), Prior(np.inf, 3.0))
-    assert posterior[0] == 3.0 and np.isinf(total[0]) and np.isnan(posterior[1]) and np.isnan(total[1])
+    posterior, total = moderation.squeezed(
+        np.array([1.0, np.nan]), np.array([5.0, np.nan]), Prior(np.inf, 3.0)
+    )
+    assert (
+        posterior[0] == 3.0 and np.isinf(total[0]) and np.isnan(posterior[1]) and np.isnan(total[1])
+    )
 
 
 def test_four_variances_are_squeezed_as_published():
     # Smyth (2004), eq. 3: (d0 s0^2 + d s^2) / (d0 + d).
-    posterior, total = moderation.squeezed(np.array([1.0, 2, 3, 4]), np.array([2.0, 2, 4, 4]), Prior(4.0, 2.0))
+    posterior, total = moderation.squeezed(
+        np.array([1.0, 2, 3, 4]), np.array([2.0, 2, 4, 4]), Prior(4.0, 2.0)
+    )
     assert_allclose(posterior, [10 / 6, 12 / 6, 20 / 8, 24 / 8])
     assert_allclose(total, [6, 6, 8, 8])
 
 
 @cache
 def _null() -> tuple[pd.DataFrame, interlace.Many]:
-    """Five hundred responses without effects, variances within and between subjects drawn from a prior with 6 df."""
+    """Five hundred responses without effects, variances within and between subjects drawn from a
+    prior with 6 df.
+    """
     rng, m = np.random.default_rng(5), 500
     s = np.repeat(np.arange(10), 4)
     data = pd.DataFrame({"s": s, "a": (s % 2) - 0.5, "x": np.tile([-0.5, 0.5], 20)})
@@ -92,7 +112,9 @@ def test_within_subjects_of_a_balanced_design_the_residual_variance_is_shrunk():
     assert_allclose(table["se"][interior] ** 2 / unscaled, sigma2[interior], rtol=1e-5)
     prior = table.attrs["prior"]
     own = many.fe_df["x"].to_numpy()
-    expected = (prior["df"] * prior["variance"] + own * table["se"] ** 2 / unscaled) / (prior["df"] + own)
+    expected = (prior["df"] * prior["variance"] + own * table["se"] ** 2 / unscaled) / (
+        prior["df"] + own
+    )
     assert_allclose(table["se_moderated"], np.sqrt(expected * unscaled), rtol=1e-9)
     assert_allclose(table["t"], table["estimate"] / table["se_moderated"])
     assert_allclose(table["p"], 2 * stats.t.sf(table["t"].abs(), table["df"]), rtol=1e-9)
@@ -112,7 +134,9 @@ def test_the_unscaled_covariance_is_that_of_the_rows_a_model_has():
 def test_a_joint_test_shrinks_one_variance_for_all_rows():
     data, many = _null()
     doubled = data.assign(z=np.tile([-0.5, -0.5, 0.5, 0.5], 10))
-    more = interlace.fit_many("~ a + x + z + (1 | s)", doubled, responses=many.work.Y.read(0, 60), progress=False)
+    more = interlace.fit_many(
+        "~ a + x + z + (1 | s)", doubled, responses=many.work.Y.read(0, 60), progress=False
+    )
     table = more.moderate("x, z")
     assert list(table)[1:] == ["hypothesis", "F", "num_df", "den_df", "p", "p_adjusted", "df_prior"]
     interior = ~more.is_singular.to_numpy()
@@ -128,7 +152,10 @@ def test_top_has_the_strongest_first():
     many = _null()[1]
     whole = many.moderate("x")
     assert_allclose(many.top("x", 5)["p"], np.sort(whole["p"])[:5])
-    assert_allclose(many.top("x", 5, sort="estimate")["estimate"].abs(), np.sort(whole["estimate"].abs())[::-1][:5])
+    assert_allclose(
+        many.top("x", 5, sort="estimate")["estimate"].abs(),
+        np.sort(whole["estimate"].abs())[::-1][:5],
+    )
     with pytest.raises(ValueError, match="'p' or 'estimate' or 't'"):
         many.top("x", sort="B")
 

@@ -30,7 +30,9 @@ def test_predictions_are_those_of_the_fit(lane, include_re):
 
 
 def test_the_rows_of_the_fit_are_predicted_by_default():
-    assert_allclose(many_maps.many().predict()["whole"], many_maps.single("whole").fittedvalues, atol=2e-3)
+    assert_allclose(
+        many_maps.many().predict()["whole"], many_maps.single("whole").fittedvalues, atol=2e-3
+    )
 
 
 @each_lane
@@ -40,14 +42,18 @@ def test_shares_of_variance_are_those_of_r_squared(lane):
     r2 = many_maps.single(lane).r2()["estimate"]
     assert_allclose(shares.loc[lane, "fixed"], r2["marginal"], atol=1e-3)
     assert_allclose(shares.loc[lane, ["fixed", "subject"]].sum(), r2["conditional"], atol=1e-3)
-    assert_allclose(shares.drop("constant").sum(axis=1), 1.0) and shares.loc["constant"].isna().all()
+    assert_allclose(shares.drop("constant").sum(axis=1), 1.0) and shares.loc[
+        "constant"
+    ].isna().all()
 
 
 def test_rows_of_groups_are_predicted_by_the_model_of_their_group():
     many, rows = many_maps.by_group(), many_maps.groups().iloc[[0, 130, 150, 220]]
     ours = many.predict(rows)
     for i, lane in enumerate(rows["lane"]):
-        assert_allclose(ours.iloc[i], many_maps.of_group(lane).predict(rows.iloc[[i]]).iloc[0], atol=2e-3)
+        assert_allclose(
+            ours.iloc[i], many_maps.of_group(lane).predict(rows.iloc[[i]]).iloc[0], atol=2e-3
+        )
     effects = many.random_effects()["subject"].query("lane == 'other'").set_index("level")["value"]
     expected = many_maps.of_group("other").random_effects["subject"]
     assert_allclose(effects[expected.index], expected, atol=2e-3)

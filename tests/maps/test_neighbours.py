@@ -41,7 +41,9 @@ def test_points_of_a_surface_share_a_side():
 
 def test_every_pair_is_there_once():
     edges = neighbours.edges_of(sp.csr_array(np.ones((4, 4))), 4)
-    assert list(zip(edges.first, edges.second, strict=True)) == list(itertools.combinations(range(4), 2))
+    assert list(zip(edges.first, edges.second, strict=True)) == list(
+        itertools.combinations(range(4), 2)
+    )
     inside = edges.between(np.array([True, False, True, True]))
     assert list(zip(inside.first, inside.second, strict=True)) == [(0, 2), (0, 3), (2, 3)]
 

@@ -59,7 +59,8 @@ def test_a_permutation_within_levels_is_the_refit_of_shuffled_data():
     Y = _many().work.Y.read(0, 99)
     t = [
         quiet_fit(
-            "y ~ condition + old + (1 | subject) + (1 | item)", frame.assign(y=Y[:, j], condition=shuffled)
+            "y ~ condition + old + (1 | subject) + (1 | item)",
+            frame.assign(y=Y[:, j], condition=shuffled),
         ).fe_tvalues[CONDITION]
         for j in range(20)
     ]
@@ -141,7 +142,9 @@ def test_a_model_that_is_never_refitted_has_no_p_value():
     refits = np.abs(np.random.default_rng(0).normal(size=(30, 20, 1)))
     refits[:, 3] = np.nan
     table = _with_failures(refits).table
-    assert np.isnan(table["p"][3]) and table["p"].drop(3).notna().all() and table["p_max"].isna().all()
+    assert (
+        np.isnan(table["p"][3]) and table["p"].drop(3).notna().all() and table["p_max"].isna().all()
+    )
 
 
 def test_failed_refits_are_said(monkeypatch):
@@ -151,7 +154,9 @@ def test_failed_refits_are_said(monkeypatch):
         return permutation._Refits(t, permuted.changed, pd.DataFrame())
 
     monkeypatch.setattr(permutation, "_refit_all", lost)
-    with pytest.warns(UserWarning, match="in 2 of 9 permutations of 'condition' some models could not be refitted"):
+    with pytest.warns(
+        UserWarning, match="in 2 of 9 permutations of 'condition' some models could not be refitted"
+    ):
         _many().permutation_test("condition", 9, within="subject")
 
 

@@ -1,4 +1,6 @@
-"""Scans over predictors: the textbook's projections, exact fits of the best, and columns that tell nothing."""
+"""Scans over predictors: the textbook's projections, exact fits of the best, and columns that
+tell nothing.
+"""
 
 from functools import cache
 
@@ -17,12 +19,20 @@ FORMULA = "y ~ age + (1 | g)"
 
 @cache
 def _data() -> tuple[pd.DataFrame, np.ndarray]:
-    """Twenty groups of six; forty candidates, the last five properties of groups; effects of 0, 7 and 36."""
+    """Twenty groups of six; forty candidates, the last five properties of groups; effects of 0,
+    7 and 36.
+    """
     rng, g = np.random.default_rng(2), np.repeat(np.arange(20), 6)
     G = rng.binomial(2, 0.4, (120, 40)).astype(float)
     G[:, 35:] = rng.normal(size=(20, 5))[g]
     frame = pd.DataFrame({"g": g, "age": rng.normal(size=120), "w": rng.uniform(0.5, 2, 120)})
-    frame["y"] = 0.5 * G[:, 0] + 0.7 * G[:, 7] + 0.4 * G[:, 36] + rng.normal(size=20)[g] + rng.normal(size=120)
+    frame["y"] = (
+        0.5 * G[:, 0]
+        + 0.7 * G[:, 7]
+        + 0.4 * G[:, 36]
+        + rng.normal(size=20)[g]
+        + rng.normal(size=120)
+    )
     return frame, G
 
 
@@ -46,13 +56,16 @@ def test_every_candidate_is_generalised_least_squares_at_the_null_variances(meth
         sigma2 = r @ inverse @ r / (117 if method == "REML" else 120)
         se = np.sqrt(sigma2 * np.linalg.inv(A)[2, 2])
         row = found.table.loc[j]
-        assert_allclose([row["estimate"], row["se"], row["t"]], [beta[2], se, beta[2] / se], rtol=1e-8)
+        assert_allclose(
+            [row["estimate"], row["se"], row["t"]], [beta[2], se, beta[2] / se], rtol=1e-8
+        )
         assert_allclose(row["p"], 2 * stats.t.sf(abs(row["t"]), row["df"]))
 
 
 def test_degrees_of_freedom_are_those_of_the_level_at_which_a_candidate_varies():
     df = _scan().table["df"]
-    assert (df[:35] == 117).all() and (df[35:] == 18).all()  # 20 groups less the intercept and the candidate
+    # 20 groups less the intercept and the candidate
+    assert (df[:35] == 117).all() and (df[35:] == 18).all()
 
 
 def test_the_best_are_fitted_exactly_on_request():
@@ -81,7 +94,9 @@ def test_missing_values_get_the_mean_and_are_counted():
     frame, G = _data()
     holes = G[:, :2].copy()
     holes[[3, 50], 0] = np.nan
-    table = interlace.fit_many(FORMULA, frame, predictors=pd.DataFrame(holes, columns=["rs1", "rs2"])).table
+    table = interlace.fit_many(
+        FORMULA, frame, predictors=pd.DataFrame(holes, columns=["rs1", "rs2"])
+    ).table
     filled = np.where(np.isnan(holes), np.nanmean(holes, 0), holes)
     expected = interlace.fit_many(FORMULA, frame, predictors=filled).table
     assert table["imputed"].tolist() == [2, 0] and list(table.index) == ["rs1", "rs2"]
@@ -102,7 +117,9 @@ def test_levels_that_covary_and_files_in_single_precision(tmp_path):
     L = np.tril(np.random.default_rng(0).normal(scale=0.2, size=(20, 20))) + np.eye(20)
     np.save(tmp_path / "G.npy", G.astype(np.float32))
     cov = {"g": interlace.Known(L @ L.T)}
-    found = interlace.fit_many(FORMULA, frame, predictors=np.load(tmp_path / "G.npy", mmap_mode="r"), cov=cov)
+    found = interlace.fit_many(
+        FORMULA, frame, predictors=np.load(tmp_path / "G.npy", mmap_mode="r"), cov=cov
+    )
     Z = np.equal.outer(frame["g"].to_numpy(), np.arange(20)).astype(float)
     inverse = np.linalg.inv(np.eye(120) + found.null.theta[0] ** 2 * Z @ L @ L.T @ Z.T)
     X = np.column_stack([np.ones(120), frame["age"], G[:, 7]])

@@ -39,7 +39,9 @@ def test_scores_are_those_of_dense_matrices(contrast, weighted):
     W = np.random.default_rng(0).uniform(0.3, 2.0, (120, 6)) if weighted else np.ones((120, 6))
     if weighted:
         right = "~ " + many_maps.FORMULA
-        many = interlace.fit_many(right, many_maps.frame(), responses=many_maps.responses(), weights=W)
+        many = interlace.fit_many(
+            right, many_maps.frame(), responses=many_maps.responses(), weights=W
+        )
     tested = Contrast.of(many.work.design, np.array(contrast, float))
     null = null_fits(many, tested)
     gamma, information = projections(many, null, tested)
@@ -57,5 +59,7 @@ def test_the_null_model_has_all_columns_but_the_contrast():
     many = many_maps.many()
     tested = Contrast.of(many.work.design, np.eye(6)[3])
     assert_allclose(
-        tested.design.X @ tested.rest.T, many.work.design.X @ (np.eye(6) - np.diag(np.eye(6)[3])), atol=1e-12
+        tested.design.X @ tested.rest.T,
+        many.work.design.X @ (np.eye(6) - np.diag(np.eye(6)[3])),
+        atol=1e-12,
     )

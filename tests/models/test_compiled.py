@@ -29,7 +29,9 @@ def test_deviance_and_loglik_are_those_of_lme4_in_the_type_given(model):
     assert type(model.deviance(case.theta.tolist())) is float
     assert_allclose(model.deviance(case.theta), case["objective"], rtol=0, atol=1e-8)
     assert_allclose(model.loglik(case.theta), -0.5 * case["objective"], rtol=0, atol=1e-8)
-    assert_allclose(model.deviance(case.theta, reml=False), case["ml_deviance_at_theta"], rtol=0, atol=1e-8)
+    assert_allclose(
+        model.deviance(case.theta, reml=False), case["ml_deviance_at_theta"], rtol=0, atol=1e-8
+    )
     assert isinstance(model.deviance(jnp.asarray(case.theta)), jax.Array)
 
 
@@ -55,7 +57,9 @@ def test_a_start_of_ones_own_changes_the_way_and_not_the_end(model):
         assert_allclose(fit.theta, fitted("sleepstudy_slope_REML").theta, atol=1e-6)
 
 
-@pytest.mark.parametrize("theta", [[1.0], [1, 2, 3, 4], [[1, 0, 1]], [1, np.nan, 1], [1, np.inf, 1]])
+@pytest.mark.parametrize(
+    "theta", [[1.0], [1, 2, 3, 4], [[1, 0, 1]], [1, np.nan, 1], [1, np.inf, 1]]
+)
 def test_theta_has_d_finite_entries(model, theta):
     with pytest.raises(ValueError, match="3 finite numbers"):
         model.deviance(theta)
@@ -70,7 +74,8 @@ def test_theta_has_d_finite_entries(model, theta):
         (dict(method=True), "method must be"),
         (
             dict(df_method="kr"),
-            "'satterthwaite' or 'kenward-roger' or 'kenward-roger-linear' or 'between-within' or 'normal'",
+            "'satterthwaite' or 'kenward-roger' or 'kenward-roger-linear' or 'between-within' or "
+            "'normal'",
         ),
         (dict(method="ML", df_method="kenward-roger"), "REML"),
     ],

@@ -20,13 +20,31 @@ def serial(seed, k=5, m=12, nugget=0.0, rho=0.7):
     rng = np.random.default_rng(seed)
     root = np.linalg.cholesky(rho ** abs(np.subtract.outer(np.arange(k), np.arange(k))))
     s, time = (a.ravel() for a in np.indices((m, k)))
-    b, x, e = (rng.standard_normal((m, k)) @ root.T).ravel(), rng.standard_normal(m * k), rng.standard_normal(m * k)
-    return pd.DataFrame({"y": 3 + x + 2 * b + nugget * e, "x": x, "time": time, "s": s, "w": np.linspace(1, 2, m * k)})
+    b, x, e = (
+        (rng.standard_normal((m, k)) @ root.T).ravel(),
+        rng.standard_normal(m * k),
+        rng.standard_normal(m * k),
+    )
+    return pd.DataFrame(
+        {
+            "y": 3 + x + 2 * b + nugget * e,
+            "x": x,
+            "time": time,
+            "s": s,
+            "w": np.linspace(1, 2, m * k),
+        }
+    )
 
 
 def without_residual(frame, k):
-    """REML deviance of V = s^2 R(rho), s^2 profiled, at its minimum, with rho, s and the coefficients."""
-    X, y, m = np.column_stack([np.ones(len(frame)), frame["x"]]), frame["y"].to_numpy(), len(frame) // k
+    """REML deviance of V = s^2 R(rho), s^2 profiled, at its minimum, with rho, s and the
+    coefficients.
+    """
+    X, y, m = (
+        np.column_stack([np.ones(len(frame)), frame["x"]]),
+        frame["y"].to_numpy(),
+        len(frame) // k,
+    )
 
     def parts(rho):
         R = np.kron(np.eye(m), rho ** abs(np.subtract.outer(np.arange(k), np.arange(k))))
@@ -43,7 +61,9 @@ def without_residual(frame, k):
 
 def test_a_residual_variance_of_zero_is_told_and_the_rest_is_the_model_without_residual():
     frame = serial(2)
-    with pytest.warns(interlace.SingularFitWarning, match="residual standard deviation is estimated as 0.*theta"):
+    with pytest.warns(
+        interlace.SingularFitWarning, match="residual standard deviation is estimated as 0.*theta"
+    ):
         fit = interlace.fit(FORMULA, frame, cov={"s": interlace.AR1()})
     rho, deviance, sd, beta = without_residual(frame, 5)
     assert fit.is_singular and not fit.singular_terms
@@ -68,14 +88,20 @@ def test_a_residual_that_the_data_determine_is_left_alone_however_small():
     i = np.arange(40)
     K = np.exp(-(np.subtract.outer(i, i) ** 2) / 50)  # so smooth that the noise stands out
     rng = np.random.default_rng(0)
-    y = np.linalg.cholesky(K + 1e-9 * np.eye(40)) @ rng.standard_normal(40) + 0.003 * rng.standard_normal(40)
-    fit = interlace.fit("y ~ 1 + (1 | i)", pd.DataFrame({"y": y, "i": i}), cov={"i": interlace.Known(K)})
+    y = np.linalg.cholesky(K + 1e-9 * np.eye(40)) @ rng.standard_normal(
+        40
+    ) + 0.003 * rng.standard_normal(40)
+    fit = interlace.fit(
+        "y ~ 1 + (1 | i)", pd.DataFrame({"y": y, "i": i}), cov={"i": interlace.Known(K)}
+    )
     assert 0.002 < fit.sigma < 0.004 and not fit.is_singular
     assert not interlace.fit(FORMULA, serial(6, nugget=0.5), cov={"s": interlace.AR1()}).is_singular
 
 
 def test_a_residual_that_is_a_part_of_the_effects_is_told():
-    with pytest.warns(interlace.SingularFitWarning, match="cannot be told from those of the random effects of 's'"):
+    with pytest.warns(
+        interlace.SingularFitWarning, match="cannot be told from those of the random effects of 's'"
+    ):
         fit = interlace.fit(FORMULA, serial(1), cov={"s": interlace.HomogeneousDiagonal()})
     assert_allclose(fit.model.deviance([0.3]), fit.model.deviance([3.0]), rtol=1e-12)
     twice = pd.concat([serial(1), serial(2)], ignore_index=True)
@@ -98,7 +124,9 @@ CONFOUNDED = [
 
 
 @pytest.mark.parametrize(("k", "structure", "expected"), CONFOUNDED)
-def test_what_two_rows_or_levels_do_not_share_is_found_from_the_derivatives_of_v(k, structure, expected):
+def test_what_two_rows_or_levels_do_not_share_is_found_from_the_derivatives_of_v(
+    k, structure, expected
+):
     formula = FORMULA if k > 1 else "y ~ x + (1 | s)"
     design = interlace.compile(formula, serial(0, k=k, m=20), cov={"s": structure}).design
     assert is_confounded(design).tolist() == [expected]
@@ -106,7 +134,9 @@ def test_what_two_rows_or_levels_do_not_share_is_found_from_the_derivatives_of_v
 
 def test_weights_that_differ_tell_the_residual_apart():
     arguments = dict(cov={"s": interlace.CompoundSymmetry()}, weights="w")
-    assert is_confounded(interlace.compile(FORMULA, serial(0), **arguments).design).tolist() == [False]
+    assert is_confounded(interlace.compile(FORMULA, serial(0), **arguments).design).tolist() == [
+        False
+    ]
 
 
 def test_all_of_many_models_that_share_a_confounded_design_are_told():
@@ -119,10 +149,16 @@ def test_all_of_many_models_that_share_a_confounded_design_are_told():
 
 
 def test_of_many_models_those_without_a_residual_are_singular_as_each_is_alone():
-    """Models with all rows, and with some missing: a hole may leave a design in which nothing tells the residual."""
-    frame = serial(6, nugget=0.5).assign(none=serial(2)["y"], hole=serial(6, nugget=0.5)["y"], gap=serial(2)["y"])
+    """Models with all rows, and with some missing: a hole may leave a design in which nothing
+    tells the residual.
+    """
+    frame = serial(6, nugget=0.5).assign(
+        none=serial(2)["y"], hole=serial(6, nugget=0.5)["y"], gap=serial(2)["y"]
+    )
     frame.loc[3, ["hole", "gap"]] = np.nan
-    many = interlace.fit_many(MANY, frame, responses=["y", "none", "hole", "gap"], cov={"s": interlace.AR1()})
+    many = interlace.fit_many(
+        MANY, frame, responses=["y", "none", "hole", "gap"], cov={"s": interlace.AR1()}
+    )
     assert many.is_singular.to_dict() == {"y": False, "none": True, "hole": False, "gap": True}
     for name in many:
         with warnings.catch_warnings():
@@ -154,17 +190,24 @@ def test_groups_with_designs_of_their_own_are_told_each_for_itself():
         ("(1 | s) + (0 + f || s)", 1, True),
         ("(0 + f || s)", 2, False),
         ("(1 + x || s)", 1, False),
-        ("(1 | s) + (0 + a | copy)", 1, False),  # three variances, of rows of a, of b, and between them
+        # three variances, of rows of a, of b, and between them
+        ("(1 | s) + (0 + a | copy)", 1, False),
         ("(1 | s) + (1 | crossed) + (1 | third)", 1, False),
     ],
 )
 def test_terms_without_correlations_may_hold_the_residual_too(terms, per, expected):
-    """Rows of two kinds, one of each (or `per`) a subject: variances by kind add to that of the residual."""
+    """Rows of two kinds, one of each (or `per`) a subject: variances by kind add to that of the
+    residual.
+    """
     s, f = (np.tile(v.ravel(), per) for v in np.indices((12, 2)))
     rng = np.random.default_rng(3)
     rows = np.arange(len(s))
-    frame = pd.DataFrame({"s": s, "copy": s, "f": np.array(["a", "b"])[f], "a": 1.0 * (f == 0), "b": 1.0 * (f == 1)})
-    frame = frame.assign(x=rng.normal(size=len(s)), y=rng.normal(size=len(s)), crossed=rows % 7, third=rows % 5)
+    frame = pd.DataFrame(
+        {"s": s, "copy": s, "f": np.array(["a", "b"])[f], "a": 1.0 * (f == 0), "b": 1.0 * (f == 1)}
+    )
+    frame = frame.assign(
+        x=rng.normal(size=len(s)), y=rng.normal(size=len(s)), crossed=rows % 7, third=rows % 5
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = interlace.compile(f"y ~ 1 + {terms}", frame)

@@ -1,4 +1,6 @@
-"""A fit is of the data as they were: nothing that is done to the frame or the arrays later changes what it says."""
+"""A fit is of the data as they were: nothing that is done to the frame or the arrays later
+changes what it says.
+"""
 
 import warnings
 
@@ -20,7 +22,9 @@ def data():
     x = r.normal(10.0, 1.0, N)
     f = np.tile(list("ab"), N // 2)
     y = 1.0 + 0.5 * x + (f == "b") + r.normal(size=12)[g] + 0.3 * r.normal(size=N)
-    return pd.DataFrame({"y": y, "x": x, "f": f, "g": g, "w": r.uniform(0.5, 2.0, N), "extra": np.arange(N)})
+    return pd.DataFrame(
+        {"y": y, "x": x, "f": f, "g": g, "w": r.uniform(0.5, 2.0, N), "extra": np.arange(N)}
+    )
 
 
 VERBS = {
@@ -125,4 +129,6 @@ def test_single_fits_of_many_are_of_the_same_data():
     frame["x"] = frame["x"] * 10
     frame["f"] = "a"
     np.testing.assert_allclose(many["y"].fe_params["x"], many.fe_params.loc["y", "x"], rtol=1e-6)
-    np.testing.assert_allclose(groups["b"].fe_params["x"], groups.fe_params.loc["b", "x"], rtol=1e-6)
+    np.testing.assert_allclose(
+        groups["b"].fe_params["x"], groups.fe_params.loc["b", "x"], rtol=1e-6
+    )

@@ -38,14 +38,18 @@ def test_loglik_and_estimate_have_derivatives_by_the_response(model, wide):
     fit = fitted("sleepstudy_slope_REML")
     # Outside 64-bit mode y itself is rounded; all else is computed in float64 and rounded once.
     rtol = 1e-8 if wide else 1e-6
-    assert_allclose(values, [model.loglik(THETA), fit.deviance, fit.sigma, *fit.fe_params], rtol=rtol)
+    assert_allclose(
+        values, [model.loglik(THETA), fit.deviance, fit.sigma, *fit.fe_params], rtol=rtol
+    )
     step = 1.0
     ends = [
         [m.loglik(THETA), *(lambda f: (f.deviance, f.sigma, *f.fe_params))(m.fit())]
         for m in (model.with_response(along(model, s * step)) for s in (-2, -1, 1, 2))
     ]
     expected = (ends[0] - 8 * np.array(ends[1]) + 8 * np.array(ends[2]) - ends[3]) / (12 * step)
-    products = [np.asarray(row, float) @ (along(model, 1.0) - along(model, 0.0)) for row in jacobian]
+    products = [
+        np.asarray(row, float) @ (along(model, 1.0) - along(model, 0.0)) for row in jacobian
+    ]
     assert_allclose(products, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
@@ -57,13 +61,17 @@ def test_weights_and_offset_may_be_traced_too(model):
             return model.with_response(model.design.y, weights=w, offset=offset).deviance(THETA)
 
         by_weights, by_offset = quick_jit(jax.grad(deviance, (0, 1)))(ones, 0.0 * ones)
-        by_response = quick_jit(jax.grad(lambda y: model.with_response(y).deviance(THETA)))(model.design.y)
+        by_response = quick_jit(jax.grad(lambda y: model.with_response(y).deviance(THETA)))(
+            model.design.y
+        )
     assert_allclose(by_offset, -np.asarray(by_response), rtol=1e-9, atol=1e-12)
     moved = [
         model.with_response(model.design.y, weights=ones + s * np.arange(180) / 180).deviance(THETA)
         for s in (1e-4, -1e-4)
     ]
-    assert_allclose(np.asarray(by_weights) @ np.arange(180) / 180, (moved[0] - moved[1]) / 2e-4, rtol=1e-6)
+    assert_allclose(
+        np.asarray(by_weights) @ np.arange(180) / 180, (moved[0] - moved[1]) / 2e-4, rtol=1e-6
+    )
 
 
 def test_a_fresh_model_can_be_compiled_before_it_was_ever_called():

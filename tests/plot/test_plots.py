@@ -31,7 +31,14 @@ def many_groups() -> interlace.Fit:
     g, x = np.repeat(np.arange(70), 4), np.tile(np.arange(4.0), 70)
     y = x + rng.standard_normal(70)[g] + rng.standard_normal(280)
     frame = pd.DataFrame(
-        {"y": y, "x": x, "kind": np.where(g % 2, "odd", "even"), "g": g, "w": 1.0 + g % 3, "o": 0.1 * g}
+        {
+            "y": y,
+            "x": x,
+            "kind": np.where(g % 2, "odd", "even"),
+            "g": g,
+            "w": 1.0 + g % 3,
+            "o": 0.1 * g,
+        }
     )
     return quiet_fit("y ~ x * kind + (1 | g)", frame, weights="w", offset="o")
 
@@ -43,16 +50,22 @@ def intercepts() -> interlace.Fit:
 
 @cache
 def crossed() -> interlace.Fit:
-    return quiet_fit("rt ~ condition + (1 + condition | subject) + (1 | item)", interlace.load_dataset("crossed"))
+    return quiet_fit(
+        "rt ~ condition + (1 + condition | subject) + (1 | item)", interlace.load_dataset("crossed")
+    )
 
 
 @cache
 def many() -> interlace.Many:
     """Twelve models; the first four have an effect."""
     y = fitted(SLEEP).simulate(12, seed=1).to_numpy() - 10.467 * sleepstudy()[["Days"]].to_numpy()
-    responses = pd.DataFrame(y + np.where(np.arange(12) < 4, 30.0, 0.0) * sleepstudy()[["Days"]].to_numpy())
+    responses = pd.DataFrame(
+        y + np.where(np.arange(12) < 4, 30.0, 0.0) * sleepstudy()[["Days"]].to_numpy()
+    )
     responses = responses.rename(columns=lambda i: f"cell {i}")
-    return interlace.fit_many("~ Days + (1 + Days | Subject)", sleepstudy(), responses=responses, progress=False)
+    return interlace.fit_many(
+        "~ Days + (1 + Days | Subject)", sleepstudy(), responses=responses, progress=False
+    )
 
 
 @cache
@@ -60,14 +73,18 @@ def influence_table(rows: int) -> pd.DataFrame:
     values = np.random.default_rng(1).uniform(0.0, 0.1, (rows, 2))
     values[3] = 5.0
     names = pd.Index([f"g{i}" for i in range(rows)], name="Subject")
-    return pd.DataFrame(values, columns=["cooksd", "covratio"], index=names).assign(Days=values[:, 0] - 0.05)
+    return pd.DataFrame(values, columns=["cooksd", "covratio"], index=names).assign(
+        Days=values[:, 0] - 0.05
+    )
 
 
 def means(specs, by=None, **arguments):
     return interlace.emmeans(many_groups(), specs, by, **arguments)
 
 
-PLACES = pd.DataFrame({"time (ms)": np.tile([0, 20, 40, 60], 3), "electrode": np.repeat(["Fz", "Cz", "Pz"], 4)})
+PLACES = pd.DataFrame(
+    {"time (ms)": np.tile([0, 20, 40, 60], 3), "electrode": np.repeat(["Fz", "Cz", "Pz"], 4)}
+)
 PLOTS = {
     "caterpillar": lambda: plot.caterpillar(fitted(SLEEP)),
     "caterpillar of another factor": lambda: plot.caterpillar(crossed(), "item", level=0.9),
@@ -122,7 +139,9 @@ def test_caterpillar_shows_random_effects_in_order_of_size():
     fit, table = fitted(SLEEP), plot.caterpillar(fitted(SLEEP), level=0.9).data
     for column, panel in zip(("(Intercept)", "Days"), table["panel"].cat.categories, strict=True):
         shown = table[table["panel"] == panel].set_index("level")
-        np.testing.assert_array_equal(shown["estimate"], fit.random_effects["Subject"].loc[shown.index, column])
+        np.testing.assert_array_equal(
+            shown["estimate"], fit.random_effects["Subject"].loc[shown.index, column]
+        )
         bounds = fit.random_effects_ci(0.9)["Subject"].loc[shown.index, column]
         np.testing.assert_array_equal(shown[["lower", "upper"]], bounds)
         assert shown.sort_values("key")["estimate"].is_monotonic_increasing
@@ -137,7 +156,9 @@ def test_units_of_random_effects_are_those_of_the_slope():
     assert list(panels) == ["(Intercept) [rt]", "condition[T.incongruent] [rt]"]
 
 
-@pytest.mark.parametrize("fit", [lambda: fitted(SLEEP), crossed, many_groups], ids=["sleep", "crossed", "many groups"])
+@pytest.mark.parametrize(
+    "fit", [lambda: fitted(SLEEP), crossed, many_groups], ids=["sleep", "crossed", "many groups"]
+)
 def test_fitted_lines_are_predictions(fit):
     fit = fit()
     frame = data_module.used_data(fit)
@@ -147,7 +168,9 @@ def test_fitted_lines_are_predictions(fit):
     np.testing.assert_array_equal(data["y"], fit.model.design.y[np.isin(f.codes, shown)])
     level = dict(zip(f.levels.astype(str), f.levels, strict=True))
     first = fit.model.data.drop_duplicates(f.name).set_index(f.name)
-    new = pd.DataFrame({f.name: [level[name] for name in curves["group"]], x: curves["x"].to_numpy()})
+    new = pd.DataFrame(
+        {f.name: [level[name] for name in curves["group"]], x: curves["x"].to_numpy()}
+    )
     new = new.join(first.drop(columns=x), on=f.name)
     if x == "condition":  # other random effects are left at 0
         new = new.assign(item="none")
@@ -158,14 +181,19 @@ def test_fitted_lines_are_predictions(fit):
 
 def test_fitted_lines_take_ordered_categories_and_polars():
     rng = np.random.default_rng(2)
-    frame = pd.DataFrame({"g": np.repeat(np.arange(9), 6), "dose": np.tile(["low", "mid", "high"], 18)})
+    frame = pd.DataFrame(
+        {"g": np.repeat(np.arange(9), 6), "dose": np.tile(["low", "mid", "high"], 18)}
+    )
     frame["y"], frame["c"] = rng.standard_normal(54) + frame["g"], rng.standard_normal(54)
     ordered = frame.assign(dose=pd.Categorical(frame["dose"], ["low", "mid", "high"]))
     for data in (ordered, pl.from_pandas(frame)):
         fit = quiet_fit("y ~ c + dose + (1 + dose | g)", data)
         drawn = plot.fitted_lines(fit)
-        assert drawn.labels.x == "dose"  # which has the slope; c is part of "(Intercept)" only as a letter
-        _, curves, held = data_module.lines(fit, 0, data_module.used_data(fit), "dose", np.arange(9))
+        # which has the slope; c is part of "(Intercept)" only as a letter
+        assert drawn.labels.x == "dose"
+        _, curves, held = data_module.lines(
+            fit, 0, data_module.used_data(fit), "dose", np.arange(9)
+        )
         assert len(curves) == 27
         first = curves[curves["x"] == "high"].iloc[0]
         middle = np.sort(frame["c"])[27]
@@ -184,21 +212,34 @@ def test_fitted_lines_have_levels_in_the_order_of_the_model():
 
 
 def test_powers_of_ten_are_short():
-    assert many_module._powers([0.0, 0.5, 2.0, 4.5, 300.0]) == ["1", "0.32", "0.01", "3.2e-05", "1e-300"]
+    assert many_module._powers([0.0, 0.5, 2.0, 4.5, 300.0]) == [
+        "1",
+        "0.32",
+        "0.01",
+        "3.2e-05",
+        "1e-300",
+    ]
 
 
 def test_fitted_lines_say_how_many_groups_they_leave_out():
     drawn = plot.fitted_lines(many_groups(), most=12)
     assert drawn.data["group"].nunique() == 12
     assert "12 of 70 levels of g" in drawn.labels.title
-    assert list(plot.fitted_lines(many_groups(), groups=[7, 3]).data["group"].cat.categories) == ["7", "3"]
+    assert list(plot.fitted_lines(many_groups(), groups=[7, 3]).data["group"].cat.categories) == [
+        "7",
+        "3",
+    ]
 
 
 def test_shrinkage_starts_at_least_squares_in_the_group_and_ends_at_the_mixed_model():
     fit, table = fitted(SLEEP), plot.shrinkage(fitted(SLEEP)).data.set_index("level")
-    for level, rows in sleepstudy().assign(Subject=lambda d: d["Subject"].astype(str)).groupby("Subject"):
+    for level, rows in (
+        sleepstudy().assign(Subject=lambda d: d["Subject"].astype(str)).groupby("Subject")
+    ):
         slope, intercept = np.polyfit(rows["Days"], rows["Reaction"], 1)
-        np.testing.assert_allclose(table.loc[level, ["a0", "a1"]].to_numpy(float), [intercept, slope], rtol=1e-9)
+        np.testing.assert_allclose(
+            table.loc[level, ["a0", "a1"]].to_numpy(float), [intercept, slope], rtol=1e-9
+        )
     ends = fit.random_effects["Subject"].to_numpy() + fit.fe_params.to_numpy()
     np.testing.assert_allclose(table[["b0", "b1"]], ends, rtol=1e-12)
 
@@ -209,7 +250,9 @@ def test_shrinkage_uses_weights_and_leaves_out_groups_that_do_not_determine_thei
     design = fit.model.design
     left = design.y - design.offset - design.X[:, 1:] @ fit.fe_params.to_numpy()[1:]
     rows = design.factors[0].codes == 5
-    np.testing.assert_allclose(own[5, 0], np.average(left[rows], weights=design.weights[rows]), rtol=1e-9)
+    np.testing.assert_allclose(
+        own[5, 0], np.average(left[rows], weights=design.weights[rows]), rtol=1e-9
+    )
     frame = sleepstudy()
     alone = quiet_fit("Reaction ~ Days + (1 + Days | Subject)", frame.drop(range(1, 10)))
     drawn = plot.shrinkage(alone)
@@ -221,7 +264,9 @@ def test_residual_plot_shows_weighted_residuals():
     fit = many_groups()
     drawn = plot.residuals(fit).data
     np.testing.assert_array_equal(drawn["x"], fit.fittedvalues)
-    np.testing.assert_allclose(drawn["y"], fit.resid * np.sqrt(fit.model.design.weights), rtol=1e-14)
+    np.testing.assert_allclose(
+        drawn["y"], fit.resid * np.sqrt(fit.model.design.weights), rtol=1e-14
+    )
 
 
 def test_very_many_rows_are_drawn_as_a_sample(monkeypatch):
@@ -231,7 +276,10 @@ def test_very_many_rows_are_drawn_as_a_sample(monkeypatch):
     assert drawn.labels.title == "Residuals against fitted values, 100 of 180 rows"
     monkeypatch.setattr(data_module, "ENDS", 10)
     table = data_module.quantiles(fitted(SLEEP), 0.95)
-    shown, r = table.loc[table["panel"] == "residuals", "y"].to_numpy(), np.sort(fitted(SLEEP).resid)
+    shown, r = (
+        table.loc[table["panel"] == "residuals", "y"].to_numpy(),
+        np.sort(fitted(SLEEP).resid),
+    )
     assert len(shown) < 45
     np.testing.assert_allclose(shown[[0, 9, -10, -1]], r[[0, 9, -10, -1]] / r.std())
 
@@ -242,14 +290,17 @@ def test_smooth_line_is_a_local_linear_regression():
     y = np.sin(x) + 0.1 * rng.standard_normal(200)
     ours = data_module.smooth(x, y)
     theirs = lowess(y, x, frac=data_module.SPAN, it=0, xvals=ours["x"].to_numpy())
-    np.testing.assert_allclose(ours["y"], theirs, atol=1e-3)  # they leave out weights below 1e-9, and widen h otherwise
+    # they leave out weights below 1e-9, and widen h otherwise
+    np.testing.assert_allclose(ours["y"], theirs, atol=1e-3)
 
 
 def test_qq_bands_are_those_of_order_statistics():
     table = data_module.quantiles(fitted(SLEEP), 0.9)
     effects = table[table["panel"] == "Subject: Days"]
     i, m = np.arange(1, 19), 18
-    np.testing.assert_allclose(effects["upper"], stats.norm.ppf(stats.beta.ppf(0.95, i, m + 1 - i)), rtol=1e-9)
+    np.testing.assert_allclose(
+        effects["upper"], stats.norm.ppf(stats.beta.ppf(0.95, i, m + 1 - i)), rtol=1e-9
+    )
     # standardised by the SD of the predictions, they vary about as much as normal values do
     assert 0.7 < effects["y"].std() < 1.3
 
@@ -259,7 +310,9 @@ def test_profile_marks_the_ends_of_the_profile_intervals():
     ends = pd.concat(c.at([-1.959964, 1.959964]) for c in curves)
     intervals = fitted(SLEEP).confint("profile").loc[[c.name[0] for c in curves]].to_numpy()
     # a spline through 13 points, half a unit of zeta apart
-    np.testing.assert_allclose(ends["value"].to_numpy().reshape(-1, 2), intervals, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        ends["value"].to_numpy().reshape(-1, 2), intervals, rtol=2e-3, atol=2e-3
+    )
 
 
 def test_profile_density_of_a_straight_profile_is_normal():
@@ -274,7 +327,9 @@ def test_profile_density_of_a_straight_profile_is_normal():
 def test_variance_components_are_those_of_varcorr():
     drawn = plot.variance_components(fitted(SLEEP)).data
     table = fitted(SLEEP).varcorr
-    np.testing.assert_array_equal(drawn[["sdcor", "lower", "upper"]], table[["sdcor", "lower", "upper"]])
+    np.testing.assert_array_equal(
+        drawn[["sdcor", "lower", "upper"]], table[["sdcor", "lower", "upper"]]
+    )
     assert list(drawn["panel"]) == [
         "standard deviation [Reaction]",
         "standard deviation [Reaction / Days]",
@@ -331,10 +386,22 @@ def test_volcano_and_heat_map_show_estimates_and_discoveries():
         (lambda: plot.caterpillar(fitted(SLEEP), "Days"), "factor must be 'Subject', not 'Days'"),
         (lambda: plot.fitted_lines(fitted(SLEEP), "day"), "x must be 'Days', not 'day'"),
         (lambda: plot.fitted_lines(fitted(SLEEP), groups=["S1"]), "'Subject' has no level 'S1'"),
-        (lambda: plot.shrinkage(fitted(SLEEP), terms=["day"]), "terms must be one or two of '(Intercept)', 'Days'"),
-        (lambda: plot.influence(influence_table(10), "cook"), "measure must be one of 'cooksd', 'covratio', 'Days'"),
-        (lambda: plot.volcano(many(), "days"), "coefficient must be 'Intercept' or 'Days', not 'days'"),
-        (lambda: plot.heatmap(many(), where=PLACES), "where= needs a coefficient, one of 'Intercept', 'Days'"),
+        (
+            lambda: plot.shrinkage(fitted(SLEEP), terms=["day"]),
+            "terms must be one or two of '(Intercept)', 'Days'",
+        ),
+        (
+            lambda: plot.influence(influence_table(10), "cook"),
+            "measure must be one of 'cooksd', 'covratio', 'Days'",
+        ),
+        (
+            lambda: plot.volcano(many(), "days"),
+            "coefficient must be 'Intercept' or 'Days', not 'days'",
+        ),
+        (
+            lambda: plot.heatmap(many(), where=PLACES),
+            "where= needs a coefficient, one of 'Intercept', 'Days'",
+        ),
     ],
 )
 def test_unknown_names_are_refused(call, message):
@@ -350,13 +417,24 @@ def test_a_missing_plotnine_is_named(monkeypatch):
         importlib.import_module("interlace_jax.plot")
 
 
-OF_FITS = ["caterpillar", "shrinkage", "fitted_lines", "residuals", "qq", "profile", "density", "variance_components"]
+OF_FITS = [
+    "caterpillar",
+    "shrinkage",
+    "fitted_lines",
+    "residuals",
+    "qq",
+    "profile",
+    "density",
+    "variance_components",
+]
 
 
 @pytest.mark.parametrize("name", OF_FITS)
 def test_plots_of_a_fit_say_so_of_anything_else(name):
     for given in (many(), fitted(SLEEP).model, fitted(SLEEP).model.data):
-        with pytest.raises(TypeError, match=r"takes a fit, as interlace_jax.fit\(...\) gives it, not"):
+        with pytest.raises(
+            TypeError, match=r"takes a fit, as interlace_jax.fit\(...\) gives it, not"
+        ):
             getattr(plot, name)(given)
 
 
@@ -382,7 +460,9 @@ def test_forest_shows_the_rows_of_tidy_first_terms_and_models_on_top():
     table = plot.coefficients(*fits.values(), names=list(fits), intercept=True, level=0.9).data
     for name, fit in fits.items():
         rows = table[table["model"] == name]
-        np.testing.assert_array_equal(rows[["estimate", "conf_low"]], fit.tidy("fixed", 0.9)[["estimate", "conf_low"]])
+        np.testing.assert_array_equal(
+            rows[["estimate", "conf_low"]], fit.tidy("fixed", 0.9)[["estimate", "conf_low"]]
+        )
     assert list(table["term"].cat.categories) == ["Days", "Intercept"]
     assert list(table["model"].cat.categories) == ["intercepts", "slopes"]
 
@@ -407,15 +487,24 @@ def test_effects_are_the_predictions_of_an_average_group():
 
 
 def test_effects_say_at_which_values_of_other_variables_they_are():
-    assert plot.effects(many_groups(), "kind").labels.subtitle == "an average group; x at its mean, 1.5"
-    assert plot.effects(many_groups(), "x").labels.subtitle == "an average group; averaged over kind"
-    assert plot.effects(many_groups(), "kind", at={"x": [2]}).labels.subtitle == "an average group; x = [2]"
+    assert (
+        plot.effects(many_groups(), "kind").labels.subtitle
+        == "an average group; x at its mean, 1.5"
+    )
+    assert (
+        plot.effects(many_groups(), "x").labels.subtitle == "an average group; averaged over kind"
+    )
+    assert (
+        plot.effects(many_groups(), "kind", at={"x": [2]}).labels.subtitle
+        == "an average group; x = [2]"
+    )
 
 
 def test_numbers_beside_another_variable_are_in_order_of_size():
     drawn = plot.emmeans(means(["x", "kind"], at={"x": [2, 10, 1]}))
     assert list(drawn.data["x"].cat.categories) == ["1", "2", "10"]
-    assert list(plot.effects(many_groups(), "kind", "x").data["x"].cat.categories) == ["1", "2"]  # quartiles
+    # quartiles
+    assert list(plot.effects(many_groups(), "kind", "x").data["x"].cat.categories) == ["1", "2"]
 
 
 def test_effects_answer_wrong_variables_in_words():
@@ -426,7 +515,9 @@ def test_effects_answer_wrong_variables_in_words():
 
 
 def test_lines_of_groups_are_at_common_values_of_what_varies_within_them():
-    data = interlace.load_dataset("crossed").assign(size=lambda d: np.where(d["item"] > "item12", "large", "small"))
+    data = interlace.load_dataset("crossed").assign(
+        size=lambda d: np.where(d["item"] > "item12", "large", "small")
+    )
     fit = quiet_fit("rt ~ condition + size + (1 + condition | subject)", data)
     drawn = plot.fitted_lines(fit, "condition")
     common = data["size"].mode()[0]

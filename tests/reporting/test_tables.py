@@ -24,7 +24,8 @@ def cells(table):
 
 
 @pytest.mark.parametrize(
-    ("p", "text"), [(0.0004, "<.001"), (0.0006, ".001"), (0.0466, ".047"), (0.9996, "1.000"), (np.nan, "")]
+    ("p", "text"),
+    [(0.0004, "<.001"), (0.0006, ".001"), (0.0466, ".047"), (0.9996, "1.000"), (np.nan, "")],
 )
 def test_p_values_have_three_decimals(p, text):
     assert p_value(p) == text
@@ -50,7 +51,9 @@ def test_table_of_a_fit_has_coefficients_and_random_effects():
 
 
 def test_labels_replace_terms_groups_and_columns():
-    table = cells(interlace.table(SLEEP, labels={"Days": "Days of restriction", "Subject": "sleeper"}))
+    table = cells(
+        interlace.table(SLEEP, labels={"Days": "Days of restriction", "Subject": "sleeper"})
+    )
     assert {"Days of restriction", "SD Days of restriction | sleeper"} <= set(table.index)
 
 
@@ -81,14 +84,17 @@ def test_models_stand_side_by_side(intercepts):
 
 
 @pytest.mark.parametrize(
-    ("below", "cell"), [("interval", "[7.21, 13.73]"), ("p", "<.001"), ("statistic", "(6.77)"), ("se", "(1.55)")]
+    ("below", "cell"),
+    [("interval", "[7.21, 13.73]"), ("p", "<.001"), ("statistic", "(6.77)"), ("se", "(1.55)")],
 )
 def test_what_stands_below_the_estimates_is_chosen(below, cell):
     assert interlace.compare(SLEEP, below=below, terms=["Days"]).rows[1][1] == cell
 
 
 def test_terms_choose_order_and_names(intercepts):
-    table = interlace.compare(intercepts, terms={"Days": "days", "Intercept": "start"}, below="nothing", stars=True)
+    table = interlace.compare(
+        intercepts, terms={"Days": "days", "Intercept": "start"}, below="nothing", stars=True
+    )
     assert [list(row) for row in table.rows[:2]] == [["days", "10.47***"], ["start", "251.41***"]]
     with pytest.raises(ValueError, match="'hours'"):
         interlace.compare(intercepts, terms=["hours"])
@@ -97,7 +103,9 @@ def test_terms_choose_order_and_names(intercepts):
 def test_criteria_that_cannot_be_compared_have_a_note(intercepts):
     assert not any("compared" in note for note in interlace.compare(intercepts, SLEEP).notes)
     shorter = quiet_fit("Reaction ~ 1 + (1 | Subject)", sleepstudy())
-    assert any("different fixed parts" in note for note in interlace.compare(intercepts, shorter).notes)
+    assert any(
+        "different fixed parts" in note for note in interlace.compare(intercepts, shorter).notes
+    )
     fewer = quiet_fit("Reaction ~ Days + (1 | Subject)", sleepstudy().head(100))
     assert any("numbers of rows" in note for note in interlace.compare(intercepts, fewer).notes)
 
@@ -122,12 +130,18 @@ def test_tables_of_tests_round_by_what_their_columns_hold():
 
 
 def test_contrasts_have_the_decimals_of_their_standard_errors():
-    fit = quiet_fit("angle ~ recipe * temp + (1 | replicate:recipe)", interlace.load_dataset("cake"))
+    fit = quiet_fit(
+        "angle ~ recipe * temp + (1 | replicate:recipe)", interlace.load_dataset("cake")
+    )
     frame = interlace.emmeans(fit, "recipe").contrasts()
     table = interlace.table(frame, "Recipes")
     assert list(table.frame["estimate"]) == [f"{value:z.2f}" for value in frame["estimate"]]
     assert table.align == "lrrrrrrr" and table.title == "Recipes"
-    assert list(interlace.table(interlace.emmeans(fit, "recipe")).frame["recipe"]) == ["A", "B", "C"]
+    assert list(interlace.table(interlace.emmeans(fit, "recipe")).frame["recipe"]) == [
+        "A",
+        "B",
+        "C",
+    ]
 
 
 def test_frames_of_any_shape_become_text():
@@ -135,7 +149,10 @@ def test_frames_of_any_shape_become_text():
     frame = pd.DataFrame({("x", "lower"): [0.5, np.nan], ("x", "ok"): [True, False]}, index=index)
     table = interlace.table(frame)
     assert list(table.header) == ["g", "", "x lower", "x ok"]
-    assert [list(row) for row in table.rows] == [["a", "1", "0.5000", "True"], ["b", "2", "", "False"]]
+    assert [list(row) for row in table.rows] == [
+        ["a", "1", "0.5000", "True"],
+        ["b", "2", "", "False"],
+    ]
 
 
 # Residual covariances
@@ -143,7 +160,9 @@ def test_frames_of_any_shape_become_text():
 
 @pytest.fixture(scope="module")
 def serial():
-    return quiet_fit("Reaction ~ Days", sleepstudy(), residual="ar1(Days | Subject)", df_method="between-within")
+    return quiet_fit(
+        "Reaction ~ Days", sleepstudy(), residual="ar1(Days | Subject)", df_method="between-within"
+    )
 
 
 def test_numbers_of_the_residual_covariance_have_rows(serial):
@@ -151,7 +170,10 @@ def test_numbers_of_the_residual_covariance_have_rows(serial):
     assert (row["group"], row["term"]) == ("Residual", "rho | Days within Subject")
     assert row["estimate"] == pytest.approx(serial.structure["estimate"].iloc[-1])
     table = interlace.table(serial)
-    assert cells(table).loc["Residual rho | Days within Subject", "Estimate"] == f"{row['estimate']:.2f}"
+    assert (
+        cells(table).loc["Residual rho | Days within Subject", "Estimate"]
+        == f"{row['estimate']:.2f}"
+    )
     assert table.notes == [
         "180 observations. Fitted by REML, between-within degrees of freedom.",
         "Covariance of the residuals: residual ar1(Days | Subject).",
@@ -162,7 +184,9 @@ def test_numbers_of_the_residual_covariance_have_rows(serial):
 
 def test_words_and_equation_do_not_take_residuals_for_independent(serial):
     text = interlace.report(serial)
-    assert text.startswith("A linear model of Reaction") and "(residual ar1(Days | Subject))" in text
+    assert (
+        text.startswith("A linear model of Reaction") and "(residual ar1(Days | Subject))" in text
+    )
     assert r"\mathcal{N}\left(0,\; R\right)" in interlace.equation(serial)
     assert r"\sigma^{2}" not in interlace.equation(serial)
 

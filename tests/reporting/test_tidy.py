@@ -13,7 +13,10 @@ SLEEP = fitted("sleepstudy_slope_REML")
 
 def test_fixed_effects_are_those_of_the_summary():
     table = SLEEP.tidy("fixed").set_index("term")
-    assert list(table.columns) == "effect group estimate std_error statistic df p_value conf_low conf_high".split()
+    assert (
+        list(table.columns)
+        == "effect group estimate std_error statistic df p_value conf_low conf_high".split()
+    )
     np.testing.assert_array_equal(table["estimate"], SLEEP.fe_params)
     np.testing.assert_allclose(table["std_error"], SLEEP.fe_bse, rtol=1e-12)
     np.testing.assert_allclose(table["df"], SLEEP.fe_df, rtol=1e-12)
@@ -50,7 +53,9 @@ def test_random_parameters_are_those_of_varcorr_in_the_words_of_broom_mixed():
 
 def test_parameters_of_a_structure_have_rows():
     cov = {"Worker": interlace.CompoundSymmetry()}
-    fit = quiet_fit("score ~ Machine + (0 + Machine | Worker)", interlace.load_dataset("machines"), cov=cov)
+    fit = quiet_fit(
+        "score ~ Machine + (0 + Machine | Worker)", interlace.load_dataset("machines"), cov=cov
+    )
     row = fit.tidy("ran_pars").set_index(["group", "term"]).loc[("Worker", "rho")]
     assert row["estimate"] == pytest.approx(fit.structure.loc["rho|Worker", "estimate"])
 
@@ -60,7 +65,9 @@ def test_random_effects_have_a_row_a_level_and_term():
     wide = table.pivot(index="level", columns="term", values="estimate")
     pd.testing.assert_frame_equal(wide, SLEEP.random_effects["Subject"], check_names=False)
     limits = table.pivot(index="level", columns="term", values="conf_low")["Days"]
-    np.testing.assert_allclose(limits, SLEEP.random_effects_ci()["Subject"]["Days", "lower"], rtol=1e-12)
+    np.testing.assert_allclose(
+        limits, SLEEP.random_effects_ci()["Subject"]["Days", "lower"], rtol=1e-12
+    )
 
 
 def test_a_variance_of_zero_has_no_interval():

@@ -1,4 +1,6 @@
-"""Pages are true: their code runs and prints what they show, their formulas fit designs, their messages exist."""
+"""Pages are true: their code runs and prints what they show, their formulas fit designs, their
+messages exist.
+"""
 
 import ast
 import contextlib
@@ -34,19 +36,39 @@ def test_page_prints_what_it_shows(page):
 
 
 def study(rows=480):
-    """A frame with every column that the page of designs names; classes lie in schools, pieces in plots."""
+    """A frame with every column that the page of designs names; classes lie in schools, pieces
+    in plots.
+    """
     rng = np.random.default_rng(0)
     number = {name: rng.standard_normal(rows) for name in ("y", "x", "pre", "x_within", "x_mean")}
     text = {
         name: rng.choice([f"{name}{i}" for i in range(m)], rows)
         for name, m in dict(
-            condition=2, treatment=2, prime=2, freq=2, period=2, variety=3, nitrogen=4, sex=2, subject=40, item=20
+            condition=2,
+            treatment=2,
+            prime=2,
+            freq=2,
+            period=2,
+            variety=3,
+            nitrogen=4,
+            sex=2,
+            subject=40,
+            item=20,
         ).items()
     }
     groups = {
         name: rng.choice([f"{name}{i:02}" for i in range(m)], rows)
         for name, m in dict(
-            school=12, classroom=4, site=10, block=6, part=10, operator=3, person=30, rater=8, user=50, product=30
+            school=12,
+            classroom=4,
+            site=10,
+            block=6,
+            part=10,
+            operator=3,
+            person=30,
+            rater=8,
+            user=50,
+            product=30,
         ).items()
     }
     visits = dict(id=np.arange(rows) // 4, visit=np.arange(rows) % 4, time=np.arange(rows) % 4.0)
@@ -101,13 +123,17 @@ def test_message_of_troubleshooting_is_one_of_the_package(message):
 def test_the_reference_has_everything_public():
     page = (ROOT / "docs/reference.rst").read_text()
     documented = set(re.findall(r"auto\w+:: interlace_jax\.([\w.]+)", page))
-    public = {n for n, v in vars(interlace).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    public = {
+        n for n, v in vars(interlace).items() if not n.startswith("_") and not inspect.ismodule(v)
+    }
     plots = {f"plot.{n}" for n, v in vars(plot).items() if inspect.isfunction(v)}
     everything = public | plots | {"sklearn.MixedModelRegressor"}
     assert everything <= documented, "docs/reference.rst lists what is exported"
     for name in documented - everything:
         module, _, member = f"interlace_jax.{name}".rpartition(".")
-        assert hasattr(importlib.import_module(module), member), f"{name} is in the reference, but not there"
+        assert hasattr(importlib.import_module(module), member), (
+            f"{name} is in the reference, but not there"
+        )
 
 
 def test_the_gallery_shows_every_plot():
@@ -120,4 +146,6 @@ def test_the_gallery_shows_every_plot():
 
 def test_every_page_is_in_the_contents():
     index = (ROOT / "docs/index.md").read_text()
-    assert {page.stem for page in PAGES if page.stem != "index"} <= set(re.findall(r"^(\w+)$", index, re.MULTILINE))
+    assert {page.stem for page in PAGES if page.stem != "index"} <= set(
+        re.findall(r"^(\w+)$", index, re.MULTILINE)
+    )

@@ -1,4 +1,6 @@
-"""Every script of examples/ runs and agrees with its reference; the README prints what it says it prints."""
+"""Every script of examples/ runs and agrees with its reference; the README prints what it says
+it prints.
+"""
 
 import contextlib
 import io
@@ -15,11 +17,17 @@ ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"(-?\d\S*) +\| +(-?\d\S*)$", re.MULTILINE)  # ours | reference
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem
+)
 def test_example_runs_and_agrees_with_its_reference(script):
     settings = {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "INTERLACE_EXAMPLE_SIZE": "small"}
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=os.environ | settings, check=False
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env=os.environ | settings,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
@@ -29,7 +37,9 @@ def test_example_runs_and_agrees_with_its_reference(script):
 
 
 def test_readme_prints_what_it_shows():
-    blocks = re.findall(r"^```(python|text)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```(python|text)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     names = {}
     assert [kind for kind, _ in blocks] == ["python", "text"] * (len(blocks) // 2)
     for (_, code), (_, output) in zip(blocks[::2], blocks[1::2], strict=True):

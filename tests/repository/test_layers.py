@@ -41,7 +41,8 @@ ORDER = (
     "sklearn",
     "__init__",
 )
-WITHOUT_JAX = ("support/later.py", "support/containers.py")  # how numerics stays importable without JAX
+# how numerics stays importable without JAX
+WITHOUT_JAX = ("support/later.py", "support/containers.py")
 PUBLIC_FOLDERS = {"__init__.py", "plot/__init__.py"}
 
 every_file = pytest.mark.parametrize("name", FILES)
@@ -60,7 +61,9 @@ def room(name):
 
 
 def imported(name):
-    """(module, name) pairs of every import of a file, inside functions too; modules of the package as paths."""
+    """(module, name) pairs of every import of a file, inside functions too; modules of the
+    package as paths.
+    """
     folder = name.split("/")[:-1]
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
@@ -76,11 +79,19 @@ def imported(name):
 def own(name):
     """Files of the package that a file imports."""
     for module, member in imported(name):
-        assert not module.startswith("interlace_jax"), "the package imports itself by relative paths"
+        assert not module.startswith("interlace_jax"), (
+            "the package imports itself by relative paths"
+        )
         if module.startswith("./"):
             path = module[2:]
             inside = f"{path}/{member}.py".strip("/")
-            yield inside if inside in FILES else f"{path}.py" if f"{path}.py" in FILES else f"{path}/__init__.py"
+            yield (
+                inside
+                if inside in FILES
+                else f"{path}.py"
+                if f"{path}.py" in FILES
+                else f"{path}/__init__.py"
+            )
 
 
 @every_file
@@ -112,7 +123,9 @@ def test_numerics_imports_arrays_and_itself_only(name):
 
 @every_file
 def test_folders_have_no_door_of_their_own(name):
-    """Only `plot`, which users import, re-exports; nothing inside imports a folder in place of a file."""
+    """Only `plot`, which users import, re-exports; nothing inside imports a folder in place of a
+    file.
+    """
     if name.endswith("__init__.py") and name not in PUBLIC_FOLDERS:
         assert not FILES[name].read_text()
     assert not {other for other in own(name) if other.endswith("__init__.py")}
@@ -126,9 +139,15 @@ def test_no_module_or_folder_bears_the_name_of_an_export():
 
 @every_file
 def test_nothing_is_imported_inside_a_function(name):
-    functions = [n for n in ast.walk(tree(name)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
+    functions = [
+        n
+        for n in ast.walk(tree(name))
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    ]
     inside = [inner for function in functions for inner in ast.walk(function)]
-    assert not [ast.unparse(node) for node in inside if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not [
+        ast.unparse(node) for node in inside if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
 def test_the_front_door_only_exports():

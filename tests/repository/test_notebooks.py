@@ -15,7 +15,9 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 def outputs(notebook):
     """Outputs of all code cells."""
-    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
 
 
 def complaints(notebook):
@@ -35,7 +37,9 @@ def test_notebook_runs_without_warnings(path, monkeypatch, tmp_path):
     for name, value in dict(INTERLACE_EXAMPLE_SIZE="small", PYTHONPATH=str(ROOT), **quiet).items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", allow_errors=True)
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, kernel_name="python3", allow_errors=True
+    )
     client.execute(cwd=str(tmp_path))
     assert complaints(notebook) == []
 

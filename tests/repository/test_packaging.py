@@ -1,4 +1,6 @@
-"""What strangers meet first: one version, extras that exist, commands that agree, metadata that is true."""
+"""What strangers meet first: one version, extras that exist, commands that agree, metadata that
+is true.
+"""
 
 import re
 import tomllib
@@ -11,7 +13,11 @@ import interlace_jax
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OUTDIR = '-m build --outdir "$scratch/dist"'
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md")),
+]
 
 
 def test_the_version_stands_in_one_place():
@@ -22,7 +28,11 @@ def test_the_version_stands_in_one_place():
 
 
 def test_every_python_that_is_promised_is_tested():
-    classified = {c.rpartition(" ")[2] for c in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", c)}
+    classified = {
+        c.rpartition(" ")[2]
+        for c in PROJECT["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", c)
+    }
     workflow = (ROOT / ".github/workflows/tests.yml").read_text()
     assert classified == set(re.findall(r'"(3\.\d+)"', workflow))
     assert PROJECT["project"]["requires-python"] == f">={min(classified)}"
@@ -47,7 +57,9 @@ def test_extras_that_pages_name_exist(page):
     text = (ROOT / page).read_text()
     named = {name for extras in re.findall(r'"\.\[([\w,]+)\]"', text) for name in extras.split(",")}
     assert named <= set(PROJECT["project"]["optional-dependencies"])
-    assert "interlace_jax[" not in text, "an extra is installed from the clone until there is a release"
+    assert "interlace_jax[" not in text, (
+        "an extra is installed from the clone until there is a release"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,6 @@
-"""Simulation and the bootstrap: draws with the right moments, refits that are fits, intervals that cover."""
+"""Simulation and the bootstrap: draws with the right moments, refits that are fits, intervals
+that cover.
+"""
 
 from functools import cache
 
@@ -74,7 +76,10 @@ def test_every_case_replicate_is_the_fit_of_its_groups():
     subjects = np.sort(frame["Subject"].unique())
     picks = np.random.default_rng(1).integers(0, 18, (150, 18))
     for i in (0, 99):
-        parts = [frame[frame["Subject"] == subjects[s]].assign(Subject=f"pick{k}") for k, s in enumerate(picks[i])]
+        parts = [
+            frame[frame["Subject"] == subjects[s]].assign(Subject=f"pick{k}")
+            for k, s in enumerate(picks[i])
+        ]
         one = quiet_fit("Reaction ~ Days + (Days | Subject)", pd.concat(parts))
         assert_allclose(-2 * boot.many.llf[i], one.deviance, rtol=0, atol=1e-8)
         assert_allclose(boot.estimates.loc[i], one.parameters, rtol=1e-4)
@@ -90,7 +95,9 @@ def test_groups_of_a_nested_design_are_drawn_with_all_that_is_in_them():
     frame = fit.model.data
     batches = np.sort(frame["batch"].unique())
     picks = np.random.default_rng(3).integers(0, 10, (20, 10))[4]
-    parts = [frame[frame["batch"] == batches[b]].assign(batch=f"pick{k}") for k, b in enumerate(picks)]
+    parts = [
+        frame[frame["batch"] == batches[b]].assign(batch=f"pick{k}") for k, b in enumerate(picks)
+    ]
     one = quiet_fit("strength ~ 1 + (1 | batch/cask)", pd.concat(parts))
     assert_allclose(-2 * boot.many.llf[4], one.deviance, rtol=0, atol=1e-8)
 
@@ -106,16 +113,22 @@ def test_groups_that_are_crossed_are_not_drawn():
 def test_a_draw_that_does_not_determine_the_coefficients_is_counted():
     rng = np.random.default_rng(4)
     g = np.repeat(np.arange(5), 6)
-    frame = pd.DataFrame({"g": g, "between": 1.0 * (g == 0), "y": rng.normal(size=30) + rng.normal(size=5)[g]})
+    frame = pd.DataFrame(
+        {"g": g, "between": 1.0 * (g == 0), "y": rng.normal(size=30) + rng.normal(size=5)[g]}
+    )
     fit = quiet_fit("y ~ between + (1 | g)", frame)
-    with pytest.warns(UserWarning, match="of 40 replicates could not be fitted .* intervals are of the other"):
+    with pytest.warns(
+        UserWarning, match="of 40 replicates could not be fitted .* intervals are of the other"
+    ):
         boot = fit.bootstrap(40, seed=1, kind="cases")
     without = ~(np.random.default_rng(1).integers(0, 5, (40, 5)) == 0).any(1)
     assert 0 < without.sum() < 40
     failed = boot.many.status.str.contains("rank deficient")
     assert_array_equal(failed, without)
     assert boot.outcomes[boot.many.status[failed].iloc[0]] == without.sum()
-    assert boot.estimates[failed].isna().all().all() and np.isfinite(boot.confint()["lower"]["between"])
+    assert boot.estimates[failed].isna().all().all() and np.isfinite(
+        boot.confint()["lower"]["between"]
+    )
 
 
 def test_outcomes_count_every_replicate():
@@ -133,7 +146,9 @@ def test_basic_limits_are_reflected_where_the_parameter_has_no_bounds():
         ("sigma", np.log, np.exp),
         ("cor_Days.(Intercept)|Subject", np.arctanh, np.tanh),
     ]:
-        expected = back(2 * to_free(fit.parameters[name]) - to_free(quantiles[name].to_numpy()[::-1]))
+        expected = back(
+            2 * to_free(fit.parameters[name]) - to_free(quantiles[name].to_numpy()[::-1])
+        )
         assert_allclose(table.loc[name], expected)
     assert (table.filter(like="sd_", axis=0) > 0).all(axis=None)
     assert (table.filter(like="cor_", axis=0).abs() <= 1).all(axis=None)
@@ -166,7 +181,8 @@ def test_intervals_are_quantiles_and_their_reflections():
 
 
 def test_bca_limits_are_scipys_for_a_mean():
-    # A balanced one-way model's intercept is the grand mean of the groups' means, whatever the variances.
+    # A balanced one-way model's intercept is the grand mean of the groups' means, whatever the
+    # variances.
     rng = np.random.default_rng(5)
     means = rng.exponential(10, size=14)
     frame = pd.DataFrame({"g": np.repeat(np.arange(14), 4)})
@@ -178,7 +194,9 @@ def test_bca_limits_are_scipys_for_a_mean():
     known = type("Known", (), {"bootstrap_distribution": means[picks].mean(1)})
     assert_allclose(boot.estimates["Intercept"], known.bootstrap_distribution, rtol=1e-6)
     theirs = stats.bootstrap((means,), np.mean, n_resamples=0, method="BCa", bootstrap_result=known)
-    assert_allclose(boot.confint(kind="bca").loc["Intercept"], theirs.confidence_interval, rtol=1e-4)
+    assert_allclose(
+        boot.confint(kind="bca").loc["Intercept"], theirs.confidence_interval, rtol=1e-4
+    )
 
 
 def test_bca_of_a_crossed_design_is_refused():
@@ -209,4 +227,8 @@ def test_cases_may_have_predictors_of_any_size():
 def test_intervals_have_the_order_of_those_of_the_fit():
     fit = fitted("sleepstudy_slope_REML")
     made = fit.bootstrap(20, seed=1, progress=False)
-    assert list(made.confint().index) == list(made.confint(kind="basic").index) == list(fit.confint().index)
+    assert (
+        list(made.confint().index)
+        == list(made.confint(kind="basic").index)
+        == list(fit.confint().index)
+    )

@@ -1,4 +1,6 @@
-"""Cross-validation against a loop of fits, predictions against the dense formula, scores against SciPy."""
+"""Cross-validation against a loop of fits, predictions against the dense formula, scores against
+SciPy.
+"""
 
 import numpy as np
 import pandas as pd
@@ -26,16 +28,24 @@ def honest(formula, frame, train, test, **kwargs):
 
 
 def dense_sd(fit, design, train, test):
-    """Predictive SD of test rows by the definition: V as a matrix, beta by generalised least squares."""
+    """Predictive SD of test rows by the definition: V as a matrix, beta by generalised least
+    squares.
+    """
     inverse_weights = np.ones(len(design.y)) if design.weights is None else 1.0 / design.weights
     V = np.zeros((len(design.y),) * 2)
     for f, L in zip(design.factors, fit.Lambdas, strict=True):
         V += f.Z @ L @ L.T @ f.Z.T * (f.codes[:, None] == f.codes)
-    weights = np.linalg.solve(V[np.ix_(train, train)] + np.diag(inverse_weights[train]), V[np.ix_(train, test)])
+    weights = np.linalg.solve(
+        V[np.ix_(train, train)] + np.diag(inverse_weights[train]), V[np.ix_(train, test)]
+    )
     X, lack = design.X[train], design.X[test] - weights.T @ design.X[train]
-    known = np.linalg.inv(X.T @ np.linalg.solve(V[np.ix_(train, train)] + np.diag(inverse_weights[train]), X))
+    known = np.linalg.inv(
+        X.T @ np.linalg.solve(V[np.ix_(train, train)] + np.diag(inverse_weights[train]), X)
+    )
     variance = (
-        np.diag(V)[test] - np.sum(weights * V[np.ix_(train, test)], 0) + np.einsum("ij,jk,ik->i", lack, known, lack)
+        np.diag(V)[test]
+        - np.sum(weights * V[np.ix_(train, test)], 0)
+        + np.einsum("ij,jk,ik->i", lack, known, lack)
     )
     return fit.sigma * np.sqrt(variance + inverse_weights[test])
 
@@ -59,7 +69,9 @@ def test_folds_are_fits_of_their_training_rows(name, cv):
     fold_of = found.predictions["fold"].to_numpy()
     for label in found.folds.index[:1]:
         test, train = position[fold_of == label], position[fold_of != label]
-        one, predicted = honest(case.formula, case.frame.iloc[design.rows], train, test, **arguments(case))
+        one, predicted = honest(
+            case.formula, case.frame.iloc[design.rows], train, test, **arguments(case)
+        )
         row = found.predictions.iloc[test]
         assert_allclose(row["predicted"], predicted, rtol=1e-6)
         assert_allclose(row["sd"], dense_sd(one, design, train, test), rtol=1e-5)
@@ -73,7 +85,9 @@ def test_a_group_left_out_is_predicted_by_the_population_with_all_its_variance(l
     row = logo.predictions[logo.predictions.fold == "S309"]
     z = np.stack([np.ones(10), np.arange(10.0)], 1)
     assert_allclose(row["predicted"], z @ fit.fe_params, rtol=1e-8)
-    variance = np.einsum("ij,jk,ik->i", z, fit.varcov.to_numpy() + fit.coefficients().vcov, z) + fit.scale
+    variance = (
+        np.einsum("ij,jk,ik->i", z, fit.varcov.to_numpy() + fit.coefficients().vcov, z) + fit.scale
+    )
     assert_allclose(row["sd"], np.sqrt(variance), rtol=1e-6)
 
 
@@ -106,7 +120,8 @@ def test_a_group_left_out_is_predicted_by_its_relatives():
 )
 def test_transforms_of_equal_span_leak_nothing(fixed):
     frame, formula = sleepstudy(), f"Reaction ~ {fixed} + (1 + scale(Days) | Subject)"
-    uneven = frame[(frame.Subject != "S308") | (frame.Days > 5)]  # so that means differ between folds
+    # so that means differ between folds
+    uneven = frame[(frame.Subject != "S308") | (frame.Days > 5)]
     found = interlace.cross_val(formula, uneven, cv="kfold-rows", k=4)
     for label in (0, 1):
         test = np.flatnonzero(found.predictions.fold == label)
@@ -119,14 +134,18 @@ def test_scores_are_those_of_normal_distributions(logo):
     p = logo.predictions
     normal = stats.norm(p["predicted"], p["sd"])
     assert_allclose(logo.pooled["log_score"], -normal.logpdf(p["observed"]).mean(), rtol=1e-12)
-    assert_allclose(logo.pooled["rmse"], np.sqrt(np.mean((p["observed"] - p["predicted"]) ** 2)), rtol=1e-12)
+    assert_allclose(
+        logo.pooled["rmse"], np.sqrt(np.mean((p["observed"] - p["predicted"]) ** 2)), rtol=1e-12
+    )
     assert_allclose(logo.pooled["mae"], np.abs(p["observed"] - p["predicted"]).mean(), rtol=1e-12)
     some = p.iloc[:10]
 
     def crps(y, mean, sd):
         """Integral of (F - 1[y <= .])^2, by its definition."""
         below = integrate.quad(lambda q: stats.norm.cdf(q, mean, sd) ** 2, mean - 12 * sd, y)[0]
-        return below + integrate.quad(lambda q: stats.norm.sf(q, mean, sd) ** 2, y, mean + 12 * sd)[0]
+        return (
+            below + integrate.quad(lambda q: stats.norm.sf(q, mean, sd) ** 2, y, mean + 12 * sd)[0]
+        )
 
     by_definition = [crps(*row) for row in some[["observed", "predicted", "sd"]].to_numpy()]
     assert_allclose(logo.folds["crps"].iloc[0], np.mean(by_definition), rtol=1e-7)
@@ -145,14 +164,22 @@ def test_a_fold_without_a_fit_says_why_and_the_others_count():
     frame = sleepstudy().assign(site=lambda d: np.where(d.Subject == "S309", "b", "a"))
     found = interlace.cross_val("Reaction ~ Days + site + (1 | Subject)", frame)
     lost = found.folds.loc["S309"]
-    assert lost["status"] == "the fixed effects are rank deficient in the rows that are left: 'site[T.b]'"
+    assert (
+        lost["status"]
+        == "the fixed effects are rank deficient in the rows that are left: 'site[T.b]'"
+    )
     assert lost[["rmse", "crps"]].isna().all()
     assert not lost["converged"]
     known = found.predictions.dropna()
     assert len(known) == 170
     assert_allclose(found.pooled["mae"], np.abs(known.observed - known.predicted).mean())
-    halves = [(np.flatnonzero(frame.Subject == "S308"), np.arange(10, 20)), (np.arange(90), np.arange(90, 180))]
-    assert interlace.cross_val("Reaction ~ Days + (1 | Subject)", frame, cv=halves).folds["status"].tolist() == [
+    halves = [
+        (np.flatnonzero(frame.Subject == "S308"), np.arange(10, 20)),
+        (np.arange(90), np.arange(90, 180)),
+    ]
+    assert interlace.cross_val("Reaction ~ Days + (1 | Subject)", frame, cv=halves).folds[
+        "status"
+    ].tolist() == [
         "Subject has 1 level for 10 rows that are left",
         "converged",
     ]
@@ -181,11 +208,18 @@ def test_positions_of_pairs_are_those_of_the_data():
     found = interlace.cross_val(SLOPES, frame, cv=[(np.arange(5, 180), test)])
     assert found.predictions.index.tolist() == ["row 2", "row 4"]
     assert found.folds.loc[0, ["n_train", "n_test"]].tolist() == [175, 2]
-    assert_allclose(found.predictions["predicted"], honest(SLOPES, frame, np.arange(5, 180), [2, 4])[1], rtol=1e-7)
+    assert_allclose(
+        found.predictions["predicted"],
+        honest(SLOPES, frame, np.arange(5, 180), [2, 4])[1],
+        rtol=1e-7,
+    )
 
 
 def test_scikit_learn_splits_and_scores(logo):
-    selection, metrics = pytest.importorskip("sklearn.model_selection"), pytest.importorskip("sklearn.metrics")
+    selection, metrics = (
+        pytest.importorskip("sklearn.model_selection"),
+        pytest.importorskip("sklearn.metrics"),
+    )
     fit = fitted("sleepstudy_slope_REML")
     scoring = [metrics.get_scorer("neg_mean_absolute_error"), metrics.median_absolute_error]
     by_splitter = fit.cross_val(
@@ -194,9 +228,16 @@ def test_scikit_learn_splits_and_scores(logo):
     assert_allclose(by_splitter.folds["ours"], logo.folds["mae"], rtol=1e-9)
     assert_allclose(by_splitter.folds["neg"], -logo.folds["mae"], rtol=1e-9)
     errors = (logo.predictions.observed - logo.predictions.predicted).abs()
-    assert_allclose(by_splitter.folds["med"], errors.groupby(logo.predictions.fold).median(), rtol=1e-9)
-    assert list(fit.cross_val("kfold", scoring=scoring).pooled.index) == ["score", "median_absolute_error"]
-    repeated = fit.cross_val(selection.ShuffleSplit(3, test_size=0.5, train_size=0.4, random_state=0), scoring="rmse")
+    assert_allclose(
+        by_splitter.folds["med"], errors.groupby(logo.predictions.fold).median(), rtol=1e-9
+    )
+    assert list(fit.cross_val("kfold", scoring=scoring).pooled.index) == [
+        "score",
+        "median_absolute_error",
+    ]
+    repeated = fit.cross_val(
+        selection.ShuffleSplit(3, test_size=0.5, train_size=0.4, random_state=0), scoring="rmse"
+    )
     assert len(repeated.predictions) == 270
     assert list(repeated.pooled.index) == ["rmse"]
     assert repeated.folds["n_train"].tolist() == [72] * 3
@@ -206,8 +247,14 @@ def test_scikit_learn_splits_and_scores(logo):
     "kwargs, message",
     [
         (dict(cv="logoo"), "cv must be 'logo' or 'kfold' or 'loo' or 'kfold-rows', not 'logoo'"),
-        (dict(cv="kfold", k=19), r"k=19: the number of folds must lie between 2 and the 18 groups \(Subject\)"),
-        (dict(cv="kfold-rows", k=1), "k=1: the number of folds must lie between 2 and the 180 rows"),
+        (
+            dict(cv="kfold", k=19),
+            r"k=19: the number of folds must lie between 2 and the 18 groups \(Subject\)",
+        ),
+        (
+            dict(cv="kfold-rows", k=1),
+            "k=1: the number of folds must lie between 2 and the 180 rows",
+        ),
         (dict(by="subject"), "column 'subject'.*did you mean 'Subject'"),
         (dict(cv=3), "cv must be one of"),
         (dict(cv=[(0, [500])]), "cv must be one of.*among the 180 rows"),

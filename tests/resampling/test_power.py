@@ -34,7 +34,8 @@ def test_power_grows_with_the_effect_and_with_the_subjects():
 
 
 def test_power_of_a_balanced_design_is_that_of_the_noncentral_t():
-    # Condition varies within subjects and items, so that its difference has variance 4 sigma^2 / n and n - p - ... df.
+    # Condition varies within subjects and items, so that its difference has variance 4 sigma^2 / n
+    # and n - p - ... df.
     fit, row = _pilot(), _curve().set_index(["effect", "subject"]).loc[(0.4, 24)]
     df, noncentrality = 288 - 24 - 6, 0.4 / np.sqrt(4 * fit.scale / 288)
     critical = stats.t.ppf(0.975, df)
@@ -50,7 +51,9 @@ def test_the_interval_is_wilsons():
 
 
 def test_power_of_the_same_seed_is_the_same():
-    again = interlace.power(_pilot(), CONDITION, 0.4, {"subject": [12, 24]}, nsim=150, seed=1, progress=False)
+    again = interlace.power(
+        _pilot(), CONDITION, 0.4, {"subject": [12, 24]}, nsim=150, seed=1, progress=False
+    )
     assert_array_equal(again["power"], _curve().query("effect == 0.4")["power"])
 
 
@@ -66,10 +69,14 @@ def test_new_levels_are_copies_with_random_effects_of_their_own():
     larger = extended(design, {"subject": 15, "item": 7})
     levels = {f.name: len(f.levels) for f in larger.factors}
     assert levels == {"subject": 15, "item": 7} and len(larger.X) == 15 * 7 * 2
-    subject, item = (next(f for f in larger.factors if f.name == name).codes for name in ("subject", "item"))
+    subject, item = (
+        next(f for f in larger.factors if f.name == name).codes for name in ("subject", "item")
+    )
     assert pd.DataFrame({"s": subject, "i": item}).value_counts().eq(2).all()
     old = design.factors[0].codes
-    assert_array_equal(np.sort(larger.X[(subject == 13) & (item < 6)], 0), np.sort(design.X[old == 1], 0))
+    assert_array_equal(
+        np.sort(larger.X[(subject == 13) & (item < 6)], 0), np.sort(design.X[old == 1], 0)
+    )
 
 
 def test_levels_inside_a_copied_level_are_new():

@@ -20,7 +20,9 @@ def test_a_refit_is_the_fit_of_the_remaining_rows(name):
     assert not found.failures
     assert found.places.tolist() == [0, 1, 2]
     for i, rows in enumerate(sets):
-        one = quiet_fit(case.formula, case.frame.drop(index=case.frame.index[rows]), **arguments(case))
+        one = quiet_fit(
+            case.formula, case.frame.drop(index=case.frame.index[rows]), **arguments(case)
+        )
         assert_allclose(found.estimate.deviance[i], one.deviance, rtol=1e-11)
         assert_allclose(found.estimate.beta[i], one.fe_params, rtol=1e-7)
         assert_allclose(found.estimate.vcov[i], one.fe_cov, rtol=1e-6, atol=1e-12)
@@ -47,14 +49,19 @@ def test_chunks_make_no_difference():
 def design():
     frame = pd.DataFrame({"g": np.repeat(list("abc"), 6), "x": np.tile(["u", "v", "v"], 6)})
     frame["y"] = np.random.default_rng(3).normal(size=18) + 2.0 * (frame.g == "b")
-    return interlace.compile("y ~ x + (1 | g)", frame.assign(y=np.where(frame.x == "u", 1.5, frame.y))).design
+    return interlace.compile(
+        "y ~ x + (1 | g)", frame.assign(y=np.where(frame.x == "u", 1.5, frame.y))
+    ).design
 
 
 @pytest.mark.parametrize(
     "rows, reason",
     [
         (np.arange(12), "g has 1 level for 6 rows that are left"),
-        (np.arange(0, 18, 3), r"the fixed effects are rank deficient in the rows that are left: 'x\[T.v\]'"),
+        (
+            np.arange(0, 18, 3),
+            r"the fixed effects are rank deficient in the rows that are left: 'x\[T.v\]'",
+        ),
         (np.arange(16), "2 rows that are left are too few"),
         (np.flatnonzero(np.arange(18) % 3), "the response is constant"),
         (np.delete(np.arange(18), [0, 7, 13]), "g has 3 levels for 3 rows"),
@@ -78,18 +85,27 @@ def test_refits_without_a_residual_are_refused_as_fits_are():
     with pytest.raises(ValueError, match="perfectly, to rounding"):
         interlace.fit("y ~ x + (1 | g)", frame.drop(index=3))
     table = quiet_fit("y ~ x + (1 | g)", frame).influence()
-    assert table.index[table.cooksd.isna()].tolist() == [3] and "perfectly, to rounding" in table.status[3]
+    assert (
+        table.index[table.cooksd.isna()].tolist() == [3]
+        and "perfectly, to rounding" in table.status[3]
+    )
     folds = interlace.cross_val("y ~ x + (1 | g)", frame, cv="loo").folds
-    assert folds.index[folds.log_score.isna()].tolist() == [3] and "perfectly, to rounding" in folds.status[3]
+    assert (
+        folds.index[folds.log_score.isna()].tolist() == [3]
+        and "perfectly, to rounding" in folds.status[3]
+    )
 
 
 def test_refits_are_singular_where_their_residual_variance_means_nothing():
     rng = np.random.default_rng(1)
-    frame = pd.DataFrame({"s": np.repeat(np.arange(10), 3), "t": list("abc") * 10, "x": rng.normal(size=30)})
+    frame = pd.DataFrame(
+        {"s": np.repeat(np.arange(10), 3), "t": list("abc") * 10, "x": rng.normal(size=30)}
+    )
     frame["y"] = frame.x + rng.normal(size=10).repeat(3) + rng.normal(size=30)
     arguments = dict(formula="y ~ x + (0 + t | s)", cov={"s": interlace.CompoundSymmetry()})
     again = frame.iloc[:1].assign(y=frame.y[0] + 0.8)
-    twice = pd.concat([frame, again], ignore_index=True)  # two rows share an effect until one is left out
+    # two rows share an effect until one is left out
+    twice = pd.concat([frame, again], ignore_index=True)
     fits = [quiet_fit(data=twice.drop(index=i), **arguments) for i in range(31)]
     alone = [fit.is_singular for fit in fits]
     assert not all(alone)

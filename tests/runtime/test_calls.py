@@ -1,4 +1,6 @@
-"""Host code calls compiled code: float64 out, the user's configuration as it was, compilations remembered."""
+"""Host code calls compiled code: float64 out, the user's configuration as it was, compilations
+remembered.
+"""
 
 import os
 import subprocess
@@ -82,7 +84,9 @@ every_way = pytest.mark.parametrize(
 @every_way
 def test_compiler_options_change_no_numbers(how):
     x = np.linspace(0.1, 1.0, 50)
-    assert_allclose(calls.run(how(jax.jit(growth)), x), np.cumsum(np.exp(x)) / np.sum(x), rtol=1e-14)
+    assert_allclose(
+        calls.run(how(jax.jit(growth)), x), np.cumsum(np.exp(x)) / np.sum(x), rtol=1e-14
+    )
     slope = how(jax.jit(jax.grad(lambda x: jnp.sum(x**3))))
     assert_allclose(calls.run(slope, x), 3.0 * x**2, rtol=1e-14)
 
@@ -113,7 +117,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+    return (
+        sorted(path.name for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+    )
 
 
 def fresh():
@@ -167,7 +173,9 @@ def test_importing_changes_nothing_and_a_second_process_finds_the_compilations(t
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "INTERLACE_JAX_EXECUTION": "xla"}
     found, stored = [], []
     for _ in range(2):
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        )
         assert run.returncode == 0, run.stderr
         found.append(float(run.stdout))
         stored.append([name for name in files(tmp_path) if name.endswith("-cache")])
@@ -232,7 +240,9 @@ def test_where_64_bits_are_on_an_island_is_the_function():
 
 
 def test_a_function_that_wraps_a_kernel_is_not_taken_for_it():
-    """A gradient bears the name of its function; the stored program of that function would be a silent wrong number."""
+    """A gradient bears the name of its function; the stored program of that function would be a
+    silent wrong number.
+    """
     value = compilation.jit(symmetric)
     assert calls._name(value) == f"{symmetric.__module__}:symmetric"
     assert calls._name(compilation.jit(jax.jacfwd(symmetric))) is None

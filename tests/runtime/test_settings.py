@@ -36,7 +36,12 @@ def verbs():
     yield fit.model.loglik([0.5]), 1e-9
     m = interlace.moments(fit.design.y, fit.design.X, fit.design.groups)
     yield interlace.deviance(THETA, m), 1e-5
-    yield interlace.predict(interlace.estimate(m), m, fit.design.X[:3], [(np.arange(3), np.ones((3, 1)))]), 1e-3
+    yield (
+        interlace.predict(
+            interlace.estimate(m), m, fit.design.X[:3], [(np.arange(3), np.ones((3, 1)))]
+        ),
+        1e-3,
+    )
 
 
 THETA = jnp.array([0.5])
@@ -59,7 +64,8 @@ def test_gradients_can_be_taken_under_a_transfer_guard():
     model = interlace.compile("Reaction ~ Days + (1 | Subject)", sleepstudy())
     right = jax.grad(model.loglik)(THETA)
     with jax.transfer_guard("disallow"):
-        found = jax.jit(jax.grad(model.loglik))(THETA)  # outside jit JAX itself transfers the 1 that it starts with
+        # outside jit JAX itself transfers the 1 that it starts with
+        found = jax.jit(jax.grad(model.loglik))(THETA)
     assert_allclose(found, right)
 
 

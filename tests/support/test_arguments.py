@@ -34,7 +34,9 @@ def test_a_column_in_place_of_its_name_is_refused(values):
         texts("groups", values, "g")
 
 
-@pytest.mark.parametrize("value, fine", [(1, True), (np.int64(4), True), (0, False), (2.0, False), ("3", False)])
+@pytest.mark.parametrize(
+    "value, fine", [(1, True), (np.int64(4), True), (0, False), (2.0, False), ("3", False)]
+)
 def test_whole_numbers_have_a_least(value, fine):
     if fine:
         whole_number("n", value, 1)

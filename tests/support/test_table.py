@@ -1,4 +1,6 @@
-"""One table in every language: what stands in a cell comes out of it, whatever characters it has."""
+"""One table in every language: what stands in a cell comes out of it, whatever characters it
+has.
+"""
 
 import importlib
 import re
@@ -8,7 +10,18 @@ import pytest
 
 from interlace_jax.support.table import LATEX, Table, latex, markdown, typst
 
-HARD = ("a & b", "50 %", "sub_ject", "$x^2$", "{c}~#", "p < .001", "sd_x|g", "back\\slash", 'say "so"', "`raw`")
+HARD = (
+    "a & b",
+    "50 %",
+    "sub_ject",
+    "$x^2$",
+    "{c}~#",
+    "p < .001",
+    "sd_x|g",
+    "back\\slash",
+    'say "so"',
+    "`raw`",
+)
 ROWS = [[name, f"-{i}.5"] for i, name in enumerate(HARD)]
 TABLE = Table("Models & more", ("", "Esti_mate"), ROWS, "lr", ("A note: 95 %.",), (3,))
 
@@ -39,7 +52,11 @@ def test_latex_has_the_parts_of_a_booktabs_table():
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert len(rows) == len(HARD) + 1
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
-    assert text.count(r"\midrule") == 2 and r"\caption{Models \& more}" in text and r"\label{tab:one}" in text
+    assert (
+        text.count(r"\midrule") == 2
+        and r"\caption{Models \& more}" in text
+        and r"\label{tab:one}" in text
+    )
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 
 
@@ -101,4 +118,9 @@ def test_great_tables_gets_every_cell_or_is_asked_for(monkeypatch):
 def test_great_tables_shows_cells_literally():
     pytest.importorskip("great_tables")
     html = TABLE.to_great_tables().as_raw_html()
-    assert "a &amp; b" in html and "&amp;amp;" not in html and "p &lt; .001" in html and "Esti_mate" in html
+    assert (
+        "a &amp; b" in html
+        and "&amp;amp;" not in html
+        and "p &lt; .001" in html
+        and "Esti_mate" in html
+    )

@@ -1,4 +1,6 @@
-"""Array functions given numbers of every type, concrete and traced: the numbers of floats, or a refusal in words."""
+"""Array functions given numbers of every type, concrete and traced: the numbers of floats, or a
+refusal in words.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,11 @@ def data():
     rng = np.random.default_rng(1)
     X = np.column_stack([np.ones(40), SLOPES])
     y = np.round(
-        20 + 2 * SLOPES + rng.normal(0, 3, 8)[CODES] + rng.normal(0, 2, 8)[CODES] * SLOPES + rng.normal(size=40)
+        20
+        + 2 * SLOPES
+        + rng.normal(0, 3, 8)[CODES]
+        + rng.normal(0, 2, 8)[CODES] * SLOPES
+        + rng.normal(size=40)
     )
     return y, X, [(CODES, X)]
 
@@ -39,8 +45,15 @@ def test_a_theta_of_any_type_is_the_same_numbers(model, kind, wide):
     with jax.enable_x64(wide):
         theta = jnp.asarray(THETA.astype(kind))
         m = interlace.moments(*data())
-        found = [model.deviance(theta), jax.jit(model.deviance)(theta), interlace.deviance(theta, m)]
-        found += [interlace.deviance(THETA.astype(kind), m), jax.jit(lambda t: interlace.deviance(t, m))(theta)]
+        found = [
+            model.deviance(theta),
+            jax.jit(model.deviance)(theta),
+            interlace.deviance(theta, m),
+        ]
+        found += [
+            interlace.deviance(THETA.astype(kind), m),
+            jax.jit(lambda t: interlace.deviance(t, m))(theta),
+        ]
         effects = interlace.random_effects(theta, m)[0]
         assert_allclose(effects, interlace.random_effects(THETA * 1.0, m)[0], rtol=1e-6, atol=1e-5)
     half = 1e-3 if kind == "float16" else 1e-6  # the deviance has theta's own type
@@ -79,7 +92,9 @@ def test_complex_numbers_are_refused(model, wide):
 
 @WIDTHS
 def test_codes_are_looked_at_before_they_are_cast(wide):
-    """Unknown levels have the population's value: -1, NaN, too large, and what an int32 would wrap around."""
+    """Unknown levels have the population's value: -1, NaN, too large, and what an int32 would
+    wrap around.
+    """
     y, X, groups = data()
     with jax.enable_x64(wide):
         m = interlace.moments(y, X, groups)
@@ -108,11 +123,17 @@ def test_rows_of_weight_zero_are_not_there_whatever_stands_in_them(filler):
     w = np.where(np.arange(40) % 7 == 3, 0.0, 1.5)
     used = w > 0
     with jax.enable_x64(True):
-        right = interlace.estimate(interlace.moments(y[used], X[used], [(codes[used], Z[used])], w[used]))
-        holes = [np.where(used.reshape(-1, *(1,) * (a.ndim - 1)), a, filler) for a in (y, X, Z, 0 * y)]
+        right = interlace.estimate(
+            interlace.moments(y[used], X[used], [(codes[used], Z[used])], w[used])
+        )
+        holes = [
+            np.where(used.reshape(-1, *(1,) * (a.ndim - 1)), a, filler) for a in (y, X, Z, 0 * y)
+        ]
 
         def fitted(y):
-            return interlace.estimate(interlace.moments(y, holes[1], [(codes, holes[2])], w, holes[3]))
+            return interlace.estimate(
+                interlace.moments(y, holes[1], [(codes, holes[2])], w, holes[3])
+            )
 
         found = fitted(holes[0])
         slope = jax.grad(lambda y: fitted(y).beta[1])(jnp.asarray(holes[0]))
@@ -128,5 +149,7 @@ def test_moments_of_a_64_bit_context_that_ended_are_used_in_single_precision():
     with jax.enable_x64(False):
         assert_allclose(interlace.deviance(THETA, m), right, rtol=1e-5)
         assert_allclose(
-            interlace.estimate(m).deviance, interlace.estimate(interlace.moments(*data())).deviance, rtol=1e-5
+            interlace.estimate(m).deviance,
+            interlace.estimate(interlace.moments(*data())).deviance,
+            rtol=1e-5,
         )

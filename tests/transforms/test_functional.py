@@ -1,6 +1,8 @@
-"""Every array function under JAX's transformations and their compositions, in float64 and in float32.
+"""Every array function under JAX's transformations and their compositions, in float64 and in
+float32.
 
-One small design with everything in it (slopes, weights, offset) and one program a question: compiling takes the time.
+One small design with everything in it (slopes, weights, offset) and one program a question:
+compiling takes the time.
 """
 
 from dataclasses import replace
@@ -19,8 +21,8 @@ import interlace_jax as interlace
 PROBLEM = strong("weights")
 THETA = np.array([1.2, 0.3, 0.8])
 WIDTHS = pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
-# float32 has 7 digits: 6 are left in a deviance, 4 in its derivatives (sums over rows that cancel), and 3 in a fit,
-# whose search stops within 1e-5 deviance units of the optimum.
+# float32 has 7 digits: 6 are left in a deviance, 4 in its derivatives (sums over rows that cancel),
+# and 3 in a fit, whose search stops within 1e-5 deviance units of the optimum.
 DIGITS = {
     True: dict(deviance=1e-10, derivatives=1e-6, fit=1e-6),
     False: dict(deviance=1e-6, derivatives=5e-4, fit=5e-3),
@@ -34,13 +36,17 @@ def close(ours, theirs, rtol):
 
 
 def inputs(wide):
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64 if wide else jnp.float32), arrays(PROBLEM))
+    return jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float64 if wide else jnp.float32), arrays(PROBLEM)
+    )
 
 
 def direction(seed=0):
     """One in every array, of a size that keeps weights positive."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: 0.1 * rng.standard_normal(a.shape) * np.maximum(np.abs(a), 0.1), arrays(PROBLEM))
+    return jax.tree.map(
+        lambda a: 0.1 * rng.standard_normal(a.shape) * np.maximum(np.abs(a), 0.1), arrays(PROBLEM)
+    )
 
 
 def moments(at):
@@ -85,7 +91,9 @@ def test_the_deviance_has_first_and_second_derivatives_by_every_array(along, wid
             value, gradient = jax.value_and_grad(deviance)(at, theta)
             _, product = jax.jvp(lambda at: jax.grad(deviance)(at, theta), (at,), (v,))
             reverse = jax.grad(lambda at: pushed(jax.grad(deviance)(at, theta)))(at)
-            forward = jax.jvp(lambda at: jax.jvp(lambda at: deviance(at, theta), (at,), (v,))[1], (at,), (v,))[1]
+            forward = jax.jvp(
+                lambda at: jax.jvp(lambda at: deviance(at, theta), (at,), (v,))[1], (at,), (v,)
+            )[1]
             return value, pushed(gradient), pushed(product), pushed(reverse), forward
 
         value, first, *second = derivatives(at, theta, v)
@@ -103,13 +111,17 @@ def test_whole_hessians_by_theta_sigma_and_beta_are_the_same_in_every_mode(wide)
 
     with jax.enable_x64(wide):
         m = quick_jit(moments)(inputs(wide))
-        p = jnp.concatenate([jnp.asarray(THETA), jnp.array([1.3]), jnp.full(PROBLEM.X.shape[1], 0.7)]).astype(
-            m.yy.dtype
-        )
+        p = jnp.concatenate(
+            [jnp.asarray(THETA), jnp.array([1.3]), jnp.full(PROBLEM.X.shape[1], 0.7)]
+        ).astype(m.yy.dtype)
 
         @quick_jit
         def hessians(p, m):
-            modes = jax.hessian, lambda f: jax.jacrev(jax.jacfwd(f)), lambda f: jax.jacrev(jax.jacrev(f))
+            modes = (
+                jax.hessian,
+                lambda f: jax.jacrev(jax.jacfwd(f)),
+                lambda f: jax.jacrev(jax.jacrev(f)),
+            )
             return [mode(joint)(p, m) for mode in modes] + [
                 jax.grad(joint)(p, m),
                 jax.vmap(jax.grad(joint), (0, None))(jnp.stack([p, 1.1 * p]), m),
@@ -139,7 +151,9 @@ def scalar_of_fit(y, rest):
 
 @pytest.fixture(scope="module")
 def batched():
-    """By width: (number of traces, fits and gradients of three responses in one batch), and one by one in float64."""
+    """By width: (number of traces, fits and gradients of three responses in one batch), and one
+    by one in float64.
+    """
     found = {}
     for wide in (True, False):
         with jax.enable_x64(wide):
@@ -151,7 +165,12 @@ def batched():
                 e = jax.vmap(interlace.estimate)(
                     jax.vmap(lambda *at: moments(at), (0, None, None, None, None))(ys, *rest)
                 )
-                return e.theta, e.beta, e.deviance, jax.vmap(jax.grad(scalar_of_fit), (0, None))(ys, rest)
+                return (
+                    e.theta,
+                    e.beta,
+                    e.deviance,
+                    jax.vmap(jax.grad(scalar_of_fit), (0, None))(ys, rest),
+                )
 
             program, rng = quick_jit(gradients), np.random.default_rng(2)
             ys = y[None] + jnp.asarray(0.2 * rng.standard_normal((3, len(y))), y.dtype)
@@ -159,7 +178,12 @@ def batched():
             again = jax.tree.map(np.asarray, program(ys[::-1], rest))
             found[wide, "reversed"], found[wide, "traces"] = again, len(traces)
             if wide:
-                one = quick_jit(lambda y, rest: (fitting(PROBLEM)(y, *rest)[:4], jax.grad(scalar_of_fit)(y, rest)))
+                one = quick_jit(
+                    lambda y, rest: (
+                        fitting(PROBLEM)(y, *rest)[:4],
+                        jax.grad(scalar_of_fit)(y, rest),
+                    )
+                )
                 found["loop"] = [jax.tree.map(np.asarray, one(y, rest)) for y in ys]
     return found
 
@@ -206,7 +230,9 @@ def test_numpy_and_whole_numbers_are_taken_and_computed_in_jaxs_precision():
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused_by_name(change, message):
-    arguments = dict(y=np.ones(60), X=np.ones((60, 1)), groups=[(np.arange(60) % 6, np.ones((60, 1)))])
+    arguments = dict(
+        y=np.ones(60), X=np.ones((60, 1)), groups=[(np.arange(60) % 6, np.ones((60, 1)))]
+    )
     with pytest.raises(ValueError, match=message):
         interlace.moments(**arguments | change)
 

@@ -36,7 +36,8 @@ def expected():
 
 
 def rtol(wide):
-    # float32 in and out, float64 between: the value is rounded once, theta is another one by 6e-8 relative.
+    # float32 in and out, float64 between: the value is rounded once, theta is another one by 6e-8
+    # relative.
     return 1e-7 if wide else 2e-6
 
 
@@ -73,7 +74,9 @@ def test_jvp_of_grad_is_a_product_with_the_hessian(model, expected, wide):
     with jax.enable_x64(wide):
         theta = theta_of(wide)
         _, product = jax.jvp(jax.grad(model.loglik), (theta,), (jnp.asarray(along, theta.dtype),))
-    assert_allclose(product, expected[2] @ along, rtol=rtol(wide), atol=rtol(wide) * np.abs(expected[2]).max())
+    assert_allclose(
+        product, expected[2] @ along, rtol=rtol(wide), atol=rtol(wide) * np.abs(expected[2]).max()
+    )
 
 
 def test_in_float32_the_value_is_float64_rounded_once(model):
@@ -87,8 +90,14 @@ def test_in_float32_the_value_is_float64_rounded_once(model):
 def test_deviance_is_minus_twice_the_loglik_for_both_criteria(model):
     with jax.enable_x64(True):
         for reml in (True, False):
-            assert_allclose(model.deviance(theta_of(True), reml), -2 * model.loglik(theta_of(True), reml), rtol=1e-15)
-            assert_allclose(model.deviance(THETA, reml), oracle.deviance(CASE.problem, THETA, reml), rtol=1e-12)
+            assert_allclose(
+                model.deviance(theta_of(True), reml),
+                -2 * model.loglik(theta_of(True), reml),
+                rtol=1e-15,
+            )
+            assert_allclose(
+                model.deviance(THETA, reml), oracle.deviance(CASE.problem, THETA, reml), rtol=1e-12
+            )
 
 
 def test_newtons_method_written_by_the_user_ends_where_the_fit_does(model):
@@ -96,7 +105,9 @@ def test_newtons_method_written_by_the_user_ends_where_the_fit_does(model):
 
         @jax.jit
         def newton(theta):
-            return theta - jnp.linalg.solve(jax.hessian(model.deviance)(theta), jax.grad(model.deviance)(theta))
+            return theta - jnp.linalg.solve(
+                jax.hessian(model.deviance)(theta), jax.grad(model.deviance)(theta)
+            )
 
         theta = jnp.asarray([0.9, 0.05, 0.25])
         for _ in range(6):

@@ -17,10 +17,12 @@ SEMIDEFINITE = 1e-8  # negative eigenvalues of a known K up to this part of the 
 
 @dataclass(frozen=True)
 class Known:
-    """A known covariance K (m, m) of the levels, up to its scale: kinship, phylogeny, an adjacency's inverse.
+    """A known covariance K (m, m) of the levels, up to its scale: kinship, phylogeny, an
+    adjacency's inverse.
 
-    K: a data frame labelled by the levels on both sides (others are left out), or an array in their sorted order. It
-    may be semi-definite, as with clones. The variance of a factor is then that of a level whose K_ii is 1.
+    K: a data frame labelled by the levels on both sides (others are left out), or an array in their
+    sorted order. It may be semi-definite, as with clones. The variance of a factor is then that of
+    a level whose K_ii is 1.
     """
 
     K: Any = None
@@ -49,28 +51,32 @@ class Known:
 
 def _root(K: np.ndarray) -> np.ndarray:
     if not (K.ndim == 2 and K.shape[0] == K.shape[1] and np.isfinite(K).all()):
-        raise ValueError(f"K must be a square matrix of finite numbers, not an array of shape {K.shape}")
+        raise ValueError(
+            f"K must be a square matrix of finite numbers, not an array of shape {K.shape}"
+        )
     if not np.allclose(K, K.T, rtol=1e-8, atol=1e-10 * np.abs(K).max(initial=0.0)):
         raise ValueError("K is not symmetric: a covariance matrix of the levels is")
     values, vectors = np.linalg.eigh(0.5 * (K + K.T))
     if values[0] < -SEMIDEFINITE * values[-1] or values[-1] <= 0.0:
         raise ValueError(
-            f"K is no covariance matrix: its smallest eigenvalue is {values[0]:.3g}, its largest {values[-1]:.3g}; "
-            "none may be negative"
+            f"K is no covariance matrix: its smallest eigenvalue is {values[0]:.3g}, its largest "
+            f"{values[-1]:.3g}; none may be negative"
         )
     return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A covariance of the levels with parameters of its own, such as the length scale of a spatial process.
+    """A covariance of the levels with parameters of its own, such as the length scale of a spatial
+    process.
 
-    fn: `fn(coordinates, *parameters)` -> K (m, m), positive definite, usually with ones on the diagonal; written with
-    `jax.numpy`; a module-level function, if the fit is to be pickled. coordinates: an array with a row per level in
-    their sorted order, or a data frame labelled by the levels; for distances label columns too. start: the parameters
-    by name, with the values at which the search starts; all are positive, the search is on their logs. ridge: added to
-    K's diagonal, so that near-copies do no harm. prior: function of the parameters (r,) to a log-density added to the
-    log-likelihood.
+    fn: `fn(coordinates, *parameters)` -> K (m, m), positive definite, usually with ones on the
+    diagonal; written with `jax.numpy`; a module-level function, if the fit is to be pickled.
+    coordinates: an array with a row per level in their sorted order, or a data frame labelled by
+    the levels; for distances label columns too. start: the parameters by name, with the values at
+    which the search starts; all are positive, the search is on their logs. ridge: added to K's
+    diagonal, so that near-copies do no harm. prior: function of the parameters (r,) to a
+    log-density added to the log-likelihood.
 
     >>> Kernel(lambda distance, length: jnp.exp(-distance / length), distances, {"length": 1.0})
     """
@@ -86,7 +92,10 @@ class Kernel:
     def __post_init__(self):
         start = tuple(self.start.items()) if isinstance(self.start, Mapping) else tuple(self.start)
         if not start or not all(value > 0.0 for _, value in start):
-            raise ValueError(f'start must give each parameter a positive value, as in {{"length": 1.0}}, not {start}')
+            raise ValueError(
+                'start must give each parameter a positive value, as in {"length": 1.0}, not '
+                f"{start}"
+            )
         object.__setattr__(self, "start", start)
 
     @property
@@ -102,7 +111,9 @@ class Kernel:
     @property
     def data(self):
         """The coordinates, as arrays."""
-        return jax.tree.map(lambda a: a if is_jax_array(a) else np.asarray(a, float), self.coordinates)
+        return jax.tree.map(
+            lambda a: a if is_jax_array(a) else np.asarray(a, float), self.coordinates
+        )
 
     def root(self, x, data):
         """L (m, m), the Cholesky factor of K."""
@@ -117,7 +128,7 @@ def pair(given: Any) -> tuple[Structure | None, Known | Kernel | None]:
     across = [part for part in parts if isinstance(part, Known | Kernel)]
     if not parts or len(within) > 1 or len(across) > 1 or len(within) + len(across) < len(parts):
         raise TypeError(
-            "a covariance is a structure such as AR1(), or Known(K) or Kernel(...) for the levels, or a tuple of one "
-            f"of each; not {given!r}"
+            "a covariance is a structure such as AR1(), or Known(K) or Kernel(...) for the "
+            f"levels, or a tuple of one of each; not {given!r}"
         )
     return (within or [None])[0], (across or [None])[0]

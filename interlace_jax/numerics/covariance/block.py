@@ -10,8 +10,9 @@ from .structures import Structure
 
 @dataclass(frozen=True)
 class Block:
-    """Shape of one grouping factor: its levels (padding included), the sizes of its independent terms, and how the
-    columns of a level and the levels covary (by default: freely within terms, and not at all).
+    """Shape of one grouping factor: its levels (padding included), the sizes of its independent
+    terms, and how the columns of a level and the levels covary (by default: freely within terms,
+    and not at all).
     """
 
     levels: int
@@ -41,10 +42,15 @@ class Block:
 
     @property
     def parameters(self) -> tuple[tuple[int, int], ...]:
-        """Position (row, column) in Lambda of every entry of a pattern: term by term, lower triangle by columns."""
+        """Position (row, column) in Lambda of every entry of a pattern: term by term, lower
+        triangle by columns.
+        """
         starts = np.cumsum((0, *self.sizes))
         return tuple(
-            (a + i, a + j) for a, s in zip(starts, self.sizes, strict=False) for j in range(s) for i in range(j, s)
+            (a + i, a + j)
+            for a, s in zip(starts, self.sizes, strict=False)
+            for j in range(s)
+            for i in range(j, s)
         )
 
 

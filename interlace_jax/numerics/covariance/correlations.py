@@ -1,6 +1,7 @@
 """Correlations of repeated measurements: of visits in an order, or of points some distance apart.
 
-They make the residuals of a subject covary (`residual`); over the columns of a random effect they serve `cov` too.
+They make the residuals of a subject covary (`residual`); over the columns of a random effect they
+serve `cov` too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def mean_by_lag(C, k: int):
 
 @dataclass(frozen=True)
 class FreeCorrelations(Correlated):
-    """Any correlation matrix, as the rows of its Cholesky factor before they are made of length 1."""
+    """Any correlation matrix, as the rows of its Cholesky factor before they are made of length
+    1.
+    """
 
     def shape_names(self, k: int) -> tuple[str, ...]:
         """A number for each pair, row by row below the diagonal."""
@@ -46,10 +49,11 @@ class FreeCorrelations(Correlated):
 
 @dataclass(frozen=True)
 class Toeplitz(Correlated):
-    """A correlation for each number of steps between visits (SAS's and mmrm's toep; heterogeneous: toeph).
+    """A correlation for each number of steps between visits (SAS's and mmrm's toep; heterogeneous:
+    toeph).
 
-    The free numbers are partial autocorrelations, which make every positive definite matrix of this form and no other
-    (Barndorff-Nielsen & Schou 1973, J. Multivariate Analysis 3, 408-419).
+    The free numbers are partial autocorrelations, which make every positive definite matrix of this
+    form and no other (Barndorff-Nielsen & Schou 1973, J. Multivariate Analysis 3, 408-419).
     """
 
     over: ClassVar[str] = "lags"
@@ -72,7 +76,9 @@ class Toeplitz(Correlated):
 
 
 def autocorrelations(partial):
-    """Correlations at lags 0 to k (k + 1,) from partial ones (k,), by Durbin and Levinson's recursion."""
+    """Correlations at lags 0 to k (k + 1,) from partial ones (k,), by Durbin and Levinson's
+    recursion.
+    """
     found, weights, left = [jnp.ones((), partial.dtype)], partial[:0], 1.0
     for j in range(len(partial)):
         earlier = jnp.stack(found[:0:-1]) if j else partial[:0]
@@ -83,7 +89,9 @@ def autocorrelations(partial):
 
 
 def partial_autocorrelations(r):
-    """Partial autocorrelations (k,) of correlations at lags 0 to k (k + 1,), each kept within +-STEEPEST."""
+    """Partial autocorrelations (k,) of correlations at lags 0 to k (k + 1,), each kept within
+    +-STEEPEST.
+    """
     found, weights, left = [], r[:0], 1.0
     for j in range(len(r) - 1):
         partial = jnp.clip((r[j + 1] - weights @ r[1 : j + 1][::-1]) / left, -STEEPEST, STEEPEST)
@@ -95,9 +103,11 @@ def partial_autocorrelations(r):
 
 @dataclass(frozen=True)
 class Antedependence(Correlated):
-    """First-order ante-dependence: visits correlate by the product of the correlations of neighbours between them.
+    """First-order ante-dependence: visits correlate by the product of the correlations of
+    neighbours between them.
 
-    Gabriel 1962, Ann. Math. Stat. 33, 201-212; SAS's ante(1) is heterogeneous, mmrm's ad and adh are both here.
+    Gabriel 1962, Ann. Math. Stat. 33, 201-212; SAS's ante(1) is heterogeneous, mmrm's ad and adh
+    are both here.
     """
 
     over: ClassVar[str] = "order"
@@ -122,7 +132,9 @@ class Antedependence(Correlated):
 
 @dataclass(frozen=True)
 class ARMA11(Correlated):
-    """An autoregression with a moving average, ARMA(1, 1): rho1 phi^(lag - 1), as nlme's corARMA(p = 1, q = 1)."""
+    """An autoregression with a moving average, ARMA(1, 1): rho1 phi^(lag - 1), as nlme's
+    corARMA(p = 1, q = 1).
+    """
 
     over: ClassVar[str] = "lags"
 
@@ -142,14 +154,16 @@ class ARMA11(Correlated):
         return jnp.append(fisher(jnp.mean(jnp.diagonal(C, 1))), 0.0)
 
 
-# Distances -----------------------------------------------------------------------------------------------------------
+# Distances ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Spatial(Correlated):
-    """Correlations that fall with the distance between two points; `nugget`: a part of the variance correlates not.
+    """Correlations that fall with the distance between two points; `nugget`: a part of the variance
+    correlates not.
 
-    Distances are in units of the typical gap between points, in which the search for the range starts at 1.
+    Distances are in units of the typical gap between points, in which the search for the range
+    starts at 1.
     """
 
     nugget: bool = False
@@ -169,7 +183,9 @@ class Spatial(Correlated):
         return jnp.append(jnp.exp(x[:1]), jax.nn.sigmoid(x[1:]))
 
     def between(self, x, distance):
-        """Correlations of different points: one number an entry of x, scalars or (P,); distance (..., P)."""
+        """Correlations of different points: one number an entry of x, scalars or (P,); distance
+        (..., P).
+        """
         x = [value.reshape((1,) * (jnp.ndim(distance) - value.ndim) + value.shape) for value in x]
         left = 1.0 - jax.nn.sigmoid(x[1]) if self.nugget else 1.0
         return left * self.decay(distance * jnp.exp(-x[0]))
@@ -185,7 +201,9 @@ class Spatial(Correlated):
 
 @dataclass(frozen=True)
 class Exponential(Spatial):
-    """exp(-distance / range): continuous-time AR(1) in one dimension (SAS's and mmrm's sp(exp), nlme's corExp)."""
+    """exp(-distance / range): continuous-time AR(1) in one dimension (SAS's and mmrm's sp(exp),
+    nlme's corExp).
+    """
 
     def decay(self, ratio):
         """exp(-ratio)."""

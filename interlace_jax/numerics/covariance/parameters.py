@@ -1,13 +1,17 @@
-"""theta and the relative covariance factors Lambda: the one place that knows how the first fills the second.
+"""theta and the relative covariance factors Lambda: the one place that knows how the first fills
+the second.
 
-Two coordinates. *User* theta is lme4's: factors in the order of the fit, terms in theirs, each lower triangle of Lambda
-column by column. *Conditioned* t holds the same entries of Lambda~ = A Lambda, factors in elimination order: the
-coordinates of the optimiser. A is lower triangular, so the map is linear and keeps zero columns.
+Two coordinates. *User* theta is lme4's: factors in the order of the fit, terms in theirs, each
+lower triangle of Lambda column by column. *Conditioned* t holds the same entries of Lambda~ = A
+Lambda, factors in elimination order: the coordinates of the optimiser. A is lower triangular, so
+the map is linear and keeps zero columns.
 
-A structured factor (`structures`) has a scale s and free numbers x instead, Lambda = s L(x); only s changes between the
-coordinates, to s |A| (Frobenius), the SD of what the factor adds to a row of average size. Numbers of K come last.
+A structured factor (`structures`) has a scale s and free numbers x instead, Lambda = s L(x); only s
+changes between the coordinates, to s |A| (Frobenius), the SD of what the factor adds to a row of
+average size. Numbers of K come last.
 
-After all blocks come the free numbers psi of the residual covariance, where there is one: the same in both coordinates.
+After all blocks come the free numbers psi of the residual covariance, where there is one: the same
+in both coordinates.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ def _each(t, blocks):
 
 
 def beyond(t, blocks):
-    """What of parameters (d,) follows those of the blocks: the numbers psi of the residual covariance (r,)."""
+    """What of parameters (d,) follows those of the blocks: the numbers psi of the residual
+    covariance (r,).
+    """
     return t[sum(b.size for b in blocks) :]
 
 
@@ -51,7 +57,9 @@ def _factor(values, block):
 def conditioned_factors(t, blocks, A):
     """Lambda~ = A Lambda (k, k) of every block, from conditioned parameters (d,)."""
     return [
-        _fill(values[: b.own], b) if b.is_pattern else a @ _factor(_rescaled(values, 1.0 / _unit(a)), b)
+        _fill(values[: b.own], b)
+        if b.is_pattern
+        else a @ _factor(_rescaled(values, 1.0 / _unit(a)), b)
         for (values, b), a in zip(_each(t, blocks), A, strict=True)
     ]
 
@@ -75,7 +83,9 @@ def _rescaled(values, by):
 
 
 def natural(theta, blocks):
-    """By block the parameters of its structure and of its K, as they are reported: a list of arrays."""
+    """By block the parameters of its structure and of its K, as they are reported: a list of
+    arrays.
+    """
     found = []
     for values, b in _each(theta, blocks):
         shape = [] if b.is_pattern else [b.within.natural(values[1 : b.own], b.k)]
@@ -90,13 +100,17 @@ def shape_places(blocks) -> list[np.ndarray]:
 
 def has_prior(blocks) -> bool:
     """Whether any block has a prior."""
-    return any(part is not None and part.prior is not None for b in blocks for part in (b.within, b.across))
+    return any(
+        part is not None and part.prior is not None for b in blocks for part in (b.within, b.across)
+    )
 
 
 def columns(blocks):
-    """For every column of every Lambda: indices of its free entries in the parameter vector, diagonal first.
+    """For every column of every Lambda: indices of its free entries in the parameter vector,
+    diagonal first.
 
-    The likelihood is even in each. A structured Lambda counts as one column, with its scale as the only entry.
+    The likelihood is even in each. A structured Lambda counts as one column, with its scale as the
+    only entry.
     """
     found, start = [], 0
     for block in blocks:
@@ -110,9 +124,11 @@ def columns(blocks):
 
 
 def carriers(blocks):
-    """Which parameters (d, d) give each one its meaning: row i is of parameter i, which has none if all those are 0.
+    """Which parameters (d, d) give each one its meaning: row i is of parameter i, which has none if
+    all those are 0.
 
-    Entries of Lambda: those of their column. Numbers x of a structure: its scale. Numbers of K: all of Lambda.
+    Entries of Lambda: those of their column. Numbers x of a structure: its scale. Numbers of K: all
+    of Lambda.
     """
     d = sum(b.size for b in blocks)
     found = np.zeros((d, d), bool)
@@ -129,9 +145,12 @@ def carriers(blocks):
 def canonical_parameters(t, blocks):
     """Parameters of the same model in standard form.
 
-    Lambda is `canonical`, no scale is negative, and a number that means nothing beside a scale of 0 is at its start.
+    Lambda is `canonical`, no scale is negative, and a number that means nothing beside a scale of 0
+    is at its start.
     """
-    return jnp.concatenate([*(_standard(values, b) for values, b in _each(t, blocks)), *following(t, blocks)])
+    return jnp.concatenate(
+        [*(_standard(values, b) for values, b in _each(t, blocks)), *following(t, blocks)]
+    )
 
 
 def _standard(values, block):
@@ -144,7 +163,9 @@ def _standard(values, block):
         own = jnp.where(none, jnp.append(0.0, shape_start(block)[0].astype(own.dtype)), own)
     if block.size == block.own:
         return own
-    return jnp.concatenate([own, jnp.where(none, shape_start(block)[1].astype(own.dtype), values[block.own :])])
+    return jnp.concatenate(
+        [own, jnp.where(none, shape_start(block)[1].astype(own.dtype), values[block.own :])]
+    )
 
 
 def shape_start(block):
@@ -157,7 +178,8 @@ def shape_start(block):
 def canonical(Lam, tol=1e-7):
     """The lower triangular factor of Lam Lam' (k, k) with a nonnegative diagonal.
 
-    Where a diagonal entry vanishes (below tol of its row) the column below it does too, as in lme4's singular fits.
+    Where a diagonal entry vanishes (below tol of its row) the column below it does too, as in
+    lme4's singular fits.
     """
     S = Lam @ Lam.T
     k = Lam.shape[0]

@@ -2,12 +2,14 @@
 
     eps_i ~ N(0, sigma^2 W_i^-1/2 R_i W_i^-1/2),   R_i = D_i C_i D_i
 
-C_i is the correlation matrix of a subject's rows, D_i their relative SDs: by visit, by group of subjects, and
-log-linear in covariates. R_i is 1 on the diagonal at the reference (first group, first visit, covariates 0), so that
-sigma is the SD there. Subjects whose rows have the same visits, group and covariates share a *pattern*, and R_i.
+C_i is the correlation matrix of a subject's rows, D_i their relative SDs: by visit, by group of
+subjects, and log-linear in covariates. R_i is 1 on the diagonal at the reference (first group,
+first visit, covariates 0), so that sigma is the SD there. Subjects whose rows have the same visits,
+group and covariates share a *pattern*, and R_i.
 
-psi holds free numbers, group after group: [log SD of the group's first visit over the reference's, but for the first
-group], log SDs of the later visits over that of the first, numbers of the correlations; then coefficients of log SD.
+psi holds free numbers, group after group: [log SD of the group's first visit over the reference's,
+but for the first group], log SDs of the later visits over that of the first, numbers of the
+correlations; then coefficients of log SD.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Patterns(NamedTuple):
     group: Any  # (P,) group of the subjects
     position: Any  # (m, P) place of every row among the positions that the correlations know
     visit: Any  # (m, P) place among the visits that have an SD of their own
-    distance: Any  # (m, m, P) between rows, in typical gaps; None where correlations do not fall with distance
+    # (m, m, P) between rows, in typical gaps; None where correlations do not fall with distance
+    distance: Any
     slopes: Any  # (h, m, P) covariates of log SD
     count: Any  # (P,) subjects of the pattern, which all have the same rows
 
@@ -42,7 +45,8 @@ STATIC = dict(static=True)
 class ResidualCovariance:
     """The form of R(psi), without numbers: static wherever it stands among arrays."""
 
-    within: Structure | None = field(default=None, metadata=STATIC)  # of a subject's rows; None: no correlations
+    # of a subject's rows; None: no correlations
+    within: Structure | None = field(default=None, metadata=STATIC)
     positions: int = field(default=1, metadata=STATIC)  # that the correlations know
     visits: int = field(default=1, metadata=STATIC)  # with SDs of their own
     groups: int = field(default=1, metadata=STATIC)  # with parameters of their own
@@ -64,10 +68,14 @@ class ResidualCovariance:
         return self.groups * self.own - 1 + self.slopes
 
     def split(self, psi):
-        """Log SDs (groups, visits), numbers of the correlations (groups, shape), coefficients of log SD (slopes,)."""
+        """Log SDs (groups, visits), numbers of the correlations (groups, shape), coefficients of
+        log SD (slopes,).
+        """
         cut = self.groups * self.own - 1
         by_group = jnp.append(0.0, psi[:cut]).reshape(self.groups, self.own)
-        log_sd = by_group[:, :1] + jnp.append(jnp.zeros((self.groups, 1), psi.dtype), by_group[:, 1 : self.visits], 1)
+        log_sd = by_group[:, :1] + jnp.append(
+            jnp.zeros((self.groups, 1), psi.dtype), by_group[:, 1 : self.visits], 1
+        )
         return log_sd, by_group[:, self.visits :], psi[cut:]
 
     def log_sds(self, psi, patterns: Patterns):
@@ -81,10 +89,16 @@ class ResidualCovariance:
         _, x, _ = self.split(psi)
         alone = np.eye(patterns.position.shape[0], dtype=bool)[:, :, None]
         if self.within is None:
-            return jnp.where(alone, 1.0, jnp.zeros((*alone.shape[:2], len(patterns.group)), psi.dtype))
+            return jnp.where(
+                alone, 1.0, jnp.zeros((*alone.shape[:2], len(patterns.group)), psi.dtype)
+            )
         if patterns.distance is not None:
-            return jnp.where(alone, 1.0, self.within.between(x[patterns.group].T, patterns.distance))
-        by_group = jnp.stack([_relative(self.within, x[g], self.positions) for g in range(self.groups)])
+            return jnp.where(
+                alone, 1.0, self.within.between(x[patterns.group].T, patterns.distance)
+            )
+        by_group = jnp.stack(
+            [_relative(self.within, x[g], self.positions) for g in range(self.groups)]
+        )
         at = patterns.position
         return by_group[patterns.group[None, None], at[:, None], at[None]]
 
@@ -101,7 +115,9 @@ def masked(R, seen):
 
 
 def whiteners(R, count):
-    """Log-determinant of R = L L' summed over subjects, and L^-1 (m, m, P) of every pattern; count (P,) subjects."""
+    """Log-determinant of R = L L' summed over subjects, and L^-1 (m, m, P) of every pattern;
+    count (P,) subjects.
+    """
     inverse = inverse_factors(R)
     pivots = jnp.diagonal(inverse, axis1=0, axis2=1)  # (P, m)
     return -2.0 * jnp.sum(count[:, None] * jnp.log(pivots)), inverse
@@ -112,7 +128,9 @@ def _shape_names(within: Structure, k: int):
 
 
 def _relative(within: Structure, x, k: int):
-    """Correlations of k positions; of a structure of one's own its matrix over that of the first position."""
+    """Correlations of k positions; of a structure of one's own its matrix over that of the first
+    position.
+    """
     if isinstance(within, Correlated):
         return within.correlation(x, k)
     M = within.matrix(x, k)
@@ -126,10 +144,11 @@ def precisions(structure: ResidualCovariance, psi, patterns: Patterns):
 
 
 def reported(structure: ResidualCovariance, psi, sigma, unit):
-    """The numbers as they are reported, and as a search or an interval has them, without bounds: two arrays (r,).
+    """The numbers as they are reported, and as a search or an interval has them, without bounds:
+    two arrays (r,).
 
-    Group after group SDs of the visits, where there are several visits or groups, and numbers of the correlations (a
-    range in units of distance); then coefficients of log SD.
+    Group after group SDs of the visits, where there are several visits or groups, and numbers of
+    the correlations (a range in units of distance); then coefficients of log SD.
     """
     log_sd, x, slopes = structure.split(psi)
     log_sd = log_sd + jnp.log(sigma)

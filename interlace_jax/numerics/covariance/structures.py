@@ -18,9 +18,11 @@ STEEPEST = 0.9  # size of the largest correlation that a search starts with
 
 @dataclass(frozen=True)
 class Structure:
-    """Covariance of the k random-effect columns of one level: Lambda = s L(x), a scale s and free numbers x.
+    """Covariance of the k random-effect columns of one level: Lambda = s L(x), a scale s and free
+    numbers x.
 
-    A structure of your own is a frozen dataclass with `names` and `matrix` (or `factor`, where that is known):
+    A structure of your own is a frozen dataclass with `names` and `matrix` (or `factor`, where that
+    is known):
 
     >>> @dataclass(frozen=True)
     ... class Banded(Structure):
@@ -31,13 +33,15 @@ class Structure:
     ...     def matrix(self, x, k):
     ...         return jnp.eye(k) + self.natural(x, k) * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
 
-    The scale is there without saying. prior: function of Lambda (k, k), on the user's scale and relative to sigma, to
-    the log-density that is added to the log-likelihood; see `BoundaryAvoiding`.
+    The scale is there without saying. prior: function of Lambda (k, k), on the user's scale and
+    relative to sigma, to the log-density that is added to the log-likelihood; see
+    `BoundaryAvoiding`.
     """
 
     prior: Prior | None = field(default=None, kw_only=True)
 
-    pattern: ClassVar[bool] = False  # every entry of Lambda that is not zero is a parameter, term by term
+    # every entry of Lambda that is not zero is a parameter, term by term
+    pattern: ClassVar[bool] = False
     independent: ClassVar[bool] = False  # the columns do not correlate
 
     def names(self, k: int) -> tuple[str, ...]:
@@ -54,14 +58,18 @@ class Structure:
 
     def matrix(self, x, k: int):
         """Positive definite matrix (k, k), the covariance up to s^2."""
-        raise NotImplementedError(f"{type(self).__name__} must define matrix(x, k), or factor(x, k)")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define matrix(x, k), or factor(x, k)"
+        )
 
     def factor(self, x, k: int):
         """L (k, k), lower triangular, with L L' = `matrix`."""
         return cholesky(self.matrix(x, k))
 
     def basis(self, k: int):
-        """Matrices (r, k, k) whose combinations are the covariances, or None where these are no linear space."""
+        """Matrices (r, k, k) whose combinations are the covariances, or None where these are no
+        linear space.
+        """
         return None
 
 
@@ -97,10 +105,12 @@ class HomogeneousDiagonal(Structure):
 
 @dataclass(frozen=True)
 class Correlated(Structure):
-    """Correlations of k columns or visits; one variance for all of them, or with `heterogeneous` one each.
+    """Correlations of k columns or visits; one variance for all of them, or with `heterogeneous`
+    one each.
 
-    over: what the correlations of visits know of them: which visit each is ("visits"), which follow each other
-    ("order"), how many steps lie between two of them ("lags"), or how far apart two points are ("distances").
+    over: what the correlations of visits know of them: which visit each is ("visits"), which follow
+    each other ("order"), how many steps lie between two of them ("lags"), or how far apart two
+    points are ("distances").
     """
 
     heterogeneous: bool = False
@@ -158,8 +168,8 @@ def fisher(r):
 
 @dataclass(frozen=True)
 class CompoundSymmetry(Correlated):
-    """One correlation rho between all columns, -1/(k-1) < rho < 1 (nlme's pdCompSymm, glmmTMB's homcs; heterogeneous:
-    glmmTMB's cs).
+    """One correlation rho between all columns, -1/(k-1) < rho < 1 (nlme's pdCompSymm, glmmTMB's
+    homcs; heterogeneous: glmmTMB's cs).
     """
 
     def shape_natural(self, x, k: int):
@@ -172,25 +182,37 @@ class CompoundSymmetry(Correlated):
 
     def near(self, C, k: int):
         """The mean correlation."""
-        rho = jnp.clip((jnp.sum(C) - jnp.trace(C)) / (k * (k - 1.0)), -STEEPEST / (k - 1.0), STEEPEST)
+        rho = jnp.clip(
+            (jnp.sum(C) - jnp.trace(C)) / (k * (k - 1.0)), -STEEPEST / (k - 1.0), STEEPEST
+        )
         return jnp.log((1.0 + (k - 1.0) * rho) / (1.0 - rho))[None]
 
     def correlation_factor(self, x, k: int):
         """By columns."""
-        # With a = 1 - rho, what is left after j columns is a I + rho_j J, rho_j = rho a / (a + j rho).
-        a, rho = k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x[0]), self.shape_natural(x[0], k)
+        # With a = 1 - rho, what is left after j columns is a I + rho_j J, rho_j = rho a / (a + j
+        # rho).
+        a, rho = (
+            k / (k - 1.0) * jax.nn.sigmoid(jnp.log(k - 1.0) - x[0]),
+            self.shape_natural(x[0], k),
+        )
         left = rho * a / (a + jnp.arange(k) * rho)
         pivots = jnp.sqrt(a + left)
         return jnp.diag(pivots) + jnp.tril(jnp.broadcast_to((left / pivots)[None], (k, k)), -1)
 
     def basis(self, k: int):
         """Variance and covariance; none with variances that differ."""
-        return None if self.heterogeneous else np.stack([np.eye(k), np.ones((k, k)) - np.eye(k)])[: min(k, 2)]
+        return (
+            None
+            if self.heterogeneous
+            else np.stack([np.eye(k), np.ones((k, k)) - np.eye(k)])[: min(k, 2)]
+        )
 
 
 @dataclass(frozen=True)
 class AR1(Correlated):
-    """Correlation rho^|i - j| between columns i and j, -1 < rho < 1: equally spaced times, as `(0 + C(time) | g)`."""
+    """Correlation rho^|i - j| between columns i and j, -1 < rho < 1: equally spaced times, as
+    `(0 + C(time) | g)`.
+    """
 
     over: ClassVar[str] = "lags"
 
@@ -212,12 +234,14 @@ class AR1(Correlated):
 
 @dataclass(frozen=True)
 class BoundaryAvoiding:
-    """A prior that keeps estimates off the boundary and is otherwise nearly flat: (shape - 1) log|Lambda|.
+    """A prior that keeps estimates off the boundary and is otherwise nearly flat: (shape - 1)
+    log|Lambda|.
 
-    For one column it is the gamma density of the standard deviation relative to sigma, with this shape and a rate that
-    goes to 0: shape 2 is Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013, Psychometrika 78, 685-709), 2.5 is blme's
-    default. For k columns it is a Wishart density of the relative covariance with k + shape degrees of freedom and an
-    infinite scale (Chung et al. 2015, J. Educ. Behav. Stat. 40, 136-157). It does not depend on units.
+    For one column it is the gamma density of the standard deviation relative to sigma, with this
+    shape and a rate that goes to 0: shape 2 is Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013,
+    Psychometrika 78, 685-709), 2.5 is blme's default. For k columns it is a Wishart density of the
+    relative covariance with k + shape degrees of freedom and an infinite scale (Chung et al. 2015,
+    J. Educ. Behav. Stat. 40, 136-157). It does not depend on units.
     """
 
     shape: float = 2.0

@@ -1,14 +1,17 @@
-"""Cross-products of crossed factors, kept sparse: one small block for each pair of levels that meet.
+"""Cross-products of crossed factors, kept sparse: one small block for each pair of levels that
+meet.
 
     K_gh = Z_g'WZ_h  per pair of levels
 
-beside the `Moments`, which are sums by level. The pairs are listed in chunks of a few *cells* of one level: a product
-with K_gh is then a fixed number of gathers added up, which fuse into one parallel loop, and one short scatter. On a CPU
-that is 10 to 20 times as fast as scattering cell by cell, and needs no memory of the size of the cells.
+beside the `Moments`, which are sums by level. The pairs are listed in chunks of a few *cells* of
+one level: a product with K_gh is then a fixed number of gathers added up, which fuse into one
+parallel loop, and one short scatter. On a CPU that is 10 to 20 times as fast as scattering cell by
+cell, and needs no memory of the size of the cells.
 
-Every device holds an equal share of the chunks. It gathers and scatters for its own, and what they make of them is
-added up between devices; everything else is of the size of the levels, and every device has all of it. The lists are
-made by host NumPy; `product` and `congruence` are what the likelihood does with them.
+Every device holds an equal share of the chunks. It gathers and scatters for its own, and what they
+make of them is added up between devices; everything else is of the size of the levels, and every
+device has all of it. The lists are made by host NumPy; `product` and `congruence` are what the
+likelihood does with them.
 """
 
 import itertools
@@ -40,7 +43,9 @@ WHOLE, SHARED, BLOCKS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None
 
 @container
 class Cells:
-    """The levels of one factor (rows of K) and the levels of another that they meet, in chunks of W cells."""
+    """The levels of one factor (rows of K) and the levels of another that they meet, in chunks
+    of W cells.
+    """
 
     owner: Any  # (c,) level whose cells the chunk holds, increasing
     level: Any  # (c, W) level of the other factor; one past its last where there are fewer than W
@@ -55,10 +60,11 @@ class Cells:
 
 @container
 class Products(Moments):
-    """Conditioned sparse cross-products of a model: the `Moments` of a plan that `by_size` makes, and its cells.
+    """Conditioned sparse cross-products of a model: the `Moments` of a plan that `by_size` makes,
+    and its cells.
 
-    Blocks are ordered by size: the first is eliminated level by level, the others of the `chain` are what iterations
-    work on, and the small ones of the `core` are columns beside those of X.
+    Blocks are ordered by size: the first is eliminated level by level, the others of the `chain`
+    are what iterations work on, and the small ones of the `core` are columns beside those of X.
     """
 
     generalised = None  # its cells are made for one size
@@ -79,8 +85,8 @@ class Products(Moments):
 def by_size(codes, blocks) -> Plan:
     """A plan without lists, from the codes and the `Block` of every factor, largest first.
 
-    From the third on, factors of few levels are the plan's core: columns to be solved for exactly, like those of X. As
-    many other levels depend on one of theirs, probes would say little of them.
+    From the third on, factors of few levels are the plan's core: columns to be solved for exactly,
+    like those of X. As many other levels depend on one of theirs, probes would say little of them.
     """
     places = sorted(range(len(codes)), key=lambda g: -blocks[g].levels * blocks[g].k)
     order = tuple(places.index(g) for g in range(len(places)))
@@ -90,10 +96,17 @@ def by_size(codes, blocks) -> Plan:
     return Plan(Layout(tuple(blocks), order, chain, (), ()), tuple(codes), ())
 
 
-def assemble(plan: Plan, m: Moments, Z: Sequence[np.ndarray], weights: np.ndarray | None, devices) -> Products:
-    """The moments of a plan, with the cells of its factors on some devices. Z, weights: rows, as in `moments`."""
+def assemble(
+    plan: Plan, m: Moments, Z: Sequence[np.ndarray], weights: np.ndarray | None, devices
+) -> Products:
+    """The moments of a plan, with the cells of its factors on some devices.
+
+    Z, weights: rows, as in `moments`.
+    """
     layout, mesh = plan.layout, Mesh(np.array(devices), (AXIS,))
-    columns = [_Columns(Z[layout.order.index(j)], np.linalg.inv(m.A[j])) for j in range(layout.chain)]
+    columns = [
+        _Columns(Z[layout.order.index(j)], np.linalg.inv(m.A[j])) for j in range(layout.chain)
+    ]
     cells: list[list[Cells | None]] = [[None] * layout.chain for _ in columns]
     for g, h in itertools.combinations(range(layout.chain), 2):
         shape = layout.blocks[g].levels, layout.blocks[h].levels
@@ -113,7 +126,9 @@ class _Columns(NamedTuple):
 
 
 def _meetings(codes, shape, w, left, right, mesh):
-    """K and its transpose: the cells of two factors by the level of either, from their codes and columns."""
+    """K and its transpose: the cells of two factors by the level of either, from their codes and
+    columns.
+    """
     key = codes[0].astype(np.int64) << 32
     key |= codes[1]
     one = left.Z.shape[1] == right.Z.shape[1] == 1
@@ -136,7 +151,9 @@ def _meetings(codes, shape, w, left, right, mesh):
 
 
 def _sorted(key, ordered):
-    """Sorted keys, which may be those given, and where each of them was; or None where nobody asks."""
+    """Sorted keys, which may be those given, and where each of them was; or None where nobody
+    asks.
+    """
     if not ordered:
         key.sort()
         return key, None
@@ -145,7 +162,9 @@ def _sorted(key, ordered):
 
 
 def _blocks(order, starts, w, left, right):
-    """Sums of w z z' (k, k', cells) over the rows of each cell; order lists the rows cell by cell."""
+    """Sums of w z z' (k, k', cells) over the rows of each cell; order lists the rows cell by
+    cell.
+    """
     ends = np.append(starts, len(order))
     value = np.empty((left.Z.shape[1], right.Z.shape[1], len(starts)))
     for first in range(0, len(starts), PART):
@@ -184,11 +203,15 @@ def _chunked(key, value, shape, devices):
     degree = np.diff(np.searchsorted(key, np.arange(owners + 1) << 32))
     width = min(WIDTHS, key=lambda W: int(np.sum(-(-degree // W))) * (W + SCATTER))
     owner, before = chunked(degree, width, lambda total: bucket(-(-total // devices)) * devices)
-    return _Chunked(key, value, others, width, owner, before, degree[owner], (np.cumsum(degree) - degree)[owner])
+    return _Chunked(
+        key, value, others, width, owner, before, degree[owner], (np.cumsum(degree) - degree)[owner]
+    )
 
 
 class _Chunked(NamedTuple):
-    """Cells in order, and which of them stand in each of c chunks; parts of it are made when a device asks."""
+    """Cells in order, and which of them stand in each of c chunks; parts of it are made when a
+    device asks.
+    """
 
     key: np.ndarray  # (cells,) owner and level in 32 bits each
     value: np.ndarray  # (k, k', cells), or ()
@@ -222,9 +245,14 @@ class _Chunked(NamedTuple):
 
 
 def product(m: Products, g: int, h: int, V):
-    """K_gh V of V (k_h, m_h, c): (k_g, m_g, c). Linear in V; its transpose is the product with K_hg."""
+    """K_gh V of V (k_h, m_h, c): (k_g, m_g, c).
+
+    Linear in V; its transpose is the product with K_hg.
+    """
     ahead, back = (partial(_shared, _product, levels=m.layout.blocks[i].levels) for i in (g, h))
-    return linear_call(lambda K, V: ahead(K[0], V), lambda K, V: back(K[1], V), (m.cells[g][h], m.cells[h][g]), V)
+    return linear_call(
+        lambda K, V: ahead(K[0], V), lambda K, V: back(K[1], V), (m.cells[g][h], m.cells[h][g]), V
+    )
 
 
 def _shared(function, cells, V, levels):
@@ -233,7 +261,8 @@ def _shared(function, cells, V, levels):
     def own(cells, V):
         return lax.psum(function(cells, V, levels), AXIS)
 
-    split = dict(in_specs=(cells.split, WHOLE), out_specs=WHOLE, check_vma=False)  # fails where JAX must not trace
+    # fails where JAX must not trace
+    split = dict(in_specs=(cells.split, WHOLE), out_specs=WHOLE, check_vma=False)
     return jax.shard_map(own, mesh=cells.mesh, **split)(cells, V)
 
 
@@ -241,13 +270,19 @@ def _product(cells, V, levels):
     V = _with_empty_level(V, 1)
     places = range(cells.level.shape[1])
     if not cells.value.ndim:
-        return _by_owner(cells.value * sum(_at(V, cells.level[:, c]) for c in places), cells.owner, levels)
+        return _by_owner(
+            cells.value * sum(_at(V, cells.level[:, c]) for c in places), cells.owner, levels
+        )
 
     def row(i):
-        """Of every block; each gathers for itself: a gather that two sums share would be written to memory."""
+        """Of every block; each gathers for itself: a gather that two sums share would be written
+        to memory.
+        """
         i, level, U = lax.optimization_barrier((i, cells.level, V))
         pairs = itertools.product(places, range(V.shape[0]))
-        met = sum(cells.value[i, j, :, c, None] * _at(U[j : j + 1], level[:, c])[0] for c, j in pairs)
+        met = sum(
+            cells.value[i, j, :, c, None] * _at(U[j : j + 1], level[:, c])[0] for c, j in pairs
+        )
         return _by_owner(met[None], cells.owner, levels)[0]
 
     return lax.map(row, jnp.arange(cells.value.shape[0]))
@@ -259,9 +294,14 @@ def _at(V, levels):
 
 
 def congruence(m: Products, g: int, h: int, W):
-    """Diagonal blocks of K_gh W K_hg for a block diagonal W (k_h, k_h, m_h): (k_g, k_g, m_g). Linear in W."""
+    """Diagonal blocks of K_gh W K_hg for a block diagonal W (k_h, k_h, m_h): (k_g, k_g, m_g).
+
+    Linear in W.
+    """
     ahead, back = (partial(_shared, _congruence, levels=m.layout.blocks[i].levels) for i in (g, h))
-    return linear_call(lambda K, W: ahead(K[0], W), lambda K, W: back(K[1], W), (m.cells[g][h], m.cells[h][g]), W)
+    return linear_call(
+        lambda K, W: ahead(K[0], W), lambda K, W: back(K[1], W), (m.cells[g][h], m.cells[h][g]), W
+    )
 
 
 def _congruence(cells, W, levels):
@@ -286,5 +326,8 @@ def _with_empty_level(V, axis):
 
 def _by_owner(sums, owner, levels):
     """Sum chunks (k, chunks, c) into their levels."""
-    rows = [jnp.zeros((levels, s.shape[1]), s.dtype).at[owner].add(s, indices_are_sorted=True) for s in sums]
+    rows = [
+        jnp.zeros((levels, s.shape[1]), s.dtype).at[owner].add(s, indices_are_sorted=True)
+        for s in sums
+    ]
     return jnp.stack(rows)

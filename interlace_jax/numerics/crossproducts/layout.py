@@ -1,7 +1,8 @@
-"""The integer side of a model: which levels meet which, and in what order the factors are eliminated.
+"""The integer side of a model: which levels meet which, and in what order the factors are
+eliminated.
 
-Everything here is host NumPy on level codes; the result, a `Plan`, is a pytree whose shapes are static and whose index
-lists are leaves, so that models of one shape share an executable.
+Everything here is host NumPy on level codes; the result, a `Plan`, is a pytree whose shapes are
+static and whose index lists are leaves, so that models of one shape share an executable.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ..covariance.block import Block
 from .pair_products import Chunks, Pairs, all_pairs
 
 STATIC = dict(static=True)
-# A dense update of the core costs 2 k m q^2 flops, one pair by pair as much as 2 * 50 a pair and column of the level.
+# A dense update of the core costs 2 k m q^2 flops, one pair by pair as much as 2 * 50 a pair and
+# column of the level.
 FLOPS_PER_PAIR = 50
 MATRICES = 6  # of the core's size that are held at a time
 MOST_COLUMNS = 46_340  # of the core, whose places are 32-bit integers
@@ -27,11 +29,14 @@ MOST_COLUMNS = 46_340  # of the core, whose places are 32-bit integers
 
 @container
 class Entries:
-    """Where the levels of one eliminated factor meet columns of the core, for a core too sparse to be stored dense."""
+    """Where the levels of one eliminated factor meet columns of the core, for a core too sparse
+    to be stored dense.
+    """
 
     level: np.ndarray  # (e,) level of the eliminated factor
     column: np.ndarray  # (e,) column of the core
-    up: tuple[np.ndarray, ...]  # per later factor of the chain (e,): the entry this one passes its fill on to
+    # per later factor of the chain (e,): the entry this one passes its fill on to
+    up: tuple[np.ndarray, ...]
     pairs: Pairs
 
 
@@ -39,8 +44,8 @@ class Entries:
 class Layout:
     """Elimination order and index lists of a model, without its rows.
 
-    The first `chain` blocks are eliminated level by level (each is nested in the next); the levels of the others form
-    one symmetric *core* with q columns, ordered by factor, level, column.
+    The first `chain` blocks are eliminated level by level (each is nested in the next); the levels
+    of the others form one symmetric *core* with q columns, ordered by factor, level, column.
     """
 
     blocks: tuple[Block, ...] = field(metadata=STATIC)  # in elimination order
@@ -48,7 +53,8 @@ class Layout:
         metadata=STATIC
     )  # order[i]: place in `blocks` of the i-th factor as the user sees it
     chain: int = field(metadata=STATIC)
-    parents: tuple[tuple[np.ndarray, ...], ...]  # parents[j][h]: level of block j + 1 + h for each level of block j
+    # parents[j][h]: level of block j + 1 + h for each level of block j
+    parents: tuple[tuple[np.ndarray, ...], ...]
     entries: tuple[Entries, ...]  # per chain block; empty where the core is absent or kept dense
 
     @property
@@ -73,7 +79,9 @@ class Layout:
 
     @functools.cached_property
     def generalised(self) -> Layout | None:
-        """The layout for any number of levels, dimensions in place of arrays; None where levels covary."""
+        """The layout for any number of levels, dimensions in place of arrays; None where levels
+        covary.
+        """
         if any(block.across is not None for block in self.blocks):
             return None
         blocks = tuple(replace(block, levels=Size(f"m{j}")) for j, block in enumerate(self.blocks))
@@ -89,7 +97,9 @@ class Layout:
 
 def _generalised_entries(j: int, entries: Entries) -> Entries:
     first, *chunks = f"a{j}", *(Chunks(*[f"{kind}{j}"] * 3) for kind in ("b", "f", "s"))
-    return Entries(f"e{j}", f"e{j}", tuple(f"e{j}" for _ in entries.up), Pairs(first, first, *chunks))
+    return Entries(
+        f"e{j}", f"e{j}", tuple(f"e{j}" for _ in entries.up), Pairs(first, first, *chunks)
+    )
 
 
 @container
@@ -98,8 +108,10 @@ class Plan:
 
     layout: Layout
     codes: tuple[np.ndarray, ...]  # per block (n,): level of every row
-    rows: tuple[tuple[np.ndarray, ...], ...]  # sparse core: rows[j][h] (n,), first entry of chain block j a row adds to
-    residual: Any = None  # `ClassPlan` or `RowPlan`: how rows that are correlated go in; None where they are not
+    # sparse core: rows[j][h] (n,), first entry of chain block j a row adds to
+    rows: tuple[tuple[np.ndarray, ...], ...]
+    # `ClassPlan` or `RowPlan`: how rows that are correlated go in; None where they are not
+    residual: Any = None
 
     sizes: ClassVar[dict[str, int]] = {}
 
@@ -108,7 +120,11 @@ class Plan:
         """The plan for any number of levels and rows; see `Layout.generalised`."""
         if self.layout.generalised is None or self.residual is not None:
             return None
-        return Plan(self.layout.generalised, ("n",) * len(self.codes), tuple(("n",) * len(r) for r in self.rows))
+        return Plan(
+            self.layout.generalised,
+            ("n",) * len(self.codes),
+            tuple(("n",) * len(r) for r in self.rows),
+        )
 
 
 def bucket(size: int) -> int:
@@ -133,13 +149,15 @@ def plan(
 ) -> Plan:
     """Lay out a model from the integer level codes of its factors.
 
-    codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent terms, `(2,)` for
-    `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number of levels (default: largest code + 1).
-    pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that similar data share an
-    executable; padded levels change nothing. covariances: per factor what `Block` calls (within, across). A factor
-    whose levels covary is never eliminated level by level, and its levels are not padded. memory: bytes there are for
-    the core; one that takes more is refused. subject (n,): codes of groups of correlated rows; a factor that parts one
-    is not eliminated level by level.
+    codes: per factor (n,) integers from 0. sizes: per factor the sizes of its mutually independent
+    terms, `(2,)` for `(1 + x | g)` and `(1, 1)` for `(1 + x || g)`. levels: per factor the number
+    of levels (default: largest code + 1).
+    pad: round levels and list lengths up (to `bucket`, or by a function of your own), so that
+    similar data share an executable; padded levels change nothing. covariances: per factor what
+    `Block` calls (within, across). A factor whose levels covary is never eliminated level by level,
+    and its levels are not padded. memory: bytes there are for the core; one that takes more is
+    refused. subject (n,): codes of groups of correlated rows; a factor that parts one is not
+    eliminated level by level.
     """
     covariances = [(None, None)] * len(codes) if covariances is None else list(covariances)
     codes = [np.asarray(c, np.int32) for c in codes]
@@ -148,7 +166,9 @@ def plan(
     separable = [across is None for _, across in covariances]
     if subject is not None:
         groups = int(subject.max()) + 1
-        separable = [s and _nested(subject, c, groups) for s, c in zip(separable, codes, strict=True)]
+        separable = [
+            s and _nested(subject, c, groups) for s, c in zip(separable, codes, strict=True)
+        ]
     chain, core = _elimination_order(codes, levels, dims, separable)
     places = chain + core
     codes = tuple(codes[g] for g in places)
@@ -174,9 +194,11 @@ def _require_room(q, memory):
     needed = 8 * MATRICES * q**2
     if q > MOST_COLUMNS or needed > (memory or needed):
         raise ValueError(
-            f"these random effects make a dense core of {q:,} columns, which takes {needed / 1e9:,.0f} GB of memory"
+            f"these random effects make a dense core of {q:,} columns, which takes "
+            f"{needed / 1e9:,.0f} GB of memory"
             + (f", and there are {memory / 1e9:,.0f}" if memory else "")
-            + '; fit models of crossed factors one by one with core="iterative", which needs no matrix'
+            + '; fit models of crossed factors one by one with core="iterative", which needs '
+            "no matrix"
         )
 
 
@@ -192,7 +214,9 @@ def _nested(child, parent, levels):
 
 
 def _elimination_order(codes, levels, dims, separable):
-    """The nested chain of separable factors that leaves the smallest core, and the core's factors (largest first)."""
+    """The nested chain of separable factors that leaves the smallest core, and the core's
+    factors (largest first).
+    """
     by_size = sorted(range(len(codes)), key=lambda g: -dims[g])
     links = [g for g in by_size if separable[g]]
     nested = {
@@ -209,22 +233,31 @@ def _elimination_order(codes, levels, dims, separable):
                 chain.append(h)
         return chain
 
-    chain = max((chain_from(g) for g in links), key=lambda c: (sum(dims[g] for g in c), -len(c)), default=[])
+    chain = max(
+        (chain_from(g) for g in links), key=lambda c: (sum(dims[g] for g in c), -len(c)), default=[]
+    )
     return chain, [g for g in by_size if g not in chain]
 
 
 def eliminated_and_core(codes, sizes, levels) -> tuple[int, int]:
-    """How many random effects `plan` eliminates level by level, and how many it leaves to the core."""
+    """How many random effects `plan` eliminates level by level, and how many it leaves to the
+    core.
+    """
     dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
     chain, core = _elimination_order(codes, levels, dims, [True] * len(dims))
     return sum(dims[g] for g in chain), sum(dims[g] for g in core)
 
 
 def _sparse_core(layout, codes, rounded):
-    """Entry lists and the entries of every row; two empty tuples where dense columns are cheaper."""
+    """Entry lists and the entries of every row; two empty tuples where dense columns are
+    cheaper.
+    """
     chain, blocks, q = layout.chain, layout.blocks, layout.q
     met = [_meetings(codes[j], codes[chain:], layout) for j in range(chain)]
-    counts = [np.bincount(level, minlength=b.levels) for (level, _, _), b in zip(met, blocks, strict=False)]
+    counts = [
+        np.bincount(level, minlength=b.levels)
+        for (level, _, _), b in zip(met, blocks, strict=False)
+    ]
     pairs = sum(b.k * (int(c @ (c + 1)) // 2) for c, b in zip(counts, blocks, strict=False))
     dense_flops = sum(b.levels * b.k for b in blocks[:chain]) * q**2
     if pairs * FLOPS_PER_PAIR > dense_flops:
@@ -233,9 +266,18 @@ def _sparse_core(layout, codes, rounded):
     for j, (level, column, _) in enumerate(met):
         e = rounded(len(level) + 1)  # at least one empty entry, for padding
         wanted = [parent[level] * np.int64(q) + column for parent in layout.parents[j]]
-        up = [np.searchsorted(met[h][0] * q + met[h][1], key) for h, key in enumerate(wanted, j + 1)]
+        up = [
+            np.searchsorted(met[h][0] * q + met[h][1], key) for h, key in enumerate(wanted, j + 1)
+        ]
         pairs = all_pairs(level, column, q, rounded)
-        entries.append(Entries(_padded(level, e, 0), _padded(column, e, 0), tuple(_padded(u, e, 0) for u in up), pairs))
+        entries.append(
+            Entries(
+                _padded(level, e, 0),
+                _padded(column, e, 0),
+                tuple(_padded(u, e, 0) for u in up),
+                pairs,
+            )
+        )
     return tuple(entries), tuple(rows for _, _, rows in met)
 
 
@@ -244,12 +286,16 @@ def _padded(a, size, fill):
 
 
 def _meetings(codes, core_codes, layout):
-    """Every (level, core column) that rows share, in order, and for each core factor the first entry of every row."""
+    """Every (level, core column) that rows share, in order, and for each core factor the first
+    entry of every row.
+    """
     keys, rows, start = [], [], 0
     for other, block, offset in zip(core_codes, layout.core, layout.offsets, strict=False):
         met, where = np.unique(codes.astype(np.int64) * block.levels + other, return_inverse=True)
         level, at = np.divmod(met, block.levels)
-        keys.append(((level * layout.q + offset + at * block.k)[:, None] + np.arange(block.k)).ravel())
+        keys.append(
+            ((level * layout.q + offset + at * block.k)[:, None] + np.arange(block.k)).ravel()
+        )
         rows.append(start + where.ravel() * block.k)
         start += len(keys[-1])
     keys = np.concatenate(keys)
@@ -260,7 +306,9 @@ def _meetings(codes, core_codes, layout):
 
 
 def pad_rows(arrays, rows: int):
-    """Arrays (n, ...), in lists and tuples, with so many rows of zeros after them: zero weights change nothing."""
+    """Arrays (n, ...), in lists and tuples, with so many rows of zeros after them: zero weights
+    change nothing.
+    """
     if isinstance(arrays, list | tuple):
         return type(arrays)(pad_rows(a, rows) for a in arrays)
     return np.concatenate([arrays, np.zeros((rows, *arrays.shape[1:]), arrays.dtype)])

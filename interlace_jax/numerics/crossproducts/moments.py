@@ -1,15 +1,18 @@
 """Rows to cross-products, once: everything the likelihood needs of the data.
 
-The columns are conditioned exactly on the way, by constants that the likelihood does not depend on and that are
-therefore constants under differentiation:
+The columns are conditioned exactly on the way, by constants that the likelihood does not depend on
+and that are therefore constants under differentiation:
 
     X~ = X R^-1            orthonormal columns (R from the QR of W^1/2 X)
     y~ = (y - X beta0) / s least-squares residual of unit mean square
-    Z~ = Z A^-1            per term, Z~'W Z~ / n = I, A lower triangular; terms of one column are only scaled
+    Z~ = Z A^-1            per term, Z~'W Z~ / n = I, A lower triangular; terms of one column are
+                           only scaled
 
-With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps its zero columns, so that theta is a
-linear function of the conditioned parameters. Rescaling a predictor leaves Z~ as it was, shifting one rotates it.
-Where the levels of a factor covary, A takes the size of K too: 1/n of its Z~'WZ~, weighted by K_ii, is I.
+With A lower triangular, Lambda = A^-1 Lambda~ stays lower triangular and keeps its zero columns, so
+that theta is a linear function of the conditioned parameters. Rescaling a predictor leaves Z~ as it
+was, shifting one rotates it.
+Where the levels of a factor covary, A takes the size of K too: 1/n of its Z~'WZ~, weighted by K_ii,
+is I.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from ..linalg.batching import triangular_factor
 from ..linalg.matrices import inverse_lower, inverse_upper
 from .layout import Layout, Plan
 
-COLLINEAR = 1e-9  # below this relative size of its pivots a term is scaled by columns instead of made orthonormal
+# below this relative size of its pivots a term is scaled by columns instead of made orthonormal
+COLLINEAR = 1e-9
 
 
 @container
 class Moments:
-    """Conditioned cross-products of a model, in elimination order; c = q + p where the core is dense, else p.
+    """Conditioned cross-products of a model, in elimination order; c = q + p where the core is
+    dense, else p.
 
     A pytree: `vmap` over it fits many models of one shape.
     """
@@ -47,11 +52,13 @@ class Moments:
     n: jax.Array  # () rows of positive weight
     log_weights: jax.Array  # () sum of log w
     A: tuple[jax.Array, ...]  # per block (k, k), lower triangular
-    K: tuple[Any, ...]  # per block what its covariance across levels is made of; None where there is none
+    # per block what its covariance across levels is made of; None where there is none
+    K: tuple[Any, ...]
     R: jax.Array  # (p, p) upper triangular
     beta0: jax.Array  # (p,)
     scale: jax.Array  # () s
-    residual: Any = field(default=None, kw_only=True)  # `ByClass` or `ByRow`: whitens by R(psi); None where R = I
+    # `ByClass` or `ByRow`: whitens by R(psi); None where R = I
+    residual: Any = field(default=None, kw_only=True)
 
     @property
     def p(self) -> int:
@@ -90,8 +97,8 @@ class Moments:
         )
 
     def whitened(self, t):
-        """The moments of the rows whitened by the residual covariance R(psi) of t = (conditioned theta, psi), as if of
-        independent residuals, and log|R|.
+        """The moments of the rows whitened by the residual covariance R(psi) of t = (conditioned
+        theta, psi), as if of independent residuals, and log|R|.
         """
         if self.residual is None:
             return self, 0.0
@@ -119,7 +126,9 @@ class Basis(NamedTuple):
 
 
 class Response(NamedTuple):
-    """The part of the moments that depends on y; with a leading axis for several responses to one design."""
+    """The part of the moments that depends on y; with a leading axis for several responses to
+    one design.
+    """
 
     Zy: tuple[jax.Array, ...]
     Xy: jax.Array
@@ -132,8 +141,9 @@ class Response(NamedTuple):
 def moments(plan: Plan, y, X, Z, weights=None, offset=None, K=None) -> Moments:
     """Cross-products of the rows; pure, and differentiable in every array.
 
-    plan: `structure.plan` of the level codes. y (n,). X (n, p) of full column rank. Z: per factor, in the order the
-    plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of weight zero are left out. offset (n,).
+    plan: `structure.plan` of the level codes. y (n,). X (n, p) of full column rank. Z: per factor,
+    in the order the plan was made in, (n, k). weights (n,): Var(eps_i) = sigma^2 / w_i, rows of
+    weight zero are left out. offset (n,).
     K: per factor the arrays that the covariance of its levels is made of, or None.
     """
     if plan.residual is not None:
@@ -177,11 +187,14 @@ def eliminated_order(layout: Layout, K) -> tuple[Any, ...]:
 
 
 def conditioners(plan: Plan, Z, n, K) -> tuple[jax.Array, ...]:
-    """A of every block, from weighted columns Z (any number of rows, k) with the cross-products of n rows."""
+    """A of every block, from weighted columns Z (any number of rows, k) with the cross-products
+    of n rows.
+    """
     order, blocks = plan.layout.order, plan.layout.blocks
     each = enumerate(zip(blocks, K, strict=True))
     return tuple(
-        _conditioner(lax.stop_gradient(Z[order.index(j)]), n, block) * lax.stop_gradient(_size_across(block, data))
+        _conditioner(lax.stop_gradient(Z[order.index(j)]), n, block)
+        * lax.stop_gradient(_size_across(block, data))
         for j, (block, data) in each
     )
 
@@ -194,18 +207,24 @@ def apply_constants(plan: Plan, X, Z, w, n, A, K, R) -> Basis:
 
 
 def respond(plan: Plan, basis: Basis, Y) -> Response:
-    """Cross-products of responses Y (n, r) with the design; every array of the result has a leading axis r."""
+    """Cross-products of responses Y (n, r) with the design; every array of the result has a
+    leading axis r.
+    """
     X, _, w, n = basis[:4]
     b0 = lax.stop_gradient((w[:, None] * X).T @ Y)
     residual = Y - X @ b0
     size = jnp.max(jnp.abs(residual), 0)
     size = jnp.where(size > 0, size, 1.0)  # first, or squares under- and overflow
-    scale = lax.stop_gradient(size * jnp.sqrt(jnp.sum(w[:, None] * (residual / size[None]) ** 2, 0) / n))
+    scale = lax.stop_gradient(
+        size * jnp.sqrt(jnp.sum(w[:, None] * (residual / size[None]) ** 2, 0) / n)
+    )
     return response_products(plan, basis, Y, b0, jnp.where(scale > 0, scale, 1.0))
 
 
 def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
-    """`respond` with given constants: least-squares coefficients b0 (p, r) of the basis, and scale (r,)."""
+    """`respond` with given constants: least-squares coefficients b0 (p, r) of the basis, and
+    scale (r,).
+    """
     layout, codes, t = plan.layout, plan.codes, plan.layout.chain
     X, Z, w = basis[:3]
     wX = w[:, None] * X
@@ -213,7 +232,8 @@ def response_products(plan: Plan, basis: Basis, Y, b0, scale) -> Response:
     wY = w[:, None] * Y
 
     def by_level(z, code, levels):
-        return jnp.stack([_sum_by(z[:, c, None] * wY, code, levels) for c in range(z.shape[1])], 1)  # (r, k, m)
+        # (r, k, m)
+        return jnp.stack([_sum_by(z[:, c, None] * wY, code, levels) for c in range(z.shape[1])], 1)
 
     blocks = layout.blocks
     Zy = [by_level(z, code, block.levels) for z, code, block in zip(Z, codes, blocks, strict=True)]
@@ -233,7 +253,9 @@ def _size_across(block, K):
 
 
 def _conditioner(Z, n, block):
-    """Lower triangular A with A'A = Z'Z / n term by term: the reversed R of a QR of the reversed columns."""
+    """Lower triangular A with A'A = Z'Z / n term by term: the reversed R of a QR of the reversed
+    columns.
+    """
     A = jnp.zeros((block.k, block.k), Z.dtype)
     start = 0
     for size in block.sizes:
@@ -242,7 +264,10 @@ def _conditioner(Z, n, block):
         scales = jnp.where(rms > 0, rms, 1.0)[None]
         a = triangular_factor((columns / scales)[:, ::-1])[::-1, ::-1]
         sound = jnp.min(jnp.abs(jnp.diagonal(a))) > COLLINEAR
-        a = jnp.where(sound, a * jnp.sign(jnp.diagonal(a))[:, None], jnp.eye(size, dtype=Z.dtype)) * scales
+        a = (
+            jnp.where(sound, a * jnp.sign(jnp.diagonal(a))[:, None], jnp.eye(size, dtype=Z.dtype))
+            * scales
+        )
         A = A.at[start : start + size, start : start + size].set(a)
         start += size
     return A
@@ -262,12 +287,16 @@ def _core_columns(layout, codes):
     """Per core block (n, k): the core columns that a row touches."""
     return [
         offset + code[:, None] * block.k + jnp.arange(block.k)[None]
-        for block, offset, code in zip(layout.core, layout.offsets, codes[layout.chain :], strict=False)
+        for block, offset, code in zip(
+            layout.core, layout.offsets, codes[layout.chain :], strict=False
+        )
     ]
 
 
 def design_products(plan: Plan, X, Z, w) -> dict[str, Any]:
-    """The part of the moments that does not depend on the response; sums over rows, so that chunks of them add up."""
+    """The part of the moments that does not depend on the response; sums over rows, so that
+    chunks of them add up.
+    """
     layout, codes, t = plan.layout, plan.codes, plan.layout.chain
     q, p, dense = layout.q, X.shape[1], not layout.entries
     columns = _core_columns(layout, codes)

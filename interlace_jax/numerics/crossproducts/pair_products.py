@@ -1,10 +1,12 @@
-"""Levels that meet many columns of a sparse core: what eliminating them adds to the core, pair of columns by pair.
+"""Levels that meet many columns of a sparse core: what eliminating them adds to the core, pair of
+columns by pair.
 
-An *entry* is a level of the eliminated factor and a column of the core that it meets; entries are ordered by level and
-column. With U_l and V_l (k, columns of level l), sum_l U_l'V_l gets a term for every two entries of a level. The pairs
-are listed by their place in the core, to be added up, and by either entry, to be differentiated, in chunks of few: a
-sum over a chunk is a fixed number of gathers, which fuse into one parallel loop; what is left to scatter is short. The
-partners of an entry are its neighbours, and need no list. Only one of two mirrored places is written, twice what
+An *entry* is a level of the eliminated factor and a column of the core that it meets; entries are
+ordered by level and column. With U_l and V_l (k, columns of level l), sum_l U_l'V_l gets a term for
+every two entries of a level. The pairs are listed by their place in the core, to be added up, and
+by either entry, to be differentiated, in chunks of few: a sum over a chunk is a fixed number of
+gathers, which fuse into one parallel loop; what is left to scatter is short. The partners of an
+entry are its neighbours, and need no list. Only one of two mirrored places is written, twice what
 belongs there: of the core, the symmetric part counts.
 """
 
@@ -31,7 +33,8 @@ class Chunks(NamedTuple):
 class Pairs(NamedTuple):
     """Every two entries of one level, each pair once; the second is the one of the later column."""
 
-    first: np.ndarray  # (P,) entries of the pairs in the order of their places; of the last, an empty entry
+    # (P,) entries of the pairs in the order of their places; of the last, an empty entry
+    first: np.ndarray
     second: np.ndarray
     by_place: Chunks  # row * q + column of the core; pairs
     by_first: Chunks  # first entry; entries after it
@@ -39,7 +42,9 @@ class Pairs(NamedTuple):
 
 
 def all_pairs(level, column, q, rounded) -> Pairs:
-    """Pairs of entries by their level and column (e,), in that order; rounded: of numbers of pairs and chunks."""
+    """Pairs of entries by their level and column (e,), in that order; rounded: of numbers of
+    pairs and chunks.
+    """
     sizes = np.bincount(level).astype(np.int32)
     entry, column = np.arange(len(level), dtype=np.int32), column.astype(np.int32)
     before = _count_up(sizes)
@@ -65,7 +70,9 @@ def all_pairs(level, column, q, rounded) -> Pairs:
 
 def _count_up(sizes):
     """0, 1, ... for each of the sizes."""
-    return np.arange(sizes.sum(), dtype=np.int32) - np.repeat((np.cumsum(sizes) - sizes).astype(np.int32), sizes)
+    return np.arange(sizes.sum(), dtype=np.int32) - np.repeat(
+        (np.cumsum(sizes) - sizes).astype(np.int32), sizes
+    )
 
 
 def _chunks(sizes, starts, width, rounded) -> Chunks:
@@ -75,7 +82,8 @@ def _chunks(sizes, starts, width, rounded) -> Chunks:
 
 
 def chunked(sizes, width, rounded):
-    """Groups of so many items in chunks: the group of every chunk (c,), and how many of its items came before (c,).
+    """Groups of so many items in chunks: the group of every chunk (c,), and how many of its items
+    came before (c,).
 
     rounded: of the number of chunks; those it adds are empty, and the last group's.
     """
@@ -87,15 +95,22 @@ def chunked(sizes, width, rounded):
 
 
 def subtract_products(core, U, V, column, pairs: Pairs):
-    """Subtract from core (q, q) what has the symmetric part sum_l U_l'V_l, from U and V (k, e); V'U is the same."""
+    """Subtract from core (q, q) what has the symmetric part sum_l U_l'V_l, from U and V (k, e);
+    V'U is the same.
+    """
     diagonal = column * (core.shape[0] + 1)
     flat = core.reshape(-1).at[diagonal].add(-jnp.sum(U * V, 0), **SAFE)
-    return _off_diagonal(flat, U, -2.0 * V, column * core.shape[0], column, pairs).reshape(core.shape)
+    return _off_diagonal(flat, U, -2.0 * V, column * core.shape[0], column, pairs).reshape(
+        core.shape
+    )
 
 
 @custom_jvp
 def _off_diagonal(flat, U, V, row, column, pairs):
-    met = [(_at(pairs.first, i), _at(pairs.second, i)) for i in _items(pairs.by_place, AT_PLACE, pairs.first.shape[0])]
+    met = [
+        (_at(pairs.first, i), _at(pairs.second, i))
+        for i in _items(pairs.by_place, AT_PLACE, pairs.first.shape[0])
+    ]
     # Row by row: a reduction would not fuse.
     added = sum(_at(u, a) * _at(v, b) for a, b in met for u, v in zip(U, V, strict=True))
     return flat.at[pairs.by_place.owner].add(added, **SAFE)
@@ -103,7 +118,9 @@ def _off_diagonal(flat, U, V, row, column, pairs):
 
 @_off_diagonal.defjvp
 def _off_diagonal_jvp(primals, tangents):
-    """Transposes to sums over chunks: each tangent is gathered by the owner alone, along its row of the core."""
+    """Transposes to sums over chunks: each tangent is gathered by the owner alone, along its row
+    of the core.
+    """
     _, U, V, row, column, pairs = primals
     tangent, dU, dV, *_ = tangents
     for chunks, moved, fixed in ((pairs.by_first, dU, V), (pairs.by_second, dV, U)):
@@ -115,7 +132,9 @@ def _off_diagonal_jvp(primals, tangents):
 
 
 def _items(chunks, width, size):
-    """The first item of every chunk (c,), then the second, ...; the last of all items, which is empty, for none."""
+    """The first item of every chunk (c,), then the second, ...; the last of all items, which is
+    empty, for none.
+    """
     return [jnp.where(at < chunks.count, chunks.start + at, size - 1) for at in range(width)]
 
 

@@ -1,7 +1,9 @@
-"""The integer side of correlated rows: which subjects are alike, and which pairs of rows share an entry of R^-1.
+"""The integer side of correlated rows: which subjects are alike, and which pairs of rows share an
+entry of R^-1.
 
-Host NumPy. Subjects with the same visits, group and covariates share a *pattern*; the entries of R^-1 of all patterns
-are the *classes* of pairs of rows, those that are the same function of psi taken together, those that vanish left out.
+Host NumPy. Subjects with the same visits, group and covariates share a *pattern*; the entries of
+R^-1 of all patterns are the *classes* of pairs of rows, those that are the same function of psi
+taken together, those that vanish left out.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import numpy as np
 from ..covariance.residual import Patterns
 from .row_pairs import Classes, Pairs
 
-SAME = 1e-9  # entries of R^-1 that differ by less than this part of the largest, at every probe, are one function
+# entries of R^-1 that differ by less than this part of the largest, at every probe, are one
+# function
+SAME = 1e-9
 CHUNK = 4096  # pairs whose products are formed at a time
 
 
@@ -46,9 +50,9 @@ class RowLayout:
 def row_layout(subject, order, group, position, visit, coordinates=None, slopes=None) -> RowLayout:
     """Lay out n rows by subject and time.
 
-    subject (n,): codes from 0. order (n,): the rows of a subject are put in this order. group (N,): group of every
-    subject. position, visit (n,): integers, see `Patterns`. coordinates (n, r): from which distances follow, in typical
-    gaps. slopes (n, h): covariates of log SD.
+    subject (n,): codes from 0. order (n,): the rows of a subject are put in this order. group (N,):
+    group of every subject. position, visit (n,): integers, see `Patterns`. coordinates (n, r): from
+    which distances follow, in typical gaps. slopes (n, h): covariates of log SD.
     """
     n, N = len(subject), len(group)
     slopes = np.zeros((n, 0)) if slopes is None else slopes
@@ -66,11 +70,14 @@ def row_layout(subject, order, group, position, visit, coordinates=None, slopes=
     by_place = [spread(position), spread(visit), spread(slopes)]
     points = None
     if coordinates is not None:
-        points = spread(coordinates - coordinates[place[0]][subject])  # where a subject begins does not matter
+        # where a subject begins does not matter
+        points = spread(coordinates - coordinates[place[0]][subject])
         by_place.append(points)
     parts = [np.moveaxis(values, 1, 0).reshape(N, -1) for values in (seen, *by_place)]
     key = np.column_stack([np.asarray(group, float), *parts])
-    _, first, pattern, count = np.unique(key, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    _, first, pattern, count = np.unique(
+        key, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
     distance = None
     if points is not None:
         of_pattern = points[:, first]
@@ -89,7 +96,9 @@ def row_layout(subject, order, group, position, visit, coordinates=None, slopes=
 
 @dataclass(frozen=True, eq=False)
 class ClassLayout:
-    """The classes of pairs of rows, and which class the pair of two places of a pattern belongs to."""
+    """The classes of pairs of rows, and which class the pair of two places of a pattern belongs
+    to.
+    """
 
     classes: Classes
     kind: np.ndarray  # (m, m, P); -1 where R^-1 vanishes or there is no row
@@ -101,10 +110,11 @@ class ClassLayout:
 
 
 def class_layout(seen: np.ndarray, inverses: Sequence[np.ndarray] = ()) -> ClassLayout:
-    """Classes of the entries of R^-1 on and above the diagonal. seen (m, P): the places that have a row.
+    """Classes of the entries of R^-1 on and above the diagonal. seen (m, P): the places that have a
+    row.
 
-    inverses: R^-1 (m, m, P) at a few values of psi; entries that agree in all of them become one class. Without them
-    every entry is a class of its own.
+    inverses: R^-1 (m, m, P) at a few values of psi; entries that agree in all of them become one
+    class. Without them every entry is a class of its own.
     """
     m, P = seen.shape
     upper = np.triu(np.ones((m, m), bool))[:, :, None]

@@ -1,10 +1,12 @@
 """Cross-products of correlated rows, by classes of pairs of rows.
 
-    C'R(psi)^-1 C = sum over pairs (s, t) of rows of one subject  r_st(psi) c_s c_t'  =  sum_k f_k(psi) M_k
+    C'R(psi)^-1 C = sum over pairs (s, t) of rows of one subject  r_st(psi) c_s c_t'
+                  = sum_k f_k(psi) M_k
 
-with C = [Z X y]. A *class* k is a set of pairs for which r_st is the same function f_k of psi: a pair of places in a
-pattern of visits. M_k, the sum of c_s c_t' + c_t c_s' over the pairs of a class, is computed once; after that an
-evaluation is one combination of K arrays, whatever the number of rows.
+with C = [Z X y]. A *class* k is a set of pairs for which r_st is the same function f_k of psi: a
+pair of places in a pattern of visits. M_k, the sum of c_s c_t' + c_t c_s' over the pairs of a
+class, is computed once; after that an evaluation is one combination of K arrays, whatever the
+number of rows.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ from ...support.containers import container
 from ...support.later import jax, jnp, lax
 from ..covariance.residual import Patterns, ResidualCovariance, whiteners
 from .layout import Plan
-from .moments import Basis, Moments, _core_columns, _outer, assemble, condition, respond, root_weights
+from .moments import (
+    Basis,
+    Moments,
+    _core_columns,
+    _outer,
+    assemble,
+    condition,
+    respond,
+    root_weights,
+)
 
 
 class Products(NamedTuple):
@@ -42,7 +53,9 @@ class Answer(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows, in chunks of equal size; weight 1 for two rows, 1/2 for a row with itself, 0 for padding."""
+    """Pairs of rows, in chunks of equal size; weight 1 for two rows, 1/2 for a row with itself,
+    0 for padding.
+    """
 
     left: Any  # (chunks, size) rows
     right: Any  # (chunks, size)
@@ -52,7 +65,9 @@ class Pairs(NamedTuple):
 
 @container
 class Classes:
-    """Where the entries of R^-1 that the classes take their weight from stand: place a, place b of a pattern."""
+    """Where the entries of R^-1 that the classes take their weight from stand: place a, place b
+    of a pattern.
+    """
 
     first: Any  # (K,)
     second: Any  # (K,)
@@ -71,7 +86,8 @@ class ByClass:
     patterns: Patterns
     classes: Classes
     products: Products
-    squares: Any  # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
+    # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
+    squares: Any
 
     def with_answer(self, answer: Answer) -> ByClass:
         """The same design with another response."""
@@ -102,11 +118,15 @@ class ClassPlan:
     pairs: Pairs
 
     def moments(self, plan: Plan, *rows) -> Moments:
-        """Cross-products class by class. rows: y, X, Z, weights, offset, K as `moments` takes them."""
+        """Cross-products class by class. rows: y, X, Z, weights, offset, K as `moments` takes
+        them.
+        """
         m, XY, Z = conditioned_rows(plan, *rows)
         products = pair_products(plan, XY, Z, self.pairs, len(self.classes.first))
         squares = self._squares(XY[:, -1])
-        return replace(m, residual=ByClass(self.structure, self.patterns, self.classes, products, squares))
+        return replace(
+            m, residual=ByClass(self.structure, self.patterns, self.classes, products, squares)
+        )
 
     def answers(self, plan: Plan, basis: Basis, Y) -> Answer:
         """What several conditioned responses Y (n, r) change, with a leading axis r."""
@@ -120,7 +140,9 @@ class ClassPlan:
         return lax.map(one, (root * Y).T)
 
     def _squares(self, y):
-        return products_by_pattern(by_place(y[:, None], self.place)[0], self.pattern, len(self.patterns.count))
+        return products_by_pattern(
+            by_place(y[:, None], self.place)[0], self.pattern, len(self.patterns.count)
+        )
 
 
 def by_place(rows, place):
@@ -130,13 +152,17 @@ def by_place(rows, place):
 
 
 def products_by_pattern(y, pattern, P: int):
-    """Sum of y y' over the subjects of every pattern, (m, m, P), from y (m, N); a constant under differentiation."""
+    """Sum of y y' over the subjects of every pattern, (m, m, P), from y (m, N); a constant under
+    differentiation.
+    """
     y = lax.stop_gradient(y)
     return lax.map(lambda row: jnp.zeros((len(y), P), y.dtype).at[:, pattern].add(row[None] * y), y)
 
 
 def joined(products: dict[str, Any], q: int) -> Products:
-    """Cross-products of a design whose last column of X is the response; arrays may have leading axes."""
+    """Cross-products of a design whose last column of X is the response; arrays may have leading
+    axes.
+    """
     XX = products["XX"]
     return Products(
         G=products["G"],
@@ -151,7 +177,9 @@ def joined(products: dict[str, Any], q: int) -> Products:
 
 
 def pair_products(plan: Plan, X, Z, pairs: Pairs, kinds: int) -> Products:
-    """M_k of every class. X (n, p + 1) with the response as its last column, Z per block (n, k): rows of weight 1.
+    """M_k of every class.
+
+    X (n, p + 1) with the response as its last column, Z per block (n, k): rows of weight 1.
 
     All rows of a pair share their level of every factor that is eliminated level by level.
     """
@@ -208,7 +236,9 @@ def _chunk_products(plan, X, Z, pairs, kinds):
         return w[:, None, None] * (_outer(a, b) + _outer(c, d))
 
     def by_level(values, code, levels):
-        summed = jnp.zeros((kinds, levels, *values.shape[1:]), values.dtype).at[kind, code].add(values)
+        summed = (
+            jnp.zeros((kinds, levels, *values.shape[1:]), values.dtype).at[kind, code].add(values)
+        )
         return jnp.moveaxis(summed, 1, -1)
 
     G, B, E, ZX = [], [], [], []
@@ -242,13 +272,17 @@ def _met_dense(layout, columns, pairs, ZL, ZR, j, code, levels, kinds):
 
 
 def _met_sparse(plan, pairs, ZL, ZR, j, kinds):
-    """The same at the entries of a sparse core, (kinds, k, e): the rows of a pair meet the same level."""
+    """The same at the entries of a sparse core, (kinds, k, e): the rows of a pair meet the same
+    level.
+    """
     left, right, kind, w = pairs
     layout = plan.layout
     met = jnp.zeros((kinds, layout.entries[j].level.shape[0], ZL[j].shape[1]), ZL[j].dtype)
     for rows, zl, zr in zip(plan.rows[j], ZL[layout.chain :], ZR[layout.chain :], strict=True):
         width = jnp.arange(zl.shape[1])[None]
-        met = met.at[kind[:, None], rows[right][:, None] + width].add(_outer(zr, w[:, None] * ZL[j]))
+        met = met.at[kind[:, None], rows[right][:, None] + width].add(
+            _outer(zr, w[:, None] * ZL[j])
+        )
         met = met.at[kind[:, None], rows[left][:, None] + width].add(_outer(zl, w[:, None] * ZR[j]))
     return jnp.swapaxes(met, 1, 2)
 
@@ -265,14 +299,19 @@ def _core_products(layout, columns, pairs, XL, XR, ZL, ZR, kinds):
             XX = XX.at[at, cols[left][:, :, None], others[right][:, None]].add(_outer(wl, other_r))
             XX = XX.at[at, cols[right][:, :, None], others[left][:, None]].add(_outer(wr, other_l))
         cross = jnp.zeros((kinds, q, p), XL.dtype)
-        cross = cross.at[others_at, cols[left]].add(_outer(wl, XR)).at[others_at, cols[right]].add(_outer(wr, XL))
+        cross = (
+            cross.at[others_at, cols[left]]
+            .add(_outer(wl, XR))
+            .at[others_at, cols[right]]
+            .add(_outer(wr, XL))
+        )
         XX = XX.at[:, :q, q:].add(cross).at[:, q:, :q].add(jnp.swapaxes(cross, 1, 2))
     return XX
 
 
 def conditioned_rows(plan: Plan, y, X, Z, weights=None, offset=None, K=None):
-    """Moments of uncorrelated residuals, and the rows they are made of: [X~ y~] (n, p + 1) and Z~ per block, times
-    the roots of the weights.
+    """Moments of uncorrelated residuals, and the rows they are made of: [X~ y~] (n, p + 1) and Z~
+    per block, times the roots of the weights.
     """
     plan = replace(plan, residual=None)
     basis = condition(plan, X, Z, jnp.ones_like(y) if weights is None else weights, K)

@@ -1,7 +1,9 @@
-"""Cross-products of correlated rows by whitening them: R = L L' of every subject, L^-1 [Z X y] in place of the rows.
+"""Cross-products of correlated rows by whitening them: R = L L' of every subject, L^-1 [Z X y] in
+place of the rows.
 
-For data in which few subjects share a pattern of visits, so that classes of pairs of rows (`row_pairs`) would be as
-many as the pairs. Every subject must lie within one level of every factor: whitening mixes its rows.
+For data in which few subjects share a pattern of visits, so that classes of pairs of rows
+(`row_pairs`) would be as many as the pairs. Every subject must lie within one level of every
+factor: whitening mixes its rows.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from .row_pairs import by_place, conditioned_rows, joined, products_by_pattern
 
 @container
 class ByRow:
-    """Rows of a model with correlated residuals, subject by subject: N subjects of at most m rows."""
+    """Rows of a model with correlated residuals, subject by subject: N subjects of at most m
+    rows.
+    """
 
     structure: ResidualCovariance
     patterns: Patterns
@@ -27,7 +31,8 @@ class ByRow:
     plan: Plan  # of the m N rows, subjects on the last axis
     X: Any  # (c, m, N) with the response as its last column; 0 where there is no row
     Z: tuple[Any, ...]  # per block (k, m, N)
-    squares: Any  # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
+    # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
+    squares: Any
 
     def with_answer(self, answer) -> ByRow:
         """The same design with another response: its rows (m, N), and y~ y~' by pattern."""
@@ -61,14 +66,21 @@ class RowPlan:
     place: Any  # (m, N) row of the data at every place of a subject, -1 where there is none
 
     def moments(self, plan: Plan, *rows) -> Moments:
-        """The rows, to be whitened at every evaluation. rows: y, X, Z, weights, offset, K as `moments` takes them."""
+        """The rows, to be whitened at every evaluation. rows: y, X, Z, weights, offset, K as
+        `moments` takes them.
+        """
         m, XY, Z = conditioned_rows(plan, *rows)
         at = jnp.maximum(self.place, 0).ravel()
         codes, entries = jax.tree.map(lambda a: a[at], (plan.codes, plan.rows))
         spread = replace(plan, codes=codes, rows=entries, residual=None)
         X, *Z = (by_place(a, self.place) for a in (XY, *Z))
         squares = products_by_pattern(X[-1], self.pattern, len(self.patterns.count))
-        return replace(m, residual=ByRow(self.structure, self.patterns, self.pattern, spread, X, tuple(Z), squares))
+        return replace(
+            m,
+            residual=ByRow(
+                self.structure, self.patterns, self.pattern, spread, X, tuple(Z), squares
+            ),
+        )
 
     def answers(self, plan: Plan, basis: Basis, Y):
         """What several conditioned responses Y (n, r) change, with a leading axis r."""

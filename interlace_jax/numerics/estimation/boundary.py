@@ -13,19 +13,24 @@ from ..likelihood.gaussian import objective
 from ..linalg.batching import eigh
 from ..linalg.matrices import symmetric
 
-NEAR_ZERO = 0.03  # standard deviation relative to sigma, per column of unit RMS, below which zero is tried
+# standard deviation relative to sigma, per column of unit RMS, below which zero is tried
+NEAR_ZERO = 0.03
 FREE_RISE = 1e-8  # deviance units that going to exactly zero may cost
 PROBE = 1e-3  # step of the differences that measure the curvature of a zero column
 SADDLE = -1e-4  # curvature below which a zero column is no minimum
 
 
 def near_zero(t, blocks):
-    """Whether each diagonal entry of the Lambda~ is small enough to be tried at zero: (..., K) of t (..., d)."""
+    """Whether each diagonal entry of the Lambda~ is small enough to be tried at zero: (..., K)
+    of t (..., d).
+    """
     return abs(t[..., np.array([c[0] for c in columns(blocks)], int)]) < NEAR_ZERO
 
 
 class Settled(NamedTuple):
-    """Parameters (d,) after the boundary has been looked at, and whether a search from them can still gain."""
+    """Parameters (d,) after the boundary has been looked at, and whether a search from them can
+    still gain.
+    """
 
     t: jax.Array
     restart: jax.Array
@@ -34,8 +39,8 @@ class Settled(NamedTuple):
 def settle(t, m: Moments, reml) -> Settled:
     """Set diagonal entries of Lambda that are all but zero to exactly zero, and leave saddles.
 
-    The deviance is even in each column of Lambda, so a zero column is stationary whether it is a minimum or a saddle.
-    Where its curvature is negative, t moves off it, and `restart` says so.
+    The deviance is even in each column of Lambda, so a zero column is stationary whether it is a
+    minimum or a saddle. Where its curvature is negative, t moves off it, and `restart` says so.
     """
     blocks = m.layout.blocks
     if not blocks:
@@ -51,21 +56,32 @@ def settle(t, m: Moments, reml) -> Settled:
 
     t = canonical_parameters(t, blocks)
     t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, objective(t, m, reml)))
-    probed = lax.map(lambda e: jax.grad(objective)(t + PROBE * e, m, reml), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
+    probed = (
+        lax.map(
+            lambda e: jax.grad(objective)(t + PROBE * e, m, reml),
+            jnp.eye(t.shape[0], dtype=t.dtype),
+        )
+        / PROBE
+    )
     return leave_saddle(t, probed, blocks)
 
 
 def leave_saddle(t, probed, blocks) -> Settled:
-    """Move t (d,) off a saddle; probed (d, d): gradients at PROBE along every parameter, over PROBE."""
+    """Move t (d,) off a saddle; probed (d, d): gradients at PROBE along every parameter, over
+    PROBE.
+    """
     within, zero = zero_columns(t, blocks)
-    curvature = jnp.where(within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype))
+    curvature = jnp.where(
+        within & zero[:, None] & zero[None], probed, jnp.eye(t.shape[0], dtype=t.dtype)
+    )
     values, vectors = eigh(symmetric(curvature))
     saddle = values[0] < SADDLE
     return Settled(jnp.where(saddle, t + 0.1 * vectors[:, 0], t), saddle)
 
 
 def zero_columns(t, blocks):
-    """Pairs of parameters of one column of Lambda (d, d), and the parameters whose column is zero (d,).
+    """Pairs of parameters of one column of Lambda (d, d), and the parameters whose column is zero
+    (d,).
 
     With a column go the numbers that mean nothing without it.
     """

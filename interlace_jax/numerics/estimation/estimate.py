@@ -1,4 +1,7 @@
-"""Moments to estimate: the search, its implicit derivative, and what it found. Pure: jit it, vmap it."""
+"""Moments to estimate: the search, its implicit derivative, and what it found.
+
+Pure: jit it, vmap it.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,19 @@ class Estimate:
     """A fitted model as arrays. `theta` and `beta` are on the user's scale, the others as said."""
 
     t: jax.Array  # (d,) conditioned parameters
-    theta: jax.Array  # (d,) lme4's theta; of a structured factor its scale and free numbers, then those of K
+    # (d,) lme4's theta; of a structured factor its scale and free numbers, then those of K
+    theta: jax.Array
     beta: jax.Array  # (p,)
     sigma: jax.Array  # () residual standard deviation
     vcov: jax.Array  # (p, p) covariance of beta
     deviance: jax.Array  # () -2 log L, or -2 log L_REML, without priors
     gradient: jax.Array  # (d,) of the deviance, priors included, with respect to t
-    predicted_decrease: jax.Array  # () deviance units still to gain, by the optimiser's quadratic model
+    # () deviance units still to gain, by the optimiser's quadratic model
+    predicted_decrease: jax.Array
     steps: jax.Array  # () evaluations
     status: jax.Array  # () one of optimize.CONVERGED, STALLED, EXHAUSTED
-    vanishing: list[jax.Array]  # per factor, in the user's order (k,): columns of Lambda that are singular
+    # per factor, in the user's order (k,): columns of Lambda that are singular
+    vanishing: list[jax.Array]
 
     noise = theta_noise = 0.0  # see `Optimum`; not 0 where the deviance is itself estimated
 
@@ -53,8 +59,9 @@ def search(m: Moments, reml, begun: Bfgs) -> Bfgs:
 def is_exhausted(status, deviance):
     """Whether a search is to go on from where it ended, at some deviance, with the curvature there.
 
-    It may have crept for hundreds of steps: where two columns of Lambda are all but zero, what they share can be turned
-    from one to the other for almost nothing, and the curvature it began with is far off.
+    It may have crept for hundreds of steps: where two columns of Lambda are all but zero, what they
+    share can be turned from one to the other for almost nothing, and the curvature it began with is
+    far off.
     """
     return (status == EXHAUSTED) & (abs(deviance) < np.inf)
 
@@ -65,12 +72,14 @@ def attempts(blocks) -> int:
 
 
 def estimate(m: Moments, reml=True, t0=None) -> Estimate:
-    """Fit by (restricted) maximum likelihood. t0 (d,): conditioned start, by default from the moments.
+    """Fit by (restricted) maximum likelihood. t0 (d,): conditioned start, by default from the
+    moments.
 
-    Differentiable in the moments, and so in y, X, Z, weights and offset, in forward and reverse mode and at every
-    order, by the implicit function theorem: nothing is differentiated through the iterations. The derivatives are those
-    of `t theta beta sigma vcov deviance`; what says how the search ended has none. Zero columns of Lambda stay zero:
-    by symmetry their derivative is 0 while the optimum stays at the boundary, and there is none where it leaves it.
+    Differentiable in the moments, and so in y, X, Z, weights and offset, in forward and reverse
+    mode and at every order, by the implicit function theorem: nothing is differentiated through the
+    iterations. The derivatives are those of `t theta beta sigma vcov deviance`; what says how the
+    search ended has none. Zero columns of Lambda stay zero: by symmetry their derivative is 0 while
+    the optimum stays at the boundary, and there is none where it leaves it.
     """
     t, *ended = _optimum(m, reml, moment_start(m) if t0 is None else t0)
     return finish(t, m, reml, *ended)
@@ -78,34 +87,54 @@ def estimate(m: Moments, reml=True, t0=None) -> Estimate:
 
 @custom_jvp
 def _optimum(m, reml, t0):
-    """Conditioned t (d,) at the optimum; gradient, predicted decrease, evaluations and status of the search for it."""
+    """Conditioned t (d,) at the optimum; gradient, predicted decrease, evaluations and status of
+    the search for it.
+    """
 
     def attempt(carry):
         t, _, tries, steps, _ = carry
         found = search(m, reml, begin(t, m))
         t = found.optimum
         look = near_zero(t, m.layout.blocks).any()
-        t, restart = lax.cond(look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), t)
-        return t, restart | is_exhausted(found.status, found.f), tries + 1, steps + found.steps, found
+        t, restart = lax.cond(
+            look, lambda t: settle(t, m, reml), lambda t: Settled(t, jnp.bool(False)), t
+        )
+        return (
+            t,
+            restart | is_exhausted(found.status, found.f),
+            tries + 1,
+            steps + found.steps,
+            found,
+        )
 
     first = (t0, jnp.bool(True), jnp.int32(0), jnp.int32(0), start(t0, jnp.ones_like(t0)))
-    t, _, _, steps, found = lax.while_loop(lambda c: c[1] & (c[2] < attempts(m.layout.blocks)), attempt, first)
+    t, _, _, steps, found = lax.while_loop(
+        lambda c: c[1] & (c[2] < attempts(m.layout.blocks)), attempt, first
+    )
     return t, found.g, found.predicted_decrease, steps, found.status
 
 
 @_optimum.defjvp
 def _optimum_jvp(primals, tangents):
-    """The gradient stays 0 along the optimum: H dt = -(d gradient / d m) dm over the columns that are not zero."""
+    """The gradient stays 0 along the optimum: H dt = -(d gradient / d m) dm over the columns
+    that are not zero.
+    """
     m, reml, t0 = primals
     t, *ended = _optimum(m, reml, t0)
     gradient = jax.grad(objective)
     _, moved = jax.jvp(lambda m: gradient(t, m, reml), (m,), (tangents[0],))
     _, zero = zero_columns(t, m.layout.blocks)
     free = ~zero
-    H = jnp.where(free[:, None] & free[None], jax.jacfwd(gradient)(t, m, reml), jnp.eye(t.shape[0], dtype=t.dtype))
+    H = jnp.where(
+        free[:, None] & free[None],
+        jax.jacfwd(gradient)(t, m, reml),
+        jnp.eye(t.shape[0], dtype=t.dtype),
+    )
     dt = -inverse_general(H) @ jnp.where(free, moved, 0.0)
     none = [
-        jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, jax.dtypes.float0)
+        jnp.zeros_like(a)
+        if jnp.issubdtype(a.dtype, jnp.floating)
+        else np.zeros(a.shape, jax.dtypes.float0)
         for a in ended
     ]
     return (t, *ended), (dt, *none)
@@ -117,7 +146,9 @@ def finish(t, m: Moments, reml, gradient, predicted_decrease, steps, status) -> 
     return describe(t, reduce(t, m), m, reml, gradient, predicted_decrease, steps, status)
 
 
-def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease, steps, status) -> Estimate:
+def describe(
+    t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease, steps, status
+) -> Estimate:
     """The estimate at a canonical t (d,) from what is left of the cross-products there."""
     theta = to_user(t, m.layout, m.A)
     _, zero = zero_columns(t, m.layout.blocks)
@@ -140,6 +171,8 @@ def describe(t, reduced: Reduced, m: Moments, reml, gradient, predicted_decrease
 
 
 def vanishing_columns(Lams, m):
-    """A diagonal entry of Lambda, the SD relative to sigma that is its column's own, times the RMS of Z's column."""
+    """A diagonal entry of Lambda, the SD relative to sigma that is its column's own, times the
+    RMS of Z's column.
+    """
     rms = [jnp.sqrt(jnp.sum(m.A[j] ** 2, 0)) for j in m.layout.order]
     return [jnp.abs(jnp.diagonal(Lam)) * r < SINGULAR for Lam, r in zip(Lams, rms, strict=True)]

@@ -1,9 +1,11 @@
-"""Generalised linear mixed models: where the search starts, one flat loop to the optimum, differences of the gradient.
+"""Generalised linear mixed models: where the search starts, one flat loop to the optimum,
+differences of the gradient.
 
-The search is for the Laplace deviance of `likelihood.laplace` over x = (t, c, g). A trip of its loop looks at one trial
-(x, u) and makes a step of Newton's method on u, or halves one, or, where u is the mode, takes the gradient and makes
-one step of BFGS on x. There is no loop within the loop, so that of many models under `vmap` none waits for another's
-modes. Modes are predicted along the step of x, which leaves two or three looks to a gradient.
+The search is for the Laplace deviance of `likelihood.laplace` over x = (t, c, g). A trip of its
+loop looks at one trial (x, u) and makes a step of Newton's method on u, or halves one, or, where u
+is the mode, takes the gradient and makes one step of BFGS on x. There is no loop within the loop,
+so that of many models under `vmap` none waits for another's modes. Modes are predicted along the
+step of x, which leaves two or three looks to a gradient.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ from .start import _diagonals, _start, curvature
 
 scipy_linalg = Later("jax.scipy.linalg")
 TOLERANCE = 1e-12  # predicted decrease that may be left
-LEAST, MOST, SHARE = 1e-11, 1e-6, 1e-3  # decrement of h from which the next step is the last: a share of BFGS's gain
+# decrement of h from which the next step is the last: a share of BFGS's gain
+LEAST, MOST, SHARE = 1e-11, 1e-6, 1e-3
 SCORINGS = 8  # steps of the model without random effects
 SHORTER = (0.1, 1.0)
 NEWTONS = 8  # steps of the family's own parameters
@@ -99,18 +102,31 @@ class Begun(NamedTuple):
 
 
 def prepare(plan: Plan, given: Given) -> Begun:
-    """Condition the rows by a model without random effects, and estimate from it where the search starts."""
+    """Condition the rows by a model without random effects, and estimate from it where the
+    search starts.
+    """
     family, row, w = given.family, given.row, given.row.w
     used = w > 0
-    R0 = triangular_factor(jnp.where(used[:, None], given.X, 0.0)) if given.X.shape[1] else jnp.zeros((0, 0))
+    R0 = (
+        triangular_factor(jnp.where(used[:, None], given.X, 0.0))
+        if given.X.shape[1]
+        else jnp.zeros((0, 0))
+    )
     X0 = given.X @ inverse_upper(R0)
-    RD = [None if D is None else triangular_factor(jnp.where(used[:, None], D, 0.0)) for D in given.D]
+    RD = [
+        None if D is None else triangular_factor(jnp.where(used[:, None], D, 0.0)) for D in given.D
+    ]
     sizes = [jnp.sqrt(jnp.sum(used)) for _ in RD]
-    D = tuple(None if D is None else size * D @ inverse_upper(R) for D, R, size in zip(given.D, RD, sizes, strict=True))
+    D = tuple(
+        None if D is None else size * D @ inverse_upper(R)
+        for D, R, size in zip(given.D, RD, sizes, strict=True)
+    )
     RD = [None if R is None else R / size for R, size in zip(RD, sizes, strict=True)]
     g = _conditioned_numbers(given.g0, RD)
     bare = Data(family, plan, row, given.offset, X0, (), D, (), (), R0, jnp.zeros(X0.shape[1]))
-    eta0 = density(family).start(Row(*(jnp.where(used, a, b) for a, b in zip(row, (0.5, 0.0, 1.0), strict=True))))
+    eta0 = density(family).start(
+        Row(*(jnp.where(used, a, b) for a, b in zip(row, (0.5, 0.0, 1.0), strict=True)))
+    )
     c0 = _scored(bare, g, jnp.where(used, eta0, 0.0))
     bare = _shifted(bare, c0)
     g = _own_numbers(bare, g)
@@ -120,12 +136,27 @@ def prepare(plan: Plan, given: Given) -> Begun:
     _, score, W = rows_of(family, row, bare.offset, free_parameters(g, bare))
     W = jnp.where(used, jnp.maximum(W, 1e-8 * jnp.max(W)), 0.0)
     # t and c are on the scale of the link: columns are orthonormal by weights of mean 1.
-    basis = condition(plan, given.X, given.Z, W / (jnp.sum(W) / jnp.sum(used)), given.K)._replace(w=W)
+    basis = condition(plan, given.X, given.Z, W / (jnp.sum(W) / jnp.sum(used)), given.K)._replace(
+        w=W
+    )
     response = respond(plan, basis, (score / jnp.where(used, W, 1.0))[:, None])
     m = assemble(plan, basis, jax.tree.map(lambda a: a[0], response))
     t = _variance_start(m, basis, score, W)
     beta0 = inverse_upper(R0) @ c0
-    data = Data(family, plan, row, bare.offset, basis.X, basis.Z, D, basis.A, basis.K, basis.R, beta0, given.nodes)
+    data = Data(
+        family,
+        plan,
+        row,
+        bare.offset,
+        basis.X,
+        basis.Z,
+        D,
+        basis.A,
+        basis.K,
+        basis.R,
+        beta0,
+        given.nodes,
+    )
     x = Place(t, jnp.zeros(given.X.shape[1]), g)
     values = kernels(family, row, data.offset, free_parameters(g, data))
     return Begun(data, x, _rough_inverse(x, data, m), RD, values)
@@ -147,7 +178,9 @@ def _shifted(data, c):
 
 
 def _scored(data: Data, g, eta0):
-    """Coefficients c (p,) of the model without random effects, by scoring from eta0 (n,), in orthonormal columns."""
+    """Coefficients c (p,) of the model without random effects, by scoring from eta0 (n,), in
+    orthonormal columns.
+    """
     free = free_parameters(g, data)
 
     def likelihood(eta):
@@ -175,13 +208,17 @@ def _scored(data: Data, g, eta0):
 
 
 def _own_numbers(data: Data, g):
-    """The family's numbers (r,) where the linear predictor is the offset, by Newton's method with short steps."""
+    """The family's numbers (r,) where the linear predictor is the offset, by Newton's method
+    with short steps.
+    """
     if not widths(data.D):
         return g
 
     def lack(g):
         free = free_parameters(g, data)
-        parts = kernels(data.family, data.row, data.offset, free) + constants(data.family, data.row, free)
+        parts = kernels(data.family, data.row, data.offset, free) + constants(
+            data.family, data.row, free
+        )
         return -2.0 * jnp.sum(parts)
 
     def trip(_, carry):
@@ -192,7 +229,11 @@ def _own_numbers(data: Data, g):
         step = step * jnp.minimum(1.0, reach / jnp.maximum(jnp.linalg.norm(step), 1e-30))
         value = lack(g + step)
         better = value <= f
-        return jnp.where(better, g + step, g), jnp.where(better, value, f), jnp.where(better, reach, 0.25 * reach)
+        return (
+            jnp.where(better, g + step, g),
+            jnp.where(better, value, f),
+            jnp.where(better, reach, 0.25 * reach),
+        )
 
     return lax.fori_loop(0, NEWTONS, trip, (g, lack(g), jnp.asarray(2.0, g.dtype)))[0]
 
@@ -200,15 +241,17 @@ def _own_numbers(data: Data, g):
 def _variance_start(m, basis, score, W):
     """Variances from pairs of rows of a level, each factor as if alone: t (d,).
 
-    E sum_{i != j} (z s)_i (z s)_j = variance * sum_{i != j} (W z^2)_i (W z^2)_j over the rows of a level; where levels
-    have a row each, from what the rows vary too much.
+    E sum_{i != j} (z s)_i (z s)_j = variance * sum_{i != j} (W z^2)_i (W z^2)_j over the rows of a
+    level; where levels have a row each, from what the rows vary too much.
     """
     found = []
     for block, z, G, scores in zip(m.layout.blocks, basis.Z, *_diagonals(m), strict=True):
         between, whole = jnp.sum((scores * m.scale) ** 2, 1), jnp.sum(G**2, 1)
         own = jnp.sum((W[:, None] * z**2) ** 2, 0)
         alone = whole - own < 0.02 * whole
-        pairs = (between - jnp.sum((score[:, None] * z) ** 2, 0)) / jnp.where(alone, 1.0, whole - own)
+        pairs = (between - jnp.sum((score[:, None] * z) ** 2, 0)) / jnp.where(
+            alone, 1.0, whole - own
+        )
         excess = (between - jnp.sum(G, 1)) / whole
         variance = jnp.where(alone, excess, pairs)
         least = LEAST_START * jnp.sqrt(2.0 / whole)
@@ -218,12 +261,17 @@ def _variance_start(m, basis, score, W):
 
 def _rough_inverse(x: Place, data: Data, m):
     rough = curvature(x.t, m)
-    parts = [jnp.diag(1.0 / jnp.maximum(rough, 1e-6 * jnp.max(rough))), 0.5 * inverse(reduce(x.t, m).XX)]
+    parts = [
+        jnp.diag(1.0 / jnp.maximum(rough, 1e-6 * jnp.max(rough))),
+        0.5 * inverse(reduce(x.t, m).XX),
+    ]
     if widths(data.D):
 
         def lack(g):
             free = free_parameters(g, data)
-            value = kernels(data.family, data.row, data.offset, free) + constants(data.family, data.row, free)
+            value = kernels(data.family, data.row, data.offset, free) + constants(
+                data.family, data.row, free
+            )
             return -2.0 * jnp.sum(value)
 
         own = jnp.abs(jnp.diagonal(jax.hessian(lack)(x.g)))
@@ -242,7 +290,7 @@ def split(v, x: Place) -> Place:
     return Place(*(v[end - len(part) : end] for end, part in zip(ends, x, strict=True)))
 
 
-# The search -----------------------------------------------------------------------------------------------------------
+# The search ---------------------------------------------------------------------------------------
 
 
 class State(NamedTuple):
@@ -272,8 +320,12 @@ def trip(data: Data, like: Place, s: State) -> State:
     u = inner.trial
     at = look(x, u, data)
     taken = is_taken(inner, at)
-    near = jnp.clip(SHARE * jnp.where(outer.steps > 0, outer.predicted_decrease, jnp.inf), LEAST, MOST)
-    is_last = (inner.decrement < near) & (inner.a == 1.0) | (at.decrement < 1e-15) | (inner.trips > 40)
+    near = jnp.clip(
+        SHARE * jnp.where(outer.steps > 0, outer.predicted_decrease, jnp.inf), LEAST, MOST
+    )
+    is_last = (
+        (inner.decrement < near) & (inner.a == 1.0) | (at.decrement < 1e-15) | (inner.trips > 40)
+    )
     ready = taken & is_last
     failed = ~taken & ((inner.a < 1e-6) | (inner.trips > 40)) | ready & ~at.proper
     ready = ready & at.proper
@@ -316,11 +368,13 @@ def search(data: Data, x: Place, H, near: Modes) -> Found:
     return Found(flat(end), s.u, o.f, o.g, o.predicted_decrease, o.H, o.steps, s.trips, o.status)
 
 
-# What follows from the optimum ----------------------------------------------------------------------------------------
+# What follows from the optimum --------------------------------------------------------------------
 
 
 def gradients(data: Data, like: Place, points, near: Modes):
-    """Deviance (k,) and its gradient (k, x) at points (k, x), whose modes are searched from `near`."""
+    """Deviance (k,) and its gradient (k, x) at points (k, x), whose modes are searched from
+    `near`.
+    """
     u = list(near.parts)
 
     def one(v):
@@ -397,7 +451,9 @@ def _user_effects(b, data: Data):
 
 
 def mode_covariances(data: Data, x: Place, modes: Modes):
-    """Cov(b | y, beta, theta) of every level, one array (m, k, k) per factor, in the user's order and units."""
+    """Cov(b | y, beta, theta) of every level, one array (m, k, k) per factor, in the user's
+    order and units.
+    """
     m = look(x, list(modes.parts), data).moments
     return gaussian_mode_covariances(x.t, m)
 

@@ -1,4 +1,6 @@
-"""Where the search for the numbers of a residual covariance begins: moment estimates, and the expected information."""
+"""Where the search for the numbers of a residual covariance begins: moment estimates, and the
+expected information.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,20 @@ RIDGE = 1e-6  # added to the information, relative to its largest diagonal entry
 
 
 def residual_start(m: Moments):
-    """Psi (r,) from squares and products of least-squares residuals; coefficients of log SD start at 0."""
+    """Psi (r,) from squares and products of least-squares residuals; coefficients of log SD
+    start at 0.
+    """
     structure, patterns, squares = m.residual.structure, m.residual.patterns, m.residual.squares
     log_sd = _log_sds(structure, patterns, jnp.diagonal(squares, axis1=0, axis2=1))
     own = jnp.concatenate([log_sd[:, :1] - log_sd[0, 0], log_sd[:, 1:] - log_sd[:, :1]], 1)
     if structure.shape:
         sd = jnp.exp(log_sd[patterns.group[None], patterns.visit])
-        C = _correlations(structure, patterns, squares / (sd[:, None] * sd[None]), bool(m.layout.blocks))
-        own = jnp.concatenate([own, jnp.stack([_shape_start(structure, c) for c in C]).astype(own.dtype)], 1)
+        C = _correlations(
+            structure, patterns, squares / (sd[:, None] * sd[None]), bool(m.layout.blocks)
+        )
+        own = jnp.concatenate(
+            [own, jnp.stack([_shape_start(structure, c) for c in C]).astype(own.dtype)], 1
+        )
     return jnp.append(own.ravel()[1:], jnp.zeros(structure.slopes, own.dtype))
 
 
@@ -37,7 +45,9 @@ def _log_sds(structure, patterns, squares):
 
 
 def _correlations(structure: ResidualCovariance, patterns, products, has_effects: bool):
-    """Positive definite correlations (groups, k, k) of the positions; products (m, m, P) of residuals of unit size."""
+    """Positive definite correlations (groups, k, k) of the positions; products (m, m, P) of
+    residuals of unit size.
+    """
     k = structure.positions
     if has_effects:
         apart = jnp.abs(jnp.arange(k)[:, None] - jnp.arange(k)[None])
@@ -70,7 +80,8 @@ def _shape_start(structure: ResidualCovariance, C):
 
 
 def residual_curvature(psi, m: Moments):
-    """Expected Hessian (r, r) of the deviance by psi, with sigma at its optimum, beta and random effects aside.
+    """Expected Hessian (r, r) of the deviance by psi, with sigma at its optimum, beta and random
+    effects aside.
 
     It is the sum over subjects of tr(R^-1 R_i R^-1 R_j), less what sigma takes of it.
     """
@@ -80,7 +91,10 @@ def residual_curvature(psi, m: Moments):
     slopes = jax.jacfwd(structure.matrices)(psi, patterns)
     relative = jnp.einsum("abp,bcpi,dcp->adpi", half, slopes, half)
     by_sigma = jnp.einsum("aapi,p->i", relative, count)
-    found = jnp.einsum("adpi,adpj,p->ij", relative, relative, count) - jnp.outer(by_sigma, by_sigma) / m.n
+    found = (
+        jnp.einsum("adpi,adpj,p->ij", relative, relative, count)
+        - jnp.outer(by_sigma, by_sigma) / m.n
+    )
     return found + RIDGE * jnp.max(jnp.diagonal(found)) * jnp.eye(len(psi), dtype=psi.dtype)
 
 

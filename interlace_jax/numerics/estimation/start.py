@@ -11,14 +11,19 @@ from . import bfgs
 from .bfgs import Bfgs
 from .residual_start import inverse_curvature, residual_start
 
-LEAST_SHARE = 0.005  # of the variance that a column starts with: from less, zero variances take longer
+# of the variance that a column starts with: from less, zero variances take longer
+LEAST_SHARE = 0.005
 
 
 def _diagonals(m: Moments):
-    """Per block, the diagonal of every level's Gram matrix and the scores Z'Wy~: two lists of arrays (k, m)."""
+    """Per block, the diagonal of every level's Gram matrix and the scores Z'Wy~: two lists of
+    arrays (k, m).
+    """
     grams, scores = [jnp.einsum("kkm->km", G) for G in m.G], list(m.Zy)
     diagonal = jnp.diagonal(m.XX)
-    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+    for block, start, end in zip(
+        m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False
+    ):
         G, s = (a[start:end].reshape(block.levels, block.k).T for a in (diagonal, m.Xy))
         if block.across is not None:  # whose columns are not of unit size
             total = jnp.sum(G, 1, keepdims=True)
@@ -32,8 +37,8 @@ def _diagonals(m: Moments):
 def moment_start(m: Moments):
     """One-way moment estimates of the variances, each factor and column as if alone: t (d,).
 
-    E sum_i s_i^2 = u sum_i G_i^2 + sigma^2 sum_i G_i for the scores s_i = z_i'W y~ of one column, with sum_i G_i = n
-    and total variance u + sigma^2 = 1 by conditioning. Correlations start at 0.
+    E sum_i s_i^2 = u sum_i G_i^2 + sigma^2 sum_i G_i for the scores s_i = z_i'W y~ of one column,
+    with sum_i G_i = n and total variance u + sigma^2 = 1 by conditioning. Correlations start at 0.
     """
     shares = []
     for G, s in zip(*_diagonals(m), strict=True):
@@ -45,16 +50,24 @@ def moment_start(m: Moments):
 
 
 def _start(sd, block):
-    """Parameters of a block whose columns have these SDs (k,) and do not correlate, as far as it can be so."""
+    """Parameters of a block whose columns have these SDs (k,) and do not correlate, as far as it
+    can be so.
+    """
     within, across = shape_start(block)
-    own = read(jnp.diag(sd), block) if block.is_pattern else jnp.append(jnp.sqrt(jnp.sum(sd**2)), within)
+    own = (
+        read(jnp.diag(sd), block)
+        if block.is_pattern
+        else jnp.append(jnp.sqrt(jnp.sum(sd**2)), within)
+    )
     return jnp.append(own, across) if block.size > block.own else own
 
 
 def curvature(t, m: Moments):
-    """Rough diagonal of the deviance's Hessian (d,): the expected information were all columns orthogonal.
+    """Rough diagonal of the deviance's Hessian (d,): the expected information were all columns
+    orthogonal.
 
-    For Lambda_ij, tr(V^-1 dV V^-1 dV) summed over levels, with K = G / (1 + t_jj^2 G) in place of Z'V^-1 Z.
+    For Lambda_ij, tr(V^-1 dV V^-1 dV) summed over levels, with K = G / (1 + t_jj^2 G) in place of
+    Z'V^-1 Z.
     """
     found, at = [], 0
     for j, (block, G) in enumerate(zip(m.layout.blocks, _diagonals(m)[0], strict=True)):
@@ -72,11 +85,17 @@ def curvature(t, m: Moments):
 
 
 def _structured_curvature(values, block, A, K, G):
-    """Rough curvature of one structured block, from dSigma = d(Lambda~ Lambda~') and, for the numbers of K, dK."""
+    """Rough curvature of one structured block, from dSigma = d(Lambda~ Lambda~') and, for the
+    numbers of K, dK.
+    """
 
     def covariance(values):
         (Lam,) = conditioned_factors(values, (block,), (A,))
-        L = jnp.eye(1, dtype=values.dtype) if block.across is None else block.across.root(values[block.own :], K)
+        L = (
+            jnp.eye(1, dtype=values.dtype)
+            if block.across is None
+            else block.across.root(values[block.own :], K)
+        )
         return Lam @ Lam.T, L @ L.T
 
     (S, _), (dS, dK) = covariance(values), jax.jacfwd(covariance)(values)

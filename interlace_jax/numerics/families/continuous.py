@@ -14,7 +14,8 @@ def gaussian(family) -> Density:
     def start(row):
         if family.link == "identity":
             return row.y
-        least = 1e-3 * jnp.max(jnp.abs(jnp.where(row.w > 0, row.y, 0.0)))  # these links need a positive mean
+        # these links need a positive mean
+        least = 1e-3 * jnp.max(jnp.abs(jnp.where(row.w > 0, row.y, 0.0)))
         return LINK[family.link](jnp.maximum(row.y, jnp.where(least > 0, least, 1.0)))
 
     def kernel(row, eta, phi):
@@ -25,12 +26,16 @@ def gaussian(family) -> Density:
         start=start,
         location=lambda eta, phi: INVERSE[family.link](eta),
         variance=lambda mu, phi, w: phi[0] ** 2 / w,
-        constant=lambda row, phi: 0.5 * jnp.log(row.w) - jnp.log(phi[0]) - HALF_LOG_2PI + 0.0 * row.y,
+        constant=lambda row, phi: (
+            0.5 * jnp.log(row.w) - jnp.log(phi[0]) - HALF_LOG_2PI + 0.0 * row.y
+        ),
     )
 
 
 def _positive_start(link):
-    """Half way to the mean, so that the inverse of a tiny response is not taken for the scale of all."""
+    """Half way to the mean, so that the inverse of a tiny response is not taken for the scale of
+    all.
+    """
 
     def start(row):
         used = row.w > 0
@@ -107,7 +112,11 @@ def student(family) -> Density:
         return -0.5 * row.w * (phi[1] + 1.0) * jnp.log1p(z * z / phi[1])
 
     def constant(row, phi):
-        normaliser = lgamma_ratio(0.5 * phi[1], 0.5 + 0.0 * row.y) - 0.5 * jnp.log(jnp.pi * phi[1]) - jnp.log(phi[0])
+        normaliser = (
+            lgamma_ratio(0.5 * phi[1], 0.5 + 0.0 * row.y)
+            - 0.5 * jnp.log(jnp.pi * phi[1])
+            - jnp.log(phi[0])
+        )
         return row.w * normaliser
 
     def variance(mu, phi, w):
@@ -115,4 +124,10 @@ def student(family) -> Density:
         factor = jnp.where(heavy, jnp.inf, phi[1] / jnp.where(heavy, 1.0, phi[1] - 2.0))
         return phi[0] ** 2 * factor / w + 0.0 * mu
 
-    return Density(kernel, start=lambda row: row.y, location=lambda eta, phi: eta, variance=variance, constant=constant)
+    return Density(
+        kernel,
+        start=lambda row: row.y,
+        location=lambda eta, phi: eta,
+        variance=variance,
+        constant=constant,
+    )

@@ -2,8 +2,9 @@
 
     log f(y_i) = kernel(row, eta, phi) + constant(row, phi)
 
-What does not depend on eta belongs to the constant, which Newton's method for the random effects never evaluates (of a
-negative binomial it is three quarters of the work). Scores, weights and third derivatives are the kernel's derivatives.
+What does not depend on eta belongs to the constant, which Newton's method for the random effects
+never evaluates (of a negative binomial it is three quarters of the work). Scores, weights and third
+derivatives are the kernel's derivatives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ...support.later import jax, jnp
 class Row(NamedTuple):
     """Responses as a density takes them, (n,) each."""
 
-    y: jax.Array  # the response; of a binomial the successes; of an ordinal response the category, from 0
+    # the response; of a binomial the successes; of an ordinal response the category, from 0
+    y: jax.Array
     w: jax.Array  # prior weights
     m: jax.Array  # trials; 1 where the family has none
 
@@ -31,14 +33,19 @@ def _same(mu, phi):
 
 
 class Density(NamedTuple):
-    """The functions of a family. phi: its parameters on their natural scale, a tuple of () or (n,)."""
+    """The functions of a family. phi: its parameters on their natural scale, a tuple of () or
+    (n,).
+    """
 
     kernel: Callable  # (row, eta, phi) -> (n,)
     start: Callable  # (row) -> eta (n,), near which the linear predictor is searched first
-    location: Callable  # (eta, phi) -> mu, the inverse link; of an ordinal response the probabilities (n, categories)
-    variance: Callable | None  # (mu, phi, w) -> variance of a response, of a proportion where there are trials
+    # (eta, phi) -> mu, the inverse link; of an ordinal response the probabilities (n, categories)
+    location: Callable
+    # (mu, phi, w) -> variance of a response, of a proportion where there are trials
+    variance: Callable | None
     constant: Callable = _none  # (row, phi) -> (n,)
-    mean: Callable = _same  # (mu, phi) -> mean of a response, of a proportion where there are trials
+    # (mu, phi) -> mean of a response, of a proportion where there are trials
+    mean: Callable = _same
 
 
 def log_density(density: Density, row: Row, eta, phi):

@@ -1,7 +1,7 @@
 """Counts: binomial, beta-binomial, Poisson and negative binomial densities.
 
-Kernels of Poisson and the negative binomial are minus half of the unit deviance, written without cancellation: means of
-a million keep their digits.
+Kernels of Poisson and the negative binomial are minus half of the unit deviance, written without
+cancellation: means of a million keep their digits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from .density import Density
 from .links import INVERSE, LINK, LOGS, POSITIVE
 from .special import lgamma, lgamma_ratio, softplus
 
-UNLIKELY = -700.0  # log-probability below which a side that did not occur is left out: 0 * -inf has no value
+# log-probability below which a side that did not occur is left out: 0 * -inf has no value
+UNLIKELY = -700.0
 
 
 def _log_choose(row):
@@ -82,12 +83,15 @@ def betabinomial(family) -> Density:
         start=_binomial_start(family.link),
         location=lambda eta, phi: INVERSE[family.link](eta),
         variance=variance,
-        constant=lambda row, phi: row.w * (_log_choose(row) - lgamma_ratio(phi[0] + 0.0 * row.y, row.m)),
+        constant=lambda row, phi: (
+            row.w * (_log_choose(row) - lgamma_ratio(phi[0] + 0.0 * row.y, row.m))
+        ),
     )
 
 
 def _above(y, log_mu, mu):
-    """Y log(mu / y) and mu - y without cancellation where mu is near y; y log mu and mu where y = 0.
+    """Y log(mu / y) and mu - y without cancellation where mu is near y; y log mu and mu where y =
+    0.
 
     Where y = 0 the constant has no y log y either: both parts have finite derivatives by y.
     """
@@ -136,7 +140,9 @@ def poisson(family) -> Density:
 
 def negative_binomial(family) -> Density:
     """Gamma mixtures of Poisson counts, of variance mu + mu^2 / size or mu (1 + alpha)."""
-    kernel, constant, variance = _quadratic(family) if family.variance == "quadratic" else _linear(family)
+    kernel, constant, variance = (
+        _quadratic(family) if family.variance == "quadratic" else _linear(family)
+    )
     return Density(
         kernel,
         start=_count_start(family.link),
@@ -155,7 +161,9 @@ def _quadratic(family):
     def constant(row, phi):
         y, size = row.y, phi[0]
         some = jnp.where(y > 0, y, 1.0)
-        rest = jnp.where(y > 0, y * jnp.log(some / (y + size)) - size * jnp.log1p(y / size), -y * jnp.log(size))
+        rest = jnp.where(
+            y > 0, y * jnp.log(some / (y + size)) - size * jnp.log1p(y / size), -y * jnp.log(size)
+        )
         return row.w * (lgamma_ratio(size + 0.0 * y, y) - lgamma(y + 1) + rest)
 
     return kernel, constant, lambda mu, phi, w: (mu + mu * mu / phi[0]) / w

@@ -1,8 +1,9 @@
 # ruff: noqa: D102 - what overridden methods are is said once, in the base class
-"""What a family is, but for its density: names, links, parameters, the values a response may have, random draws.
+"""What a family is, but for its density: names, links, parameters, the values a response may have,
+random draws.
 
-NumPy only. A family is frozen and hashable and holds no arrays, so that it can be static in compiled programs;
-`densities.density` has the JAX half.
+NumPy only. A family is frozen and hashable and holds no arrays, so that it can be static in
+compiled programs; `densities.density` has the JAX half.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Parameter(NamedTuple):
 
     name: str
     domain: str  # one of DOMAINS, or "logit" or "threshold"
-    start: float = 0.0  # of its free number: a logarithm where it is positive, a logit where it is a probability
+    # of its free number: a logarithm where it is positive, a logit where it is a probability
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,15 @@ class Distribution:
     values: ClassVar[str] = "numbers"  # what a response may have, in words
     has_trials: ClassVar[bool] = False  # responses are successes out of trials
     is_count: ClassVar[bool] = False  # values are whole numbers
-    has_scale: ClassVar[bool] = False  # a dispersion scales the variance, and prior weights divide it
+    # a dispersion scales the variance, and prior weights divide it
+    has_scale: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.link not in self.links:
             known = ", ".join(map(repr, self.links))
-            raise ValueError(f"link must be one of {known} with family {self.name!r}, not {self.link!r}")
+            raise ValueError(
+                f"link must be one of {known} with family {self.name!r}, not {self.link!r}"
+            )
 
     @property
     def title(self) -> str:
@@ -69,7 +74,8 @@ class Distribution:
         return np.zeros(len(y), bool)
 
     def simulate(self, rng, mu, phi, w, m) -> np.ndarray:
-        """Random responses. mu: what `Density.location` gives; phi: natural parameters; w, m: weights and trials.
+        """Random responses. mu: what `Density.location` gives; phi: natural parameters; w, m:
+        weights and trials.
 
         All broadcast against mu.
         """
@@ -78,7 +84,10 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Gaussian(Distribution):
-    """Normal responses; with a link other than the identity their mean is curved, not they. Parameter `sigma`."""
+    """Normal responses; with a link other than the identity their mean is curved, not they.
+
+    Parameter `sigma`.
+    """
 
     link: str = "identity"
     name = "gaussian"
@@ -178,7 +187,8 @@ class Poisson(Distribution):
 class NegativeBinomial(Distribution):
     """Counts that vary more than Poisson's.
 
-    variance: "quadratic", mu + mu^2 / size (R's and glmmTMB's nbinom2), or "linear", mu (1 + alpha) (nbinom1).
+    variance: "quadratic", mu + mu^2 / size (R's and glmmTMB's nbinom2), or "linear", mu (1 + alpha)
+    (nbinom1).
     """
 
     link: str = "log"
@@ -280,7 +290,9 @@ class Beta(Distribution):
 
 @dataclass(frozen=True)
 class Student(Distribution):
-    """Responses with heavy tails: Student's t about the mean, of some `scale` and `nu` degrees of freedom."""
+    """Responses with heavy tails: Student's t about the mean, of some `scale` and `nu` degrees
+    of freedom.
+    """
 
     link: str = "identity"
     name = "student"
@@ -296,7 +308,8 @@ class Student(Distribution):
 
 @dataclass(frozen=True)
 class Ordinal(Distribution):
-    """Ordered categories: P(y <= j) = F(threshold_j - eta), with F the inverse of the link (a cumulative model).
+    """Ordered categories: P(y <= j) = F(threshold_j - eta), with F the inverse of the link (a
+    cumulative model).
 
     There is no intercept: the thresholds are what it would be.
     """
@@ -333,7 +346,9 @@ class Truncated(Distribution):
 
     def __post_init__(self):
         if not isinstance(self.base, Poisson | NegativeBinomial):
-            raise ValueError(f"only counts can be truncated: Truncated(Poisson()), not {self.base!r}")
+            raise ValueError(
+                f"only counts can be truncated: Truncated(Poisson()), not {self.base!r}"
+            )
         object.__setattr__(self, "link", self.base.link)
 
     @property
@@ -360,7 +375,9 @@ class Truncated(Distribution):
 
 @dataclass(frozen=True)
 class ZeroInflated(Distribution):
-    """A mixture of zeros and a family's counts; with a truncated family all zeros are the mixture's (hurdle model)."""
+    """A mixture of zeros and a family's counts; with a truncated family all zeros are the
+    mixture's (hurdle model).
+    """
 
     base: Distribution
     link: str = field(init=False, default="")
@@ -369,8 +386,8 @@ class ZeroInflated(Distribution):
     def __post_init__(self):
         if not self.base.has_zeros:
             raise ValueError(
-                f"zero_inflation= adds zeros to counts, and {self.base.name!r} has {self.base.values}: "
-                "use a family of counts"
+                f"zero_inflation= adds zeros to counts, and {self.base.name!r} has "
+                f"{self.base.values}: use a family of counts"
             )
         object.__setattr__(self, "link", self.base.link)
 
@@ -411,22 +428,25 @@ class Family(Distribution):
     name
         How tables call it.
     log_density
-        `log_density(y, mu, *parameters)`, elementwise, written with `jax.numpy`: the log of the density (or
-        probability) of y at a location mu, the inverse link of the linear predictor. A prior weight multiplies it.
+        `log_density(y, mu, *parameters)`, elementwise, written with `jax.numpy`: the log of the
+        density (or probability) of y at a location mu, the inverse link of the linear predictor. A
+        prior weight multiplies it.
     link
-        One of "identity", "log", "sqrt", "inverse", "1/mu^2", "logit", "probit", "cloglog", "loglog", "cauchit".
+        One of "identity", "log", "sqrt", "inverse", "1/mu^2", "logit", "probit", "cloglog",
+        "loglog", "cauchit".
     parameters
-        Other numbers of the density, each with its domain: "positive", "real" or "unit" (between 0 and 1).
+        Other numbers of the density, each with its domain: "positive", "real" or "unit" (between 0
+        and 1).
     variance
         `variance(mu, *parameters)`, for Pearson residuals.
     simulate
-        `simulate(rng, mu, *parameters)` with a `numpy.random.Generator`, for simulation, scaled residuals and
-        bootstrap.
+        `simulate(rng, mu, *parameters)` with a `numpy.random.Generator`, for simulation, scaled
+        residuals and bootstrap.
     start
         `start(y)`: values near which the means are to be searched first; by default y itself.
 
-    The log-density is not assumed concave, and the range of y is not checked: where it has no value at the start of
-    the search, the row is named.
+    The log-density is not assumed concave, and the range of y is not checked: where it has no value
+    at the start of the search, the row is named.
 
     Examples
     --------
@@ -452,7 +472,9 @@ class Family(Distribution):
         for parameter, domain in domains.items():
             if domain not in DOMAINS:
                 known = ", ".join(map(repr, DOMAINS))
-                raise ValueError(f"the domain of {parameter!r} must be one of {known}, not {domain!r}")
+                raise ValueError(
+                    f"the domain of {parameter!r} must be one of {known}, not {domain!r}"
+                )
         own = dict(
             name=name,
             log_density=log_density,
@@ -484,7 +506,10 @@ class Family(Distribution):
 
     def simulate(self, rng, mu, phi, w, m):
         if self.draw is None:
-            raise ValueError(f"the family {self.name!r} has no simulate=: give Family(..., simulate=) to draw from it")
+            raise ValueError(
+                f"the family {self.name!r} has no simulate=: give Family(..., simulate=) to draw "
+                "from it"
+            )
         return np.asarray(self.draw(rng, mu, *phi), float)
 
 
@@ -515,9 +540,14 @@ def family_of(given: str | Distribution) -> Distribution:
     if isinstance(given, type) and issubclass(given, Distribution) and given is not Family:
         return given()
     if not isinstance(given, str):
-        raise TypeError(f"family must be a name or an object such as Binomial('probit'), not {type(given).__name__}")
+        raise TypeError(
+            "family must be a name or an object such as Binomial('probit'), not "
+            f"{type(given).__name__}"
+        )
     plain = given.lower().replace(".", "_")
     plain = _OTHER_NAMES.get(plain, plain)
     if plain not in _NAMES:
-        raise ValueError(f"family must be one of {', '.join(map(repr, _NAMES))}, or an object, not {given!r}")
+        raise ValueError(
+            f"family must be one of {', '.join(map(repr, _NAMES))}, or an object, not {given!r}"
+        )
     return _NAMES[plain]()

@@ -43,7 +43,11 @@ def _cauchit(eta):
         far = x > 1.0
         near = jnp.where(far, 0.0, x)
         beyond = jnp.where(far, x, 1.0)
-        return jnp.where(far, jnp.log(jnp.arctan(1.0 / beyond) / jnp.pi), jnp.log(0.5 - jnp.arctan(near) / jnp.pi))
+        return jnp.where(
+            far,
+            jnp.log(jnp.arctan(1.0 / beyond) / jnp.pi),
+            jnp.log(0.5 - jnp.arctan(near) / jnp.pi),
+        )
 
     return upper(-eta), upper(eta)
 

@@ -40,7 +40,9 @@ def _log_zero(family):
 
 
 def zero_inflated(base: Density, is_hurdle: bool) -> Density:
-    """0 with probability 1 / (1 + e^-phi[-1]), else the base; in a hurdle model the base is never 0."""
+    """0 with probability 1 / (1 + e^-phi[-1]), else the base; in a hurdle model the base is
+    never 0.
+    """
 
     def kernel(row, eta, phi):
         *own, logit = phi

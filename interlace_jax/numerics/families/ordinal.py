@@ -9,7 +9,9 @@ from .special import log1mexp, softplus
 
 
 def thresholds(free):
-    """Thresholds in order, from free numbers: the first, then logarithms of the gaps between them."""
+    """Thresholds in order, from free numbers: the first, then logarithms of the gaps between
+    them.
+    """
     cuts = list(free[:1])
     for log_gap in free[1:]:
         cuts.append(cuts[-1] + jnp.exp(log_gap))
@@ -22,14 +24,17 @@ def cumulative(family) -> Density:
     log_sides = LOGS[family.link]
 
     def limits(row, eta, phi):
-        """Standardised limits of the category (n,); of the outer two one is an arbitrary finite number."""
+        """Standardised limits of the category (n,); of the outer two one is an arbitrary finite
+        number.
+        """
         cuts = jnp.stack(phi)
         j = jnp.clip(row.y.astype(int), 0, last)
         return cuts[jnp.maximum(j - 1, 0)] - eta, cuts[jnp.minimum(j, last - 1)] - eta, j
 
     def kernel(row, eta, phi):
         lower, upper, j = limits(row, eta, phi)
-        if family.link == "logit":  # F(u) - F(l) = F(u) F(-l) (1 - e^(l - u)), of which the last is free of eta
+        # F(u) - F(l) = F(u) F(-l) (1 - e^(l - u)), of which the last is free of eta
+        if family.link == "logit":
             below = jnp.where(j == last, 0.0, -softplus(-upper))
             above = jnp.where(j == 0, 0.0, -softplus(lower))
             return row.w * (below + above)
@@ -58,4 +63,6 @@ def cumulative(family) -> Density:
         edge = jnp.zeros_like(below[:, :1])
         return jnp.diff(jnp.concatenate([edge, below, edge + 1.0], 1), axis=1)
 
-    return Density(kernel, lambda row: jnp.zeros_like(row.y), probabilities, variance=None, constant=constant)
+    return Density(
+        kernel, lambda row: jnp.zeros_like(row.y), probabilities, variance=None, constant=constant
+    )

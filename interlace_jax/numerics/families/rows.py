@@ -29,7 +29,12 @@ _MADE = {
     "nbinom2": discrete.negative_binomial,
     "ordinal": ordinal.cumulative,
 }
-_NATURAL = {"real": lambda x: x, "logit": lambda x: x, "positive": lambda x: jnp.exp(x), "unit": sigmoid}
+_NATURAL = {
+    "real": lambda x: x,
+    "logit": lambda x: x,
+    "positive": lambda x: jnp.exp(x),
+    "unit": sigmoid,
+}
 
 
 def density(family: Distribution) -> Density:
@@ -62,7 +67,9 @@ def _own(family):
 
 
 def natural(family: Distribution, free) -> tuple:
-    """Parameters as densities take them, from free numbers (r,), or (r, n) where they differ by row."""
+    """Parameters as densities take them, from free numbers (r,), or (r, n) where they differ by
+    row.
+    """
     parts = tuple(free[j] for j in range(len(family.parameters)))
     if family.name == "ordinal":
         return thresholds(parts)
@@ -71,7 +78,8 @@ def natural(family: Distribution, free) -> tuple:
 
 def kernels(family: Distribution, row: Row, eta, free):
     """Log-densities (n,) up to what is free of eta; 0 where the weight is 0."""
-    # A link may have no value at what stands in a row that is not used, and its derivatives would spread from there.
+    # A link may have no value at what stands in a row that is not used, and its derivatives would
+    # spread from there.
     eta = jnp.where(row.w > 0, eta, LINK[family.link](jnp.full_like(eta, 0.5)))
     return _where_used(row, lambda used: density(family).kernel(used, eta, natural(family, free)))
 
@@ -82,14 +90,18 @@ def constants(family: Distribution, row: Row, free):
 
 
 def _where_used(row, function):
-    """Function of the rows of positive weight; the others are given values that every family can have."""
+    """Function of the rows of positive weight; the others are given values that every family can
+    have.
+    """
     used = row.w > 0
     safe = Row(*(jnp.where(used, a, b) for a, b in zip(row, (0.5, 1.0, 1.0), strict=True)))
     return jnp.where(used, function(safe), 0.0)
 
 
 def rows_of(family: Distribution, row: Row, eta, free):
-    """Log-density, score and observed information of every row, (n,) each, by forward derivatives."""
+    """Log-density, score and observed information of every row, (n,) each, by forward
+    derivatives.
+    """
     one = jnp.ones_like(eta)
 
     def slope(eta):
@@ -121,7 +133,9 @@ def location_at(at: At):
 
 
 def mean_at(at: At):
-    """Expected response (n,), of binomial families a proportion; of an ordinal one the probabilities."""
+    """Expected response (n,), of binomial families a proportion; of an ordinal one the
+    probabilities.
+    """
     phi = _natural_at(at)
     made = density(at.family)
     return made.mean(made.location(at.eta, phi), phi)
@@ -129,7 +143,9 @@ def mean_at(at: At):
 
 def slope_at(at: At):
     """Derivative of `mean_at` by eta."""
-    return jax.jvp(lambda eta: mean_at(replace(at, eta=eta)), (at.eta,), (jnp.ones_like(at.eta),))[1]
+    return jax.jvp(lambda eta: mean_at(replace(at, eta=eta)), (at.eta,), (jnp.ones_like(at.eta),))[
+        1
+    ]
 
 
 def variance_at(at: At, w):
@@ -142,7 +158,8 @@ def variance_at(at: At, w):
 def deviance_residuals_at(at: At, y, w, m):
     """Signed roots of twice what the log-density lacks of its largest value over eta: (n,).
 
-    The largest is found by Newton's method from the family's own start, which is the saturated fit of a row.
+    The largest is found by Newton's method from the family's own start, which is the saturated fit
+    of a row.
     """
     row = Row(y, w, m)
     free = [part[0] for part in at.free] if at.family.name == "ordinal" else at.free
@@ -160,6 +177,8 @@ def deviance_residuals_at(at: At, y, w, m):
 
     begun = made.start(row)
     first = kernels(at.family, row, begun, free)
-    eta, best = lax.fori_loop(0, SATURATED, trip, (begun, jnp.where(jnp.isfinite(first), first, -jnp.inf)))
+    eta, best = lax.fori_loop(
+        0, SATURATED, trip, (begun, jnp.where(jnp.isfinite(first), first, -jnp.inf))
+    )
     lack = jnp.maximum(2.0 * (jnp.maximum(best, value) - value), 0.0)
     return jnp.sign(eta - at.eta) * jnp.sqrt(lack)

@@ -1,6 +1,8 @@
-"""Functions that log-densities are made of, accurate in their tails and in their derivatives of every order.
+"""Functions that log-densities are made of, accurate in their tails and in their derivatives of
+every order.
 
-All are plain arithmetic, elementwise, with rules that keep derivatives of every order as short as the functions.
+All are plain arithmetic, elementwise, with rules that keep derivatives of every order as short as
+the functions.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import math
 from ...support.later import custom_jvp, jnp
 
 HALF_LOG_2PI = 0.9189385332046727
-RAISE = 8  # by which the argument of an asymptotic series is raised, so that the series is good to rounding
-BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # numbers B_2, B_4, ...
+# by which the argument of an asymptotic series is raised, so that the series is good to rounding
+RAISE = 8
+# numbers B_2, B_4, ...
+BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
 @custom_jvp
@@ -40,7 +44,9 @@ def _(primals, tangents):
 
 
 def log1mexp(x):
-    """log(1 - e^-x) for x > 0; either branch sees arguments of its own, so that derivatives are finite too."""
+    """log(1 - e^-x) for x > 0; either branch sees arguments of its own, so that derivatives are
+    finite too.
+    """
     small = x < 0.6931471805599453
     near = jnp.where(small, x, 1.0)
     far = jnp.where(small, 1.0, x)
@@ -57,7 +63,8 @@ def _stirling(x):
 def polygamma(order: int, x):
     """Derivative number `order` of the digamma function (0: itself) at x > 0.
 
-    By the asymptotic series at x + 8 (Abramowitz & Stegun 1964, 6.4.11) and the recurrence down to x.
+    By the asymptotic series at x + 8 (Abramowitz & Stegun 1964, 6.4.11) and the recurrence down to
+    x.
     """
     return _polygamma(order)(x)
 
@@ -65,7 +72,9 @@ def polygamma(order: int, x):
 @functools.cache
 def _polygamma(order):
     """Polygamma of one order, whose derivative is that of the next."""
-    made = custom_jvp(functools.partial(_digamma) if order == 0 else functools.partial(_higher, order))
+    made = custom_jvp(
+        functools.partial(_digamma) if order == 0 else functools.partial(_higher, order)
+    )
 
     @made.defjvp
     def _(primals, tangents):
@@ -101,7 +110,13 @@ def lgamma(x):
     low = x * (x + 1) * (x + 2) * (x + 3)
     high = (x + 4) * (x + 5) * (x + 6) * (x + 7)
     big = x + RAISE
-    return (big - 0.5) * jnp.log(big) - big + HALF_LOG_2PI + _stirling(big) - (jnp.log(low) + jnp.log(high))
+    return (
+        (big - 0.5) * jnp.log(big)
+        - big
+        + HALF_LOG_2PI
+        + _stirling(big)
+        - (jnp.log(low) + jnp.log(high))
+    )
 
 
 @lgamma.defjvp
@@ -111,7 +126,9 @@ def _(primals, tangents):
 
 @custom_jvp
 def lgamma_ratio(size, y):
-    """gammaln(size + y) - gammaln(size) for y >= 0, without cancellation where size is large; 0 where y is."""
+    """gammaln(size + y) - gammaln(size) for y >= 0, without cancellation where size is large; 0
+    where y is.
+    """
     a, b = size + RAISE, size + y + RAISE
     # (b - 1/2) log b - (a - 1/2) log a - (b - a), with b = a + y
     main = (a - 0.5) * jnp.log1p(y / a) + y * jnp.log(b) - y
@@ -132,7 +149,9 @@ def _(primals, tangents):
 
 @custom_jvp
 def digamma_ratio(size, y):
-    """Difference digamma(size + y) - digamma(size), without cancellation where size is large; 0 where y is."""
+    """Difference digamma(size + y) - digamma(size), without cancellation where size is large; 0
+    where y is.
+    """
     a, b = size + RAISE, size + y + RAISE
     total = jnp.log1p(y / a) + 0.5 * y / (a * b)
     for n, B in enumerate(BERNOULLI, 1):

@@ -1,9 +1,20 @@
-"""Conditioned parameters t to theta and back, roots of covariances across levels, and priors as functions of t."""
+"""Conditioned parameters t to theta and back, roots of covariances across levels, and priors as
+functions of t.
+"""
 
 from __future__ import annotations
 
 from ...support.later import jnp
-from ..covariance.parameters import _each, _fill, _rescaled, _unit, factors, following, has_prior, read
+from ..covariance.parameters import (
+    _each,
+    _fill,
+    _rescaled,
+    _unit,
+    factors,
+    following,
+    has_prior,
+    read,
+)
 from ..crossproducts.layout import Layout
 from ..linalg.matrices import inverse_lower
 
@@ -11,7 +22,9 @@ from ..linalg.matrices import inverse_lower
 def to_user(t, layout: Layout, A):
     """The user's theta (d,) of conditioned parameters t (d,): `Lambda = A^-1 Lambda~`."""
     split = list(_each(t, layout.blocks))
-    return jnp.concatenate([*(_to_user(*split[j], A[j]) for j in layout.order), *following(t, layout.blocks)])
+    return jnp.concatenate(
+        [*(_to_user(*split[j], A[j]) for j in layout.order), *following(t, layout.blocks)]
+    )
 
 
 def _to_user(values, block, a):
@@ -41,7 +54,9 @@ def _to_conditioned(values, block, a):
 
 
 def roots(t, m):
-    """Per block of the core a root L (m, m) of the covariance K = L L' of its levels; None where they do not covary."""
+    """Per block of the core a root L (m, m) of the covariance K = L L' of its levels; None where
+    they do not covary.
+    """
     split = list(_each(t, m.layout.blocks))[m.layout.chain :]
     known = m.K[m.layout.chain :]
     return [
@@ -51,7 +66,9 @@ def roots(t, m):
 
 
 def log_prior(t, m):
-    """Sum of the log-densities of the priors at conditioned parameters t (d,); 0.0 if there are none."""
+    """Sum of the log-densities of the priors at conditioned parameters t (d,); 0.0 if there are
+    none.
+    """
     blocks = user_blocks(m.layout)
     if not has_prior(blocks):
         return 0.0

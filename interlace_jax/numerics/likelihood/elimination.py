@@ -1,16 +1,20 @@
 """THE MODEL: from theta to the profiled deviance.
 
-    y = X beta + sum_g Z_g b_g + eps,   b_g ~ N(0, sigma^2 (I (x) Lambda_g Lambda_g')),   eps ~ N(0, sigma^2 W^-1)
+    y = X beta + sum_g Z_g b_g + eps,
+    b_g ~ N(0, sigma^2 (I (x) Lambda_g Lambda_g')),   eps ~ N(0, sigma^2 W^-1)
 
-where the levels of a factor covary K_g = L_g L_g' in place of I, and L_g (x) Lambda_g in place of Lambda below;
+where the levels of a factor covary K_g = L_g L_g' in place of I, and L_g (x) Lambda_g in place of
+Lambda below;
 
-    M(theta) = I + Lambda' Z'WZ Lambda                                                    (never formed whole)
-    d(theta) = log|M| + [REML] log|R_X'R_X| + nu (1 + log(2 pi r2 / nu)) - sum(log w),    nu = n or n - p
+    M(theta) = I + Lambda' Z'WZ Lambda                                     (never formed whole)
+    d(theta) = log|M| + [REML] log|R_X'R_X| + nu (1 + log(2 pi r2 / nu)) - sum(log w),
+    nu = n or n - p
 
-(Bates, Maechler, Bolker & Walker 2015, JSS 67(1), eqs. 34 and 41; blocked: Bates, Alday & Kokandakar 2025,
-arXiv 2505.11674). R_X'R_X = X'V^-1 X sigma^2 and r2, the penalised residual sum of squares, are what is left of the
-cross-products of X and y after every random effect has been eliminated: with W_i = Lambda (Lambda' G_i Lambda + I)^-1
-Lambda' for level i, eliminating it subtracts C_i' W_i C_i from the cross-products C_i touches, linear in W_i.
+(Bates, Maechler, Bolker & Walker 2015, JSS 67(1), eqs. 34 and 41; blocked: Bates, Alday &
+Kokandakar 2025, arXiv 2505.11674). R_X'R_X = X'V^-1 X sigma^2 and r2, the penalised residual sum of
+squares, are what is left of the cross-products of X and y after every random effect has been
+eliminated: with W_i = Lambda (Lambda' G_i Lambda + I)^-1 Lambda' for level i, eliminating it
+subtracts C_i' W_i C_i from the cross-products C_i touches, linear in W_i.
 
 All functions take conditioned parameters t (see `covariance`) and `Moments`.
 """
@@ -50,19 +54,24 @@ def _pass_up(U, V, parent, like):
 
 
 def reduce(t, m: Moments) -> Reduced:
-    """Eliminate the random effects: the chain level by level, then the core; before them, correlations of residuals."""
+    """Eliminate the random effects: the chain level by level, then the core; before them,
+    correlations of residuals.
+    """
     whitened, logdet = m.whitened(t)
     reduced = reduce_factors(conditioned_factors(t, m.layout.blocks, m.A), roots(t, m), whitened)
     return reduced if m.residual is None else reduced._replace(logdet=reduced.logdet + logdet)
 
 
 def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
-    """The same from the relative factors Lambda~ (k, k) of the blocks, and of the core's the roots of K, or None."""
+    """The same from the relative factors Lambda~ (k, k) of the blocks, and of the core's the
+    roots of K, or None.
+    """
     return _reduce(_FACTOR_FORM, Lams, Ls, m)
 
 
 def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
-    """The same from the relative covariances Lambda~ Lambda~' (k, k) of the blocks, and of the core's K, or None.
+    """The same from the relative covariances Lambda~ Lambda~' (k, k) of the blocks, and of the
+    core's K, or None.
 
     Slower, but linear in the covariances where it matters: smooth at and across the boundary.
     """
@@ -70,10 +79,13 @@ def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
 
 
 class Level(NamedTuple):
-    """What eliminating one factor of the chain leaves for `solve`, with L L' = I + Lambda'G Lambda at every level."""
+    """What eliminating one factor of the chain leaves for `solve`, with L L' = I + Lambda'G
+    Lambda at every level.
+    """
 
     root: jax.Array  # (k, k, m) L^-1
-    later: tuple[jax.Array, ...]  # per later factor of the chain (k, k_h, m): L^-1 Lambda'B Lambda_h
+    # per later factor of the chain (k, k_h, m): L^-1 Lambda'B Lambda_h
+    later: tuple[jax.Array, ...]
     core: jax.Array  # (k, q, m) L^-1 Lambda'Z'W Z_core, or (k, e) at the entries of a sparse core
 
 
@@ -82,7 +94,8 @@ class Eliminated(NamedTuple):
 
     layout: Layout
     levels: list[Level]
-    core: jax.Array | None  # (q, q) inverse of the root L L' of what is left of M in the core; None without a core
+    # (q, q) inverse of the root L L' of what is left of M in the core; None without a core
+    core: jax.Array | None
     Lams: list[jax.Array]
     Ls: list[jax.Array | None]
 
@@ -90,8 +103,11 @@ class Eliminated(NamedTuple):
 class _Form(NamedTuple):
     """How a factor is eliminated: C'WC = left'right for every pair of blocks."""
 
-    level: Callable  # (G, Lambda or Sigma, blocks) -> log-determinant, left and right of every block
-    core: Callable  # (Lambdas or Sigmas of the core, Ls or Ks, layout, `Cross`) -> log-determinant, explained (c, c)
+    # (G, Lambda or Sigma, blocks) -> log-determinant, left and right of every block
+    level: Callable
+    # (Lambdas or Sigmas of the core, Ls or Ks, layout, `Cross`) -> log-determinant, explained (c,
+    # c)
+    core: Callable
 
 
 class Cross(NamedTuple):
@@ -118,7 +134,9 @@ def _reduce(form, given, across, m):
     layout, q = m.layout, m.layout.q
     C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
     logdet, S, _ = _eliminate_chain(form, given, m, C, _cross_products(m))
-    core_logdet, explained = form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
+    core_logdet, explained = (
+        form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
+    )
     logdet, S = logdet + core_logdet, S.rest - explained
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
@@ -131,14 +149,18 @@ def _eliminate_chain(form, given, m, C, S, keep=False):
         blocks = [C[j], *B[j]]
         if E or keep:
             k, levels = G[j].shape[1:]
-            blocks.append(jnp.broadcast_to(jnp.eye(k, dtype=G[j].dtype)[:, :, None], (k, k, levels)))
+            blocks.append(
+                jnp.broadcast_to(jnp.eye(k, dtype=G[j].dtype)[:, :, None], (k, k, levels))
+            )
         added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], blocks)
         logdet = logdet + added
         root, root_right = (UB.pop(), VB.pop()) if E or keep else (None, None)
         UE = None
         if E:
             entries = layout.entries[j]
-            UE, VE = (jnp.einsum("abe,be->ae", T[:, :, entries.level], E[j]) for T in (root, root_right))
+            UE, VE = (
+                jnp.einsum("abe,be->ae", T[:, :, entries.level], E[j]) for T in (root, root_right)
+            )
             S = _sparse_update(S, UE, VE, UC, VC, entries)
         else:
             S = Cross(*map(jnp.subtract, S, parts(_gram(UC, VC), layout.q)))
@@ -147,7 +169,9 @@ def _eliminate_chain(form, given, m, C, S, keep=False):
             G[h] = G[h] - _pass_up(U, VB[h - j - 1], parent, G[h])
             C[h] = C[h] - _pass_up(U, VC, parent, C[h])
             for i in range(h + 1, layout.chain):
-                B[h][i - h - 1] = B[h][i - h - 1] - _pass_up(U, VB[i - j - 1], parent, B[h][i - h - 1])
+                B[h][i - h - 1] = B[h][i - h - 1] - _pass_up(
+                    U, VB[i - j - 1], parent, B[h][i - h - 1]
+                )
             if E:
                 fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], VE)
                 E[h] = E[h].at[:, entries.up[h - j - 1]].add(-fill)
@@ -156,7 +180,9 @@ def _eliminate_chain(form, given, m, C, S, keep=False):
 
 
 def _sparse_update(S, UE, VE, UC, VC, entries):
-    """What eliminating one factor leaves of the cross-products, pair by pair of the columns that a level meets."""
+    """What eliminating one factor leaves of the cross-products, pair by pair of the columns that
+    a level meets.
+    """
     met = jnp.einsum("ke,kce->ec", UE, VC[:, :, entries.level])
     core = subtract_products(S.core, UE, VE, entries.column, entries.pairs)
     return Cross(core, S.beside.at[entries.column].add(-met), S.rest - _gram(UC, VC))
@@ -167,7 +193,9 @@ def _scale_rows(Lams, Ls, layout, S):
     if _is_diagonal(Ls, layout):
         return _diagonal(Lams, layout)[:, None] * S
     parts = []
-    for Lam, L, block, start, end in zip(Lams, Ls, layout.core, layout.offsets, layout.offsets[1:], strict=False):
+    for Lam, L, block, start, end in zip(
+        Lams, Ls, layout.core, layout.offsets, layout.offsets[1:], strict=False
+    ):
         rows = S[start:end].reshape(block.levels, block.k, S.shape[1])
         scaled = jnp.einsum("mkc,kj->mjc", rows, Lam)
         if L is not None:
@@ -189,7 +217,9 @@ def _is_diagonal(Ls, layout):
 
 
 def _diagonal(Lams, layout):
-    return jnp.concatenate([jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)])
+    return jnp.concatenate(
+        [jnp.full(b.levels, Lam[0, 0]) for b, Lam in zip(layout.core, Lams, strict=True)]
+    )
 
 
 def _whitened_level(G, Lam, blocks):
@@ -204,7 +234,9 @@ def whitened_core(Lams, Ls, layout, S):
 
 
 def _with_identity(M):
-    """M + I, without an array of I's size that a search would keep and read again at every trial."""
+    """M + I, without an array of I's size that a search would keep and read again at every
+    trial.
+    """
     diagonal = jnp.arange(M.shape[0])
     return M.at[diagonal, diagonal].add(1.0)
 
@@ -226,17 +258,21 @@ _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
 
 def eliminate(Lams, Ls, m: Moments) -> Eliminated:
-    """Factor M, from the factors Lambda~ (k, k) of the blocks, and of the core's the roots of K or None.
+    """Factor M, from the factors Lambda~ (k, k) of the blocks, and of the core's the roots of K or
+    None.
 
-    Elimination of the scaled products: in the coordinates u of b = Lambda u, where nothing is divided by Lambda, which
-    may be singular.
+    Elimination of the scaled products: in the coordinates u of b = Lambda u, where nothing is
+    divided by Lambda, which may be singular.
     """
     layout, chain = m.layout, m.layout.chain
     q = layout.q
     scaled = replace(
         m,
         G=tuple(_both_sides(Lam, G, Lam) for Lam, G in zip(Lams, m.G, strict=False)),
-        B=tuple(tuple(_both_sides(Lams[j], B, Lams[h]) for h, B in enumerate(row, j + 1)) for j, row in enumerate(m.B)),
+        B=tuple(
+            tuple(_both_sides(Lams[j], B, Lams[h]) for h, B in enumerate(row, j + 1))
+            for j, row in enumerate(m.B)
+        ),
         E=tuple(jnp.einsum("ka,ke->ae", Lam, E) for Lam, E in zip(Lams, m.E, strict=False)),
     )
     C = [_from_left(Lam, ZX) for Lam, ZX in zip(Lams, m.ZX, strict=False)]
@@ -244,7 +280,9 @@ def eliminate(Lams, Ls, m: Moments) -> Eliminated:
     S = parts(m.XX, q)
     _, S, levels = _eliminate_chain(_FACTOR_FORM, identities, scaled, C, S, keep=True)
     core = (
-        inverse_lower(cholesky(_with_identity(_scale_both(Lams[chain:], Ls, layout, S.core)))) if layout.core else None
+        inverse_lower(cholesky(_with_identity(_scale_both(Lams[chain:], Ls, layout, S.core))))
+        if layout.core
+        else None
     )
     return Eliminated(layout, levels, core, list(Lams), list(Ls))
 

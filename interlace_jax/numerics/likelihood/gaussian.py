@@ -27,7 +27,9 @@ class Profiled(NamedTuple):
     @property
     def deviance(self):
         """-2 log L up to the weights, with sigma^2 = r2 / nu."""
-        return self.logdet + self.nu * (1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu) + 2.0 * jnp.log(self.scale))
+        return self.logdet + self.nu * (
+            1.0 + jnp.log(2.0 * jnp.pi * self.r2 / self.nu) + 2.0 * jnp.log(self.scale)
+        )
 
     def at(self, log_sigma):
         """-2 log L up to the weights, at another sigma than the optimum."""
@@ -49,10 +51,15 @@ def coefficients(reduced: Reduced, m: Moments):
 
 
 def deviance(t, m: Moments, reml):
-    """Profiled deviance -2 log L of t (d,): beta and sigma at their optimum. NaN where r2 is not positive."""
+    """Profiled deviance -2 log L of t (d,): beta and sigma at their optimum.
+
+    NaN where r2 is not positive.
+    """
     return profile(reduce(t, m), m, reml).deviance - m.log_weights
 
 
 def objective(t, m: Moments, reml):
-    """What a fit minimises: the deviance of t (d,), less twice the log-density of the priors where there are any."""
+    """What a fit minimises: the deviance of t (d,), less twice the log-density of the priors
+    where there are any.
+    """
     return deviance(t, m, reml) - 2.0 * log_prior(t, m)

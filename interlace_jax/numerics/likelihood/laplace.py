@@ -1,16 +1,17 @@
-"""The Laplace approximation of a generalised linear mixed model, its gradient, and its derivatives of every order.
+"""The Laplace approximation of a generalised linear mixed model, its gradient, and its derivatives
+of every order.
 
     y_i ~ f(eta_i, phi_i),   eta = o + X c + Z Lambda u,   u ~ N(0, I)
-    h(u) = -2 sum_i l(y_i, eta_i, phi_i) + |u|^2,   mode u^: Lambda'Z's = u,   M = I + Lambda'Z'WZ Lambda
-    d(t, c, g) = h(u^) + log|M|                                                                            (1)
+    h(u) = -2 sum_i l(y_i, eta_i, phi_i) + |u|^2,   mode u^: Lambda'Z's = u,
+    d(t, c, g) = h(u^) + log|M|,                    M = I + Lambda'Z'WZ Lambda               (1)
 
-l is the log-density of a row, s = l' its score and W = -l'' its *observed* information, by eta. d is the approximation
-to -2 log-likelihood that TMB makes (Kristensen et al. 2016, JSS 70(5)); with the expected information in place of W it
-would be another function for links that are not canonical, and a worse one. M is that of `elimination`, with weights of
-its own at every trial.
+l is the log-density of a row, s = l' its score and W = -l'' its *observed* information, by eta. d
+is the approximation to -2 log-likelihood that TMB makes (Kristensen et al. 2016, JSS 70(5)); with
+the expected information in place of W it would be another function for links that are not
+canonical, and a worse one. M is that of `elimination`, with weights of its own at every trial.
 
-Columns are conditioned as those of the Gaussian model, theta is absolute: there is no sigma that it could be relative
-to. Where the levels of a factor covary, L (x) Lambda stands in place of Lambda.
+Columns are conditioned as those of the Gaussian model, theta is absolute: there is no sigma that it
+could be relative to. Where the levels of a factor covary, L (x) Lambda stands in place of Lambda.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Place(NamedTuple):
 
 @container
 class Data:
-    """Rows of a generalised model in conditioned columns, factors in elimination order. A pytree: `vmap` over it."""
+    """Rows of a generalised model in conditioned columns, factors in elimination order.
+
+    A pytree: `vmap` over it.
+    """
 
     family: Distribution = field(metadata={"static": True})
     plan: Plan
@@ -52,12 +56,14 @@ class Data:
     offset: jax.Array  # (n,) with X beta0 in it
     X: jax.Array  # (n, p) X R^-1
     Z: tuple[jax.Array, ...]  # per block (n, k) Z A^-1
-    D: tuple[jax.Array | None, ...]  # per parameter of the family the columns (n, r_j) of its predictor, or None
+    # per parameter of the family the columns (n, r_j) of its predictor, or None
+    D: tuple[jax.Array | None, ...]
     A: tuple[jax.Array, ...]
     K: tuple[Any, ...]
     R: jax.Array
     beta0: jax.Array  # (p,) in the user's units
-    nodes: int = field(default=1, metadata={"static": True})  # of quadrature, in every dimension; 1: Laplace
+    # of quadrature, in every dimension; 1: Laplace
+    nodes: int = field(default=1, metadata={"static": True})
 
     sizes: ClassVar[dict[str, int]] = {}
 
@@ -106,7 +112,9 @@ def widths(D) -> list[int]:
 
 
 def free_parameters(g, data: Data) -> tuple:
-    """The family's parameters on their free scale: () each, or (n,) where they have a predictor of their own."""
+    """The family's parameters on their free scale: () each, or (n,) where they have a predictor
+    of their own.
+    """
     found, start = [], 0
     for columns, width in zip(data.D, widths(data.D), strict=True):
         part = g[start : start + width]
@@ -115,7 +123,7 @@ def free_parameters(g, data: Data) -> tuple:
     return tuple(found)
 
 
-# Random effects -------------------------------------------------------------------------------------------------------
+# Random effects -----------------------------------------------------------------------------------
 
 
 class Factors(NamedTuple):
@@ -139,7 +147,8 @@ def effects(factors: Factors, u):
 def pulled_back(factors: Factors, b):
     """(L (x) Lambda)' b, per block (k, m)."""
     return [
-        _small_product(Lam.T, _by_levels(v, None if L is None else L.T)) for Lam, L, v in zip(*factors, b, strict=True)
+        _small_product(Lam.T, _by_levels(v, None if L is None else L.T))
+        for Lam, L, v in zip(*factors, b, strict=True)
     ]
 
 
@@ -162,7 +171,10 @@ def plus(a, b, times=1.0):
 
 
 def spread(data: Data, b):
-    """Z b (n,) of effects b, per block (k, m). Column by column: an einsum over (n, k) is 13 times slower."""
+    """Z b (n,) of effects b, per block (k, m).
+
+    Column by column: an einsum over (n, k) is 13 times slower.
+    """
     pairs = zip(data.Z, b, data.plan.codes, strict=True)
     return sum(z[:, j] * effect[j][code] for z, effect, code in pairs for j in range(z.shape[1]))
 
@@ -225,8 +237,8 @@ class Look(NamedTuple):
 def look(x: Place, u, data: Data) -> Look:
     """One evaluation of the rows and one elimination.
 
-    Where the family is not concave, M may be indefinite away from the mode: the root of a negative number shows it.
-    Then the step is that of the weights that are not negative.
+    Where the family is not concave, M may be indefinite away from the mode: the root of a negative
+    number shows it. Then the step is that of the weights that are not negative.
     """
     factors, free = factors_at(x.t, data), free_parameters(x.g, data)
     eta = linear_predictor(x, data, factors, u)
@@ -245,17 +257,21 @@ def look(x: Place, u, data: Data) -> Look:
         proper = jnp.isfinite(found[-1])
         found = lax.cond(proper, lambda: found, lambda: newton(jnp.maximum(W, 0.0)))
     m, levels, core, step, decrement = found
-    eliminated = Eliminated(data.layout, levels, core, factors.Lams, factors.Ls[data.layout.chain :])
+    eliminated = Eliminated(
+        data.layout, levels, core, factors.Lams, factors.Ls[data.layout.chain :]
+    )
     h = -2.0 * jnp.sum(value) + dot(u, u)
     return Look(h, step, decrement, proper, eta, score, W, zs, factors, m, eliminated)
 
 
 def gradient(x: Place, u, at: Look, data: Data):
-    """The Laplace deviance at the mode u, and its gradient by x: without unrolling the search for the mode.
+    """The Laplace deviance at the mode u, and its gradient by x: without unrolling the search for
+    the mode.
 
     With lev = d log|M| / dW, W' = -l''', a = M^-1 Lambda'Z'(lev W') and e = Z Lambda a, all held,
 
-        q = -2 s + lev W' - W e;   d/dc = X'q;   d/dt = d/dt [(Z'q)'b(t, u) + (Z's)'b(t, a) + log|M| at W held];
+        q = -2 s + lev W' - W e;   d/dc = X'q;
+        d/dt = d/dt [(Z'q)'b(t, u) + (Z's)'b(t, a) + log|M| at W held];
         d/dg = d/dg sum [-2 l + lev W + e s].
 
     Newton's step that is left is counted with what it changes d by to first order.
@@ -266,7 +282,9 @@ def gradient(x: Place, u, at: Look, data: Data):
         return reduce(t, replace(at.moments, **parts)).logdet
 
     logdet, (by_t, by_parts) = jax.value_and_grad(log_determinant, (0, 1))(x.t, parts)
-    (lev,) = jax.vjp(lambda W: design_products(data.plan, data.X[:, :0], data.Z, W), at.W)[1](by_parts)
+    (lev,) = jax.vjp(lambda W: design_products(data.plan, data.X[:, :0], data.Z, W), at.W)[1](
+        by_parts
+    )
 
     free = free_parameters(x.g, data)
     one = jnp.ones_like(at.eta)
@@ -291,11 +309,16 @@ def gradient(x: Place, u, at: Look, data: Data):
     by_g = (jax.jacfwd if size <= FORWARD else jax.grad)(by_family)(x.g) if size else x.g
     left = dot(pulled, at.step) - at.decrement
     constant = jnp.sum(constants(data.family, data.row, free))
-    return at.h + logdet + left - 2.0 * constant, Place(by_t + jax.grad(held)(x.t), data.X.T @ q, by_g)
+    return at.h + logdet + left - 2.0 * constant, Place(
+        by_t + jax.grad(held)(x.t), data.X.T @ q, by_g
+    )
 
 
 def moved(x: Place, dx: Place, u, at: Look, data: Data):
-    """Change du of the mode along dx: M du = d(Lambda'Z's). A prediction: the weights may be the step's."""
+    """Change du of the mode along dx: M du = d(Lambda'Z's).
+
+    A prediction: the weights may be the step's.
+    """
 
     def slope(t, eta, g):
         score = rows_of(data.family, data.row, eta, free_parameters(g, data))[1]
@@ -310,7 +333,9 @@ def moved(x: Place, dx: Place, u, at: Look, data: Data):
 
 
 class Newton(NamedTuple):
-    """Newton's method for the mode at one place: the last u that was taken, and the step to the next."""
+    """Newton's method for the mode at one place: the last u that was taken, and the step to the
+    next.
+    """
 
     u: list
     h: jax.Array
@@ -328,7 +353,9 @@ class Newton(NamedTuple):
 def started(u) -> Newton:
     """Before the first look, which is at u itself."""
     zero = jnp.zeros((), u[0].dtype)
-    return Newton(u, zero + jnp.inf, [jnp.zeros_like(v) for v in u], zero + jnp.inf, zero, jnp.int32(0))
+    return Newton(
+        u, zero + jnp.inf, [jnp.zeros_like(v) for v in u], zero + jnp.inf, zero, jnp.int32(0)
+    )
 
 
 def is_taken(newton: Newton, at: Look):
@@ -380,7 +407,9 @@ def _attach_jvp(primals, tangents):
     x, data, u = primals
     u = attach(x, data, u)
 
-    _, right = jax.jvp(lambda x, data: stationarity(x, data, u), (x, data), (tangents[0], tangents[1]))
+    _, right = jax.jvp(
+        lambda x, data: stationarity(x, data, u), (x, data), (tangents[0], tangents[1])
+    )
     factors = factors_at(x.t, data)
     eta = linear_predictor(x, data, factors, u)
     W = rows_of(data.family, data.row, eta, free_parameters(x.g, data))[2]
@@ -398,7 +427,9 @@ def _attach_jvp(primals, tangents):
 
 
 def deviance_at(x: Place, data: Data, u):
-    """The Laplace deviance (1) at x with the mode u there: differentiable in x and the data at every order."""
+    """The Laplace deviance (1) at x with the mode u there: differentiable in x and the data at
+    every order.
+    """
     u = attach(x, data, lax.stop_gradient(u))
     free = free_parameters(x.g, data)
     eta = linear_predictor(x, data, factors_at(x.t, data), u)

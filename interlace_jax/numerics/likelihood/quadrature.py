@@ -1,9 +1,12 @@
-"""Adaptive Gauss-Hermite quadrature for one grouping factor of up to three effects: a correction of Laplace's deviance.
+"""Adaptive Gauss-Hermite quadrature for one grouping factor of up to three effects: a correction of
+Laplace's deviance.
 
-    d_Q = h(u^) + log|M| - 2 sum_j log sum_q w_q exp( |z_q|^2/2 - [h_j(u^ + L_j'^-1 z_q) - h_j(u^)]/2 ),  M_j = L_j L_j'
+    d_Q = h(u^) + log|M|
+        - 2 sum_j log sum_q w_q exp( |z_q|^2/2 - [h_j(u^ + L_j'^-1 z_q) - h_j(u^)]/2 ),
+    M_j = L_j L_j'
 
-over the levels j and the nodes z_q of a standard normal with weights w_q (Liu & Pierce 1994, Biometrika 81). One node
-is Laplace's approximation; as their number grows the sum is the integral.
+over the levels j and the nodes z_q of a standard normal with weights w_q (Liu & Pierce 1994,
+Biometrika 81). One node is Laplace's approximation; as their number grows the sum is the integral.
 """
 
 from __future__ import annotations
@@ -65,7 +68,9 @@ def objective(x: Place, u, data: Data):
         z, log_weight = node
         away = sum(level.root[i] * z[i] for i in range(block.k))
         v = plus(u, [away])
-        h = by_level(kernels(data.family, data.row, base + spread(data, effects(factors, v)), free), v)
+        h = by_level(
+            kernels(data.family, data.row, base + spread(data, effects(factors, v)), free), v
+        )
         share = log_weight + 0.5 * jnp.sum(z**2) - 0.5 * (h - h0)
         share = jnp.maximum(jnp.where(jnp.isnan(share), NOTHING, share), NOTHING)
         return jnp.logaddexp(total, share), None
@@ -78,7 +83,9 @@ def objective(x: Place, u, data: Data):
 
 
 def quadrature_gradient(x: Place, u, at: Look, data: Data):
-    """The deviance and its gradient by x, by the adjoint of the mode: F_x + d_x <a, Lambda'Z's>, a = M^-1 F_u."""
+    """The deviance and its gradient by x, by the adjoint of the mode: F_x + d_x <a, Lambda'Z's>,
+    a = M^-1 F_u.
+    """
     u = plus(u, at.step)
     there = look(x, u, data)
     f, (by_x, by_u) = jax.value_and_grad(objective, (0, 1))(x, u, data)

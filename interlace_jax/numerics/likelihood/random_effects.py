@@ -1,8 +1,9 @@
 """Conditional modes (BLUPs) and variances of the random effects, for any layout, as derivatives.
 
-With everything else at its optimum,  d r2 / d(Z'Wy) = -2 b  (r2 is a minimum over b and beta, so its derivative is the
-explicit one), and  d log|M| / d(Z'WZ) = Lambda M^-1 Lambda',  the covariance of b given y and beta over sigma^2. One
-reverse pass yields just the entries that the cross-products have, whatever the order of elimination.
+With everything else at its optimum,  d r2 / d(Z'Wy) = -2 b  (r2 is a minimum over b and beta, so
+its derivative is the explicit one), and  d log|M| / d(Z'WZ) = Lambda M^-1 Lambda',  the covariance
+of b given y and beta over sigma^2. One reverse pass yields just the entries that the cross-products
+have, whatever the order of elimination.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ def modes(t, m: Moments):
 
 
 def mode_covariances(t, m: Moments):
-    """Cov(b | y, beta) / sigma^2 of every level, one array (m, k, k) per factor, in the user's order and units."""
+    """Cov(b | y, beta) / sigma^2 of every level, one array (m, k, k) per factor, in the user's
+    order and units.
+    """
     m, _ = m.whitened(t)
     layout = m.layout
-    chain, tail = jax.grad(lambda G, XX: reduce(t, replace(m, G=G, XX=XX)).logdet, argnums=(0, 1))(m.G, m.XX)
+    chain, tail = jax.grad(lambda G, XX: reduce(t, replace(m, G=G, XX=XX)).logdet, argnums=(0, 1))(
+        m.G, m.XX
+    )
     found = [jnp.moveaxis(g, -1, 0) for g in chain]
     for block, start, end in zip(layout.core, layout.offsets, layout.offsets[1:], strict=False):
         within = tail[start:end, start:end].reshape(block.levels, block.k, block.levels, block.k)
@@ -43,6 +48,9 @@ def mode_covariances(t, m: Moments):
     covariances = []
     for j in layout.order:
         inverse = inverse_lower(m.A[j])
-        # A factorisation may read one triangle only: the derivative by a symmetric matrix is the symmetric part.
-        covariances.append(jnp.einsum("ia,mab,jb->mij", inverse, 0.5 * (found[j] + found[j].mT), inverse))
+        # A factorisation may read one triangle only: the derivative by a symmetric matrix is the
+        # symmetric part.
+        covariances.append(
+            jnp.einsum("ia,mab,jb->mij", inverse, 0.5 * (found[j] + found[j].mT), inverse)
+        )
     return covariances

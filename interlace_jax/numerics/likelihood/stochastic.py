@@ -1,23 +1,30 @@
-"""The deviance of crossed factors without a matrix of their levels: Krylov methods and random probes.
+"""The deviance of crossed factors without a matrix of their levels: Krylov methods and random
+probes.
 
-Eliminate the largest factor level by level, W = Lambda_0 (Lambda_0' G_0 Lambda_0 + I)^-1 Lambda_0'. On the others
+Eliminate the largest factor level by level, W = Lambda_0 (Lambda_0' G_0 Lambda_0 + I)^-1 Lambda_0'.
+On the others
 
-    S = I + Lambda' (Z'WZ - K W K') Lambda = D^(1/2) (I - C) D^(1/2),    D the diagonal blocks of S: C has none.
+    S = I + Lambda' (Z'WZ - K W K') Lambda = D^(1/2) (I - C) D^(1/2),
 
-With L L' = D and U = L^-1 Lambda',  C V = U [ K W K' - E - K_off ] U'V, where E are the diagonal blocks of K W K' and
-K_off are the blocks between different factors. Then log|M| = log|M_00| + log|D| + log|I - C|, and
+D the diagonal blocks of S, of which C has none.
 
-    log|I - C| = tr( log(I - C) + C )        as tr C = 0: subtracting C leaves nothing of first order
-               ~ sum_j q_j' f(C) q_j + mean_i z_i' P f(C) P z_i,    f(C) = log(I - C) + C,    P = I - QQ'
+With L L' = D and U = L^-1 Lambda',  C V = U [ K W K' - E - K_off ] U'V, where E are the diagonal
+blocks of K W K' and K_off are the blocks between different factors. Then log|M| = log|M_00| +
+log|D| + log|I - C|, and
 
-with Rademacher probes z (Hutchinson 1990) that are the same at every theta, and Q near the dominant eigenvectors of C:
-the directions in which the levels of a factor move together (its intercept is nearly confounded with that of the
-eliminated factor). This is unbiased for every Q, and leaves C small on the probes. The gradient is the estimate of
-tr((I - C)^-1 dN) = tr((I - C)^-1 C dN) from the same probes (N = I - C has a constant trace). Everything that depends
-on y and X is solved by conjugate gradients to TIGHT, and differentiated at the solution, exactly.
+    log|I - C| = tr( log(I - C) + C )      as tr C = 0: subtracting C leaves nothing of first order
+               ~ sum_j q_j' f(C) q_j + mean_i z_i' P f(C) P z_i,
+    f(C) = log(I - C) + C,    P = I - QQ'
 
-All functions take conditioned parameters t (see `covariance`) and `Products`. Vectors over the levels of the factors
-that are left are arrays (q, c): factor by factor (k, m, c), flattened.
+with Rademacher probes z (Hutchinson 1990) that are the same at every theta, and Q near the dominant
+eigenvectors of C: the directions in which the levels of a factor move together (its intercept is
+nearly confounded with that of the eliminated factor). This is unbiased for every Q, and leaves C
+small on the probes. The gradient is the estimate of tr((I - C)^-1 dN) = tr((I - C)^-1 C dN) from
+the same probes (N = I - C has a constant trace). Everything that depends on y and X is solved by
+conjugate gradients to TIGHT, and differentiated at the solution, exactly.
+
+All functions take conditioned parameters t (see `covariance`) and `Products`. Vectors over the
+levels of the factors that are left are arrays (q, c): factor by factor (k, m, c), flattened.
 """
 
 from dataclasses import replace
@@ -39,7 +46,8 @@ from .elimination import Reduced, parts, whitened_core
 from .gaussian import profile
 
 POWERS = 2  # subspace iterations that improve the deflated directions
-ROUGH, TIGHT = 1e-5, 1e-9  # relative residuals: of probes, whose own noise is larger, and of what must be exact
+# relative residuals: of probes, whose own noise is larger, and of what must be exact
+ROUGH, TIGHT = 1e-5, 1e-9
 MEMORY = 64  # nodes of a quadrature at most
 MOST = 2000  # steps of conjugate gradients at most
 STEP = 1e-3  # of central differences, relative to theta
@@ -66,7 +74,9 @@ def factor(t, m: Products) -> Factored:
 
 def _whitened(G, Lam):
     k, levels = G.shape[1:]
-    logdet, (U,) = whiten(G, Lam, [jnp.broadcast_to(jnp.eye(k, dtype=Lam.dtype)[:, :, None], (k, k, levels))])
+    logdet, (U,) = whiten(
+        G, Lam, [jnp.broadcast_to(jnp.eye(k, dtype=Lam.dtype)[:, :, None], (k, k, levels))]
+    )
     return logdet, U
 
 
@@ -113,8 +123,8 @@ def _collect(f, parts):
 def _explain(f, m, C, B):
     """What effects B of the factors that are left leave of scores C, factor by factor (k, m, c).
 
-    Of the eliminated factor e = C_0 - K_0'B, of the others C_h - K_h W e - E_h B_h - K_off B: a level's own diagonal
-    block is not in it.
+    Of the eliminated factor e = C_0 - K_0'B, of the others C_h - K_h W e - E_h B_h - K_off B: a
+    level's own diagonal block is not in it.
     """
     e = C[0] - _down(m, B)
     eliminated, left = _times(f.W, e), []
@@ -129,7 +139,8 @@ def _explain(f, m, C, B):
 
 def coupling(f: Factored, m: Products, V):
     """C V of V (q, c)."""
-    # Tied to V the cells stay where they are: XLA would copy their lists out of a loop, one place after the other.
+    # Tied to V the cells stay where they are: XLA would copy their lists out of a loop, one place
+    # after the other.
     V, cells = lax.optimization_barrier((V, m.cells))
     m, B = replace(m, cells=cells), _spread(f, m, V)
     return _collect(f, _explain(f, m, [0.0] * len(m.G), B)[1])
@@ -142,7 +153,9 @@ def _scores(m):
 
 
 def _remainder(f, m):
-    """[Z_core X y]'[Z_core X y] and U Z'[Z_core X y] (q, c + 1) after eliminating the first factor."""
+    """[Z_core X y]'[Z_core X y] and U Z'[Z_core X y] (q, c + 1) after eliminating the first
+    factor.
+    """
     C = _scores(m)
     eliminated = _times(f.W, C[0])
     whole = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
@@ -164,7 +177,9 @@ class Solved(NamedTuple):
 
 
 def _directions(f, m):
-    """Columns (q, r) near those along which all levels of a factor move together, one for each of its columns."""
+    """Columns (q, r) near those along which all levels of a factor move together, one for each
+    of its columns.
+    """
     found, width = [], sum(b.k for b in m.rest)
     start = 0
     for U, G, b in zip(f.U, m.G[1:], m.rest, strict=True):
@@ -175,7 +190,9 @@ def _directions(f, m):
 
 
 def solve(f: Factored, m: Products, probes) -> Solved:
-    """Probes (q, T), and what depends on X and y, through (I - C)^-1: one run of conjugate gradients for all."""
+    """Probes (q, T), and what depends on X and y, through (I - C)^-1: one run of conjugate
+    gradients for all.
+    """
 
     def remove(V):
         return V - coupling(f, m, V)
@@ -189,7 +206,8 @@ def solve(f: Factored, m: Products, probes) -> Solved:
     random, exact = columns(run, slice(count)), columns(run, slice(count, None))
     logs, squares, fourths = quadrature(_with_powers, random).T
     exact = advance(remove, exact, jnp.full(right.shape[1], TIGHT), MOST)
-    # What a residual leaves out of right'(I - C)^-1 right: with it S errs as the square of what is left unsolved.
+    # What a residual leaves out of right'(I - C)^-1 right: with it S errs as the square of what is
+    # left unsolved.
     S = whole - right.T @ exact.X - exact.X.T @ exact.residual
     logdet = f.logdet + jnp.mean(logs[:T]) + jnp.sum(logs[T:])
     return Solved(Z, random.X, logs, squares, fourths, exact.X, logdet, symmetric(S))
@@ -219,12 +237,15 @@ class Evaluation(NamedTuple):
     r2: jax.Array  # () penalised residual sum of squares
     reduced: Reduced
     noise: jax.Array  # () standard error of the deviance
-    by_probe: jax.Array  # (T,) what the log-determinant, which is their mean and more, is by every probe
+    # (T,) what the log-determinant, which is their mean and more, is by every probe
+    by_probe: jax.Array
     gradient_cov: jax.Array  # (d, d) covariance of the errors of the gradient
 
 
 def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
-    """The profiled deviance of t (d,) and its gradient; the gradient of the joint deviance where sigma is not 0."""
+    """The profiled deviance of t (d,) and its gradient; the gradient of the joint deviance where
+    sigma is not 0.
+    """
     f, moved = jax.linearize(lambda t: factor(t, m), t)
     s, T = solve(f, m, probes), probes.shape[1]
     reduced = condense(t, m, s.logdet, s.S)
@@ -248,19 +269,24 @@ def evaluate(t, m: Products, probes, reml, sigma=0.0) -> Evaluation:
 def _standard_error(forms, squares, q):
     """Of the mean of forms z'Az (T,) of random signs z (q,), from squares z'A^2z (T,).
 
-    Their variance is 2 (|A|^2 - sum A_ii^2), |A|^2 = E z'A^2z, of which at least tr(A)^2 / q is taken away: eight
-    probes know this to a few per cent, and so they do not know their own spread.
+    Their variance is 2 (|A|^2 - sum A_ii^2), |A|^2 = E z'A^2z, of which at least tr(A)^2 / q is
+    taken away: eight probes know this to a few per cent, and so they do not know their own spread.
     """
-    return jnp.sqrt(2.0 * jnp.maximum(jnp.mean(squares) - jnp.mean(forms) ** 2 / q, 0.0) / forms.shape[0])
+    return jnp.sqrt(
+        2.0 * jnp.maximum(jnp.mean(squares) - jnp.mean(forms) ** 2 / q, 0.0) / forms.shape[0]
+    )
 
 
 def _covariance(forms, images, fourths, signs):
-    """Of the means of z'M_j z (d,) over random signs z (q, T), from the forms z_i'M_j z_l of every two (d, T, T).
+    """Of the means of z'M_j z (d,) over random signs z (q, T), from the forms z_i'M_j z_l of every
+    two (d, T, T).
 
-    For symmetric M, z'M_j z and z'M_k z covary by 2 <M_j, M_k> less the diagonals, and E (z_i'M z_l)^2 = |M|^2. Eight
-    probes are 28 pairs, which know this to a fifth only. A few eigenvectors of C make most of it, and so of
-    M_j = a_j C^2 + the rest, by least squares over the pairs, C^2 has most: its forms are products of images C z, and
-    fourths z'C^4z know its norm to a few per cent. The part tr(M) / q of the identity has no error, as z'z = q.
+    For symmetric M, z'M_j z and z'M_k z covary by 2 <M_j, M_k> less the diagonals, and E (z_i'M
+    z_l)^2 = |M|^2. Eight probes are 28 pairs, which know this to a fifth only. A few eigenvectors
+    of C make most of it, and so of
+    M_j = a_j C^2 + the rest, by least squares over the pairs, C^2 has most: its forms are products
+    of images C z, and fourths z'C^4z know its norm to a few per cent. The part tr(M) / q of the
+    identity has no error, as z'z = q.
     """
     T, overlaps = signs.shape[1], signs.T @ signs
     q = jnp.mean(jnp.diag(overlaps))
@@ -279,11 +305,14 @@ def _covariance(forms, images, fourths, signs):
 
 
 def _slope(f, m, s, weights):
-    """From the derivative of f along a direction to that of what `solve` solved for; and C times its probes.
+    """From the derivative of f along a direction to that of what `solve` solved for; and C times
+    its probes.
 
-    By the envelope theorem solutions are held, and C = U M U' is moved through U, and through W and E in M:
-    left'dC right = left'dU (M U'right) + right'dU (M U'left) + e_left'dW e_right - (U'left)'dE (U'right).
-    Of the random part these are forms of every two probes (T + r, T + r), of the rest the sum of all that is exact.
+    By the envelope theorem solutions are held, and C = U M U' is moved through U, and through W and
+    E in M: left'dC right = left'dU (M U'right) + right'dU (M U'left) + e_left'dW e_right -
+    (U'left)'dE (U'right).
+    Of the random part these are forms of every two probes (T + r, T + r), of the rest the sum of
+    all that is exact.
     """
     count, zero = s.probes.shape[1], [(0, 0), (0, 0)]
     V = jnp.concatenate([s.solved - s.probes, s.probes, s.fixed], 1)
@@ -320,7 +349,9 @@ def _form(B, left, right):
 
 @jax.custom_jvp
 def deviance(t, m: Products, probes, reml):
-    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives, and their differences."""
+    """The profiled deviance of t (d,), with the first derivatives by t that `evaluate` gives,
+    and their differences.
+    """
     return _value_and_gradient(t, m, probes, reml)[0]
 
 

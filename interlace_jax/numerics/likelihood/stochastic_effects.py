@@ -32,7 +32,9 @@ from .stochastic import (
 
 
 def _exact_solution(f, m):
-    """S of `Solved`, and the effects that go with every column of [Z_core X y]: per chain block (k, m, c + 1)."""
+    """S of `Solved`, and the effects that go with every column of [Z_core X y]: per chain block
+    (k, m, c + 1).
+    """
     whole, right = _remainder(f, m)
     tol = jnp.full(right.shape[1], TIGHT)
     fixed = advance(lambda V: V - coupling(f, m, V), begin(right), tol, MOST).X
@@ -52,17 +54,21 @@ def modes(t, m: Products):
     coefficients = -0.5 * jax.grad(r2)(S[:-1, -1])  # as in `modes`: r2 is a minimum over them
     residual = jnp.append(-coefficients, 1.0)
     found = [b @ residual for b in B]
-    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+    for block, start, end in zip(
+        m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False
+    ):
         found.append(coefficients[start:end].reshape(block.levels, block.k).T)
     return [m.scale * jnp.linalg.solve(m.A[j], found[j]).T for j in m.layout.order]
 
 
 def mode_covariances(t, m: Products, probes, eliminated_probes):
-    """Cov(b | y, beta) / sigma^2 of every level and the standard errors of its diagonal, from random probes.
+    """Cov(b | y, beta) / sigma^2 of every level and the standard errors of its diagonal, from
+    random probes.
 
-    Two lists of one array (m, k, k), and (m, k), per factor, in the user's order and units. Of the covariances
-    U'(I - C)^-1 U = U'U + U'AU only what A = (I - C)^-1 C contributes is estimated, from probes (q, T) and, for the
-    eliminated factor, (k m, T); along the dominant directions Q it is exact.
+    Two lists of one array (m, k, k), and (m, k), per factor, in the user's order and units. Of the
+    covariances U'(I - C)^-1 U = U'U + U'AU only what A = (I - C)^-1 C contributes is estimated,
+    from probes (q, T) and, for the eliminated factor, (k m, T); along the dominant directions Q it
+    is exact.
     """
     f = factor(t, m)
     couple = partial(coupling, f, m)
@@ -93,14 +99,18 @@ def mode_covariances(t, m: Products, probes, eliminated_probes):
     for U, aq, q, az, z in zip(f.U, *split, strict=True):
         parts.append((U, _gram(U), _gram(U), aq, q))
         samples.append(_level_samples(az, z))
-    found = [_averaged(*part, sample, A) for part, sample, A in zip(parts, samples, m.A, strict=False)]
+    found = [
+        _averaged(*part, sample, A) for part, sample, A in zip(parts, samples, m.A, strict=False)
+    ]
     return _user_covariances(_with_core(found, t, f, m) if m.layout.q else found, m)
 
 
 def _averaged(U, least, known, aq, q, samples, A):
-    """Mean over probes (k, k, m) of known + U'(AQQ' + samples)U, what is least possible, and errors of the diagonal.
+    """Mean over probes (k, k, m) of known + U'(AQQ' + samples)U, what is least possible, and errors
+    of the diagonal.
 
-    Samples are whitened: they err in proportion to what they estimate. Errors (k, m) are in the user's units.
+    Samples are whitened: they err in proportion to what they estimate. Errors (k, m) are in the
+    user's units.
     """
     T, unit = samples.shape[-1], jnp.linalg.inv(A)
     samples = jnp.sum(U[:, :, None, :, None] * samples[:, None], 0)
@@ -117,8 +127,12 @@ def _with_core(found, t, f, m):
     core = jax.grad(lambda core: condense(t, m, 0.0, S.at[:q, :q].set(core)).logdet)(S[:q, :q])
     core = 0.5 * (core + core.T)  # as in `mode_covariances`: the derivative of the log-determinant
     added = [_level_blocks(b[:, :, :q] @ core, b[:, :, :q]) for b in B]
-    found = [(S + more, least, errors) for (S, least, errors), more in zip(found, added, strict=True)]
-    for block, start, end in zip(m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False):
+    found = [
+        (S + more, least, errors) for (S, least, errors), more in zip(found, added, strict=True)
+    ]
+    for block, start, end in zip(
+        m.layout.core, m.layout.offsets, m.layout.offsets[1:], strict=False
+    ):
         within = core[start:end, start:end].reshape(block.levels, block.k, block.levels, block.k)
         S = jnp.einsum("mamb->abm", within)
         found.append((S, S, jnp.zeros((block.k, block.levels))))
@@ -147,7 +161,8 @@ def _user_covariances(found, m):
         S, least, e = found[j]
         back = jnp.linalg.inv(m.A[j])
         S, least = (jnp.einsum("ia,abm,jb->mij", back, a, back) for a in (S, least))
-        lack = jnp.einsum("mii->mi", least - S).clip(0.0)  # probes may say less than if the others were known
+        # probes may say less than if the others were known
+        lack = jnp.einsum("mii->mi", least - S).clip(0.0)
         covariances.append(S + lack[:, :, None] * jnp.eye(lack.shape[1])[None])
         errors.append(e.T)
     return covariances, errors

@@ -10,7 +10,8 @@ custom_batching = Later("jax.custom_batching")
 
 
 def in_turn(function):
-    """A function of matrices which `vmap` on a processor computes matrix by matrix; on other devices in a batch.
+    """A function of matrices which `vmap` on a processor computes matrix by matrix; on other
+    devices in a batch.
 
     It has no derivatives of its own in reverse mode: give it what is not differentiated, or a rule.
     """
@@ -34,7 +35,9 @@ def _single(function):
         def one_by_one(*args):
             def one(lanes):
                 lanes = iter(lanes)
-                return single(*[next(lanes) if b else a for a, b in zip(args, batched, strict=True)])
+                return single(
+                    *[next(lanes) if b else a for a, b in zip(args, batched, strict=True)]
+                )
 
             return lax.map(one, [a for a, b in zip(args, batched, strict=True) if b])
 

@@ -1,8 +1,8 @@
 """Conjugate gradients for many right-hand sides at once, and the Gauss quadrature hidden in them.
 
-For a symmetric positive definite N (q, q) that is known by its products. The coefficients of a run from z are those of
-a Lanczos tridiagonal T of N, and z' f(N) z is nearly |z|^2 e1' f(T) e1 (Golub & Meurant 2010, Matrices, Moments and
-Quadrature, ch. 6): one run yields N^-1 z and z' log(N) z.
+For a symmetric positive definite N (q, q) that is known by its products. The coefficients of a run
+from z are those of a Lanczos tridiagonal T of N, and z' f(N) z is nearly |z|^2 e1' f(T) e1 (Golub &
+Meurant 2010, Matrices, Moments and Quadrature, ch. 6): one run yields N^-1 z and z' log(N) z.
 """
 
 from typing import NamedTuple
@@ -40,7 +40,9 @@ def columns(run: Run, which: slice) -> Run:
 
 
 def advance(product, run: Run, tol, most: int) -> Run:
-    """Go on until every residual is below tol (c,) of its right-hand side, for at most so many steps in all."""
+    """Go on until every residual is below tol (c,) of its right-hand side, for at most so many
+    steps in all.
+    """
 
     def unfinished(run):
         return (run.steps < most) & jnp.any(run.size > tol**2 * run.first)
@@ -69,7 +71,9 @@ def _step(product, run):
 
 
 def quadrature(f, run: Run):
-    """Z' f(N) z of every right-hand side z of a run: (c,), or (c, i) where f returns (i, nodes). f(1) must be 0."""
+    """Z' f(N) z of every right-hand side z of a run: (c,), or (c, i) where f returns (i, nodes).
+    f(1) must be 0.
+    """
     alpha, beta = run.alpha, run.beta
     made = alpha > 0
     inverse = jnp.where(made, 1.0 / jnp.where(made, alpha, 1.0), 0.0)
@@ -86,6 +90,8 @@ def quadrature(f, run: Run):
 
 
 def dominant(product, Q, steps: int):
-    """Orthonormal columns (q, r) near the dominant eigenvectors, by subspace iteration from the columns Q."""
+    """Orthonormal columns (q, r) near the dominant eigenvectors, by subspace iteration from the
+    columns Q.
+    """
     Q = jnp.linalg.qr(Q)[0]
     return lax.fori_loop(0, steps, lambda _, Q: jnp.linalg.qr(product(Q))[0], Q)

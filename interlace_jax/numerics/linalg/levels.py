@@ -10,10 +10,12 @@ from .matrices import UNROLL, _cholesky_unrolled, _forward_unrolled, _lower_half
 
 
 def whiten(G, Lam, blocks):
-    """Factor `Lam' G Lam + I = L L'` at every level and return its log-determinant and every `L^-1 Lam' C`.
+    """Factor `Lam' G Lam + I = L L'` at every level and return its log-determinant and every `L^-1
+    Lam' C`.
 
-    G (k, k, m): Gram matrix of each level. Lam (k, k): lower triangular relative factor. blocks: arrays C (k, c, m).
-    Returns the log-determinant summed over levels, and a list of arrays (k, c, m).
+    G (k, k, m): Gram matrix of each level. Lam (k, k): lower triangular relative factor. blocks:
+    arrays C (k, c, m). Returns the log-determinant summed over levels, and a list of arrays (k, c,
+    m).
     """
     k = G.shape[0]
     if k <= UNROLL:
@@ -26,7 +28,10 @@ def whiten(G, Lam, blocks):
 def _whiten_unrolled(G, Lam, blocks, k):
     lower = [[Lam[i, j] for j in range(i + 1)] for i in range(k)]
     GL = [[sum(G[i, q] * lower[q][j] for q in range(j, k)) for j in range(k)] for i in range(k)]
-    M = [[sum(lower[q][i] * GL[q][j] for q in range(i, k)) + float(i == j) for j in range(k)] for i in range(k)]
+    M = [
+        [sum(lower[q][i] * GL[q][j] for q in range(i, k)) + float(i == j) for j in range(k)]
+        for i in range(k)
+    ]
     L = _cholesky_unrolled(M, k)
     pivots = L[0][0]
     for i in range(1, k):
@@ -41,7 +46,9 @@ def _whiten_unrolled(G, Lam, blocks, k):
 
 @custom_jvp
 def _whiten_columns(M, *blocks):
-    """`log|M|` summed over levels of M = L L' (k, k, m), and every L^-1 C; column by column, for all levels at once."""
+    """`log|M|` summed over levels of M = L L' (k, k, m), and every L^-1 C; column by column, for
+    all levels at once.
+    """
     k = M.shape[0]
     ends = np.cumsum([k, *(C.shape[1] for C in blocks)])
 
@@ -60,7 +67,9 @@ def _whiten_columns(M, *blocks):
 
 @_whiten_columns.defjvp
 def _whiten_columns_jvp(primals, tangents):
-    """d(L^-1 C) = L^-1 dC - Phi L^-1 C, with Phi the lower half of S = L^-1 dM L^-T, and d log|M| = tr S."""
+    """d(L^-1 C) = L^-1 dC - Phi L^-1 C, with Phi the lower half of S = L^-1 dM L^-T, and d
+    log|M| = tr S.
+    """
     M, dM, dC = primals[0], tangents[0], tangents[1:]
     k = M.shape[0]
     logdet, *whitened, W = _whiten_columns(*primals, _identities(M))
@@ -85,10 +94,11 @@ def _identities(G):
 
 
 def absorb(G, Sigma, blocks):
-    """Eliminate all levels, as `whiten` does, from the covariance Sigma (k, k), which may be singular.
+    """Eliminate all levels, as `whiten` does, from the covariance Sigma (k, k), which may be
+    singular.
 
-    Returns `log|I + Sigma G|` summed over levels, and `(I + Sigma G)^-1 Sigma C` for every C of blocks (shapes as in
-    `whiten`).
+    Returns `log|I + Sigma G|` summed over levels, and `(I + Sigma G)^-1 Sigma C` for every C of
+    blocks (shapes as in `whiten`).
     """
     logdet, X = _absorb(G, Sigma)
     return logdet, [_product(X, C) for C in blocks]
@@ -104,8 +114,8 @@ def _absorb(G, Sigma):
 
 @_absorb.defjvp
 def _absorb_jvp(primals, tangents):
-    """With X = (I + Sigma G)^-1 Sigma and F = I - X G = (I + Sigma G)^-1: dX = F dSigma F' - X dG X. Unlike derivatives
-    by a root of Sigma, these exist at the boundary.
+    """With X = (I + Sigma G)^-1 Sigma and F = I - X G = (I + Sigma G)^-1: dX = F dSigma F' - X dG
+    X. Unlike derivatives by a root of Sigma, these exist at the boundary.
     """
     G, dG, dSigma = primals[0], tangents[0], tangents[1]
     logdet, X = _absorb(*primals)

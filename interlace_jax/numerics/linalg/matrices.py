@@ -1,4 +1,6 @@
-"""Inverses, Cholesky factors and log-determinants, with derivative rules that stay cheap at every order."""
+"""Inverses, Cholesky factors and log-determinants, with derivative rules that stay cheap at
+every order.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,15 @@ from ...support.later import Later, custom_jvp, jnp
 from .batching import in_turn
 
 scipy_linalg = Later("jax.scipy.linalg")
-UNROLL = 3  # unrolled code at k = 8 takes seconds to compile and runs slower than a loop over columns
-LEAF = 160  # below this size LAPACK inverts about as fast as matrix products do, and compiles in a fifth of the time
+# unrolled code at k = 8 takes seconds to compile and runs slower than a loop over columns
+UNROLL = 3
+# below this size LAPACK inverts about as fast as matrix products do, and compiles in a fifth of the
+# time
+LEAF = 160
 
-_inverse_lower = in_turn(lambda L: scipy_linalg.solve_triangular(L, jnp.eye(L.shape[0], dtype=L.dtype), lower=True))
+_inverse_lower = in_turn(
+    lambda L: scipy_linalg.solve_triangular(L, jnp.eye(L.shape[0], dtype=L.dtype), lower=True)
+)
 _inverse_general = in_turn(lambda M: jnp.linalg.inv(M))
 _cholesky = in_turn(lambda M: jnp.linalg.cholesky(M, symmetrize_input=False))
 
@@ -58,12 +65,16 @@ def _cholesky_jvp(primals, tangents):
 
 
 def _lower_half(k):
-    """What of a symmetric matrix (k, k) belongs to the lower triangle, so that the half and its transpose add up."""
+    """What of a symmetric matrix (k, k) belongs to the lower triangle, so that the half and its
+    transpose add up.
+    """
     return np.tril(np.ones((k, k)), -1) + 0.5 * np.eye(k)
 
 
 def _is_at_most(size, limit):
-    """Whether a size is small; one that tracing leaves open is not: LAPACK takes matrices of any size."""
+    """Whether a size is small; one that tracing leaves open is not: LAPACK takes matrices of any
+    size.
+    """
     return isinstance(size, int) and size <= limit
 
 
@@ -85,10 +96,12 @@ def _forward_unrolled(L, B, k):
 
 @custom_jvp
 def logdet_inverse(M):
-    """`(log|M|, W = M^-1)` of a positive definite M (q, q), whose symmetric part counts, with cheap tangents.
+    """`(log|M|, W = M^-1)` of a positive definite M (q, q), whose symmetric part counts, with cheap
+    tangents.
 
-    By halves, on matrix products: M^-1 follows from the inverses of the leading block and of its Schur complement, in
-    4/3 q^3 operations where LAPACK's solve with the identity takes 7/3 q^3 at half the speed.
+    By halves, on matrix products: M^-1 follows from the inverses of the leading block and of its
+    Schur complement, in 4/3 q^3 operations where LAPACK's solve with the identity takes 7/3 q^3 at
+    half the speed.
     """
     q = M.shape[0]
     if _is_at_most(q, UNROLL):
@@ -157,8 +170,9 @@ def symmetric(M):
 def logdet_quadratic(M, C):
     """`(log|M|, C' M^-1 C)` for a symmetric positive definite M (q, q) and C (q, c).
 
-    Differentiating it costs one inverse instead of differentiating the factorisation (about four times as much); the
-    rule is closed under differentiation. Only up to q = 3 plain unrolled arithmetic is cheaper.
+    Differentiating it costs one inverse instead of differentiating the factorisation (about four
+    times as much); the rule is closed under differentiation. Only up to q = 3 plain unrolled
+    arithmetic is cheaper.
     """
     q = M.shape[0]
     if q == 0:

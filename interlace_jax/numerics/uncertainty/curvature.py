@@ -17,9 +17,13 @@ FLAT = 1e-10  # eigenvalues of the Hessian below this part of the largest carry 
 
 
 def jacobian(f, x):
-    """f(x), and its derivatives by x (d,) on a last axis: one entry of x after another, which takes little memory."""
+    """f(x), and its derivatives by x (d,) on a last axis: one entry of x after another, which
+    takes little memory.
+    """
     value, along = jax.linearize(f, x)
-    return value, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), lax.map(along, jnp.eye(len(x), dtype=x.dtype)))
+    return value, jax.tree.map(
+        lambda a: jnp.moveaxis(a, 0, -1), lax.map(along, jnp.eye(len(x), dtype=x.dtype))
+    )
 
 
 def parameter_covariance(H):
@@ -30,7 +34,9 @@ def parameter_covariance(H):
 
 
 class Curvature(NamedTuple):
-    """Second-order facts at an estimate, on the user's scale for beta and in x = (t, log sigma) for the variances."""
+    """Second-order facts at an estimate, on the user's scale for beta and in x = (t, log sigma)
+    for the variances.
+    """
 
     vcov: jax.Array  # (p, p) covariance of beta
     dvcov: jax.Array  # (d + 1, p, p) its derivatives by x, zero for the parameters left out
@@ -38,7 +44,9 @@ class Curvature(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """Second-order facts at an estimate in conditioned units: what takes time to compute, and to compile."""
+    """Second-order facts at an estimate in conditioned units: what takes time to compute, and to
+    compile.
+    """
 
     H: jax.Array  # (d + 1, d + 1) Hessian of the joint deviance in x
     C: jax.Array  # (p, p) inverse of X~'V^-1 X~ sigma^2
@@ -46,9 +54,11 @@ class Derivatives(NamedTuple):
 
 
 def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
-    """One pass of derivatives by t over one elimination; those by log sigma follow from where sigma enters.
+    """One pass of derivatives by t over one elimination; those by log sigma follow from where sigma
+    enters.
 
-    The joint deviance is logdet(t) + nu (log 2 pi + 2 log sigma) + lack(t), with lack = r2(t) / sigma^2.
+    The joint deviance is logdet(t) + nu (log 2 pi + 2 log sigma) + lack(t), with lack = r2(t) /
+    sigma^2.
     """
 
     def pieces(t):
@@ -59,11 +69,15 @@ def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
 
     (_, (lack, C)), (H, (dlack, dC)) = jacobian(jax.grad(pieces, has_aux=True), t)
     cross = -2.0 * dlack[:, None]
-    return Derivatives(jnp.block([[H, cross], [cross.T, 4.0 * lack[None, None]]]), C, jnp.moveaxis(dC, -1, 0))
+    return Derivatives(
+        jnp.block([[H, cross], [cross.T, 4.0 * lack[None, None]]]), C, jnp.moveaxis(dC, -1, 0)
+    )
 
 
 def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
-    """Covariance of beta and of the variance parameters, and the derivatives of the former by the latter."""
+    """Covariance of beta and of the variance parameters, and the derivatives of the former by
+    the latter.
+    """
     return in_user_units(derivatives(t, log_sigma, m, reml), t, log_sigma, m)
 
 
@@ -82,11 +96,13 @@ def in_user_units(found: Derivatives, t, log_sigma, m: Moments) -> Curvature:
 def degrees_of_freedom(contrasts, c: Curvature):
     """Satterthwaite's nu = 2 v^2 / (g'Wg) of every contrast c'beta: (r,).
 
-    v = c' Cov(beta) c as a function of the variance parameters, g its gradient, W their covariance (Giesbrecht & Burns
-    1985; as lmerTest, with exact derivatives). contrasts (r, p), on the user's scale; NumPy or JAX.
+    v = c' Cov(beta) c as a function of the variance parameters, g its gradient, W their covariance
+    (Giesbrecht & Burns 1985; as lmerTest, with exact derivatives). contrasts (r, p), on the user's
+    scale; NumPy or JAX.
     """
     v = ((contrasts @ c.vcov) * contrasts).sum(-1)
-    g = ((contrasts[None] @ c.dvcov) * contrasts[None]).sum(-1) / v[None]  # relative, or squares overflow
+    # relative, or squares overflow
+    g = ((contrasts[None] @ c.dvcov) * contrasts[None]).sum(-1) / v[None]
     return 2.0 / ((c.W @ g) * g).sum(0)
 
 

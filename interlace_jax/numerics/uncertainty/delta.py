@@ -29,7 +29,9 @@ class Parameters:
         return self.beta[_place(column, self.columns, "coefficient")]
 
     def covariance(self, group: str):
-        """Covariance matrix (k, k) of the random effects of a grouping factor, in the squared unit of the response."""
+        """Covariance matrix (k, k) of the random effects of a grouping factor, in the squared
+        unit of the response.
+        """
         return self.sigma**2 * self.covariances[_place(group, self.groups, "grouping factor")]
 
     @property
@@ -38,7 +40,9 @@ class Parameters:
         return [Lam @ Lam.T for Lam in factors(self.theta, self.blocks)]
 
     def structure(self, group: str):
-        """Parameters (r,) of the covariance structures of a grouping factor: those of Lambda, then those of K."""
+        """Parameters (r,) of the covariance structures of a grouping factor: those of Lambda,
+        then those of K.
+        """
         return natural(self.theta, self.blocks)[_place(group, self.groups, "grouping factor")]
 
 
@@ -47,10 +51,13 @@ class FamilyParameters(Parameters):
     """All parameters of a generalised model; theta is absolute, and sigma is 1."""
 
     gamma: jax.Array  # (r,) numbers of the family, on their free scales
-    numbers: tuple[tuple[str, str], ...] = field(metadata=dict(static=True))  # their names and domains
+    # their names and domains
+    numbers: tuple[tuple[str, str], ...] = field(metadata=dict(static=True))
 
     def number(self, name: str):
-        """A number of the family on its natural scale, as `size` or a threshold; coefficients of predictors as such."""
+        """A number of the family on its natural scale, as `size` or a threshold; coefficients of
+        predictors as such.
+        """
         place = _place(name, [known for known, _ in self.numbers], "number of the family")
         domain, free = self.numbers[place][1], self.gamma[place]
         if domain == "threshold":
@@ -67,7 +74,9 @@ def _place(name, names, what):
 
 
 def slopes(fn: Callable, at: Parameters, t, layout, A, data=()):
-    """Value (r,) of fn(Parameters, *data) and its derivatives by beta (r, p) and by x = (t, log sigma) (r, d + 1)."""
+    """Value (r,) of fn(Parameters, *data) and its derivatives by beta (r, p) and by x = (t, log
+    sigma) (r, d + 1).
+    """
     d = t.shape[0]
 
     def value(beta, x):
@@ -79,19 +88,23 @@ def slopes(fn: Callable, at: Parameters, t, layout, A, data=()):
 
 
 def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
-    """Value of fn(Parameters, *data) and its covariance by the delta method, with derivatives by JAX.
+    """Value of fn(Parameters, *data) and its covariance by the delta method, with derivatives by
+    JAX.
 
-    at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated with the variance
-    parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the covariance is (r, r).
+    at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated
+    with the variance parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the
+    covariance is (r, r).
     """
     value, by_beta, by_x = slopes(fn, at, t, layout, A, data)
     return value, by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T
 
 
 def propagate_jointly(fn: Callable, at: FamilyParameters, V, data=()):
-    """Value of fn(FamilyParameters, *data) and its covariance by the delta method, with derivatives by JAX.
+    """Value of fn(FamilyParameters, *data) and its covariance by the delta method, with derivatives
+    by JAX.
 
-    V: covariance of (theta, beta, gamma). fn returns a scalar or a vector (r,); the covariance is (r, r).
+    V: covariance of (theta, beta, gamma). fn returns a scalar or a vector (r,); the covariance is
+    (r, r).
     """
     d, p = at.theta.shape[0], at.beta.shape[0]
 

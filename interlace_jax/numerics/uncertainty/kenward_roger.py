@@ -1,16 +1,19 @@
 """Kenward & Roger's covariance and degrees of freedom of the fixed effects, REML fits only.
 
-    V(phi) = sum_i phi_i V_i,   phi = (coordinates of every sigma^2 Lambda Lambda' in a basis, sigma^2)
+    V(phi) = sum_i phi_i V_i
+    phi = (coordinates of every sigma^2 Lambda Lambda' in a basis, sigma^2)
     P_i = -X'V^-1 V_i V^-1 X            = d X'V^-1X / d phi_i
     Q_ij + Q_ji,  Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X,  = d^2 X'V^-1X / d phi_i d phi_j
     tr(V^-1 V_i V^-1 V_j)               = -d^2 log|V| / d phi_i d phi_j
-    I_ij = 1/2 tr(V^-1 V_i V^-1 V_j) - tr(Phi Q_ij) + 1/2 tr(Phi P_i Phi P_j),   W = I^-1,   Phi = (X'V^-1X)^-1
+    I_ij = 1/2 tr(V^-1 V_i V^-1 V_j) - tr(Phi Q_ij) + 1/2 tr(Phi P_i Phi P_j),
+    W = I^-1,   Phi = (X'V^-1X)^-1
     Phi_A = Phi + 2 Phi [ sum_ij W_ij (Q_ij - P_i Phi P_j) ] Phi
 
-(Kenward & Roger 1997, Biometrics 53, 983-997; V is linear in phi, so their R_ij vanishes.) The derivatives are taken on
-the cross-products, never on an n x n matrix. The information is the expected one: it is defined at the boundary too.
-The basis of a pattern are its free entries; a structure has one if its covariances are a linear space. With prior
-weights V_i of sigma^2 is W^-1; pbkrtest takes the identity.
+(Kenward & Roger 1997, Biometrics 53, 983-997; V is linear in phi, so their R_ij vanishes.) The
+derivatives are taken on the cross-products, never on an n x n matrix. The information is the
+expected one: it is defined at the boundary too. The basis of a pattern are its free entries; a
+structure has one if its covariances are a linear space. With prior weights V_i of sigma^2 is W^-1;
+pbkrtest takes the identity.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
     XX, P, twice_Q, trace = _second_derivatives(criteria, phi, units)
     Phi = jnp.linalg.inv(XX)
     PP = jnp.einsum("iab,bc,jcd->ijad", P, Phi, P)  # P_i Phi P_j
-    information = 0.5 * (trace - jnp.einsum("ab,ijba->ij", Phi, twice_Q) + jnp.einsum("ab,ijba->ij", Phi, PP))
+    information = 0.5 * (
+        trace - jnp.einsum("ab,ijba->ij", Phi, twice_Q) + jnp.einsum("ab,ijba->ij", Phi, PP)
+    )
     W = 0.5 * parameter_covariance(information)
     bias = jnp.einsum("ij,ijab->ab", W, 0.5 * twice_Q - PP)
     Phi_A = Phi + Phi @ (bias + bias.T) @ Phi
@@ -64,7 +69,9 @@ def kenward_roger(t, log_sigma, m: Moments) -> Adjusted:
         """R^-1 S R^-T in units of the response."""
         return m.scale**2 * back @ S @ back.T
 
-    return Adjusted(to_user(Phi), to_user(Phi_A), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W)
+    return Adjusted(
+        to_user(Phi), to_user(Phi_A), jax.vmap(lambda slope: to_user(-Phi @ slope @ Phi))(P), W
+    )
 
 
 def _criteria(bases, Ks, m: Moments):
@@ -74,7 +81,10 @@ def _criteria(bases, Ks, m: Moments):
 
     def criteria(phi):
         mine = jnp.split(phi[:d], ends[:-1])
-        Sigmas = [jnp.einsum("i,ijk->jk", part, basis) / phi[d] for part, basis in zip(mine, bases, strict=True)]
+        Sigmas = [
+            jnp.einsum("i,ijk->jk", part, basis) / phi[d]
+            for part, basis in zip(mine, bases, strict=True)
+        ]
         reduced = reduce_covariances(Sigmas, Ks, m)
         return reduced.XX / phi[d], reduced.logdet + m.n * jnp.log(phi[d])
 
@@ -82,12 +92,16 @@ def _criteria(bases, Ks, m: Moments):
 
 
 def _second_derivatives(criteria, phi, units):
-    """X'V^-1X, all P_i, all Q_ij + Q_ji and all tr(V^-1 V_i V^-1 V_j), along the directions `units` (f, f)."""
+    """X'V^-1X, all P_i, all Q_ij + Q_ji and all tr(V^-1 V_i V^-1 V_j), along the directions
+    `units` (f, f).
+    """
     rows, columns = np.tril_indices(len(phi))
 
     def along(pair):
         """Value, first derivative along one direction, second along both: ((XX, log|V|), ...)."""
-        (value, slope), (_, bend) = jax.jvp(lambda x: jax.jvp(criteria, (x,), (pair[0],)), (phi,), (pair[1],))
+        (value, slope), (_, bend) = jax.jvp(
+            lambda x: jax.jvp(criteria, (x,), (pair[0],)), (phi,), (pair[1],)
+        )
         return value[0], slope[0], bend
 
     # Pair by pair: a wide batch of core-sized matrices would cost memory, not save time.
@@ -99,13 +113,18 @@ def _second_derivatives(criteria, phi, units):
 
 
 def why_not(blocks) -> str | None:
-    """What keeps V from being linear in its parameters, or the fit from being REML; None if nothing does."""
+    """What keeps V from being linear in its parameters, or the fit from being REML; None if
+    nothing does.
+    """
     if has_prior(blocks):
         return "with a prior the estimates are not those of REML"
     within = [b.within for b in blocks if not b.is_pattern and b.within.basis(b.k) is None]
     across = [b.across for b in blocks if b.across is not None and not b.across.linear]
     if within or across:
-        return f"the covariance is not linear in the parameters of {type((within + across)[0]).__name__}"
+        return (
+            "the covariance is not linear in the parameters of "
+            f"{type((within + across)[0]).__name__}"
+        )
     return None
 
 
@@ -122,16 +141,20 @@ def _basis(block, A):
 
 def _coordinates(S, basis):
     """Those of S (k, k) in a basis (f, k, k)."""
-    return jnp.linalg.solve(jnp.einsum("fij,gij->fg", basis, basis), jnp.einsum("fij,ij->f", basis, S))
+    return jnp.linalg.solve(
+        jnp.einsum("fij,gij->fg", basis, basis), jnp.einsum("fij,ij->f", basis, S)
+    )
 
 
 def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
-    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of full row rank.
+    """Denominator degrees of freedom and scale of the Wald F statistic of L beta = 0; L (q, p) of
+    full row rank.
 
-    Kenward & Roger (1997), section 3, match mean E and variance V of the statistic. Where its components are alike,
-    A1 = q A2, as they are for one row and in balanced designs, this comes to 2 q / A2 df and a scale of 1, which are
-    taken as they are: at 2 df, where E and V are infinite, their ratio is 0 / 0. So they are within a hundredth of
-    2 df for any components (pbkrtest takes a scale of 1 there).
+    Kenward & Roger (1997), section 3, match mean E and variance V of the statistic. Where its
+    components are alike, A1 = q A2, as they are for one row and in balanced designs, this comes to
+    2 q / A2 df and a scale of 1, which are taken as they are: at 2 df, where E and V are infinite,
+    their ratio is 0 / 0. So they are within a hundredth of 2 df for any components (pbkrtest takes
+    a scale of 1 there).
     """
     q = len(L)
     M = L.T @ np.linalg.solve(L @ a.vcov @ L.T, L)

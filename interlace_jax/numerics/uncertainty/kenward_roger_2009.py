@@ -1,18 +1,23 @@
-"""Kenward & Roger's adjustment where V is not linear in its parameters, free of how they are chosen.
+"""Kenward & Roger's adjustment where V is not linear in its parameters, free of how they are
+chosen.
 
-With V_i = dV / dx_i, V_ij the second derivatives, Phi = (X'V^-1X)^-1, P_i = -X'V^-1 V_i V^-1 X, PP = V^-1 - V^-1 X
-Phi X'V^-1, Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X and W the covariance of x from the observed information:
+With V_i = dV / dx_i, V_ij the second derivatives, Phi = (X'V^-1X)^-1, P_i = -X'V^-1 V_i V^-1 X, PP
+= V^-1 - V^-1 X Phi X'V^-1, Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X and W the covariance of x from the
+observed information:
 
     linear  Phi_L = Phi + 2 Phi [ sum_ij W_ij (Q_ij - P_i Phi P_j) ] Phi
-    2009    Phi_A = Phi_L - 1/2 Phi X'V^-1 D_n V^-1 X Phi,     D = sum_ij W_ij V_ij,   D_n = D - sum_s a_s V_s,
+    2009    Phi_A = Phi_L - 1/2 Phi X'V^-1 D_n V^-1 X Phi,
+            D = sum_ij W_ij V_ij,   D_n = D - sum_s a_s V_s,
             a = I^-1 [ 1/2 tr(PP V_s PP D) ]_s,   I_st = 1/2 tr(PP V_s PP V_t)
 
-(Kenward & Roger 2009, Comput. Stat. Data Anal. 53, 2583-2595.) The estimate of x has a bias of second order; what that
-does to Phi takes from the curvature D its part D_n normal to the tangent plane of V, which does not depend on the
-parametrisation. `linear` leaves the curvature out (Prasad & Rao; SAS's kr(linear), mmrm's "Kenward-Roger-Linear").
+(Kenward & Roger 2009, Comput. Stat. Data Anal. 53, 2583-2595.) The estimate of x has a bias of
+second order; what that does to Phi takes from the curvature D its part D_n normal to the tangent
+plane of V, which does not depend on the parametrisation. `linear` leaves the curvature out (Prasad
+& Rao; SAS's kr(linear), mmrm's "Kenward-Roger-Linear").
 
-All of it are derivatives of cross-products by *matrices*: V is replaced by its tangent plane at the estimate, on which
-second derivatives of X'V^-1X give Q_ij + Q_ji, and those of log|V| + log|X'V^-1X| minus twice I.
+All of it are derivatives of cross-products by *matrices*: V is replaced by its tangent plane at the
+estimate, on which second derivatives of X'V^-1X give Q_ij + Q_ji, and those of log|V| +
+log|X'V^-1X| minus twice I.
 """
 
 from __future__ import annotations
@@ -29,18 +34,24 @@ from .kenward_roger import Adjusted
 
 
 def kenward_roger_2009(t, log_sigma, W, m: Moments, linear) -> Adjusted:
-    """Adjusted covariance of beta at a REML estimate. t (d,): conditioned parameters with psi. W (d + 1, d + 1):
-    covariance of x = (t, log sigma), 0 for parameters at the boundary. linear: leave the curvature out; may be traced.
+    """Adjusted covariance of beta at a REML estimate. t (d,): conditioned parameters with psi.
+
+    W (d + 1, d + 1): covariance of x = (t, log sigma), 0 for parameters at the boundary. linear:
+    leave the curvature out; may be traced.
     """
     x = jnp.append(t, log_sigma)
     Ks = [None if L is None else L @ L.T for L in roots(t, m)]
 
     def matrices(x):
-        """V over sigma^2 at the estimate: covariances of the random effects by block, of the residuals by pattern."""
+        """V over sigma^2 at the estimate: covariances of the random effects by block, of the
+        residuals by pattern.
+        """
         size = jnp.exp(2.0 * (x[-1] - log_sigma))
         psi = beyond(x[:-1], m.layout.blocks)
         Lams = conditioned_factors(x[:-1], m.layout.blocks, m.A)
-        return [size * Lam @ Lam.T for Lam in Lams], size * m.residual.structure.matrices(psi, m.residual.patterns)
+        return [size * Lam @ Lam.T for Lam in Lams], size * m.residual.structure.matrices(
+            psi, m.residual.patterns
+        )
 
     def reduced(V):
         """X~'V^-1X~ and log|V|."""
@@ -51,7 +62,8 @@ def kenward_roger_2009(t, log_sigma, W, m: Moments, linear) -> Adjusted:
 
     V, slopes = jacobian(matrices, x)
     along_x = jax.tree.map(lambda s: jnp.moveaxis(s, -1, 0), slopes)  # V_i, one after another
-    along_W = jax.tree.map(lambda s: jnp.tensordot(_root(W).T, s, 1), along_x)  # sums of V_i with covariance I
+    # sums of V_i with covariance I
+    along_W = jax.tree.map(lambda s: jnp.tensordot(_root(W).T, s, 1), along_x)
     XX, _ = reduced(V)
     Phi = inverse(XX)
 
@@ -81,7 +93,9 @@ def kenward_roger_2009(t, log_sigma, W, m: Moments, linear) -> Adjusted:
         sums = jax.tree.map(lambda c, s: jnp.tensordot(c, s, c.ndim), change, slopes)
         return -0.5 * sum(jax.tree.leaves(sums))
 
-    traces = lax.map(half_trace, jax.tree.map(lambda s, d: jnp.concatenate([s, d[None]]), along_x, D))
+    traces = lax.map(
+        half_trace, jax.tree.map(lambda s, d: jnp.concatenate([s, d[None]]), along_x, D)
+    )
     used = jnp.diagonal(W) > 0.0
     information = jnp.where(used[:, None] & used[None], traces[:-1], jnp.eye(len(x), dtype=x.dtype))
     a = inverse_general(information) @ jnp.where(used, traces[-1], 0.0)
@@ -95,7 +109,9 @@ def kenward_roger_2009(t, log_sigma, W, m: Moments, linear) -> Adjusted:
         """R^-1 S R^-T in units of the response."""
         return jnp.exp(2.0 * log_sigma) * back @ S @ back.T
 
-    return Adjusted(to_user(Phi), to_user(adjusted), jax.vmap(lambda p: to_user(-Phi @ p @ Phi))(P), W)
+    return Adjusted(
+        to_user(Phi), to_user(adjusted), jax.vmap(lambda p: to_user(-Phi @ p @ Phi))(P), W
+    )
 
 
 def _root(W):
@@ -105,6 +121,8 @@ def _root(W):
 
 
 def _filled(R, m):
-    """R (m, m, P) with ones on the diagonal where a place has no row, whatever the size of the others."""
+    """R (m, m, P) with ones on the diagonal where a place has no row, whatever the size of the
+    others.
+    """
     empty = ~m.residual.patterns.seen
     return jnp.where(empty[:, None] & jnp.eye(R.shape[0], dtype=bool)[:, :, None], 1.0, R)

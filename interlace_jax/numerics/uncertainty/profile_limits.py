@@ -1,19 +1,21 @@
-"""Profile likelihood: the value of one quantity at which the deviance, all else re-optimised, has risen by z^2.
+"""Profile likelihood: the value of one quantity at which the deviance, all else re-optimised, has
+risen by z^2.
 
-A *question* asks for one limit of one quantity c = centre + unit u. The constraint is built into the parametrisation
-y = (t, log sigma, u), so that every other coordinate stays free:
+A *question* asks for one limit of one quantity c = centre + unit u. The constraint is built into
+the parametrisation y = (t, log sigma, u), so that every other coordinate stays free:
 
     SD of column j      row j of Lambda is replaced by c / sigma times its direction
-    correlation (i, j)  row j by its length times (sin c v + cos c w), v the direction of row i, w that of what row j
-                        has at a right angle to v; the lengths of both rows are the squares of what is free, so that
-                        nothing has a kink where one of them is 0, which is where many such minima are
+    correlation (i, j)  row j by its length times (sin c v + cos c w), v the direction of row i, w
+                        that of what row j has at a right angle to v; the lengths of both rows are
+                        the squares of what is free, so that nothing has a kink where one of them is
+                        0, which is where many such minima are
     sigma               log sigma is c
     coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
 
-Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|, found by walking
-outward and then by Newton steps inside a bracket; dd/dc is the partial derivative, as all others vanish at the inner
-optimum. The inner minimum has several basins where groups are few: a search that starts afresh at each c lands in one
-or another of them, and its zeta jumps.
+Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|,
+found by walking outward and then by Newton steps inside a bracket; dd/dc is the partial derivative,
+as all others vanish at the inner optimum. The inner minimum has several basins where groups are
+few: a search that starts afresh at each c lands in one or another of them, and its zeta jumps.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from ..likelihood.coordinates import roots
 from ..likelihood.elimination import reduce_factors
 from ..linalg.matrices import inverse_lower, logdet_quadratic
 
-AWAY = 0.1  # diagonals of Lambda smaller than this start here: a zero column would be stationary even at a saddle
+# diagonals of Lambda smaller than this start here: a zero column would be stationary even at a
+# saddle
+AWAY = 0.1
 ZERO = 1e-8  # diagonals below this give a row no direction, in which its SD could be held
 PRECISE = 1e-8  # of |z|, where the search for a root ends
 CLOSE = 1e-4  # of |z|, within which a limit has been found
@@ -74,12 +78,16 @@ def _direction(v):
 
 
 def _constrained(Lam, c, sigma, i, j, lengths, is_correlation):
-    """Lam (k, k) on the user's scale with its row j, and i for a correlation, moved to where c wants it."""
+    """Lam (k, k) on the user's scale with its row j, and i for a correlation, moved to where c
+    wants it.
+    """
     other, row = i @ Lam, j @ Lam
     v = _direction(other)
     w = _direction(row - (row @ v) * v)
     first, second = jnp.sum(other**2) / lengths[0], jnp.sum(row**2) / lengths[1]
-    new = jnp.where(is_correlation, second * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * _direction(row))
+    new = jnp.where(
+        is_correlation, second * (jnp.sin(c) * v + jnp.cos(c) * w), c / sigma * _direction(row)
+    )
     return Lam + jnp.outer(i, first * v - other) + jnp.outer(j, new - row)
 
 
@@ -90,7 +98,9 @@ def deviance_at(y, q: Question, m: Moments):
     sigma = jnp.exp(log_sigma)
     Lams = []
     for Lam, A, i, j in zip(conditioned_factors(y[:-2], blocks, m.A), m.A, q.i, q.j, strict=True):
-        Lams.append(A @ _constrained(inverse_lower(A) @ Lam, c, sigma, i, j, q.lengths, q.is_correlation))
+        Lams.append(
+            A @ _constrained(inverse_lower(A) @ Lam, c, sigma, i, j, q.lengths, q.is_correlation)
+        )
     reduced = reduce_factors(Lams, roots(y[:-2], m), m)
     logdet_x, explained = logdet_quadratic(reduced.XX, jnp.stack([reduced.Xy, q.a], 1))
     is_coefficient = explained[1, 1] > 0.0
@@ -126,14 +136,16 @@ class _Root(NamedTuple):
 def limit(q: Question, m: Moments) -> Limit:
     """Answer one question: walk outward from the optimum, then close in on the root from inside.
 
-    Every inner search starts at the last lowest point inside, so that the deviance found there is that of a path from
-    the optimum, which has no jumps; a second one starts beside it, off saddles.
+    Every inner search starts at the last lowest point inside, so that the deviance found there is
+    that of a path from the optimum, which has no jumps; a second one starts beside it, off saddles.
     """
     side, z = jnp.sign(q.z), jnp.abs(q.z)
     value_and_grad = jax.value_and_grad(lambda y: deviance_at(y, q, m))
 
     def lowest(s, y, H):
-        """The lowest point (d + 2,) at |u| = s found from a point inside, its deviance, gradient and H."""
+        """The lowest point (d + 2,) at |u| = s found from a point inside, its deviance, gradient
+        and H.
+        """
         starts = [_off_saddles(y, m.layout.blocks, near) for near in (ZERO, AWAY)]
         starts = jnp.stack(starts).at[:, -1].set(side * s)
         found = jax.vmap(lambda start: minimise(value_and_grad, resume(start, H)))(starts)
@@ -165,7 +177,9 @@ def limit(q: Question, m: Moments) -> Limit:
 
     zero, never = jnp.zeros_like(q.first), jnp.bool(False)
     first = jnp.minimum(q.first, q.bound)
-    start = _Root(first, zero, zero + jnp.inf, zero, zero, q.y, q.y, q.H, jnp.int32(0), never, never)
+    start = _Root(
+        first, zero, zero + jnp.inf, zero, zero, q.y, q.y, q.H, jnp.int32(0), never, never
+    )
     r = lax.while_loop(lambda r: ~r.done & (r.steps < MAX_ROOT_STEPS), body, start)
     at_bound = (r.zeta < z * (1.0 - PRECISE)) & (r.tried >= q.bound)
     is_found = at_bound | (jnp.abs(r.zeta - z) <= CLOSE * z)
@@ -173,14 +187,18 @@ def limit(q: Question, m: Moments) -> Limit:
 
 
 def _next(s, zeta, slope, inside, outside, z):
-    """The |u| to try after s: outward by a quarter of the way at most, then by Newton's method inside the bracket."""
+    """The |u| to try after s: outward by a quarter of the way at most, then by Newton's method
+    inside the bracket.
+    """
     rising = slope > 0.0
     steep = jnp.where(rising, slope, 1.0)
     step = jnp.minimum(z - zeta, STRIDE * z) / steep
     walked = s + jnp.where(rising, jnp.minimum(step, s), s)
     newton = s + (z - zeta) / steep
     within = rising & (newton > inside) & (newton < outside)
-    return jnp.where(jnp.isinf(outside), walked, jnp.where(within, newton, 0.5 * (inside + outside)))
+    return jnp.where(
+        jnp.isinf(outside), walked, jnp.where(within, newton, 0.5 * (inside + outside))
+    )
 
 
 def limits(questions: Question, m: Moments, lanes: int) -> Limit:

@@ -1,9 +1,11 @@
-"""What a fit says about any row x'beta + z'b without the rows it was made from: blocks of an inverse, made once.
+"""What a fit says about any row x'beta + z'b without the rows it was made from: blocks of an
+inverse, made once.
 
-A row a = (x, z) of weight w adds w a a' to Henderson's matrix H (see `sensitivity`), and d log|H| / dw = a' H^-1 a at
-w = 0 is Var(a'(estimate - truth)) over sigma^2. log|H| depends on the rows by their cross-products alone, and its
-derivatives by these are all the blocks of H^-1 (in the units of the cross-products) that a row can ask for: one reverse
-pass through the elimination, whatever its order.
+A row a = (x, z) of weight w adds w a a' to Henderson's matrix H (see `sensitivity`), and d log|H| /
+dw = a' H^-1 a at w = 0 is Var(a'(estimate - truth)) over sigma^2. log|H| depends on the rows by
+their cross-products alone, and its derivatives by these are all the blocks of H^-1 (in the units of
+the cross-products) that a row can ask for: one reverse pass through the elimination, whatever its
+order.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from .curvature import jacobian
 
 
 class Blocks(NamedTuple):
-    """Derivatives of log|H| by the cross-products of `Moments`, in their shapes and conditioned units."""
+    """Derivatives of log|H| by the cross-products of `Moments`, in their shapes and conditioned
+    units.
+    """
 
     G: tuple[jax.Array, ...]  # per chain block (k, k, m)
     B: tuple[tuple[jax.Array, ...], ...]  # (k_j, k_h, m_j)

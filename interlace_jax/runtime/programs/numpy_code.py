@@ -1,8 +1,10 @@
-"""A traced JAX program (a jaxpr) written out as NumPy source: the same operations, one a line, to be run at once.
+"""A traced JAX program (a jaxpr) written out as NumPy source: the same operations, one a line, to
+be run at once.
 
-Calls are written out, constants folded, equal lines shared, what a loop does not change moved before it, and lines that
-no result needs left out. Big arrays are forgotten after their last use, and written in place where nothing else sees
-them. Shapes may be symbolic (`jax.export.symbolic_shape`): the program takes these sizes by keyword.
+Calls are written out, constants folded, equal lines shared, what a loop does not change moved
+before it, and lines that no result needs left out. Big arrays are forgotten after their last use,
+and written in place where nothing else sees them. Shapes may be symbolic
+(`jax.export.symbolic_shape`): the program takes these sizes by keyword.
 
 An operation that is not known here raises `NotWritten`, and the program is left to XLA.
 """
@@ -28,25 +30,32 @@ INFIX = {
     "and": "&", "or": "|", "xor": "^",
 }  # fmt: skip
 NUMPY = {
-    "sqrt": "sqrt", "log": "log", "exp": "exp", "exp2": "exp2", "abs": "abs", "sign": "sign", "max": "maximum",
-    "min": "minimum", "is_finite": "isfinite", "floor": "floor", "ceil": "ceil", "sin": "sin", "cos": "cos",
-    "tan": "tan", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2", "sinh": "sinh",
-    "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "log1p": "log1p",
-    "expm1": "expm1", "cbrt": "cbrt", "rem": "fmod", "nextafter": "nextafter", "neg": "negative", "not": "invert",
-    "square": "square",
+    "sqrt": "sqrt", "log": "log", "exp": "exp", "exp2": "exp2", "abs": "abs", "sign": "sign",
+    "max": "maximum", "min": "minimum", "is_finite": "isfinite", "floor": "floor", "ceil": "ceil",
+    "sin": "sin", "cos": "cos", "tan": "tan", "asin": "arcsin", "acos": "arccos", "atan": "arctan",
+    "atan2": "arctan2", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh",
+    "acosh": "arccosh", "atanh": "arctanh", "log1p": "log1p", "expm1": "expm1", "cbrt": "cbrt",
+    "rem": "fmod", "nextafter": "nextafter", "neg": "negative", "not": "invert", "square": "square",
 }  # fmt: skip
 SPECIAL = {
-    "erf": "erf", "erfc": "erfc", "erf_inv": "erfinv", "lgamma": "gammaln", "digamma": "digamma", "logistic": "expit",
-    "polygamma": "polygamma", "igamma": "gammainc", "igammac": "gammaincc", "regularized_incomplete_beta": "betainc",
-    "bessel_i0e": "i0e", "bessel_i1e": "i1e", "zeta": "zeta",
+    "erf": "erf", "erfc": "erfc", "erf_inv": "erfinv", "lgamma": "gammaln", "digamma": "digamma",
+    "logistic": "expit", "polygamma": "polygamma", "igamma": "gammainc", "igammac": "gammaincc",
+    "regularized_incomplete_beta": "betainc", "bessel_i0e": "i0e", "bessel_i1e": "i1e",
+    "zeta": "zeta",
 }  # fmt: skip
 REDUCE = {
-    "reduce_sum": "sum", "reduce_prod": "prod", "reduce_max": "max", "reduce_min": "min", "reduce_and": "all",
-    "reduce_or": "any",
+    "reduce_sum": "sum", "reduce_prod": "prod", "reduce_max": "max", "reduce_min": "min",
+    "reduce_and": "all", "reduce_or": "any",
 }  # fmt: skip
 OF_NOTHING = {"reduce_max": -np.inf, "reduce_min": np.inf}
 ACCUMULATE = {"cumsum": "add", "cumprod": "multiply", "cummax": "maximum", "cummin": "minimum"}
-SCATTER = {"scatter": "set", "scatter-add": "add", "scatter-mul": "mul", "scatter-min": "min", "scatter-max": "max"}
+SCATTER = {
+    "scatter": "set",
+    "scatter-add": "add",
+    "scatter-mul": "mul",
+    "scatter-min": "min",
+    "scatter-max": "max",
+}
 SAME = ("copy", "copy_p", "optimization_barrier", "stop_gradient")
 ELEMENTWISE = {*INFIX, *NUMPY, *SPECIAL, "select_n", "integer_pow", "pow", "rsqrt", "clamp"}
 
@@ -63,7 +72,9 @@ class Program:
     sizes: tuple[str, ...]
 
     def load(self, **objects):
-        """The function of arrays (and sizes) that the source defines; objects: what it finds by these names."""
+        """The function of arrays (and sizes) that the source defines; objects: what it finds by
+        these names.
+        """
         space = {"__name__": "program", **objects}
         exec(compile(self.source, "<program>", "exec"), space)
         return space["program"]
@@ -71,12 +82,15 @@ class Program:
 
 @dataclass
 class _Line:
-    """`targets = code`, or with no targets a statement; new: the result shares memory with nothing."""
+    """`targets = code`, or with no targets a statement; new: the result shares memory with
+    nothing.
+    """
 
     targets: list[str]
     code: str
     new: bool = False
-    operand: str | None = None  # of a scatter: what may be written in place, where {fresh} stands in the code
+    # of a scatter: what may be written in place, where {fresh} stands in the code
+    operand: str | None = None
 
     def names(self):
         return set(NAME.findall(self.code))
@@ -92,7 +106,9 @@ class _Nested:
 
     def names(self):
         lines = [*self.first, *(line for head, _, end in self.parts for line in (head, *end))]
-        return set(NAME.findall("\n".join(lines))).union(*(block.names() for _, block, _ in self.parts))
+        return set(NAME.findall("\n".join(lines))).union(
+            *(block.names() for _, block, _ in self.parts)
+        )
 
 
 @dataclass
@@ -109,8 +125,8 @@ class _Block:
 def write(closed: ClosedJaxpr, sizes=(), returned=None, imports=()) -> Program:
     """Write a traced program; `sizes` names its symbolic sizes. Raises `NotWritten`.
 
-    returned: the expression that is returned, from the names of the results; by default a list of them. imports: lines
-    that this expression needs, known when it has been made.
+    returned: the expression that is returned, from the names of the results; by default a list of
+    them. imports: lines that this expression needs, known when it has been made.
     """
     writer = _Writer()
     names = [writer.name(v.aval) for v in closed.jaxpr.invars]
@@ -170,7 +186,8 @@ class _Writer:
         self.constants: dict[str, np.ndarray] = {}
         self.by_value: dict = {}
         self.true: set[str] = set()  # what a loop goes on for
-        self.thin: dict[str, tuple[str, tuple]] = {}  # broadcast arrays: what they were made of, their shape
+        # broadcast arrays: what they were made of, their shape
+        self.thin: dict[str, tuple[str, tuple]] = {}
 
     # Names and constants
 
@@ -195,7 +212,10 @@ class _Writer:
 
     def constant_lines(self, source: str) -> list[str]:
         """Assignments of the constants that the source uses."""
-        used = {name: self.constants[name] for name in sorted(set(NAME.findall(source)) & set(self.constants))}
+        used = {
+            name: self.constants[name]
+            for name in sorted(set(NAME.findall(source)) & set(self.constants))
+        }
         if sum(value.size for value in used.values()) > MOST_CONSTANTS:
             raise NotWritten("the program holds data")
         lines = []
@@ -204,7 +224,10 @@ class _Writer:
             if value.ndim == 0:
                 lines.append(f"{name} = np.{kind}({value.item()!r})")
             else:
-                lines.append(f"{name} = np.array({value.tolist()!r}, '{value.dtype.name}').reshape({value.shape})")
+                lines.append(
+                    f"{name} = np.array({value.tolist()!r}, "
+                    f"'{value.dtype.name}').reshape({value.shape})"
+                )
         return lines
 
     def refer(self, value) -> str:
@@ -214,7 +237,9 @@ class _Writer:
     # Lines
 
     def line(self, code: str, avals, new=False, operand=None, share=True) -> list[str]:
-        """Names of the results of a line, which goes to the outermost block where all its operands are known."""
+        """Names of the results of a line, which goes to the outermost block where all its
+        operands are known.
+        """
         level = max((self.depth.get(n, 0) for n in NAME.findall(code)), default=0)
         at = len(self.stack) - 1
         while self.stack[at].is_loop and level < self.stack[at].depth:
@@ -264,7 +289,11 @@ class _Writer:
             given = values[first : first + lengths.solve] + values[sum(lengths) :]
             return self.inline(solve.jaxpr, solve.consts, given)
         if name == "platform_index":
-            return [np.int32(next(i for i, p in enumerate(params["platforms"]) if p is None or "cpu" in p))]
+            return [
+                np.int32(
+                    next(i for i, p in enumerate(params["platforms"]) if p is None or "cpu" in p)
+                )
+            ]
         if name == "cond" and not isinstance(values[0], str):
             branch = params["branches"][int(np.clip(values[0], 0, len(params["branches"]) - 1))]
             return self.inline(branch.jaxpr, branch.consts, values[1:])
@@ -273,7 +302,10 @@ class _Writer:
         if name in SAME:
             return values
         if name == "dim_as_value":
-            return self.line(f"np.asarray({_text(params['dim'])}, '{e.outvars[0].aval.dtype}')", [e.outvars[0].aval])
+            return self.line(
+                f"np.asarray({_text(params['dim'])}, '{e.outvars[0].aval.dtype}')",
+                [e.outvars[0].aval],
+            )
         return self.operation(e, values)
 
     def operation(self, e, values) -> list:
@@ -326,13 +358,17 @@ class _Writer:
         test, step = params["cond_jaxpr"], params["body_jaxpr"]
         (go,) = map(self.refer, self.inline(test.jaxpr, test.consts, values[:a] + outs))
         is_batch = bool(test.out_avals[0].shape)
-        block.items.append(_Line([], f"if not {go}.any(): break" if is_batch else f"if not {go}: break"))
+        block.items.append(
+            _Line([], f"if not {go}.any(): break" if is_batch else f"if not {go}: break")
+        )
         if not is_batch:
             self.true.add(go)
         found = [self.refer(v) for v in self.inline(step.jaxpr, step.consts, values[a:b] + outs)]
         self.true.discard(go)
         if is_batch:  # lanes that have ended keep what they have
-            found = [f if f == o else f"lanes({go}, {f}, {o})" for f, o in zip(found, outs, strict=True)]
+            found = [
+                f if f == o else f"lanes({go}, {f}, {o})" for f, o in zip(found, outs, strict=True)
+            ]
         end = _moved(outs, found)
         self.leave()
         self._carried(outs, outer)
@@ -341,7 +377,11 @@ class _Writer:
 
     def _scan(self, e, values):
         params = e.params
-        a, b, length = params["num_consts"], params["num_consts"] + params["num_carry"], params["length"]
+        a, b, length = (
+            params["num_consts"],
+            params["num_consts"] + params["num_carry"],
+            params["length"],
+        )
         outs = self._outputs(e)
         carry, stacked = outs[: b - a], outs[b - a :]
         carried = set(carry)
@@ -353,12 +393,18 @@ class _Writer:
         self._carried(carried, block.depth)
         at = self.name(jax.core.ShapedArray((), np.int64), block.depth)
         slices = [
-            self.line(f"{self.refer(x)}[{at}]", [jax.core.ShapedArray(v.aval.shape[1:], v.aval.dtype)])[0]
+            self.line(
+                f"{self.refer(x)}[{at}]", [jax.core.ShapedArray(v.aval.shape[1:], v.aval.dtype)]
+            )[0]
             for x, v in zip(values[b:], e.invars[b:], strict=True)
         ]
         step = params["jaxpr"]
-        found = [self.refer(v) for v in self.inline(step.jaxpr, step.consts, values[:a] + carry + slices)]
-        end = [f"{y}[{at}] = {f}" for y, f in zip(stacked, found[b - a :], strict=True)] + _moved(carry, found)
+        found = [
+            self.refer(v) for v in self.inline(step.jaxpr, step.consts, values[:a] + carry + slices)
+        ]
+        end = [f"{y}[{at}] = {f}" for y, f in zip(stacked, found[b - a :], strict=True)] + _moved(
+            carry, found
+        )
         self.leave()
         self._carried(carried, outer)
         count = f"range({_text(length)})"
@@ -376,7 +422,9 @@ class _Writer:
             self.leave()
             test = f"{which} <= 0" if i == 0 else f"{which} == {i}"
             head = "else:" if i == len(branches) - 1 else f"{'if' if i == 0 else 'elif'} {test}:"
-            parts.append((head, block, [f"{o} = {f}" for o, f in zip(outs, found, strict=True)] or ["pass"]))
+            parts.append(
+                (head, block, [f"{o} = {f}" for o, f in zip(outs, found, strict=True)] or ["pass"])
+            )
         self.stack[-1].items.append(_Nested(outs, [], parts))
         return outs
 
@@ -384,9 +432,9 @@ class _Writer:
 def _called(name, params) -> ClosedJaxpr | None:
     """The program that an equation calls as it is."""
     key = {
-        "jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-        "custom_vmap_call": "call", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "checkpoint": "jaxpr",
-        "remat2": "jaxpr",
+        "jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr",
+        "custom_vjp_call": "call_jaxpr", "custom_vmap_call": "call", "closed_call": "call_jaxpr",
+        "core_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr",
     }.get(name)  # fmt: skip
     if key is None:
         return None
@@ -444,11 +492,15 @@ class _Operation:
     # Arithmetic
 
     def _light(self):
-        """Operands that NumPy broadcasts by itself, as long as one has the shape of the result; numbers as such."""
+        """Operands that NumPy broadcasts by itself, as long as one has the shape of the result;
+        numbers as such.
+        """
         writer, shape = self.writer, self.out.shape
         args = self._args()
         shapes = [self._aval(i).shape for i in range(len(args))]
-        thin = [a in writer.thin and writer.thin[a][1] == s for a, s in zip(args, shapes, strict=True)]
+        thin = [
+            a in writer.thin and writer.thin[a][1] == s for a, s in zip(args, shapes, strict=True)
+        ]
         full = any(s == shape and not t for s, t in zip(shapes, thin, strict=True))
         if full or not shape:
             args = [writer.thin[a][0] if t else a for a, t in zip(args, thin, strict=True)]
@@ -488,7 +540,10 @@ class _Operation:
             return self._power(args[0], self.params["y"])
         if name == "pow":
             same = self._aval(0).dtype == self._aval(1).dtype
-            return f"np.power({args[0]}, {args[1] if same else f'np.asarray({args[1]}, {str(self.out.dtype)!r})'})"
+            return (
+                f"np.power({args[0]}, "
+                f"{args[1] if same else f'np.asarray({args[1]}, {str(self.out.dtype)!r})'})"
+            )
         if self._aval(0).dtype == bool and not self._aval(0).shape:
             self.new, (which, otherwise, chosen) = False, self._args()
             return chosen if which in self.writer.true else f"{chosen} if {which} else {otherwise}"
@@ -497,7 +552,9 @@ class _Operation:
         return f"select({', '.join(args)})"
 
     def _unchanged(self, args):
-        """The operand that a sum with zero or a product with one leaves as it is; None for others."""
+        """The operand that a sum with zero or a product with one leaves as it is; None for
+        others.
+        """
         neutral = {"add": 0.0, "sub": 0.0, "add_any": 0.0, "mul": 1.0, "div": 1.0}.get(self.name)
         for one, other in ((0, 1), (1, 0)):
             if one == 0 and self.name in ("sub", "div"):
@@ -589,7 +646,9 @@ class _Operation:
         return f"np.broadcast_to({made}, {_shape(shape)})"
 
     def _empty2(self, *_):
-        """A number that nobody reads: what `cond` hands on in place of residuals of the branch not taken."""
+        """A number that nobody reads: what `cond` hands on in place of residuals of the branch
+        not taken.
+        """
         return f"np.zeros((), dtype='{self.out.dtype}')"
 
     def _iota(self, *_):
@@ -605,16 +664,24 @@ class _Operation:
         return f"{x}.transpose({tuple(self.params['permutation'])})"
 
     def _rev(self, x):
-        cut = ["::-1" if d in self.params["dimensions"] else ":" for d in range(len(self.out.shape))]
+        cut = [
+            "::-1" if d in self.params["dimensions"] else ":" for d in range(len(self.out.shape))
+        ]
         return f"{x}[{', '.join(cut)}]"
 
     def _slice(self, x):
         p, cuts = self.params, []
         strides = p["strides"] or [1] * len(p["start_indices"])
         sizes = self._aval(0).shape
-        for start, limit, stride, size in zip(p["start_indices"], p["limit_indices"], strides, sizes, strict=True):
+        for start, limit, stride, size in zip(
+            p["start_indices"], p["limit_indices"], strides, sizes, strict=True
+        ):
             step = "" if stride == 1 else f":{_text(stride)}"
-            cuts.append(":" if (start == 0 and limit == size and not step) else f"{_text(start)}:{_text(limit)}{step}")
+            cuts.append(
+                ":"
+                if (start == 0 and limit == size and not step)
+                else f"{_text(start)}:{_text(limit)}{step}"
+            )
         return f"{x}[{', '.join(cuts)}]"
 
     def _split(self, x):
@@ -669,8 +736,14 @@ class _Operation:
         return f"gather({x}, {places}, {_shape(self.out.shape)}, {fill})"
 
     def _taken(self, dn, shape, window):
-        """The one axis along which whole slices are taken, in order; None where the gather is another."""
-        if len(dn.start_index_map) != 1 or dn.collapsed_slice_dims != dn.start_index_map or dn.operand_batching_dims:
+        """The one axis along which whole slices are taken, in order; None where the gather is
+        another.
+        """
+        if (
+            len(dn.start_index_map) != 1
+            or dn.collapsed_slice_dims != dn.start_index_map
+            or dn.operand_batching_dims
+        ):
             return None
         (axis,), outer = dn.start_index_map, len(self._aval(1).shape) - 1
         rank = len(self.out.shape)
@@ -704,10 +777,18 @@ class _Operation:
             window[d] = self._aval(2).shape[o]
         mode, found = _mode(p["mode"]), self._aval(2).shape
         known = self._known_places(shape, window, dims, found, mode)
-        places = f"({known}, None)" if known else self._flat_places(shape, index, window, dims, len(found), mode)
+        places = (
+            f"({known}, None)"
+            if known
+            else self._flat_places(shape, index, window, dims, len(found), mode)
+        )
         combine, thin = SCATTER[self.name], self.writer.thin.get(x)
         self.new = True
-        zero = thin is not None and thin[0] in self.writer.constants and not self.writer.constants[thin[0]].any()
+        zero = (
+            thin is not None
+            and thin[0] in self.writer.constants
+            and not self.writer.constants[thin[0]].any()
+        )
         zero = zero or (x in self.writer.constants and not self.writer.constants[x].any())
         if combine == "add" and zero and self.out.dtype == np.float64:
             return f"summed({places}, {updates}, {_shape(shape)})"
@@ -777,19 +858,25 @@ def _mode(mode) -> str:
 
 
 def _letters(a, b, ca, cb, ba, bb) -> str:
-    """Subscripts of `numpy.einsum` for a product: contracted dimensions ca and cb, shared ones ba and bb."""
+    """Subscripts of `numpy.einsum` for a product: contracted dimensions ca and cb, shared ones
+    ba and bb.
+    """
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     left, right = [""] * a, [""] * b
     for i, j in (*zip(ba, bb, strict=True), *zip(ca, cb, strict=True)):
         left[i] = right[j] = next(letters)
     left, right = ([letter or next(letters) for letter in side] for side in (left, right))
     shared = [left[i] for i in ba]
-    free = [left[i] for i in range(a) if i not in (*ba, *ca)] + [right[j] for j in range(b) if j not in (*bb, *cb)]
+    free = [left[i] for i in range(a) if i not in (*ba, *ca)] + [
+        right[j] for j in range(b) if j not in (*bb, *cb)
+    ]
     return f"{''.join(left)},{''.join(right)}->{''.join(shared + free)}"
 
 
 def _matrix(x, shape, contracted, last):
-    """An operand of a product as a matrix (or vector), and its other sizes; contracted dimensions last or first."""
+    """An operand of a product as a matrix (or vector), and its other sizes; contracted
+    dimensions last or first.
+    """
     free = [d for d in range(len(shape)) if d not in contracted]
     order = [*free, *contracted] if last else [*contracted, *free]
     text = x if order == list(range(len(shape))) else f"{x}.transpose({tuple(order)})"
@@ -802,7 +889,7 @@ def _matrix(x, shape, contracted, last):
     return text, sizes
 
 
-# Liveness ------------------------------------------------------------------------------------------------------------
+# Liveness -----------------------------------------------------------------------------------------
 
 
 def _drop_unused(block: _Block, live: set[str]) -> None:
@@ -838,7 +925,9 @@ class _Renderer:
     def _survey(self, block):
         for item in block.items:
             if isinstance(item, _Nested):
-                text = "\n".join([*item.first, *(line for head, _, end in item.parts for line in (head, *end))])
+                text = "\n".join(
+                    [*item.first, *(line for head, _, end in item.parts for line in (head, *end))]
+                )
                 for _, inner, _ in item.parts:
                     self._survey(inner)
             else:

@@ -1,7 +1,10 @@
-"""What the operations of a traced program are in NumPy, where that takes more than an expression. Imports no JAX.
+"""What the operations of a traced program are in NumPy, where that takes more than an expression.
 
-Written programs (`numpy_code`) import these functions. Each does what the operation of its name does in XLA, out of
-bounds and with numbers that are not finite included. Where LAPACK refuses a matrix the result is NaN.
+Imports no JAX.
+
+Written programs (`numpy_code`) import these functions. Each does what the operation of its name
+does in XLA, out of bounds and with numbers that are not finite included. Where LAPACK refuses a
+matrix the result is NaN.
 """
 
 import math
@@ -15,7 +18,7 @@ CLIP, FILL, PROMISED = "clip", "fill", "promised"  # what becomes of an index th
 COMBINED = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
-# Indexing ------------------------------------------------------------------------------------------------------------
+# Indexing -----------------------------------------------------------------------------------------
 
 
 def take(x, index, axis, mode, fill):
@@ -32,12 +35,15 @@ def take(x, index, axis, mode, fill):
 
 
 def flat_places(shape, index, window, dims, rank, mode):
-    """Where the entries of the windows of a gather or scatter are in the flattened operand, and which are inside it.
+    """Where the entries of the windows of a gather or scatter are in the flattened operand, and
+    which are inside it.
 
-    index (..., r): starts of the windows in an operand of that shape. window: their size, one number a dimension.
-    dims: the dimensions of the operand that the index is about, those that windows lack, the dimensions of the result
-    (of some rank) that are the windows' others, and the dimensions that operand and index share, as numbered in either.
-    Inside is None where all are, or have been made so.
+    index (..., r): starts of the windows in an operand of that shape. window: their size, one
+    number a dimension.
+    dims: the dimensions of the operand that the index is about, those that windows lack, the
+    dimensions of the result (of some rank) that are the windows' others, and the dimensions that
+    operand and index share, as numbered in either. Inside is None where all are, or have been made
+    so.
     """
     indexed, dropped, offset, batch, index_batch = dims
     lead = np.shape(index)[:-1]
@@ -89,7 +95,9 @@ def _within(places, updates):
 
 
 def summed(places, updates, shape):
-    """Sums of the updates by `flat_places` in an array of some shape: counting with weights is quick."""
+    """Sums of the updates by `flat_places` in an array of some shape: counting with weights is
+    quick.
+    """
     flat, updates = _within(places, np.asarray(updates))
     if updates.dtype != np.float64:
         return scatter(np.zeros(shape, updates.dtype), (flat, None), updates, "add", True)
@@ -97,7 +105,9 @@ def summed(places, updates, shape):
 
 
 def scatter(x, places, updates, combine, fresh):
-    """X with updates set, added or multiplied into it at `flat_places`; x itself is changed if it is fresh."""
+    """X with updates set, added or multiplied into it at `flat_places`; x itself is changed if
+    it is fresh.
+    """
     flat, updates = _within(places, np.asarray(updates))
     if combine == "add" and x.dtype == np.float64 and 8 * flat.size > x.size:
         return x + np.bincount(flat, updates, x.size).reshape(x.shape)
@@ -139,7 +149,7 @@ def pad(x, value, low_high_between):
     return padded[tuple(slice(first, max(last, first)) for first, last in cut)]
 
 
-# Arithmetic ----------------------------------------------------------------------------------------------------------
+# Arithmetic ---------------------------------------------------------------------------------------
 
 
 def quotient(a, b):
@@ -158,14 +168,18 @@ def mod(a, b):
     return a % b
 
 
-# Order, choice, loops ------------------------------------------------------------------------------------------------
+# Order, choice, loops -----------------------------------------------------------------------------
 
 
 def sort(arrays, axis, keys):
     """All arrays in the order of the first `keys` of them."""
     if len(arrays) == 1:
         return (np.sort(arrays[0], axis, kind="stable"),)
-    order = np.lexsort(arrays[:keys][::-1], axis) if keys > 1 else np.argsort(arrays[0], axis, kind="stable")
+    order = (
+        np.lexsort(arrays[:keys][::-1], axis)
+        if keys > 1
+        else np.argsort(arrays[0], axis, kind="stable")
+    )
     return tuple(np.take_along_axis(a, order, axis) for a in arrays)
 
 
@@ -175,7 +189,9 @@ def select(which, *cases):
 
 
 def lanes(running, new, old):
-    """What a loop over many lanes leaves: new values where a lane still runs, old ones where it has ended."""
+    """What a loop over many lanes leaves: new values where a lane still runs, old ones where it
+    has ended.
+    """
     running = np.asarray(running)
     return np.where(running.reshape(running.shape + (1,) * (np.ndim(old) - running.ndim)), new, old)
 
@@ -192,7 +208,7 @@ def rounded(x, to_even):
     return np.round(x) if to_even else np.trunc(x + np.copysign(np.nextafter(0.5, 0.0), x))
 
 
-# Linear algebra ------------------------------------------------------------------------------------------------------
+# Linear algebra -----------------------------------------------------------------------------------
 
 
 def _by_matrix(function, x, *others):
@@ -214,7 +230,9 @@ def cholesky(x):
 
 
 def eigh(x, lower):
-    """Eigenvectors and eigenvalues, ascending, of symmetric matrices of which one triangle is read."""
+    """Eigenvectors and eigenvalues, ascending, of symmetric matrices of which one triangle is
+    read.
+    """
     try:
         values, vectors = np.linalg.eigh(x, "L" if lower else "U")
     except np.linalg.LinAlgError:
@@ -227,7 +245,9 @@ def eigh(x, lower):
 def triangular_solve(a, b, left_side, lower, transpose, unit):
     """X with op(a) x = b, or x op(a) = b where a is not on the left side."""
     if a.ndim > 2:
-        return _by_matrix(lambda a, b: (triangular_solve(a, b, left_side, lower, transpose, unit),), a, b)[0]
+        return _by_matrix(
+            lambda a, b: (triangular_solve(a, b, left_side, lower, transpose, unit),), a, b
+        )[0]
     if not b.size:
         return b
     if not left_side:

@@ -1,8 +1,11 @@
-"""Written programs between processes: files of NumPy source, found by what they are made for. Imports no JAX.
+"""Written programs between processes: files of NumPy source, found by what they are made for.
 
-A program's name is a hash of the kernel's name, the description of its arguments, and the sources that programs are
-made from; so an entry is never out of date, only unused. They are Python modules, whose bytecode Python keeps beside
-them. The user's folder holds code, so it is theirs alone; no folder, or one that cannot be written to, is no error.
+Imports no JAX.
+
+A program's name is a hash of the kernel's name, the description of its arguments, and the sources
+that programs are made from; so an entry is never out of date, only unused. They are Python modules,
+whose bytecode Python keeps beside them. The user's folder holds code, so it is theirs alone; no
+folder, or one that cannot be written to, is no error.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from ...support.later import Later
 
 zipfile = Later("zipfile")
 PACKAGE = Path(__file__).parents[2]
-SHIPPED = Path(__file__).parent / "shipped.zip"  # programs of common models, by `scripts/ship_programs.py`
+# programs of common models, by `scripts/ship_programs.py`
+SHIPPED = Path(__file__).parent / "shipped.zip"
 MADE_FROM = ("numerics", "runtime/programs")  # sources that a written program depends on
 MOST_BYTES = 32 * 2**20
 LAST_LINE = "# the end"
@@ -49,7 +53,9 @@ def name_of(description: str) -> str:
 
 
 def find(description: str) -> Callable | None:
-    """The program so described, from the user's folder or the package; None where there is none, or a broken one."""
+    """The program so described, from the user's folder or the package; None where there is none,
+    or a broken one.
+    """
     name, folder = name_of(description), _own_folder()
     path = None if folder is None else folder / f"{name}.py"
     if path is not None and path.exists():
@@ -118,7 +124,9 @@ def _loaded(name: str, path: Path) -> Callable | None:
 
 
 def _touch(path: Path) -> None:
-    """Say that an entry was read, where that was long ago; its time of writing tells Python that bytecode is fresh."""
+    """Say that an entry was read, where that was long ago; its time of writing tells Python that
+    bytecode is fresh.
+    """
     with contextlib.suppress(OSError):
         known = path.stat()
         if time.time() - known.st_atime > DAY:
@@ -126,7 +134,9 @@ def _touch(path: Path) -> None:
 
 
 def _own_folder(make: bool = False) -> Path | None:
-    """The user's folder; None where they want none (INTERLACE_JAX_CACHE=0), or where others may write to it."""
+    """The user's folder; None where they want none (INTERLACE_JAX_CACHE=0), or where others may
+    write to it.
+    """
     if os.environ.get("INTERLACE_JAX_CACHE") == "0":
         return None
     try:
@@ -136,13 +146,17 @@ def _own_folder(make: bool = False) -> Path | None:
         known = folder.stat()
     except (OSError, RuntimeError):
         return None
-    if hasattr(os, "getuid") and (known.st_uid != os.getuid() or known.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+    if hasattr(os, "getuid") and (
+        known.st_uid != os.getuid() or known.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
         return None
     return folder
 
 
 def _forget_oldest(folder: Path) -> None:
-    """Remove the entries that were not read for longest while there are too many bytes of them, and lost scratch."""
+    """Remove the entries that were not read for longest while there are too many bytes of them,
+    and lost scratch.
+    """
     known = [(path, path.stat()) for path in folder.iterdir() if path.is_file()]
     total = sum(found.st_size for _, found in known)
     for path, found in sorted(known, key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):

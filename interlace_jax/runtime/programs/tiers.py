@@ -1,8 +1,8 @@
 """Which way a program runs: as NumPy at once, or compiled by XLA where that pays. Imports no JAX.
 
-Small work runs as NumPy source: from memory, from the store, or written now from a trace. A program that has run so for
-as long as its compilation takes is compiled from then on, and large work is at once. INTERLACE_JAX_EXECUTION says
-otherwise: "numpy" or "xla" for all of it, or "auto".
+Small work runs as NumPy source: from memory, from the store, or written now from a trace. A program
+that has run so for as long as its compilation takes is compiled from then on, and large work is at
+once. INTERLACE_JAX_EXECUTION says otherwise: "numpy" or "xla" for all of it, or "auto".
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class _Entry:
     quickest: float = math.inf
 
     def add(self, seconds: float) -> None:
-        """Count a run; one that others on the machine have held up counts as twice the quickest at most."""
+        """Count a run; one that others on the machine have held up counts as twice the quickest
+        at most.
+        """
         self.quickest = min(self.quickest, seconds)
         self.seconds += min(seconds, 2.0 * self.quickest)
 
@@ -54,15 +56,17 @@ def mode() -> str:
     """How programs run, by INTERLACE_JAX_EXECUTION."""
     wanted = os.environ.get("INTERLACE_JAX_EXECUTION", "auto").lower()
     if wanted not in MODES:
-        raise ValueError(f"INTERLACE_JAX_EXECUTION must be one of {', '.join(MODES)}, not {wanted!r}")
+        raise ValueError(
+            f"INTERLACE_JAX_EXECUTION must be one of {', '.join(MODES)}, not {wanted!r}"
+        )
     return wanted
 
 
 def numpy_result(name: str, kernel: Callable, arguments: tuple, dims) -> tuple[bool, Any]:
     """Whether the program has run as NumPy, and its result.
 
-    name: of the kernel, the same in every process; kernel: a function that finds it, if it must be traced; dims: of its
-    arguments, as `Flat` takes them.
+    name: of the kernel, the same in every process; kernel: a function that finds it, if it must be
+    traced; dims: of its arguments, as `Flat` takes them.
     """
     wanted = mode()
     if wanted == "xla":
@@ -71,7 +75,9 @@ def numpy_result(name: str, kernel: Callable, arguments: tuple, dims) -> tuple[b
     if found is None:
         return False, None
     entry, flat = found
-    leaves = [leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)[()] for leaf in flat.leaves]
+    leaves = [
+        leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)[()] for leaf in flat.leaves
+    ]
     began = time.perf_counter()
     try:
         with np.errstate(all="ignore"):
@@ -86,7 +92,9 @@ def numpy_result(name: str, kernel: Callable, arguments: tuple, dims) -> tuple[b
 
 
 def _found(name, kernel, arguments, dims, wanted):
-    """A program that is to run as NumPy, with its arguments taken apart; None where it is to be compiled."""
+    """A program that is to run as NumPy, with its arguments taken apart; None where it is to be
+    compiled.
+    """
     for general in (True, False):
         try:
             flat = Flat(arguments, dims, general)

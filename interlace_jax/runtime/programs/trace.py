@@ -1,4 +1,6 @@
-"""A kernel and a description of its arguments to NumPy source, with the sizes of the data left open. Imports JAX."""
+"""A kernel and a description of its arguments to NumPy source, with the sizes of the data left
+open. Imports JAX.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,27 @@ from jax.core import eval_context
 from ...support.containers import Size
 from ..calls import own_rules
 from . import numpy_code, store
-from .trees import FEWEST_ROWS, Flat, Leaf, Node, Source, Static, is_size, leaves_of, rebuilt, substituted
+from .trees import (
+    FEWEST_ROWS,
+    Flat,
+    Leaf,
+    Node,
+    Source,
+    Static,
+    is_size,
+    leaves_of,
+    rebuilt,
+    substituted,
+)
 
 
 def written(kernel, tree, sizes, objects: dict[str, Any] | None = None) -> numpy_code.Program:
     """The program whose `program(*leaves, **sizes)` returns what kernel(*arguments) does.
 
-    tree: of the arguments, as `Flat` made it; sizes: the names of the sizes in it. objects: takes what has no name,
-    which the source finds by the names it gets there; None where that is an error (`trees.Unnamed`). Where the kernel
-    must know a size JAX raises an error; `numpy_code.NotWritten` where an operation is unknown.
+    tree: of the arguments, as `Flat` made it; sizes: the names of the sizes in it. objects: takes
+    what has no name, which the source finds by the names it gets there; None where that is an error
+    (`trees.Unnamed`). Where the kernel must know a size JAX raises an error;
+    `numpy_code.NotWritten` where an operation is unknown.
     """
     rules = [f"n >= {FEWEST_ROWS}"] * ("n" in sizes) + ["n >= p"] * ({"n", "p"} <= set(sizes))
     scope, symbols = jax.export.SymbolicScope(rules), {}
@@ -45,7 +59,10 @@ def written(kernel, tree, sizes, objects: dict[str, Any] | None = None) -> numpy
     shapes = [leaf.shape for leaf in leaves_of(result)]
 
     def returned(names):
-        arrays = [f"np.asarray({name})" if not shape else name for name, shape in zip(names, shapes, strict=True)]
+        arrays = [
+            f"np.asarray({name})" if not shape else name
+            for name, shape in zip(names, shapes, strict=True)
+        ]
         return source.tree(result, iter(arrays))
 
     return numpy_code.write(closed, sizes, returned, source.imports)
@@ -61,7 +78,9 @@ def _with_names(tree):
 
 
 def program(kernel, flat: Flat, description: str | None) -> Callable | None:
-    """The NumPy function of a kernel for such arguments, which is kept in the store; None where there is none."""
+    """The NumPy function of a kernel for such arguments, which is kept in the store; None where
+    there is none.
+    """
     objects: dict[str, Any] = {}
     try:
         with eval_context(), jax.enable_x64(True), own_rules():

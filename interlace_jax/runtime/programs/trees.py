@@ -1,11 +1,14 @@
-"""Arguments and results of programs as flat lists of arrays, and what else they say. Imports no JAX.
+"""Arguments and results of programs as flat lists of arrays, and what else they say.
 
-Containers are tuples, lists, dictionaries, named tuples, and dataclasses that say `__container__ = True`, whose fields
-with `metadata=dict(static=True)` hold no arrays. Arrays and numbers are leaves, but whole numbers of Python, which are
-static as everything else.
+Imports no JAX.
 
-A container may say which of its sizes a program need not know: `generalised`, itself with a `Size` in place of such
-sizes and names of dimensions ("_ m0", `_` for a size that counts) in place of arrays; and `sizes`, their values.
+Containers are tuples, lists, dictionaries, named tuples, and dataclasses that say `__container__ =
+True`, whose fields with `metadata=dict(static=True)` hold no arrays. Arrays and numbers are leaves,
+but whole numbers of Python, which are static as everything else.
+
+A container may say which of its sizes a program need not know: `generalised`, itself with a `Size`
+in place of such sizes and names of dimensions ("_ m0", `_` for a size that counts) in place of
+arrays; and `sizes`, their values.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import numpy as np
 
 from ...support.containers import Size
 
-FEWEST_ROWS = 16  # that an open number of rows "n" stands for; also at least the number of coefficients "p"
+# that an open number of rows "n" stands for; also at least the number of coefficients "p"
+FEWEST_ROWS = 16
 PACKAGE = __name__.partition(".")[0]
 
 
@@ -57,7 +61,9 @@ class Unnamed(ValueError):
 
 
 class Conflict(ValueError):
-    """Sizes that a program cannot leave open together: two of one name, or fewer rows than there may be columns."""
+    """Sizes that a program cannot leave open together: two of one name, or fewer rows than there
+    may be columns.
+    """
 
 
 def is_container(value) -> bool:
@@ -73,7 +79,9 @@ def is_leaf(value) -> bool:
 
 
 class Flat:
-    """A value taken apart: `leaves`, the `tree` they came from, and the `sizes` that stand in it."""
+    """A value taken apart: `leaves`, the `tree` they came from, and the `sizes` that stand in
+    it.
+    """
 
     def __init__(self, value, dims=None, general: bool = True):
         self.leaves: list = []
@@ -124,7 +132,10 @@ class Flat:
             self._add(getattr(value, "sizes", {}))
         names, parts = [], []
         for f in dataclasses.fields(value):
-            part, inner = getattr(value, f.name), None if general is None else getattr(general, f.name)
+            part, inner = (
+                getattr(value, f.name),
+                None if general is None else getattr(general, f.name),
+            )
             names.append(f.name)
             if f.metadata.get("static"):
                 parts.append(Static(part if inner is None else inner))
@@ -165,7 +176,9 @@ class Flat:
 
 
 def rebuilt(tree, leaves, size=None):
-    """The value of a tree with other leaves (an iterator); size: what becomes of every `Size` in what is static."""
+    """The value of a tree with other leaves (an iterator); size: what becomes of every `Size` in
+    what is static.
+    """
     if tree is None:
         return None
     if isinstance(tree, Leaf):
@@ -189,7 +202,11 @@ def substituted(value, size):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         new = {name: substituted(v, size) for name, v in old.items()}
-        return value if all(new[name] is old[name] for name in old) else dataclasses.replace(value, **new)
+        return (
+            value
+            if all(new[name] is old[name] for name in old)
+            else dataclasses.replace(value, **new)
+        )
     return value
 
 
@@ -197,13 +214,16 @@ def leaves_of(tree) -> list[Leaf]:
     """The leaves of a tree in order."""
     if isinstance(tree, Leaf):
         return [tree]
-    return [leaf for part in tree.parts for leaf in leaves_of(part)] if isinstance(tree, Node) else []
+    return (
+        [leaf for part in tree.parts for leaf in leaves_of(part)] if isinstance(tree, Node) else []
+    )
 
 
 class Source:
     """Values as Python source, with the imports that it needs.
 
-    An object without a name (of another package, or made by hand) raises `Unnamed`, or is put into `objects`.
+    An object without a name (of another package, or made by hand) raises `Unnamed`, or is put into
+    `objects`.
     """
 
     def __init__(self, objects: dict[str, Any] | None = None):
@@ -228,7 +248,8 @@ class Source:
             inner = ", ".join(f"{f.name}={self.of(getattr(value, f.name))}" for f in fields)
             return f"{self._known(type(value), type(value))}({inner})"
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return f"{self._known(type(value), type(value))}({''.join(self.of(v) + ', ' for v in value)})"
+            inner = "".join(self.of(v) + ", " for v in value)
+            return f"{self._known(type(value), type(value))}({inner})"
         return self._object(value)
 
     def tree(self, tree, leaves) -> str:
@@ -241,18 +262,23 @@ class Source:
             return self.of(tree.value)
         parts = [self.tree(part, leaves) for part in tree.parts]
         if tree.kind is dict:
-            return "{" + "".join(f"{n!r}: {p}, " for n, p in zip(tree.names, parts, strict=True)) + "}"
+            return (
+                "{" + "".join(f"{n!r}: {p}, " for n, p in zip(tree.names, parts, strict=True)) + "}"
+            )
         if tree.names is not None:
             inner = ", ".join(f"{n}={p}" for n, p in zip(tree.names, parts, strict=True))
             return f"{self._known(tree.kind, tree.kind)}({inner})"
         inner = "".join(f"{p}, " for p in parts)
         if tree.kind is list:
             return f"[{inner}]"
-        return f"({inner})" if tree.kind is tuple else f"{self._known(tree.kind, tree.kind)}({inner})"
+        return (
+            f"({inner})" if tree.kind is tuple else f"{self._known(tree.kind, tree.kind)}({inner})"
+        )
 
     def _known(self, kind, value):
         """The name of a class or function of this package, which is imported."""
-        module, name = kind.__module__ or "", kind.__qualname__  # code that was executed as text has no module
+        # code that was executed as text has no module
+        module, name = kind.__module__ or "", kind.__qualname__
         if module.partition(".")[0] != PACKAGE or not name.isidentifier():
             return self._object(value)
         self.imports.add(f"from {module} import {name}")
@@ -270,7 +296,12 @@ class Source:
 
 
 def described(tree) -> str:
-    """A tree as text that is the same in every process. Raises `Unnamed` where it holds what has no name."""
+    """A tree as text that is the same in every process.
+
+    Raises `Unnamed` where it holds what has no name.
+    """
     source = Source()
-    text = source.tree(tree, (f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in leaves_of(tree)))
+    text = source.tree(
+        tree, (f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in leaves_of(tree))
+    )
     return "\n".join([*sorted(source.imports), text])

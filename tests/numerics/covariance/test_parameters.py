@@ -63,7 +63,8 @@ def test_canonical_keeps_the_covariance_and_has_a_positive_diagonal(k):
     assert_allclose(L @ L.T, Lam @ Lam.T, atol=1e-13)
     assert_array_equal(L, np.tril(L))
     assert np.all(np.diag(L) > 0)
-    assert_allclose(L, Lam * np.sign(np.diag(Lam))[None], atol=1e-12)  # for a regular Lambda only signs change
+    # for a regular Lambda only signs change
+    assert_allclose(L, Lam * np.sign(np.diag(Lam))[None], atol=1e-12)
 
 
 def test_canonical_turns_a_zero_diagonal_into_a_zero_column():

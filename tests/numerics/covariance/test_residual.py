@@ -7,7 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from interlace_jax.numerics.covariance import correlations
-from interlace_jax.numerics.covariance.residual import Patterns, ResidualCovariance, precisions, reported
+from interlace_jax.numerics.covariance.residual import (
+    Patterns,
+    ResidualCovariance,
+    precisions,
+    reported,
+)
 from interlace_jax.numerics.covariance.structures import AR1, CompoundSymmetry
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -28,7 +33,9 @@ every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s:
 
 
 def numbers(structure, seed=0, size=1.0):
-    return jnp.asarray(size * np.random.default_rng(seed).normal(size=len(structure.shape_names(K))))
+    return jnp.asarray(
+        size * np.random.default_rng(seed).normal(size=len(structure.shape_names(K)))
+    )
 
 
 @every_structure
@@ -88,7 +95,8 @@ def patterns():
 def test_every_number_has_its_place():
     structure = ResidualCovariance(AR1(), positions=5, visits=5, groups=2, slopes=1)
     first = [0.1, 0.2, 0.3, 0.4, np.arctanh(0.5)]  # log ratios of four visits, rho
-    second = [0.7, -0.1, -0.2, -0.3, -0.4, np.arctanh(-0.6)]  # and before them the group's own log SD
+    # and before them the group's own log SD
+    second = [0.7, -0.1, -0.2, -0.3, -0.4, np.arctanh(-0.6)]
     psi = jnp.array([*first, *second, 1.5])
     assert structure.size == len(psi)
     R = np.asarray(structure.matrices(psi, patterns()))
@@ -100,7 +108,9 @@ def test_every_number_has_its_place():
 
 
 def test_precisions_are_inverses():
-    structure = ResidualCovariance(correlations.FreeCorrelations(), positions=5, visits=5, groups=2, slopes=1)
+    structure = ResidualCovariance(
+        correlations.FreeCorrelations(), positions=5, visits=5, groups=2, slopes=1
+    )
     psi = jnp.asarray(0.3 * np.random.default_rng(0).normal(size=structure.size))
     R, inverse = structure.matrices(psi, patterns()), precisions(structure, psi, patterns())
     for p in range(2):
@@ -116,10 +126,14 @@ def test_what_is_reported_is_on_the_users_scale():
 
 def test_derivatives_are_finite_where_correlations_vanish():
     structure = ResidualCovariance(AR1(), positions=5)
-    slope = jax.jacfwd(lambda psi: structure.matrices(psi, patterns()._replace(slopes=np.zeros((0, 3, 2)))))
+    slope = jax.jacfwd(
+        lambda psi: structure.matrices(psi, patterns()._replace(slopes=np.zeros((0, 3, 2))))
+    )
     assert np.isfinite(slope(jnp.zeros(1))).all()
 
 
 def test_no_correlation_of_other_orders_is_known():
-    with pytest.raises(ValueError, match="nu of a Matern correlation must be 0.5, 1.5 or 2.5, not 2"):
+    with pytest.raises(
+        ValueError, match="nu of a Matern correlation must be 0.5, 1.5 or 2.5, not 2"
+    ):
         correlations.Matern(nu=2)

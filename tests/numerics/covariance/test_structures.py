@@ -1,4 +1,6 @@
-"""Covariance structures in the kernels, against the dense oracle; each structure against its definition."""
+"""Covariance structures in the kernels, against the dense oracle; each structure against its
+definition.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -34,7 +36,7 @@ class Banded(interlace.Structure):
         return jnp.eye(k) + rho * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
 
 
-# The same by definition, without the library ------------------------------------------------------------------------
+# The same by definition, without the library ------------------------------------------------------
 
 
 def compound(k, rho):
@@ -55,7 +57,9 @@ SHAPES = {
     "compound": (interlace.CompoundSymmetry(), lambda x, k: compound(k, rho_of(x[0], k)), [-0.9]),
     "heterogeneous": (
         interlace.CompoundSymmetry(heterogeneous=True),
-        lambda x, k: compound(k, rho_of(x[-1], k)) * np.exp(np.add.outer(np.r_[0, x[:-1]], np.r_[0, x[:-1]])),
+        lambda x, k: (
+            compound(k, rho_of(x[-1], k)) * np.exp(np.add.outer(np.r_[0, x[:-1]], np.r_[0, x[:-1]]))
+        ),
         [0.3, -0.2, 1.2],
     ),
     "autoregressive": (interlace.AR1(), lambda x, k: np.tanh(x[0]) ** lags(k), [0.8]),
@@ -76,7 +80,10 @@ def test_the_factor_is_lower_triangular_and_a_root_of_the_definition(name):
 @pytest.mark.parametrize("structure", [interlace.CompoundSymmetry(), interlace.AR1()])
 @pytest.mark.parametrize("x", [-40.0, 0.0, 40.0])
 def test_at_perfect_correlations_factors_and_derivatives_stay_finite(structure, x):
-    found = structure.factor(jnp.array([x]), 4), jax.jacfwd(lambda x: structure.factor(x, 4))(jnp.array([x]))
+    found = (
+        structure.factor(jnp.array([x]), 4),
+        jax.jacfwd(lambda x: structure.factor(x, 4))(jnp.array([x])),
+    )
     assert all(np.isfinite(a).all() for a in found)
 
 
@@ -88,7 +95,7 @@ def test_a_basis_spans_the_covariances(name):
     assert_allclose(basis.T @ np.linalg.lstsq(basis.T, S, rcond=None)[0], S, atol=1e-14)
 
 
-# Models --------------------------------------------------------------------------------------------------------------
+# Models -------------------------------------------------------------------------------------------
 
 
 def kinship(m, seed=0, rank=None):
@@ -107,7 +114,9 @@ def exponential(D, length):
 
 
 def tied(factor, name=None, K=None, D=None):
-    """A factor of the oracle with a structure within levels, and K across them: known, or of distances D."""
+    """A factor of the oracle with a structure within levels, and K across them: known, or of
+    distances D.
+    """
     k, ridge = factor.Z.shape[1], 1e-8
     _, matrix, x = SHAPES[name] if name else (None, None, [])
     scales = [1.0] if name else list(factor.start)
@@ -153,12 +162,17 @@ def model(name):
     kind, wanted = MODELS[name]
     problem = oracle.random_design(0, kind)
     plain = problem.factors
-    factors = tuple(f if how is None else tied(f, **how) for f, how in zip(plain, wanted, strict=True))
+    factors = tuple(
+        f if how is None else tied(f, **how) for f, how in zip(plain, wanted, strict=True)
+    )
     groups = [
         (f.codes, f.Z, tuple(map(len, f.terms)) if how is None else given(**how))
         for f, how in zip(plain, wanted, strict=True)
     ]
-    m = calls.run(quick_jit(lambda *a: interlace.moments(a[0], a[1], groups, a[3], a[4])), *arrays.rows(problem))
+    m = calls.run(
+        quick_jit(lambda *a: interlace.moments(a[0], a[1], groups, a[3], a[4])),
+        *arrays.rows(problem),
+    )
     return replace(problem, factors=factors), m
 
 
@@ -174,7 +188,9 @@ def test_everything_at_a_theta_is_the_oracles(name):
 
     assert_allclose(found["deviance"], expected(theta), rtol=0, atol=1e-9)
     assert_allclose(found["gradient"], oracle.gradient(expected, theta), rtol=1e-7, atol=1e-7)
-    assert_allclose(found["joint"], oracle.joint_deviance(problem, theta, 1.7, reml), rtol=0, atol=1e-9)
+    assert_allclose(
+        found["joint"], oracle.joint_deviance(problem, theta, 1.7, reml), rtol=0, atol=1e-9
+    )
     sigma = oracle.sigma(problem, theta, reml)
     assert_allclose(found["sigma"], sigma, rtol=1e-10)
     assert_allclose(found["beta"], oracle.gls(problem, theta).beta, rtol=1e-8, atol=1e-9)
@@ -200,7 +216,9 @@ CONTRASTS = np.array([[1.0, 0, 0], [0, 1, 0], [1, 2, -1]])
 @quick_jit
 def _fit(m):
     found = estimate.search(m, True, start.begin(None, m))
-    e = estimate.finish(found.x, m, True, found.g, found.predicted_decrease, found.steps, found.status)
+    e = estimate.finish(
+        found.x, m, True, found.g, found.predicted_decrease, found.steps, found.status
+    )
     return e, curvature.satterthwaite(e.t, jnp.log(e.sigma), jnp.asarray(CONTRASTS), m, True)
 
 
@@ -210,7 +228,9 @@ def estimated(request):
     problem, m = model(request.param)
     rng = np.random.default_rng(4)
     theta = problem.theta0 * np.where(np.abs(problem.theta0) == 1.0, 2.0, 1.0)
-    y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(1)
+    y = np.linalg.cholesky(problem.V(theta)) @ rng.standard_normal(len(problem.y)) + problem.X.sum(
+        1
+    )
     problem = replace(problem, y=y)
     kind, wanted = MODELS[request.param]
     groups = [
@@ -253,10 +273,12 @@ def test_kenward_roger_is_the_dense_one_where_the_covariance_is_linear(name):
     ours = calls.run(quick_jit(kenward_roger.kenward_roger), t, np.log(sigma), m)
     dense = oracle.kenward_roger(problem, theta, [np.eye(3)])
     assert_allclose(ours.adjusted, dense.cov, rtol=1e-6, atol=1e-9)
-    assert_allclose(kenward_roger.f_approximation(np.eye(3), ours), [dense.df[0], dense.scale[0]], rtol=1e-6)
+    assert_allclose(
+        kenward_roger.f_approximation(np.eye(3), ours), [dense.df[0], dense.scale[0]], rtol=1e-6
+    )
 
 
-# Derivatives of the fit ----------------------------------------------------------------------------------------------
+# Derivatives of the fit ---------------------------------------------------------------------------
 
 STEP = 2e-3
 
@@ -270,7 +292,10 @@ def test_the_fit_is_differentiable_in_k_and_in_the_coordinates_of_a_kernel():
 
     def fit(K, D):
         first, second = problem.factors
-        known, kernel = interlace.Known(K), interlace.Kernel(exponential, D, {"length": 0.5}, prior=lengths)
+        known, kernel = (
+            interlace.Known(K),
+            interlace.Kernel(exponential, D, {"length": 0.5}, prior=lengths),
+        )
         groups = [(first.codes, first.Z, known), (second.codes, second.Z, kernel)]
         m = interlace.moments(y, problem.X, groups)
         e = interlace.estimate(m)
@@ -281,9 +306,13 @@ def test_the_fit_is_differentiable_in_k_and_in_the_coordinates_of_a_kernel():
     along = jnp.asarray(B @ B.T), at[1] * (0.2 + 0.1 * np.add.outer(np.arange(6), np.arange(6)) / 6)
     both = quick_jit(lambda at: jax.jvp(fit, at, along))
     _, tangent = both(at)
-    moved = {s: both(tuple(a + s * STEP * v for a, v in zip(at, along, strict=True)))[0] for s in (-2, -1, 1, 2)}
+    moved = {
+        s: both(tuple(a + s * STEP * v for a, v in zip(at, along, strict=True)))[0]
+        for s in (-2, -1, 1, 2)
+    }
     differences = jax.tree.map(
-        lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP), *(moved[s] for s in (-2, -1, 1, 2))
+        lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * STEP),
+        *(moved[s] for s in (-2, -1, 1, 2)),
     )
     assert np.abs(tangent[0]).min() > 0.01
     # Refits are off their optimum by up to 1e-8, which the step turns into 5e-6.

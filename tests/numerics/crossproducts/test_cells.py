@@ -112,7 +112,9 @@ def test_a_level_with_many_cells_has_several_chunks_and_empty_places_point_past_
     for g, h in pairs(m):
         cells = m.cells[g][h]
         assert np.all(np.diff(cells.owner) >= 0)
-        assert np.count_nonzero(cells.level < m.layout.blocks[h].levels) == len(problem_of("crossed").y)
+        assert np.count_nonzero(cells.level < m.layout.blocks[h].levels) == len(
+            problem_of("crossed").y
+        )
         assert cells.level.max() <= m.layout.blocks[h].levels
 
 
@@ -137,4 +139,6 @@ def jitted(function):
 
 
 _product, _congruence = jitted(cells_module.product), jitted(cells_module.congruence)
-_transposed_product, _transposed_congruence = (jitted(_vjp(f)) for f in (cells_module.product, cells_module.congruence))
+_transposed_product, _transposed_congruence = (
+    jitted(_vjp(f)) for f in (cells_module.product, cells_module.congruence)
+)

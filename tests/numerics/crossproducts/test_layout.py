@@ -63,7 +63,9 @@ def test_the_order_of_factors_in_the_formula_does_not_change_the_elimination():
     problem = oracle.random_design(0, "nested_crossed")
     codes, levels = [f.codes for f in problem.factors], [f.m for f in problem.factors]
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
-        layout = layout_module.plan([codes[g] for g in order], [(1,)] * 3, [levels[g] for g in order]).layout
+        layout = layout_module.plan(
+            [codes[g] for g in order], [(1,)] * 3, [levels[g] for g in order]
+        ).layout
         assert [b.levels for b in layout.blocks] == [levels[0], levels[2], levels[1]]
 
 
@@ -90,7 +92,9 @@ def test_entries_of_a_sparse_core_are_the_meetings_of_the_rows(kind, sparse):
     for j, entries in enumerate(layout.entries):
         met = list(zip(entries.level[:-1].tolist(), entries.column[:-1].tolist(), strict=True))
         expected = set()
-        for code, offset, block in zip(plan.codes[layout.chain :], layout.offsets, layout.core, strict=False):
+        for code, offset, block in zip(
+            plan.codes[layout.chain :], layout.offsets, layout.core, strict=False
+        ):
             pairs = set(zip(plan.codes[j].tolist(), code.tolist(), strict=True))
             expected |= {(a, offset + b * block.k + c) for a, b in pairs for c in range(block.k)}
         assert met == sorted(expected)  # and one empty entry, for padding
@@ -101,18 +105,24 @@ def test_rows_of_a_sparse_core_add_to_their_own_entries(kind, sparse):
     plan = arrays.plan(oracle.random_design(0, kind))
     layout = plan.layout
     for j, entries in enumerate(layout.entries):
-        core = zip(plan.rows[j], plan.codes[layout.chain :], layout.offsets, layout.core, strict=False)
+        core = zip(
+            plan.rows[j], plan.codes[layout.chain :], layout.offsets, layout.core, strict=False
+        )
         for first, code, offset, block in core:
             for c in range(block.k):
                 np.testing.assert_array_equal(entries.level[first + c], plan.codes[j])
-                np.testing.assert_array_equal(entries.column[first + c], offset + code * block.k + c)
+                np.testing.assert_array_equal(
+                    entries.column[first + c], offset + code * block.k + c
+                )
 
 
 def test_fill_is_passed_up_to_the_entry_of_the_parent_in_the_same_column(sparse):
     layout = arrays.plan(oracle.random_design(0, "nested_crossed")).layout
     child, parent = layout.entries
     real = slice(0, len(child.level) - 1)
-    np.testing.assert_array_equal(parent.level[child.up[0][real]], layout.parents[0][0][child.level[real]])
+    np.testing.assert_array_equal(
+        parent.level[child.up[0][real]], layout.parents[0][0][child.level[real]]
+    )
     np.testing.assert_array_equal(parent.column[child.up[0][real]], child.column[real])
 
 
@@ -126,7 +136,9 @@ def test_the_core_is_kept_dense_when_that_is_cheaper(monkeypatch):
 
 def test_a_core_that_no_memory_holds_is_refused():
     codes = np.random.default_rng(0).integers(0, 50_000, (2, 60_000))
-    with pytest.raises(ValueError, match='a dense core of 50,000 columns, which takes 120 GB.*core="iterative"'):
+    with pytest.raises(
+        ValueError, match='a dense core of 50,000 columns, which takes 120 GB.*core="iterative"'
+    ):
         layout_module.plan(codes, [(1,)] * 2, [50_000] * 2)
     with pytest.raises(ValueError, match="120 GB of memory, and there are 25"):
         layout_module.plan(codes, [(1,)] * 2, [50_000] * 2, memory=25 * 10**9)
@@ -151,7 +163,9 @@ def test_padding_adds_levels_and_empty_entries_only(kind, sparse):
         assert (b.levels, b.sizes) == (layout_module.bucket(a.levels), a.sizes)
     for a, b in zip(exact.layout.entries, padded.layout.entries, strict=True):
         assert len(b.level) == layout_module.bucket(len(a.level))
-        for exact_list, padded_list in zip(jax.tree.leaves(a.pairs), jax.tree.leaves(b.pairs), strict=True):
+        for exact_list, padded_list in zip(
+            jax.tree.leaves(a.pairs), jax.tree.leaves(b.pairs), strict=True
+        ):
             assert len(padded_list) == layout_module.bucket(len(exact_list))
 
 

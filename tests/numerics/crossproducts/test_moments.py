@@ -1,4 +1,6 @@
-"""Rows to cross-products: the same as from dense matrices, conditioned, and blind to the units of the data."""
+"""Rows to cross-products: the same as from dense matrices, conditioned, and blind to the units
+of the data.
+"""
 
 from dataclasses import replace
 
@@ -10,11 +12,20 @@ from numpy.testing import assert_allclose
 
 from interlace_jax.numerics.crossproducts import layout
 
-KINDS = ("several_terms", "nested_chain", "crossed_slopes", "nested_crossed", "zero_weights", "offset")
+KINDS = (
+    "several_terms",
+    "nested_chain",
+    "crossed_slopes",
+    "nested_crossed",
+    "zero_weights",
+    "offset",
+)
 
 
 def dense(problem, m):
-    """Conditioned Z by block (n, m, k), X~ (n, p) and y~ (n,), all by NumPy from the constants in m."""
+    """Conditioned Z by block (n, m, k), X~ (n, p) and y~ (n,), all by NumPy from the constants
+    in m.
+    """
     order = m.layout.order
     Z = [None] * len(order)
     for factor, j in zip(problem.factors, order, strict=True):
@@ -49,7 +60,9 @@ def test_moments_are_the_cross_products_of_the_conditioned_columns(kind, core, m
         if m.E:
             entries = m.layout.entries[j]
             assert_allclose(m.ZX[j], met[:, q:], **close)
-            assert_allclose(m.E[j][:, :-1], met[:, entries.column[:-1], entries.level[:-1]], **close)
+            assert_allclose(
+                m.E[j][:, :-1], met[:, entries.column[:-1], entries.level[:-1]], **close
+            )
             assert_allclose(m.E[j][:, -1], 0, atol=0)
             assert np.count_nonzero(np.abs(met[:, :q]).max(0).T) <= len(entries.level) - 1
         else:
@@ -57,7 +70,9 @@ def test_moments_are_the_cross_products_of_the_conditioned_columns(kind, core, m
         for h in range(j + 1, t):
             parents = m.layout.parents[j][h - j - 1]
             full = np.einsum("nma,n,nlb->abml", Z[j], w, Z[h])
-            assert_allclose(m.B[j][h - j - 1], np.einsum("abmm->abm", full[:, :, :, parents]), **close)
+            assert_allclose(
+                m.B[j][h - j - 1], np.einsum("abmm->abm", full[:, :, :, parents]), **close
+            )
 
 
 @pytest.mark.parametrize("kind", ["slope", "weights", "zero_weights", "several_terms"])
@@ -90,13 +105,16 @@ def test_the_unit_of_a_slope_leaves_the_moments_as_they_are(scale):
     problem = oracle.random_design(0, "slope")
     a, b = arrays.condition(problem), arrays.condition(moved(problem, 0, scale))
     for name in ("G", "ZX", "Zy", "XX", "Xy", "yy"):
-        jax.tree.map(lambda x, y: assert_allclose(x, y, atol=1e-12), getattr(a, name), getattr(b, name))
+        jax.tree.map(
+            lambda x, y: assert_allclose(x, y, atol=1e-12), getattr(a, name), getattr(b, name)
+        )
 
 
 def test_the_origin_of_a_slope_only_rotates_the_conditioned_columns():
     problem = oracle.random_design(0, "slope")
     a, b = arrays.condition(problem), arrays.condition(moved(problem, 2000, 1))
-    # 2000 standard deviations off, columns are parallel to 1e-7: that many digits of sixteen are lost.
+    # 2000 standard deviations off, columns are parallel to 1e-7: that many digits of sixteen are
+    # lost.
     close = dict(rtol=0, atol=1e-8)
     for m in (a, b):
         assert_allclose(m.G[0].sum(-1) / 60, np.eye(2), **close)

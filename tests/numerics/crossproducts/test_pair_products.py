@@ -1,4 +1,6 @@
-"""Products of entries, pair by pair, are those of matrices with a column for every column of the core."""
+"""Products of entries, pair by pair, are those of matrices with a column for every column of the
+core.
+"""
 
 from itertools import combinations
 
@@ -64,7 +66,9 @@ def _both(rounded, k):
         return jnp.sum(weights * _ours(core, U, _scale(U, by), level, column, listed) ** 2)
 
     def plain(U, by):
-        return jnp.sum(weights * _plain(0.5 * (core + core.T), U, _scale(U, by), level, column) ** 2)
+        return jnp.sum(
+            weights * _plain(0.5 * (core + core.T), U, _scale(U, by), level, column) ** 2
+        )
 
     return ours, plain, U, by
 
@@ -85,7 +89,9 @@ def test_every_two_entries_of_a_level_are_listed_once_by_place_and_by_either(rou
     assert all(column[a] < column[b] for a, b in expected)
     places = [(column[a] * Q + column[b], a, b) for a, b in expected]
     by_place = [(o, listed.first[i], listed.second[i]) for o, i in _owned(listed.by_place)]
-    assert sorted(by_place) == sorted(places) and [o for o, *_ in by_place] == sorted(o for o, *_ in places)
+    assert sorted(by_place) == sorted(places) and [o for o, *_ in by_place] == sorted(
+        o for o, *_ in places
+    )
     assert sorted(_owned(listed.by_first)) == expected
     assert sorted(ab[::-1] for ab in _owned(listed.by_second)) == expected
 
@@ -135,6 +141,9 @@ def test_many_values_at_once_are_those_one_by_one():
         lanes = jnp.stack([by, 2.0 * by])
         slope = jax.grad(ours, 1)
         together, one_by_one = quick_jit(
-            lambda U, lanes: (jax.vmap(slope, (None, 0))(U, lanes), [slope(U, one) for one in lanes])
+            lambda U, lanes: (
+                jax.vmap(slope, (None, 0))(U, lanes),
+                [slope(U, one) for one in lanes],
+            )
         )(U, lanes)
         assert_allclose(together, one_by_one, rtol=1e-12)

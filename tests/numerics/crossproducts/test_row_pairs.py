@@ -1,4 +1,6 @@
-"""Correlated rows by classes of pairs and by whitening: both give the deviance of the dense model."""
+"""Correlated rows by classes of pairs and by whitening: both give the deviance of the dense
+model.
+"""
 
 from dataclasses import replace
 
@@ -42,7 +44,9 @@ _precisions = quick_jit(precisions)
 
 def plan_of(problem, subject):
     sizes = [tuple(len(term) for term in f.terms) for f in problem.factors]
-    return layout.plan([f.codes for f in problem.factors], sizes, [f.m for f in problem.factors], subject=subject)
+    return layout.plan(
+        [f.codes for f in problem.factors], sizes, [f.m for f in problem.factors], subject=subject
+    )
 
 
 def layout_of(rows):
@@ -83,7 +87,9 @@ def drawn(name, rows, seed=3):
     own = np.append(0.0, psi).reshape(2, -1)
     sds = np.exp(own[:, :1] + np.column_stack([np.zeros(2), own[:, 1:M]]))
     with jax.enable_x64(True):
-        natural = [np.asarray(STRUCTURES[name].shape_natural(jnp.asarray(x), M)) for x in own[:, M:]]
+        natural = [
+            np.asarray(STRUCTURES[name].shape_natural(jnp.asarray(x), M)) for x in own[:, M:]
+        ]
     R = residual_oracle.covariance(rows, name, sds, np.array(natural))
     theta = oracle.random_theta(rows.problem, seed) if rows.problem.factors else np.zeros(0)
     return structure, psi, theta, residual_oracle.Repeated(rows.problem, R)
@@ -99,7 +105,11 @@ def test_the_deviance_is_the_dense_models(name, kind):
             found = run(_value, np.append(theta, psi), m, reml)
             # Rounding of a sum of 40 logarithms and quadratic forms of size 1 to 100.
             assert_allclose(found, dense.deviance(theta, reml), rtol=0, atol=1e-10)
-        effects = zip(run(_modes, np.append(theta, psi), m), dense.modes(theta), strict=True) if len(theta) else ()
+        effects = (
+            zip(run(_modes, np.append(theta, psi), m), dense.modes(theta), strict=True)
+            if len(theta)
+            else ()
+        )
         for b, expected in effects:
             assert_allclose(b, expected, rtol=1e-9, atol=1e-10)
 
@@ -118,8 +128,8 @@ def test_both_ways_agree_in_derivatives(kind):
 
 @pytest.mark.parametrize(("name", "most"), [("ar1", 17), ("ad", 20), ("cs", 7)])
 def test_entries_of_the_inverse_that_are_one_function_are_one_class(name, most):
-    """Markov structures: the diagonal by neighbours (or gaps) before and after, and pairs of neighbours. Compound
-    symmetry: the diagonal and the rest by the number of visits seen.
+    """Markov structures: the diagonal by neighbours (or gaps) before and after, and pairs of
+    neighbours. Compound symmetry: the diagonal and the rest by the number of visits seen.
     """
     rows = residual_oracle.rows("intercept")
     structure, psi, theta, dense = drawn(name, rows)
@@ -127,7 +137,10 @@ def test_entries_of_the_inverse_that_are_one_function_are_one_class(name, most):
     rows = replace(rows, group=np.zeros(14, int))
     made = row_layout(rows.subject, rows.visit, rows.group, rows.visit, np.zeros_like(rows.visit))
     rng = np.random.default_rng(0)
-    probes = [run(_precisions, structure, 0.5 + rng.random(structure.size), made.patterns) for _ in range(3)]
+    probes = [
+        run(_precisions, structure, 0.5 + rng.random(structure.size), made.patterns)
+        for _ in range(3)
+    ]
     merged = class_layout(made.patterns.seen, probes)
     assert merged.size <= most < class_layout(made.patterns.seen).size
     x = np.append(theta, psi[: structure.size])
@@ -135,7 +148,9 @@ def test_entries_of_the_inverse_that_are_one_function_are_one_class(name, most):
     values = []
     for classes in (merged, class_layout(made.patterns.seen)):
         pairs = row_pairs(made, classes)
-        residual = ClassPlan(structure, made.patterns, made.pattern, made.place, classes.classes, pairs)
+        residual = ClassPlan(
+            structure, made.patterns, made.pattern, made.place, classes.classes, pairs
+        )
         m = run(_moments, replace(plan, residual=residual), *arrays.rows(rows.problem))
         values.append(run(_value, x, m, True))
     assert_allclose(*values, rtol=0, atol=1e-10)

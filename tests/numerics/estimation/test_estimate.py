@@ -1,4 +1,6 @@
-"""The pure fit: the right optimum from anywhere, the truth about the boundary, one program for one fit and many."""
+"""The pure fit: the right optimum from anywhere, the truth about the boundary, one program for
+one fit and many.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -34,7 +36,9 @@ def slope():
 
 @pytest.fixture(scope="module")
 def singular(slope):
-    """Sixteen responses with a true correlation of 1 and much noise: about half of the fits are on the boundary."""
+    """Sixteen responses with a true correlation of 1 and much noise: about half of the fits are
+    on the boundary.
+    """
     rng = np.random.default_rng(5)
     b = rng.normal(size=(16, 8)) * 0.6
     f = slope.factors[0]
@@ -48,7 +52,9 @@ def test_the_pure_estimate_is_the_fit(name):
     fit = fitted(name)
     found = solve(fit.model.moments, fit.method == "REML")
     for field in ("t", "theta", "beta", "sigma", "vcov", "deviance"):
-        assert_allclose(getattr(found, field), getattr(fit.estimate, field), rtol=1e-8, err_msg=field)
+        assert_allclose(
+            getattr(found, field), getattr(fit.estimate, field), rtol=1e-8, err_msg=field
+        )
     assert found.status == bfgs.CONVERGED
 
 
@@ -65,7 +71,8 @@ def test_the_optimum_is_the_oracles(slope, reml):
 def test_every_start_ends_at_the_same_optimum(slope):
     m = arrays.condition(slope)
     best = solve(m)
-    # A zero column is stationary in itself, and zero everywhere is stationary altogether: only curvature tells.
+    # A zero column is stationary in itself, and zero everywhere is stationary altogether: only
+    # curvature tells.
     for t0 in ([0.0, 0, 0], [1.0, 0.2, 0], [0, 0, 1.0], [-2, 1, -3.0], [10, -10, 10.0]):
         found = solve(m, True, np.array(t0))
         assert_allclose(found.deviance, best.deviance, rtol=0, atol=1e-9, err_msg=str(t0))
@@ -128,7 +135,8 @@ def test_moment_starts_of_a_large_one_way_layout_are_nearly_the_estimates():
     moments = arrays.condition(oracle.Problem(y, np.ones((m * r, 1)), (factor,)))
     t = calls.run(arrays.quick_jit(start.moment_start), moments)
     between, within = y.reshape(m, r).mean(1).var(ddof=1), y.reshape(m, r).var(1, ddof=1).mean()
-    assert_allclose(t, np.sqrt(between / within - 1 / r), rtol=0.02)  # the method of moments of a textbook
+    # the method of moments of a textbook
+    assert_allclose(t, np.sqrt(between / within - 1 / r), rtol=0.02)
 
 
 def test_settling_an_interior_optimum_changes_nothing(slope):

@@ -1,4 +1,6 @@
-"""Families as objects: names, what is refused, and that they can be static arguments of compiled programs."""
+"""Families as objects: names, what is refused, and that they can be static arguments of compiled
+programs.
+"""
 
 import numpy as np
 import pytest
@@ -27,9 +29,13 @@ def test_a_family_may_be_given_as_its_class():
 
 
 def test_unknown_names_and_links_list_the_known_ones():
-    with pytest.raises(ValueError, match="family must be one of 'gaussian', 'binomial'.*not 'poison'"):
+    with pytest.raises(
+        ValueError, match="family must be one of 'gaussian', 'binomial'.*not 'poison'"
+    ):
         F.family_of("poison")
-    with pytest.raises(ValueError, match="link must be one of 'logit', 'probit'.*'binomial', not 'logt'"):
+    with pytest.raises(
+        ValueError, match="link must be one of 'logit', 'probit'.*'binomial', not 'logt'"
+    ):
         F.Binomial("logt")
     with pytest.raises(TypeError, match="family must be a name or an object"):
         F.family_of(3)
@@ -37,7 +43,9 @@ def test_unknown_names_and_links_list_the_known_ones():
 
 def test_families_are_hashable_and_equal_by_what_they_say():
     assert F.Binomial("probit") == F.Binomial("probit") != F.Binomial()
-    assert len({F.Poisson(), F.Poisson(), F.ZeroInflated(F.Poisson()), F.Truncated(F.Poisson())}) == 3
+    assert (
+        len({F.Poisson(), F.Poisson(), F.ZeroInflated(F.Poisson()), F.Truncated(F.Poisson())}) == 3
+    )
     assert F.Bernoulli() != F.Binomial()
 
     def log_density(y, mu):
@@ -48,7 +56,9 @@ def test_families_are_hashable_and_equal_by_what_they_say():
 
 
 def test_zeros_are_added_to_counts_only():
-    with pytest.raises(ValueError, match="zero_inflation= adds zeros to counts, and 'gamma' has numbers above 0"):
+    with pytest.raises(
+        ValueError, match="zero_inflation= adds zeros to counts, and 'gamma' has numbers above 0"
+    ):
         F.ZeroInflated(F.Gamma())
     with pytest.raises(ValueError, match="only counts can be truncated"):
         F.Truncated(F.Gamma())
@@ -61,7 +71,13 @@ def test_values_outside_the_support_are_found():
     assert F.Beta().outside(y, m).tolist() == [True, True, False, True, True]
     assert F.Gamma().outside(y, m).tolist() == [True, True, False, False, False]
     assert F.Truncated(F.Poisson()).outside(y, m).tolist() == [True, True, True, False, False]
-    assert F.ZeroInflated(F.Truncated(F.Poisson())).outside(y, m).tolist() == [True, False, True, False, False]
+    assert F.ZeroInflated(F.Truncated(F.Poisson())).outside(y, m).tolist() == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_family_of_ones_own_says_what_it_lacks():
@@ -69,7 +85,9 @@ def test_a_family_of_ones_own_says_what_it_lacks():
     assert [p.name for p in family.parameters] == ["nu"]
     with pytest.raises(ValueError, match="the family 'own' has no simulate="):
         family.simulate(None, np.zeros(2), (1.0,), np.ones(2), np.ones(2))
-    with pytest.raises(ValueError, match="the domain of 'nu' must be one of 'real', 'positive', 'unit'"):
+    with pytest.raises(
+        ValueError, match="the domain of 'nu' must be one of 'real', 'positive', 'unit'"
+    ):
         F.Family("own", lambda y, mu, nu: y, parameters={"nu": "big"})
 
 

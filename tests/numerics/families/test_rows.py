@@ -38,8 +38,18 @@ ODD = F.Family(
 # family by link, free parameters, log-density of SciPy at a mean, values of the response
 CASES = {
     "gaussian": (F.Gaussian, [0.3], lambda y, mu: stats.norm.logpdf(y, mu, np.exp(0.3)), "real"),
-    "student": (F.Student, [0.3, 1.2], lambda y, mu: stats.t.logpdf(y, np.exp(1.2), mu, np.exp(0.3)), "real"),
-    "gamma": (F.Gamma, [-0.4], lambda y, mu: stats.gamma.logpdf(y, np.exp(0.4), scale=mu * np.exp(-0.4)), "positive"),
+    "student": (
+        F.Student,
+        [0.3, 1.2],
+        lambda y, mu: stats.t.logpdf(y, np.exp(1.2), mu, np.exp(0.3)),
+        "real",
+    ),
+    "gamma": (
+        F.Gamma,
+        [-0.4],
+        lambda y, mu: stats.gamma.logpdf(y, np.exp(0.4), scale=mu * np.exp(-0.4)),
+        "positive",
+    ),
     "inverse_gaussian": (
         F.InverseGaussian,
         [-0.4],
@@ -116,7 +126,8 @@ CASES = {
         lambda y, mu: np.where(
             y == 0,
             np.log(special.expit(-0.7)),
-            np.log(special.expit(0.7)) + truncated(lambda y, mu: stats.poisson.logpmf(y, mu))(np.maximum(y, 1), mu),
+            np.log(special.expit(0.7))
+            + truncated(lambda y, mu: stats.poisson.logpmf(y, mu))(np.maximum(y, 1), mu),
         ),
         "counts",
     ),
@@ -231,7 +242,8 @@ def test_families_called_concave_are(name, link):
 EXTREMES = {
     "successes": ([0.0, TRIALS, 5.0], [-40.0, 0.0, 40.0]),
     "binary": ([0.0, 1.0], [-40.0, 0.0, 40.0]),
-    "counts": ([0.0, 1.0, 1e6], [-100.0, -30.0, 0.0, 13.0, 18.0]),  # the cube of a mean must be a number
+    # the cube of a mean must be a number
+    "counts": ([0.0, 1.0, 1e6], [-100.0, -30.0, 0.0, 13.0, 18.0]),
     "some": ([1.0, 2.0, 1e6], [-100.0, -30.0, 0.0, 13.0, 18.0]),
     "unit": ([1e-12, 0.5, 1 - 1e-12], [-12.0, 0.0, 12.0]),
     "positive": ([1e-8, 1.0, 1e8], [-18.0, 0.0, 18.0]),
@@ -250,7 +262,9 @@ def test_values_and_derivatives_are_finite_in_the_extremes(name):
 
     for value in parts(jnp.array(eta), jnp.array(free)):
         assert np.isfinite(value).all()
-    third = jax.jvp(lambda e: parts(e, jnp.array(free))[2], (jnp.array(eta),), (jnp.ones(len(eta)),))[1]
+    third = jax.jvp(
+        lambda e: parts(e, jnp.array(free))[2], (jnp.array(eta),), (jnp.ones(len(eta)),)
+    )[1]
     assert np.isfinite(third).all()
     if free:
         by_free = jax.jacfwd(lambda free: sum(parts(jnp.array(eta), free)))(jnp.array(free))
@@ -290,10 +304,13 @@ def test_ordinal_densities_keep_their_digits_where_probabilities_are_tiny(link):
     if link != "cauchit":
         assert weight.min() > -1e-9
     lower, upper = (np.array(natural(family, free))[k] for k in (0, 1))
-    if link == "probit":  # Phi(u) - Phi(l) = P(l < Z < u) by quadrature, at eta = -12 in the far upper tail
+    # Phi(u) - Phi(l) = P(l < Z < u) by quadrature, at eta = -12 in the far upper tail
+    if link == "probit":
         inside = integrate.quad(stats.norm.pdf, lower + far, upper + far, epsabs=0, epsrel=1e-12)[0]
         one = Row(jnp.ones(1), jnp.ones(1), jnp.ones(1))
-        assert kernels(family, one, jnp.array([-far]), free)[0] == pytest.approx(np.log(inside), rel=1e-11)
+        assert kernels(family, one, jnp.array([-far]), free)[0] == pytest.approx(
+            np.log(inside), rel=1e-11
+        )
 
 
 def test_an_ordinal_response_of_two_categories_is_a_binary_one():
@@ -309,7 +326,8 @@ def test_a_negative_binomial_of_great_size_is_poisson():
     row = Row(y, jnp.ones(5), jnp.ones(5))
     poisson = log_densities(F.Poisson(), row, eta, [])
     found = log_densities(F.NegativeBinomial(), row, eta, [np.log(1e14)])
-    np.testing.assert_allclose(found, poisson, rtol=1e-7, atol=1e-9)  # mu^2 / size is 4e-4 of the largest
+    # mu^2 / size is 4e-4 of the largest
+    np.testing.assert_allclose(found, poisson, rtol=1e-7, atol=1e-9)
 
 
 def test_weights_multiply_the_log_density_or_divide_the_dispersion():
@@ -331,7 +349,9 @@ def test_rows_of_weight_zero_have_no_density_whatever_stands_in_them():
     row = Row(jnp.array([np.nan, -1.0, 2.0]), jnp.array([0.0, 0.0, 1.0]), jnp.ones(3))
     parts = rows_of(F.Poisson(), row, jnp.array([0.1, 0.2, 0.3]), jnp.zeros(0))
     assert all(part[0] == part[1] == 0.0 and np.isfinite(part[2]) for part in parts)
-    slope = jax.grad(lambda eta: kernels(F.Poisson(), row, eta, jnp.zeros(0)).sum())(jnp.array([0.1, 0.2, 0.3]))
+    slope = jax.grad(lambda eta: kernels(F.Poisson(), row, eta, jnp.zeros(0)).sum())(
+        jnp.array([0.1, 0.2, 0.3])
+    )
     assert np.isfinite(slope).all()
 
 
@@ -345,13 +365,21 @@ def test_means_and_variances_are_those_of_simulated_responses(name):
     made = density(family)
     mu = made.location(jnp.array([-0.4]), phi)
     m = trials(kind, 1)
-    w = m if family.has_trials else np.ones(1)  # the variance of a proportion has its trials as weights
-    mean, variance = (float(f[0]) for f in (made.mean(mu, phi), made.variance(mu, phi, jnp.array(w))))
+    # the variance of a proportion has its trials as weights
+    w = m if family.has_trials else np.ones(1)
+    mean, variance = (
+        float(f[0]) for f in (made.mean(mu, phi), made.variance(mu, phi, jnp.array(w)))
+    )
     drawn = tuple(
         float(special.expit(x)) if p.domain == "logit" else float(x)
         for p, x in zip(family.parameters, phi, strict=True)
     )
-    y = family.simulate(np.random.default_rng(1), np.full(n, float(mu[0])), drawn, np.ones(n), trials(kind, n)) / m
+    y = (
+        family.simulate(
+            np.random.default_rng(1), np.full(n, float(mu[0])), drawn, np.ones(n), trials(kind, n)
+        )
+        / m
+    )
     # Four standard errors; that of a variance by the fourth moment of the draws themselves.
     assert abs(y.mean() - mean) < 4 * np.sqrt(variance / n)
     assert abs(y.var() - variance) < 4 * np.sqrt(((y - mean) ** 2).var() / n)
@@ -360,7 +388,9 @@ def test_means_and_variances_are_those_of_simulated_responses(name):
 def test_simulated_categories_have_the_probabilities_of_the_model():
     family, n = F.Ordinal("logit", CATEGORIES), 40_000
     P = density(family).location(jnp.array([0.3]), natural(family, jnp.array([-0.8, 0.1, 0.4])))
-    y = family.simulate(np.random.default_rng(1), np.repeat(np.array(P), n, 0), (), np.ones(n), np.ones(n))
+    y = family.simulate(
+        np.random.default_rng(1), np.repeat(np.array(P), n, 0), (), np.ones(n), np.ones(n)
+    )
     share = np.bincount(y.astype(int), minlength=4) / n
     assert (abs(share - P[0]) < 4 * np.sqrt(P[0] * (1 - P[0]) / n)).all()
 
@@ -374,5 +404,7 @@ def test_links_are_the_inverses_of_their_inverses(link):
 def test_rows_that_are_not_used_have_no_derivatives_whatever_the_link_is_there():
     row = Row(jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]), jnp.ones(2))
     for link in ("inverse", "log"):
-        slopes = jax.grad(lambda free, link=link: kernels(F.Gamma(link), row, jnp.array([0.8, 0.0]), free).sum())
+        slopes = jax.grad(
+            lambda free, link=link: kernels(F.Gamma(link), row, jnp.array([0.8, 0.0]), free).sum()
+        )
         assert np.isfinite(slopes(jnp.array([0.1]))).all()

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import special
 
-from interlace_jax.numerics.families.special import lgamma, lgamma_ratio, log1mexp, polygamma, sigmoid, softplus
+from interlace_jax.numerics.families.special import (
+    lgamma,
+    lgamma_ratio,
+    log1mexp,
+    polygamma,
+    sigmoid,
+    softplus,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -30,8 +37,12 @@ def test_log1mexp_is_exact_near_zero_and_far_out():
 def test_lgamma_is_that_of_scipy():
     x = jnp.array([1e-8, 0.1, 0.5, 1.0, 1.5, 2.0, 7.3, 8.0, 100.0, 1e6, 1e12])
     np.testing.assert_allclose(lgamma(x), special.gammaln(x), rtol=2e-15, atol=2e-14)
-    np.testing.assert_allclose(jax.vmap(jax.grad(lgamma))(x), special.digamma(x), rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(lgamma)))(x), special.polygamma(1, x), rtol=1e-11)
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(lgamma))(x), special.digamma(x), rtol=1e-13, atol=1e-13
+    )
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(jax.grad(lgamma)))(x), special.polygamma(1, x), rtol=1e-11
+    )
 
 
 @pytest.mark.parametrize("order", range(6))
@@ -44,7 +55,10 @@ def test_polygammas_are_those_of_scipy(order):
 def test_derivatives_of_ratios_keep_their_digits_at_great_sizes():
     size, y = jnp.array([0.3, 5.0, 80.0, 1e9]), jnp.array([2.0, 17.0, 0.0, 3.0])
     by_size, by_y = jax.vmap(jax.grad(lgamma_ratio, (0, 1)))(size, y)
-    exact = [np.sum(1.0 / (s + np.arange(k))) for s, k in zip(np.array(size), np.array(y, int), strict=True)]
+    exact = [
+        np.sum(1.0 / (s + np.arange(k)))
+        for s, k in zip(np.array(size), np.array(y, int), strict=True)
+    ]
     np.testing.assert_allclose(by_size, exact, rtol=1e-13)
     np.testing.assert_allclose(by_y, special.digamma(size + y), rtol=1e-13)
     (second, mixed), (_, by_y) = jax.vmap(jax.hessian(lgamma_ratio, (0, 1)))(size, y)
@@ -56,10 +70,18 @@ def test_derivatives_of_ratios_keep_their_digits_at_great_sizes():
 
 
 def test_lgamma_ratio_does_not_cancel_at_great_sizes():
-    size, y = (jnp.array(a.ravel()) for a in np.meshgrid([1e-6, 0.3, 5.0, 80.0], [0.0, 1.0, 2.0, 17.0, 300.0]))
-    exact = np.log([np.prod(1.0) if k == 0 else 1.0 for k in y]) + special.loggamma(size + y) - special.loggamma(size)
+    size, y = (
+        jnp.array(a.ravel())
+        for a in np.meshgrid([1e-6, 0.3, 5.0, 80.0], [0.0, 1.0, 2.0, 17.0, 300.0])
+    )
+    exact = (
+        np.log([np.prod(1.0) if k == 0 else 1.0 for k in y])
+        + special.loggamma(size + y)
+        - special.loggamma(size)
+    )
     np.testing.assert_allclose(lgamma_ratio(size, y), exact, rtol=1e-13, atol=1e-13)
-    # log of size (size + 1) (size + 2) at 1e12, where the difference of two loggammas has four digits
+    # log of size (size + 1) (size + 2) at 1e12, where the difference of two loggammas has four
+    # digits
     whole = 3 * np.log(1e12) + np.log1p(1e-12) + np.log1p(2e-12)
     assert lgamma_ratio(jnp.array(1e12), jnp.array(3.0)) == pytest.approx(whole, rel=1e-15)
     assert (lgamma_ratio(size, 0.0 * y) == 0.0).all()

@@ -1,4 +1,6 @@
-"""The deviance and its derivatives against the dense oracle: every kind of design, both cores, padded or not."""
+"""The deviance and its derivatives against the dense oracle: every kind of design, both cores,
+padded or not.
+"""
 
 from dataclasses import replace
 
@@ -14,8 +16,18 @@ from interlace_jax.numerics.crossproducts import layout, moments
 from interlace_jax.numerics.likelihood import coordinates, elimination, gaussian
 from interlace_jax.runtime import calls
 
-# One of each kind of code: unrolled and LAPACK blocks, a chain, a dense core. Other files differentiate the rest.
-HESSIANS = ("slope", "weights", "zero_weights", "offset", "unbalanced", "several_terms", "nested", "crossed_slopes")
+# One of each kind of code: unrolled and LAPACK blocks, a chain, a dense core. Other files
+# differentiate the rest.
+HESSIANS = (
+    "slope",
+    "weights",
+    "zero_weights",
+    "offset",
+    "unbalanced",
+    "several_terms",
+    "nested",
+    "crossed_slopes",
+)
 
 every_kind = pytest.mark.parametrize("kind", oracle.KINDS)
 crossed_kinds = pytest.mark.parametrize("kind", [k for k in oracle.KINDS if "crossed" in k])
@@ -31,11 +43,14 @@ def check(problem, pad=False):
         def expected(theta, reml=reml):
             return oracle.deviance(used, theta, reml)
 
-        # Rounding of a sum of 60 logarithms of size 1 to 10; the oracle's differences are good to 1e-10 and 1e-7.
+        # Rounding of a sum of 60 logarithms of size 1 to 10; the oracle's differences are good to
+        # 1e-10 and 1e-7.
         assert_allclose(found["deviance"], expected(theta), rtol=0, atol=1e-10)
         gradient = oracle.gradient(expected, theta)
         assert_allclose(found["gradient"], gradient, rtol=1e-8, atol=1e-8)
-        assert_allclose(found["joint"], oracle.joint_deviance(used, theta, 1.7, reml), rtol=0, atol=1e-10)
+        assert_allclose(
+            found["joint"], oracle.joint_deviance(used, theta, 1.7, reml), rtol=0, atol=1e-10
+        )
         sigma = oracle.sigma(used, theta, reml)
         assert_allclose(found["sigma"], sigma, rtol=1e-11)
         assert_allclose(found["beta"], oracle.gls(used, theta).beta, rtol=1e-9, atol=1e-10)
@@ -44,7 +59,9 @@ def check(problem, pad=False):
 
 
 def check_modes(found, used, theta, sigma):
-    for i, (b, S) in enumerate(zip(oracle.modes(used, theta), oracle.mode_covs(used, theta, sigma), strict=True)):
+    for i, (b, S) in enumerate(
+        zip(oracle.modes(used, theta), oracle.mode_covs(used, theta, sigma), strict=True)
+    ):
         m = used.factors[i].m
         assert_allclose(found["modes"][i][:m], b, rtol=1e-9, atol=1e-10)
         assert_allclose(sigma**2 * found["mode_covariances"][i][:m], S, rtol=1e-8, atol=1e-10)
@@ -72,7 +89,12 @@ def test_the_hessian_of_a_sparse_core_is_the_oracles(monkeypatch):
     problem = oracle.random_design(0, "crossed_slopes")
     theta = oracle.random_theta(problem, 3)
     expected = oracle.hessian(lambda theta: oracle.deviance(problem, theta, True), theta)
-    assert_allclose(calls.run(arrays.hessian, theta, arrays.condition(problem), True), expected, rtol=1e-6, atol=1e-6)
+    assert_allclose(
+        calls.run(arrays.hessian, theta, arrays.condition(problem), True),
+        expected,
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 @crossed_kinds
@@ -113,11 +135,18 @@ _value_and_gradient = arrays.quick_jit(jax.value_and_grad(arrays.of_theta))
 def test_five_columns_on_one_factor_are_the_oracles():
     problem = oracle.random_design(0, "four_columns")
     Z = np.column_stack([problem.factors[0].Z, problem.factors[0].Z[:, 1] ** 2])
-    problem = replace(problem, factors=(replace(problem.factors[0], Z=Z, terms=((0, 1, 2, 3, 4),)),))
+    problem = replace(
+        problem, factors=(replace(problem.factors[0], Z=Z, terms=((0, 1, 2, 3, 4),)),)
+    )
     theta, m = oracle.random_theta(problem, 3), arrays.condition(problem)
     value, gradient = calls.run(_value_and_gradient, theta, m, True)
     assert_allclose(value, oracle.deviance(problem, theta, True), atol=1e-10, rtol=0)
-    assert_allclose(gradient, oracle.gradient(lambda x: oracle.deviance(problem, x, True), theta), rtol=1e-8, atol=1e-8)
+    assert_allclose(
+        gradient,
+        oracle.gradient(lambda x: oracle.deviance(problem, x, True), theta),
+        rtol=1e-8,
+        atol=1e-8,
+    )
 
 
 def test_theta_zero_is_ordinary_least_squares():
@@ -136,12 +165,16 @@ def test_the_deviance_is_even_in_every_column_of_lambda():
     for column in ([0, 1], [2], [3, 4], [5]):
         flipped = theta.copy()
         flipped[column] *= -1
-        assert_allclose(*(calls.run(_value_and_gradient, x, m, True)[0] for x in (theta, flipped)), rtol=1e-14)
+        assert_allclose(
+            *(calls.run(_value_and_gradient, x, m, True)[0] for x in (theta, flipped)), rtol=1e-14
+        )
 
 
 @pytest.mark.parametrize("kind", ["slope", "crossed_slopes"])
 def test_derivatives_in_the_data_are_exact_although_the_conditioning_is_held_constant(kind):
-    problem = replace(oracle.random_design(0, kind), weights=oracle.random_design(0, "weights").weights)
+    problem = replace(
+        oracle.random_design(0, kind), weights=oracle.random_design(0, "weights").weights
+    )
     theta, plan = oracle.random_theta(problem, 3), arrays.plan(problem)
     y, X, Z, w, _ = arrays.rows(problem)
     rng = np.random.default_rng(0)
@@ -160,7 +193,9 @@ def test_derivatives_in_the_data_are_exact_although_the_conditioning_is_held_con
 
         return jax.grad(f)(jnp.zeros(len(along))), jax.jacfwd(f)(jnp.zeros(len(along)))
 
-    expected = oracle.gradient(lambda x: oracle.deviance(moved(x), theta, True), np.zeros(len(along)), step=0.01)
+    expected = oracle.gradient(
+        lambda x: oracle.deviance(moved(x), theta, True), np.zeros(len(along)), step=0.01
+    )
     reverse, forward = calls.run(slopes, plan, theta)
     assert_allclose(reverse, expected, rtol=1e-6, atol=1e-6)
     assert_allclose(forward, expected, rtol=1e-6, atol=1e-6)
@@ -174,7 +209,10 @@ def test_float32_moments_give_the_deviance_to_float32_accuracy():
     problem = oracle.random_design(0, "slope")
     theta = oracle.random_theta(problem, 3)
     with jax.enable_x64(False):
-        y, X, Z, w, shift = (jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), part) for part in arrays.rows(problem))
+        y, X, Z, w, shift = (
+            jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), part)
+            for part in arrays.rows(problem)
+        )
         m = jax.jit(moments.moments)(arrays.plan(problem), y, X, Z, w, shift)
         value = _value_and_gradient(jnp.asarray(theta, jnp.float32), m, True)[0]
     assert value.dtype == jnp.float32
@@ -209,7 +247,12 @@ def dense_inverse(plan, basis, Lams, Ls, r):
 def solved(t, m, plan, rows, r):
     Lams, Ls = parameters.conditioned_factors(t, m.layout.blocks, m.A), coordinates.roots(t, m)
     y, X, Z, w, _ = rows
-    return elimination.solve(elimination.eliminate(Lams, Ls, m), r), Lams, Ls, moments.condition(plan, X, Z, w)
+    return (
+        elimination.solve(elimination.eliminate(Lams, Ls, m), r),
+        Lams,
+        Ls,
+        moments.condition(plan, X, Z, w),
+    )
 
 
 @pytest.mark.parametrize("kind", [k for k in oracle.KINDS if k not in ("zero_weights",)])
@@ -219,7 +262,9 @@ def test_solve_is_the_inverse_of_m(kind, flops, monkeypatch):
     problem, rng = oracle.random_design(0, kind), np.random.default_rng(5)
     theta, plan = oracle.random_theta(problem, 3), arrays.plan(problem, True)
     m = arrays.condition(problem, True)
-    t = calls.run(jax.jit(lambda theta, m: coordinates.to_conditioned(theta, m.layout, m.A)), theta, m)
+    t = calls.run(
+        jax.jit(lambda theta, m: coordinates.to_conditioned(theta, m.layout, m.A)), theta, m
+    )
     r = [rng.normal(size=(b.k, b.levels)) for b in m.layout.blocks]
     found, Lams, Ls, basis = calls.run(solved, t, m, plan, arrays.rows(problem), r)
     for mine, theirs in zip(found, dense_inverse(plan, basis, Lams, Ls, r), strict=True):

@@ -1,4 +1,6 @@
-"""The Laplace deviance against dense matrices and quadrature; its gradient and its derivatives of every order."""
+"""The Laplace deviance against dense matrices and quadrature; its gradient and its derivatives
+of every order.
+"""
 
 from dataclasses import replace
 
@@ -42,25 +44,57 @@ def model(kind):
         "four_columns": lambda: helper.case(
             F.Poisson(), counts, X, [a], [np.column_stack([X, x**2, rng.normal(size=n)])]
         ),
-        "nested": lambda: helper.case(F.Binomial("probit"), rng.binomial(m, 0.4), X, [a, outer], [X, one], m=m),
-        "crossed": lambda: helper.case(F.NegativeBinomial(), counts, X, [a, b], [one, one], g0=[0.4]),
+        "nested": lambda: helper.case(
+            F.Binomial("probit"), rng.binomial(m, 0.4), X, [a, outer], [X, one], m=m
+        ),
+        "crossed": lambda: helper.case(
+            F.NegativeBinomial(), counts, X, [a, b], [one, one], g0=[0.4]
+        ),
         "crossed_slopes": lambda: helper.case(F.Poisson(), counts, X, [a, b], [X, X]),
         "weights": lambda: helper.case(
-            F.Gamma(), rng.gamma(2, 1, n), X, [a], [one], w=rng.uniform(0.5, 2, n), offset=0.1 * x, g0=[-0.5]
+            F.Gamma(),
+            rng.gamma(2, 1, n),
+            X,
+            [a],
+            [one],
+            w=rng.uniform(0.5, 2, n),
+            offset=0.1 * x,
+            g0=[-0.5],
         ),
         "dispersion": lambda: helper.case(
             F.NegativeBinomial(variance="linear"), counts, X, [a], [one], D=[X], g0=[0.2, 0.1]
         ),
         "inflated": lambda: helper.case(
-            F.ZeroInflated(F.Poisson()), counts * rng.integers(0, 2, n), X, [a], [one], D=[X], g0=[-0.3, 0.2]
+            F.ZeroInflated(F.Poisson()),
+            counts * rng.integers(0, 2, n),
+            X,
+            [a],
+            [one],
+            D=[X],
+            g0=[-0.3, 0.2],
         ),
-        "student": lambda: helper.case(F.Student(), rng.standard_t(4, n), X, [a], [one], g0=[0.1, 1.5]),
+        "student": lambda: helper.case(
+            F.Student(), rng.standard_t(4, n), X, [a], [one], g0=[0.1, 1.5]
+        ),
         "ordinal": lambda: helper.case(
-            F.Ordinal("probit", ("a", "b", "c")), rng.integers(0, 3, n), X[:, 1:], [a], [one], g0=[-0.5, 0.1]
+            F.Ordinal("probit", ("a", "b", "c")),
+            rng.integers(0, 3, n),
+            X[:, 1:],
+            [a],
+            [one],
+            g0=[-0.5, 0.1],
         ),
-        "autoregressive": lambda: helper.case(F.Poisson(), counts, X, [a], [X], covariances=[(AR1(), None)]),
+        "autoregressive": lambda: helper.case(
+            F.Poisson(), counts, X, [a], [X], covariances=[(AR1(), None)]
+        ),
         "known": lambda: helper.case(
-            F.Poisson(), counts, X, [a], [X], covariances=[(None, Known(K))], K=[np.linalg.cholesky(K)]
+            F.Poisson(),
+            counts,
+            X,
+            [a],
+            [X],
+            covariances=[(None, Known(K))],
+            K=[np.linalg.cholesky(K)],
         ),
     }[kind]()
 
@@ -118,7 +152,9 @@ def test_the_gradient_is_that_of_autodiff_and_of_differences(placed):
     for i in range(len(v)):
         ends = []
         for sign in (1, -1):
-            moved = laplace.Place(*np.split(v + sign * h * np.eye(len(v))[i], np.cumsum([len(p) for p in x])[:-1]))
+            moved = laplace.Place(
+                *np.split(v + sign * h * np.eye(len(v))[i], np.cumsum([len(p) for p in x])[:-1])
+            )
             at = calls.run(helper.mode, moved, u, data)
             ends.append(float(calls.run(helper.deviance_at, moved, data, at)))
         assert np.concatenate(explicit)[i] == pytest.approx((ends[0] - ends[1]) / (2 * h), abs=1e-5)
@@ -157,8 +193,14 @@ def test_the_hessian_and_third_derivatives_follow_by_differences():
     data, x = begun.data, begun.x
     u = calls.run(helper.mode, x, helper.zero_modes(data), data)
     v, like = np.concatenate(x), x
-    hessian = quick_jit(lambda v, u: jax.hessian(lambda v: laplace.deviance_at(generalized.split(v, like), data, u))(v))
-    slope = quick_jit(lambda v, u: jax.grad(lambda v: laplace.deviance_at(generalized.split(v, like), data, u))(v))
+    hessian = quick_jit(
+        lambda v, u: jax.hessian(
+            lambda v: laplace.deviance_at(generalized.split(v, like), data, u)
+        )(v)
+    )
+    slope = quick_jit(
+        lambda v, u: jax.grad(lambda v: laplace.deviance_at(generalized.split(v, like), data, u))(v)
+    )
     at_mode = quick_jit(lambda v, u: laplace.mode(generalized.split(v, like), u, data))
     H, h, numeric, third = calls.run(hessian, v, u), 1e-4, [], []
     for e in np.eye(len(v)):
@@ -169,7 +211,9 @@ def test_the_hessian_and_third_derivatives_follow_by_differences():
         third.append((up - down) / (2 * h))
     assert_allclose(H, np.array(numeric), atol=1e-4)
     jet = quick_jit(
-        lambda v, u: jax.jacfwd(jax.hessian(lambda v: laplace.deviance_at(generalized.split(v, like), data, u)))(v)
+        lambda v, u: jax.jacfwd(
+            jax.hessian(lambda v: laplace.deviance_at(generalized.split(v, like), data, u))
+        )(v)
     )
     assert_allclose(calls.run(jet, v, u), np.moveaxis(np.array(third), 0, -1), atol=2e-3)
 
@@ -182,7 +226,9 @@ def test_derivatives_by_the_rows_are_those_of_the_implicit_function():
     def deviance(offset, y):
         return laplace.deviance_at(x, data_with(data, offset, y), u)
 
-    slopes = calls.run(quick_jit(lambda *at: jax.grad(deviance, (0, 1))(*at)), data.offset, data.row.y)
+    slopes = calls.run(
+        quick_jit(lambda *at: jax.grad(deviance, (0, 1))(*at)), data.offset, data.row.y
+    )
     h = 1e-5
     for i in (0, 17):
         for j, slope in enumerate(slopes):

@@ -1,7 +1,8 @@
 """The iterative deviance against the oracle, of factors with levels that have no data.
 
-Random signs z estimate a trace from z'fz. The columns of sqrt(q) I do it exactly, so that everything that is not
-chance is tested to rounding; what is chance, by its spread over many sets of probes.
+Random signs z estimate a trace from z'fz. The columns of sqrt(q) I do it exactly, so that
+everything that is not chance is tested to rounding; what is chance, by its spread over many sets of
+probes.
 """
 
 from dataclasses import replace
@@ -54,11 +55,18 @@ def conditioned(theta, m):
 
 @arrays.quick_jit
 def evaluate(theta, m, probes, reml, sigma):
-    """The profiled deviance, or the joint one at a sigma > 0; its gradient in lme4's theta, and the noise of both."""
+    """The profiled deviance, or the joint one at a sigma > 0; its gradient in lme4's theta, and
+    the noise of both.
+    """
     t, pull = jax.vjp(lambda theta: coordinates.to_conditioned(theta, m.layout, m.A), theta)
     found = stochastic.evaluate(t, m, probes, reml, sigma)
     pull_rows = jax.vmap(lambda row: pull(row)[0])
-    return found.deviance, pull(found.gradient)[0], found.noise, pull_rows(pull_rows(found.gradient_cov).T)
+    return (
+        found.deviance,
+        pull(found.gradient)[0],
+        found.noise,
+        pull_rows(pull_rows(found.gradient_cov).T),
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,16 +80,21 @@ def test_without_chance_deviance_and_gradient_are_the_oracles(kind):
         def expected(theta, reml=reml):
             return oracle.deviance(problem, theta, reml)
 
-        # A relative residual of 1e-5 of the probes: its square in the quadrature, itself in the gradient.
+        # A relative residual of 1e-5 of the probes: its square in the quadrature, itself in the
+        # gradient.
         assert_allclose(value, expected(theta), rtol=0, atol=1e-8)
         assert_allclose(gradient, oracle.gradient(expected, theta), rtol=1e-5, atol=1e-4)
-        slopes = oracle.gradient(lambda x, reml=reml: oracle.joint_deviance(problem, x, 1.7, reml), theta)
+        slopes = oracle.gradient(
+            lambda x, reml=reml: oracle.joint_deviance(problem, x, 1.7, reml), theta
+        )
         assert_allclose(joint, slopes, rtol=1e-5, atol=1e-4)
 
 
 @arrays.quick_jit
 def after(t, m, probes, eliminated):
-    return stochastic_effects.modes(t, m), stochastic_effects.mode_covariances(t, m, probes, eliminated)
+    return stochastic_effects.modes(t, m), stochastic_effects.mode_covariances(
+        t, m, probes, eliminated
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +114,10 @@ def test_without_chance_modes_and_their_covariances_are_the_oracles(kind):
 def test_the_spread_over_sets_of_probes_is_the_reported_noise():
     problem = problem_of("crossed_slopes")
     m, theta = arrays.sparse(problem, EMPTY), oracle.random_theta(problem, 3)
-    sets = [calls.run(evaluate, theta, m, random_probes(m.q, m.q, seed), True, 0.0) for seed in range(100)]
+    sets = [
+        calls.run(evaluate, theta, m, random_probes(m.q, m.q, seed), True, 0.0)
+        for seed in range(100)
+    ]
     values, gradients = np.array([s[0] for s in sets]), np.array([s[1] for s in sets])
     # 100 sets tell a variance to 14%, and a mean to a tenth of the standard deviation.
     assert_allclose(values.var(), np.mean([s[2] ** 2 for s in sets]), rtol=0.5)
@@ -115,7 +131,8 @@ def test_the_spread_over_sets_of_probes_is_the_reported_noise():
 def test_the_noise_of_a_gradient_is_known_to_a_few_per_cent():
     rng, q, T = np.random.default_rng(0), 300, 8
     V = np.linalg.qr(rng.normal(size=(q, 10)))[0]
-    C, other = 0.4 * V @ V.T, 0.005 * rng.normal(size=(q, q))  # eight probes have 80 numbers to know C by
+    # eight probes have 80 numbers to know C by
+    C, other = 0.4 * V @ V.T, 0.005 * rng.normal(size=(q, q))
     M = np.array([C @ C + 0.1 * other, other])  # not symmetric
 
     @arrays.quick_jit
@@ -129,10 +146,12 @@ def test_the_noise_of_a_gradient_is_known_to_a_few_per_cent():
     expected = np.einsum("jab,kab->jk", M, M) / np.outer(scale, scale)
     assert_allclose(found.mean(0) * T / 2 / np.outer(scale, scale), expected, atol=0.06)
     noise = np.sqrt(found[:, 0, 0])
-    assert noise.std() < 0.12 * noise.mean()  # the standard deviation of eight numbers is known to a quarter
+    # the standard deviation of eight numbers is known to a quarter
+    assert noise.std() < 0.12 * noise.mean()
 
 
-@pytest.mark.parametrize("shift", (0.0, 4.0))  # far from 0 a slope is made of both conditioned columns
+# far from 0 a slope is made of both conditioned columns
+@pytest.mark.parametrize("shift", (0.0, 4.0))
 def test_the_errors_of_conditional_variances_are_those_of_the_probes(shift):
     problem = problem_of("crossed_slopes")
     moved = [replace(f, Z=f.Z + shift * (f.Z.std(0) > 0)) for f in problem.factors]
@@ -145,7 +164,12 @@ def test_the_errors_of_conditional_variances_are_those_of_the_probes(shift):
         _, (S, errors) = calls.run(after, t, m, *probes)
         rows = zip(S, expected, errors, strict=True)
         off.append(
-            np.concatenate([np.mean((np.einsum("mkk->mk", a[:-EMPTY] - b) / e[:-EMPTY]) ** 2, 0) for a, b, e in rows])
+            np.concatenate(
+                [
+                    np.mean((np.einsum("mkk->mk", a[:-EMPTY] - b) / e[:-EMPTY]) ** 2, 0)
+                    for a, b, e in rows
+                ]
+            )
         )
     # By column, of 160 levels or more; 16 probes know their spread to a fifth.
     spread = np.sqrt(np.mean(off, 0))
@@ -174,7 +198,9 @@ def test_the_deviance_has_the_gradient_as_its_derivative_and_differences_of_it_a
     @arrays.quick_jit
     def derivatives(theta, m, probes):
         def f(theta):
-            return stochastic.deviance(coordinates.to_conditioned(theta, m.layout, m.A), m, probes, True)
+            return stochastic.deviance(
+                coordinates.to_conditioned(theta, m.layout, m.A), m, probes, True
+            )
 
         return jax.jacfwd(f)(theta), jax.hessian(f)(theta)
 
@@ -184,7 +210,8 @@ def test_the_deviance_has_the_gradient_as_its_derivative_and_differences_of_it_a
     gradient, hessian = calls.run(derivatives, theta, m, exact_probes(m.q))
     evaluated = calls.run(evaluate, theta, m, exact_probes(m.q), True, 0.0)[1]
     assert_allclose(gradient, evaluated, rtol=1e-13)
-    # Differences over 1e-3 of theta are wrong by a part in a million; what probes leave unsolved, 1e-5, hardly changes.
+    # Differences over 1e-3 of theta are wrong by a part in a million; what probes leave unsolved,
+    # 1e-5, hardly changes.
     assert_allclose(hessian, oracle.hessian(expected, theta), rtol=1e-3, atol=1e-3)
 
 
@@ -194,7 +221,9 @@ def test_what_conjugate_gradients_leave_unsolved_counts_squared(monkeypatch):
     t = calls.run(conditioned, oracle.random_theta(problem, 3), m)
 
     def left():
-        found = arrays.quick_jit(lambda t, m, probes: stochastic.solve(stochastic.factor(t, m), m, probes).S)
+        found = arrays.quick_jit(
+            lambda t, m, probes: stochastic.solve(stochastic.factor(t, m), m, probes).S
+        )
         return calls.run(found, t, m, exact_probes(m.q))
 
     exact = left()

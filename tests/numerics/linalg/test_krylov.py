@@ -55,7 +55,9 @@ def test_columns_go_on_alone():
     @arrays.quick_jit
     def two_stages(N, B):
         run = krylov.advance(lambda V: N @ V, krylov.begin(B), jnp.full(3, 1e-2), 40)
-        return krylov.advance(lambda V: N @ V, krylov.columns(run, slice(1, None)), jnp.full(2, 1e-11), 60).X
+        return krylov.advance(
+            lambda V: N @ V, krylov.columns(run, slice(1, None)), jnp.full(2, 1e-11), 60
+        ).X
 
     assert_allclose(calls.run(two_stages, N, B), np.linalg.solve(N, B)[:, 1:], rtol=1e-8)
 

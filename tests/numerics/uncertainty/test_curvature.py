@@ -31,7 +31,12 @@ def test_degrees_of_freedom_are_the_oracles(kind, reml):
     problem, theta = optimum(kind, reml)
     theta = np.where(np.abs(theta) < 1e-4, 0.0, theta)
     ours = calls.run(
-        satterthwaite, theta, oracle.sigma(problem, theta, reml), CONTRASTS, arrays.condition(problem), reml
+        satterthwaite,
+        theta,
+        oracle.sigma(problem, theta, reml),
+        CONTRASTS,
+        arrays.condition(problem),
+        reml,
     )
     # The oracle's Hessian is good to 1e-7, its inverse somewhat less.
     assert_allclose(ours, oracle.satterthwaite(problem, theta, CONTRASTS, reml), rtol=1e-5)

@@ -21,7 +21,13 @@ def question(fit, name):
     return asked, asked.y + np.append(rng.normal(0, 0.1, len(asked.y) - 1), 0.7)
 
 
-NAMES = ["sd_(Intercept)|Subject", "sd_Days|Subject", "cor_Days.(Intercept)|Subject", "sigma", "Days"]
+NAMES = [
+    "sd_(Intercept)|Subject",
+    "sd_Days|Subject",
+    "cor_Days.(Intercept)|Subject",
+    "sigma",
+    "Days",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,7 +45,9 @@ def test_derivatives_agree_with_differences(name):
     asked, y = question(fit, name)
     m = fit.model.moments
     _, gradient = calls.run(value_and_gradient, y, asked, m)
-    numeric = oracle.gradient(lambda y: float(calls.run(value_and_gradient, y, asked, m)[0]), y, step=1e-3)
+    numeric = oracle.gradient(
+        lambda y: float(calls.run(value_and_gradient, y, asked, m)[0]), y, step=1e-3
+    )
     assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-6)
 
 
@@ -51,7 +59,9 @@ def test_a_coefficient_held_fixed_is_an_offset():
     c = 8.0
     y = np.append(asked.y[:-1], (c - fit.fe_params["Days"]) / fit.fe_bse["Days"])
     value, _ = calls.run(value_and_gradient, y, asked, fit.model.moments)
-    other = fit.model.update("Reaction ~ 1 + (1 + Days | Subject)", weights=None, offset=c * frame.Days)
+    other = fit.model.update(
+        "Reaction ~ 1 + (1 + Days | Subject)", weights=None, offset=c * frame.Days
+    )
     design, f = other.design, other.design.factors[0]
     factor = oracle.Factor(f.codes, f.Z, len(f.levels), ((0, 1),))
     problem = oracle.Problem(design.y, design.X, (factor,), None, design.offset)
@@ -65,4 +75,5 @@ def test_a_perfect_correlation_and_a_zero_sd_have_finite_derivatives():
         y[-1] = (c - asked.centre) / asked.unit
         value, gradient = calls.run(value_and_gradient, y, asked, fit.model.moments)
         assert np.isfinite(value) and np.isfinite(gradient).all()
-        assert name.startswith("sd") or abs(gradient[-1]) < 1e-6  # the deviance is even about a perfect correlation
+        # the deviance is even about a perfect correlation
+        assert name.startswith("sd") or abs(gradient[-1]) < 1e-6

@@ -76,19 +76,24 @@ def test_variances_of_predictions_are_those_of_rows_without_weight_and_different
         t = np.asarray(coordinates.to_conditioned(theta, m.layout, m.A))
 
     def variances(t):
-        return calls.run(_prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w[:known], no_K(problem))
+        return calls.run(
+            _prediction_variances, t, m.layout, m.A, plan(problem), X, Z, w[:known], no_K(problem)
+        )
 
     weightless = np.where(np.arange(len(w)) < known, w, 0.0)
     of_rows = calls.run(_row_variances, theta, plan(problem), X, Z, weightless, no_K(problem))
     assert_allclose(variances(t)[0], of_rows[known:], rtol=1e-9)
-    assert_allclose(variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9)
+    assert_allclose(
+        variances(t)[1], oracle.gradient(lambda t: variances(t)[0], t).T, rtol=1e-6, atol=1e-9
+    )
 
 
-# Derivatives, against autodiff of the textbook criterion ------------------------------------------------------------
+# Derivatives, against autodiff of the textbook criterion ------------------------------------------
 
 
 def textbook(problem, x, c, reml):
-    """Joint deviance at x = (theta, log sigma), and beta, where row i counts c_i times as part of its group.
+    """Joint deviance at x = (theta, log sigma), and beta, where row i counts c_i times as part of
+    its group.
 
     V is block diagonal, and so is its Cholesky factor: every sum over groups is a sum over rows.
     """
@@ -110,14 +115,24 @@ def textbook(problem, x, c, reml):
 
 
 def setting(kind):
-    """A problem, theta, log sigma, what the pure functions take, and d t / d theta, as t is linear in theta."""
+    """A problem, theta, log sigma, what the pure functions take, and d t / d theta, as t is
+    linear in theta.
+    """
     problem = oracle.random_design(6, kind)
     theta, m = oracle.random_theta(problem, 6), condition(problem)
     y, X, Z, w, shift = rows(problem)
     with jax.enable_x64(True):
-        to_t = jax.jacfwd(lambda theta: coordinates.to_conditioned(theta, m.layout, m.A))(jnp.asarray(theta))
+        to_t = jax.jacfwd(lambda theta: coordinates.to_conditioned(theta, m.layout, m.A))(
+            jnp.asarray(theta)
+        )
     to_t = np.asarray(to_t)
-    return problem, theta, 0.3, (np.append(to_t @ theta, 0.3), plan(problem), y - shift, X, Z, w, no_K(problem)), to_t
+    return (
+        problem,
+        theta,
+        0.3,
+        (np.append(to_t @ theta, 0.3), plan(problem), y - shift, X, Z, w, no_K(problem)),
+        to_t,
+    )
 
 
 def by_theta(gradient, to_t):
@@ -152,10 +167,14 @@ def test_gradients_of_the_deviance_without_a_row_are_those_of_the_other_rows(kin
     found = by_theta(calls.run(_deletion_gradients, *arguments, reml), to_t)
     full = deviance_gradient(problem.used(), theta, s, reml)
     for i in np.flatnonzero(problem.w > 0)[:3]:
-        less = deviance_gradient(problem.rows(np.arange(len(problem.y)) != i).used(), theta, s, reml)
+        less = deviance_gradient(
+            problem.rows(np.arange(len(problem.y)) != i).used(), theta, s, reml
+        )
         assert_allclose(found[i], less - full, rtol=1e-5, atol=1e-7)
 
 
 def deviance_gradient(problem, theta, s, reml):
     """By differences of the dense joint deviance."""
-    return oracle.gradient(lambda x: oracle.joint_deviance(problem, x[:-1], np.exp(x[-1]), reml), np.append(theta, s))
+    return oracle.gradient(
+        lambda x: oracle.joint_deviance(problem, x[:-1], np.exp(x[-1]), reml), np.append(theta, s)
+    )

@@ -1,4 +1,6 @@
-"""Programs written as NumPy give XLA's numbers: operation by operation, in random programs, and in our own."""
+"""Programs written as NumPy give XLA's numbers: operation by operation, in random programs, and
+in our own.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ from jax import lax
 
 from interlace_jax.runtime.programs import numpy_code
 
-ROUNDING = dict(rtol=1e-12, atol=1e-12)  # a few operations of double precision on numbers of size one
+# a few operations of double precision on numbers of size one
+ROUNDING = dict(rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture(autouse=True)
@@ -44,36 +47,81 @@ INDEX = np.array([3, 0, 0, 2, -1, 9])
 OPERATIONS = {
     "arithmetic": lambda x: (x + 1.0) * x - x / (2.0 + x * x) + x**3 + x**-2.0 + jnp.abs(x) ** 0.3,
     "functions": lambda x: (
-        jnp.exp(x) + jnp.log1p(x * x) + jnp.tanh(x) + jnp.sign(x) + jnp.cbrt(x) + lax.rsqrt(1 + x * x)
+        jnp.exp(x)
+        + jnp.log1p(x * x)
+        + jnp.tanh(x)
+        + jnp.sign(x)
+        + jnp.cbrt(x)
+        + lax.rsqrt(1 + x * x)
     ),
-    "special functions": lambda x: jax.nn.sigmoid(x) + lax.erf(x) + lax.lgamma(x * x + 0.5) + lax.digamma(x * x + 0.5),
+    "special functions": lambda x: (
+        jax.nn.sigmoid(x) + lax.erf(x) + lax.lgamma(x * x + 0.5) + lax.digamma(x * x + 0.5)
+    ),
     "whole quotients": lambda x: (
         lax.div((10 * x).astype(int), 3) + (10 * x).astype(int) // 3 + (10 * x).astype(int) % 3
     ),
     "choices": lambda x: (
-        jnp.where(x > 0, x, -1.0) + jnp.clip(x, -0.5, 0.5) + lax.select_n((x > 0).astype(jnp.int32), x, 2 * x)
+        jnp.where(x > 0, x, -1.0)
+        + jnp.clip(x, -0.5, 0.5)
+        + lax.select_n((x > 0).astype(jnp.int32), x, 2 * x)
     ),
     "reductions": lambda x: (
-        (x.sum(), x.max(0), x.min(1), x.prod(), (x > 0).all(0), (x > 9).any(), x.argmax(1), x.argmin(0))
+        (
+            x.sum(),
+            x.max(0),
+            x.min(1),
+            x.prod(),
+            (x > 0).all(0),
+            (x > 9).any(),
+            x.argmax(1),
+            x.argmin(0),
+        )
     ),
     "whole numbers are summed as they are": lambda x: (x > 0).astype(jnp.int32).sum(0),
-    "accumulations": lambda x: (jnp.cumsum(x, 1), jnp.cumprod(x, 0), lax.cummax(x, 0), lax.cumsum(x, 0, reverse=True)),
+    "accumulations": lambda x: (
+        jnp.cumsum(x, 1),
+        jnp.cumprod(x, 0),
+        lax.cummax(x, 0),
+        lax.cumsum(x, 0, reverse=True),
+    ),
     "order": lambda x: (jnp.sort(x, 1), jnp.argsort(x, 0), lax.sort((x.round(), x), num_keys=2)),
-    "shapes": lambda x: (x.T.reshape(2, 10), x[None, :, ::-1], jnp.broadcast_to(x[:, None], (4, 3, 5)), x.ravel()),
-    "parts": lambda x: (x[1:3, ::2], jnp.split(x, [1, 3]), jnp.concatenate([x, x], 1), jnp.stack([x, x], 1), x[2]),
+    "shapes": lambda x: (
+        x.T.reshape(2, 10),
+        x[None, :, ::-1],
+        jnp.broadcast_to(x[:, None], (4, 3, 5)),
+        x.ravel(),
+    ),
+    "parts": lambda x: (
+        x[1:3, ::2],
+        jnp.split(x, [1, 3]),
+        jnp.concatenate([x, x], 1),
+        jnp.stack([x, x], 1),
+        x[2],
+    ),
     "padding": lambda x: (jnp.pad(x, ((1, 2), (0, 1))), lax.pad(x, 0.5, ((-1, 2, 1), (1, -2, 0)))),
     "slices that move": lambda x: (
         (lax.dynamic_slice(x, (1, 3), (2, 4)), lax.dynamic_update_slice(x, x[:2, :2], (3, -7)))
     ),
     "products": lambda x: (
-        (x @ x.T, x.T @ x[:, 0], jnp.vdot(x, x), jnp.einsum("ij,ik->ijk", x, x), jnp.tensordot(x, x, 2))
+        (
+            x @ x.T,
+            x.T @ x[:, 0],
+            jnp.vdot(x, x),
+            jnp.einsum("ij,ik->ijk", x, x),
+            jnp.tensordot(x, x, 2),
+        )
     ),
     "counting": lambda x: jnp.arange(5)[None] + x + lax.broadcasted_iota(float, (4, 5), 1),
     "rounding": lambda x: (
-        (jnp.round(10 * x), lax.round(10 * x, lax.RoundingMethod.AWAY_FROM_ZERO), jnp.floor(x), jnp.ceil(x))
+        (
+            jnp.round(10 * x),
+            lax.round(10 * x, lax.RoundingMethod.AWAY_FROM_ZERO),
+            jnp.floor(x),
+            jnp.ceil(x),
+        )
     ),
     "numbers alone": lambda x: jnp.where(x[0, 0] > 0, x[0, 1], 1.0) + jnp.float64(2.0) * x[1, 1],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -87,13 +135,18 @@ MODES = ["fill", "clip", "promise_in_bounds"]
 @pytest.mark.parametrize("mode", MODES)
 def test_gathers_keep_their_promise_out_of_bounds(mode):
     index = INDEX if mode != "promise_in_bounds" else np.abs(INDEX) % 4
-    assert_same(lambda x, i: (x.at[i].get(mode=mode), x.at[:, i].get(mode=mode), x.at[i, i].get(mode=mode)), A, index)
+    assert_same(
+        lambda x, i: (x.at[i].get(mode=mode), x.at[:, i].get(mode=mode), x.at[i, i].get(mode=mode)),
+        A,
+        index,
+    )
 
 
 @pytest.mark.parametrize("change", ["set", "add", "multiply", "min", "max"])
 @pytest.mark.parametrize("known", [False, True], ids=["traced", "constant"])
 def test_scatters_drop_what_is_out_of_bounds(change, known):
-    index = np.array([3, 0, 9, 2]) if change == "set" else INDEX  # of two at one place either may stay
+    # of two at one place either may stay
+    index = np.array([3, 0, 9, 2]) if change == "set" else INDEX
 
     def function(x, i):
         i = jnp.asarray(index) if known else i
@@ -132,13 +185,11 @@ LINALG = {
     "triangular": lambda x: jax.scipy.linalg.solve_triangular(jnp.tril(x), x, lower=True),
     "upper transposed": lambda x: jax.scipy.linalg.solve_triangular(jnp.triu(x), x, trans=1),
     "eigenvalues": lambda x: jnp.linalg.eigh(x)[0],
-    "spectral": lambda x: (
-        _rebuilt(*jnp.linalg.eigh(x))
-    ),
-    "differentiated": lambda x: (
-        jax.grad(lambda x: jnp.sum(jnp.linalg.slogdet(x)[1]) + jnp.sum(jnp.linalg.cholesky(x)))(x)
-    ),
-}  # fmt: skip
+    "spectral": lambda x: _rebuilt(*jnp.linalg.eigh(x)),
+    "differentiated": lambda x: jax.grad(
+        lambda x: jnp.sum(jnp.linalg.slogdet(x)[1]) + jnp.sum(jnp.linalg.cholesky(x))
+    )(x),
+}
 
 
 @pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
@@ -146,7 +197,8 @@ LINALG = {
 def test_linear_algebra_gives_xla_numbers(name, batch):
     x = np.stack([S, 2 * S + np.eye(4)]) if batch else S
     for expected, found in zip(*both(LINALG[name], x), strict=True):
-        sign = np.sign(expected) * np.sign(found) if name in ("qr", "r") else 1.0  # of a column either is right
+        # of a column either is right
+        sign = np.sign(expected) * np.sign(found) if name in ("qr", "r") else 1.0
         np.testing.assert_allclose(sign * found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -163,19 +215,25 @@ def test_a_triangular_matrix_with_a_zero_pivot_divides_by_zero():
 
 
 LOOPS = {
-    "while": lambda x: (
-        lax.while_loop(lambda s: s[1] < 10.0, lambda s: (s[0] * 0.9, s[1] + jnp.abs(s[0]) + 0.1), (x, 0.0))
+    "while": lambda x: lax.while_loop(
+        lambda s: s[1] < 10.0, lambda s: (s[0] * 0.9, s[1] + jnp.abs(s[0]) + 0.1), (x, 0.0)
     ),
     "scan": lambda x: lax.scan(lambda c, i: (c + i, c * i), x, jnp.arange(1.0, 4.0)),
-    "backwards": lambda x: lax.scan(lambda c, i: (c + i, c * i), x, jnp.arange(1.0, 4.0), reverse=True),
+    "backwards": lambda x: lax.scan(
+        lambda c, i: (c + i, c * i), x, jnp.arange(1.0, 4.0), reverse=True
+    ),
     "fori": lambda x: lax.fori_loop(0, 5, lambda i, c: c * 0.5 + i, x),
     "map": lambda x: lax.map(lambda i: i * x, jnp.arange(3.0)),
     "cond": lambda x: lax.cond(x > 0, lambda x: x * 2, lambda x: x - 1, x),
-    "switch": lambda x: lax.switch((x > 0).astype(int) + (x > 1), [lambda x: x, lambda x: 2 * x, lambda x: 3 * x], x),
-    "nested": lambda x: lax.while_loop(
-        lambda s: jnp.abs(s) > 0.1, lambda s: lax.fori_loop(0, 3, lambda i, c: c * (0.7 + 0.01 * i), s), x
+    "switch": lambda x: lax.switch(
+        (x > 0).astype(int) + (x > 1), [lambda x: x, lambda x: 2 * x, lambda x: 3 * x], x
     ),
-}  # fmt: skip
+    "nested": lambda x: lax.while_loop(
+        lambda s: jnp.abs(s) > 0.1,
+        lambda s: lax.fori_loop(0, 3, lambda i, c: c * (0.7 + 0.01 * i), s),
+        x,
+    ),
+}
 
 
 @pytest.mark.parametrize("lanes", [False, True], ids=["one", "lanes"])
@@ -199,7 +257,9 @@ def test_what_a_loop_does_not_change_is_computed_once():
 
 def test_derivatives_of_loops_and_solves():
     def function(x):
-        return jnp.sum(lax.scan(lambda c, i: (jnp.tanh(c @ x + i), c.sum()), jnp.ones(4), jnp.arange(3.0))[1])
+        return jnp.sum(
+            lax.scan(lambda c, i: (jnp.tanh(c @ x + i), c.sum()), jnp.ones(4), jnp.arange(3.0))[1]
+        )
 
     assert_same(jax.grad(function), S)
     assert_same(jax.hessian(function), S)
@@ -225,7 +285,12 @@ def test_open_sizes_take_any_number(sizes):
 
     def function(x, i):
         summed = jnp.zeros((3, x.shape[1])).at[i].add(x)
-        return summed, x @ x.T, jnp.arange(x.shape[0]) * x.shape[1], x.reshape(-1, 2, x.shape[1] // 2)
+        return (
+            summed,
+            x @ x.T,
+            jnp.arange(x.shape[0]) * x.shape[1],
+            x.reshape(-1, 2, x.shape[1] // 2),
+        )
 
     structs = jax.ShapeDtypeStruct(shapes[0], float), jax.ShapeDtypeStruct(shapes[1], int)
     program = numpy_code.write(jax.jit(function).trace(*structs).jaxpr, ("n", "m")).load()
@@ -234,7 +299,7 @@ def test_open_sizes_take_any_number(sizes):
         np.testing.assert_allclose(found, expected, **ROUNDING)
 
 
-# Random programs -----------------------------------------------------------------------------------------------------
+# Random programs ----------------------------------------------------------------------------------
 
 STEPS = {
     "add": lambda x, y, i: x + y,
@@ -251,15 +316,19 @@ STEPS = {
     "solved": lambda x, y, i: jnp.tanh(jnp.linalg.solve(x @ x.T + 4.0 * jnp.eye(4), y)),
     "factored": lambda x, y, i: jnp.linalg.cholesky(x @ x.T + jnp.eye(4)) - y,
     "looped": lambda x, y, i: lax.fori_loop(0, 3, lambda k, c: jnp.tanh(c + y * k), x),
-    "while": lambda x, y, i: lax.while_loop(lambda c: jnp.sum(c * c) > 1.0, lambda c: 0.5 * c + 0.01 * y, x),
+    "while": lambda x, y, i: lax.while_loop(
+        lambda c: jnp.sum(c * c) > 1.0, lambda c: 0.5 * c + 0.01 * y, x
+    ),
     "scanned": lambda x, y, i: lax.scan(lambda c, r: (c * 0.5 + r, c), x[0], y)[1],
     "cond": lambda x, y, i: lax.cond(x[0, 0] > 0, lambda x, y: x + y, lambda x, y: x * y, x, y),
     "sorted": lambda x, y, i: jnp.sort(x, 0) + y,
     "summed up": lambda x, y, i: jnp.tanh(jnp.cumsum(x, 1)) * y,
-}  # fmt: skip
+}
 
 programs = st.lists(
-    st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=7
+    st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9), st.integers(0, 9)),
+    min_size=1,
+    max_size=7,
 )
 
 

@@ -1,4 +1,6 @@
-"""Programs run as NumPy where that is quicker, with XLA's numbers; a fit from stored programs needs no JAX."""
+"""Programs run as NumPy where that is quicker, with XLA's numbers; a fit from stored programs
+needs no JAX.
+"""
 
 import os
 import subprocess
@@ -31,24 +33,42 @@ def home(tmp_path_factory, monkeypatch):
 def frame(rows, groups, items, seed=0):
     rng = np.random.default_rng(seed)
     a, b, x = rng.integers(0, groups, rows), rng.integers(0, items, rows), rng.normal(size=rows)
-    outer, slopes, items = rng.normal(size=groups)[a // 3], rng.normal(size=groups)[a] * x, rng.normal(size=items)[b]
+    outer, slopes, items = (
+        rng.normal(size=groups)[a // 3],
+        rng.normal(size=groups)[a] * x,
+        rng.normal(size=items)[b],
+    )
     y = 1.0 + 0.5 * x + outer + rng.normal(size=groups)[a] + slopes + items + rng.normal(size=rows)
     return pd.DataFrame(dict(y=y, x=x, z=rng.normal(size=rows), a=a, b=b, c=a // 3))
 
 
 def numbers(formula, data):
-    """What a fit says, in one vector by name; theta and what follows to the digits that its search determines."""
+    """What a fit says, in one vector by name; theta and what follows to the digits that its
+    search determines.
+    """
     fit = quiet_fit(formula, data)
     new = fit.predict(data.iloc[:9], interval="prediction")
     parts = dict(
-        deviance=[fit.deviance], beta=fit.fe_params, se=fit.fe_bse, df=fit.fe_df, theta=fit.theta, sigma=[fit.sigma],
-        modes=np.concatenate([np.ravel(v) for v in fit.mode_arrays]), upper=new["upper"],
-        kr=fit.anova(ddf="kenward-roger").iloc[:, 3], r2=fit.r2()["se"], leverage=fit.leverage()["overall"],
-    )  # fmt: skip
+        deviance=[fit.deviance],
+        beta=fit.fe_params,
+        se=fit.fe_bse,
+        df=fit.fe_df,
+        theta=fit.theta,
+        sigma=[fit.sigma],
+        modes=np.concatenate([np.ravel(v) for v in fit.mode_arrays]),
+        upper=new["upper"],
+        kr=fit.anova(ddf="kenward-roger").iloc[:, 3],
+        r2=fit.r2()["se"],
+        leverage=fit.leverage()["overall"],
+    )
     return {name: np.asarray(values, float) for name, values in parts.items()}
 
 
-FORMULAS = ["y ~ x + (1 + x | a)", "y ~ x + z + (1 | a) + (1 | b)", "y ~ x + (1 | c) + (1 + x || a)"]
+FORMULAS = [
+    "y ~ x + (1 + x | a)",
+    "y ~ x + z + (1 | a) + (1 | b)",
+    "y ~ x + (1 | c) + (1 + x || a)",
+]
 
 
 @pytest.mark.slow
@@ -59,15 +79,20 @@ def test_both_tiers_give_the_same_numbers(formula, monkeypatch):
         monkeypatch.setenv("INTERLACE_JAX_EXECUTION", mode)
         found[mode] = numbers(formula, frame(150, 18, 9))
     for name, expected in found["xla"].items():
-        # Rounding moves the end of a search by what is left of it: 1e-15 of the deviance, its root of theta.
+        # Rounding moves the end of a search by what is left of it: 1e-15 of the deviance, its root
+        # of theta.
         tolerance = 1e-12 if name == "deviance" else 1e-7
-        assert_allclose(found["numpy"][name], expected, rtol=tolerance, atol=tolerance, err_msg=name)
+        assert_allclose(
+            found["numpy"][name], expected, rtol=tolerance, atol=tolerance, err_msg=name
+        )
 
 
 def test_a_program_serves_data_of_every_size(monkeypatch):
     traced = []
     kernel_program = trace.program
-    monkeypatch.setattr(trace, "program", lambda *args: traced.append(args[0].__name__) or kernel_program(*args))
+    monkeypatch.setattr(
+        trace, "program", lambda *args: traced.append(args[0].__name__) or kernel_program(*args)
+    )
     monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
     monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
     tiers.trace.__dict__.pop("program", None)
@@ -81,7 +106,8 @@ CODE = """
     import interlace_jax
     data = interlace_jax.load_dataset({data!r})
     fit = interlace_jax.fit({formula!r}, data)
-    str(fit.summary()), fit.anova(), fit.predict(data.iloc[:5], interval="confidence"), fit.confint()
+    str(fit.summary())
+    fit.anova(), fit.predict(data.iloc[:5], interval="confidence"), fit.confint()
     fit.r2(), fit.leverage(), fit.random_effects_se, fit.anova(ddf="kenward-roger"), fit.fe_df
     print("jax" in sys.modules, fit.deviance)
 """
@@ -103,7 +129,10 @@ def test_a_second_process_fits_without_importing_jax(tmp_path):
 
 
 def test_importing_the_package_imports_no_jax():
-    code = "import sys, interlace_jax; assert not {'jax', 'scipy.stats', 'scipy.special', 'tqdm'} & set(sys.modules)"
+    code = (
+        "import sys, interlace_jax; assert not {'jax', 'scipy.stats', 'scipy.special', 'tqdm'} & "
+        "set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
