@@ -172,19 +172,12 @@ def build(
     """
     if na_action not in ("drop", "raise"):
         raise ValueError(f"na_action must be 'drop' or 'raise', not {na_action!r}")
-    if response and formula.response is None:
-        raise ValueError(
-            f"the formula '{formula}' has no response; write one before '~', as in 'y ~ x + (1 | "
-            "g)'"
-        )
     frame = as_frame(data)
     if len(frame) == 0:
         raise ValueError("the data have no rows")
     parts = {key: part for key, part in parts_of(formula).items() if key != "y"}
     if response:
-        parts = (
-            {"y": parts_of(formula)["y"]} if family is None else response_parts(formula, family)[0]
-        ) | parts
+        parts = _response_parts(formula, family) | parts
     columns = used_columns(frame, parts, formula.terms, context) | residual_columns(formula, frame)
     w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
     if w is not None:
@@ -199,15 +192,37 @@ def build(
     )
     if absent := absent_factors(specs, parts.keys() - {"y", "of"}):
         warnings.warn(_absent_message(absent), RankWarning, stacklevel=2)
-    w, shift, m = (v if v is None else v[rows] for v in (w, shift, m))
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame))
-    index = index if len(rows) == len(index) else index[rows]
-    coded = factorized(columns, formula.terms)
-    needing = of_other_rows(parts, columns, matrices, specs, context)
-    residual = residual_groups(formula, columns, matrices.get(DISPERSION), len(rows))
-    whose = dict(variables=frozenset(columns), other_rows=needing, residual=residual)
-    made = Evaluated(matrices, specs, coded, w, shift, index, rows, n_dropped, **whose)
-    return finish(formula, made, offset, cov, coding, m)
+    made = Evaluated(
+        matrices=matrices,
+        specs=specs,
+        coded=factorized(columns, formula.terms),
+        weights=_at(w, rows),
+        offset=_at(shift, rows),
+        index=index if len(rows) == len(index) else index[rows],
+        rows=rows,
+        n_dropped=n_dropped,
+        variables=frozenset(columns),
+        other_rows=of_other_rows(parts, columns, matrices, specs, context),
+        residual=residual_groups(formula, columns, matrices.get(DISPERSION), len(rows)),
+    )
+    return finish(formula, made, offset, cov, coding, _at(m, rows))
+
+
+def _response_parts(formula: Formula, family: Distribution | None) -> dict[str, Part]:
+    """The left side of a formula, to be evaluated."""
+    if formula.response is None:
+        raise ValueError(
+            f"the formula '{formula}' has no response; write one before '~', as in 'y ~ x + (1 | "
+            "g)'"
+        )
+    if family is None:
+        return {"y": parts_of(formula)["y"]}
+    return response_parts(formula, family)[0]
+
+
+def _at(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[rows]
 
 
 def finish(
@@ -221,66 +236,96 @@ def finish(
     """The design of an evaluated formula: aliased columns left out, random terms joined by
     factor.
     """
-    seen, used = None, ()
-    if coding is not None:
-        y, weights, seen = observed(coding, e.matrices, e.weights, trials, e.index)
-        name, e, used = (
-            formula.response,
-            e._replace(weights=weights),
-            predictors(seen.family, e.matrices),
-        )
-    elif "y" in e.matrices:
-        y, name = response_of(e.matrices["y"], parts_of(formula)["y"])
-    else:
-        y, name = None, formula.response
-    X, names = e.matrices["X"]
-    if seen is not None and isinstance(seen.family, Ordinal):  # the thresholds are its intercept
-        X, names = without_intercept(X, names)
-    weighted = X if e.weights is None else X * np.sqrt(e.weights)[:, None]
-    kept = independent_columns(weighted)
-    dropped = tuple(name for j, name in enumerate(names) if j not in kept)
-    dependence = np.zeros((len(kept), len(dropped)))
-    if dropped:
-        warnings.warn(_alias_message(dropped), RankWarning, stacklevel=2)
-        dependence = _dependence(weighted, kept)
-        X, names = X[:, kept], tuple(names[j] for j in kept)
-    if len(X) <= len(names):
-        raise ValueError(
-            f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}"
-        )
+    response = _response(formula, e, coding, trials)
+    e, family = e._replace(weights=response.weights), None
+    if response.observed is not None:
+        family = response.observed.family
+    fixed = _fixed_part(e, isinstance(family, Ordinal))
+    if fixed.dropped:
+        warnings.warn(_alias_message(fixed.dropped), RankWarning, stacklevel=2)
     # Where nothing else scatters the rows, an effect a row is how they are let scatter more than
     # the family has it.
-    most = np.inf if seen is not None and seen.family.is_count else len(X)
-    factors = structured(
-        grouping_factors(formula.terms, e.matrices, e.coded, most, tied_factors(cov)), cov
-    )
-    for f in factors:
-        if twins := _undetermined(f):
-            warnings.warn(_twin_message(f, twins), RankWarning, stacklevel=2)
+    most = np.inf if family is not None and family.is_count else len(fixed.X)
+    found = grouping_factors(formula.terms, e.matrices, e.coded, most, tied_factors(cov))
+    factors = structured(found, cov)
+    for factor in factors:
+        twins = _undetermined(factor)
+        if twins:
+            warnings.warn(_twin_message(factor, twins), RankWarning, stacklevel=2)
     return Design(
         formula=formula,
-        response=name,
-        y=y,
-        X=X,
-        columns=names,
-        dropped_columns=dropped,
+        response=response.name,
+        y=response.y,
+        X=fixed.X,
+        columns=fixed.names,
+        dropped_columns=fixed.dropped,
         weights=e.weights,
         offset=offset_of(e.matrices, e.offset),
         factors=factors,
         index=e.index,
         rows=e.rows,
         n_dropped=e.n_dropped,
-        kept=np.array(kept, dtype=int),
-        dependence=dependence,
+        kept=np.array(fixed.kept, dtype=int),
+        dependence=fixed.dependence,
         offset_column=offset if isinstance(offset, str) else None,
         specs=e.specs,
         offset_is_array=offset is not None and not isinstance(offset, str),
-        observed=seen,
-        predictors=used,
+        observed=response.observed,
+        predictors=response.predictors,
         variables=e.variables,
         other_rows=e.other_rows,
         residual=e.residual,
     )
+
+
+class _Response(NamedTuple):
+    """The left side of a model."""
+
+    y: np.ndarray | None
+    name: str | None
+    weights: np.ndarray | None
+    observed: Observed | None = None
+    predictors: tuple[Predictor, ...] = ()
+
+
+def _response(
+    formula: Formula, e: Evaluated, coding: Coding | None, trials: np.ndarray | None
+) -> _Response:
+    if coding is not None:
+        y, weights, seen = observed(coding, e.matrices, e.weights, trials, e.index)
+        others = predictors(seen.family, e.matrices)
+        return _Response(y, formula.response, weights, seen, others)
+    if "y" in e.matrices:
+        return _Response(*response_of(e.matrices["y"], parts_of(formula)["y"]), e.weights)
+    return _Response(None, formula.response, e.weights)
+
+
+class _Fixed(NamedTuple):
+    """Columns of the fixed part that do not depend on those before them, and the others' names."""
+
+    X: np.ndarray
+    names: tuple[str, ...]
+    kept: list[int]
+    dropped: tuple[str, ...]
+    dependence: np.ndarray
+
+
+def _fixed_part(e: Evaluated, is_ordinal: bool) -> _Fixed:
+    X, names = e.matrices["X"]
+    if is_ordinal:  # the thresholds are its intercept
+        X, names = without_intercept(X, names)
+    weighted = X if e.weights is None else X * np.sqrt(e.weights)[:, None]
+    kept = independent_columns(weighted)
+    dropped = tuple(name for j, name in enumerate(names) if j not in kept)
+    dependence = np.zeros((len(kept), 0))
+    if dropped:
+        dependence = _dependence(weighted, kept)
+        X, names = X[:, kept], tuple(names[j] for j in kept)
+    if len(X) <= len(names):
+        raise ValueError(
+            f"{len(X)} rows are too few for {len(names)} fixed-effects columns: {listed(names)}"
+        )
+    return _Fixed(X, names, kept, dropped, dependence)
 
 
 def _for_each_row(value: Any, n: int) -> Any:

@@ -249,40 +249,56 @@ def _survey(table: _Table, na_action: str) -> _Survey:
 
 def _fill(table: _Table, found: _Survey, cov: Mapping[str, Any] | None) -> Design:
     """The second pass: the formula evaluated batch by batch, into whole arrays."""
-    formula, parts, n = table.formula, table.parts, found.n
-    groups = dict.fromkeys(name for term in formula.terms for name in term.group)
-    codes = {name: np.empty(n, np.int32) for name in groups}
-    vectors = {
-        name: np.empty(n) for name in ("weights", "offset") if getattr(table, name) is not None
-    }
-    whole: dict[str, _Matrix] = {}
+    formula, n = table.formula, found.n
+    whole = _Whole(table, found)
     specs, first, start = None, None, 0
-    for batch in filter(lambda b: b.n, table.batches()):
-        rows = slice(start, start := start + batch.n)
-        for name in groups:
-            codes[name][rows] = found.levels[name].get_indexer(batch.columns[name])
-        for name, vector in vectors.items():
-            vector[rows] = getattr(batch, name)
+    for batch in table.batches():
+        if batch.n == 0:
+            continue
         columns = {
             name: _categorical(c, found.levels.get(name)) for name, c in batch.columns.items()
         }
-        matrices, specs = _evaluate(parts, columns, batch.n, specs)
+        matrices, specs = _evaluate(table.parts, columns, batch.n, specs)
         if specs is not None:
             sample = _Sample.of(columns, matrices, batch.n)
             first = first or sample
-            _refuse_statistics(parts, first, sample, specs)
-        whole = whole or _allocate(matrices, n)
-        for key, (matrix, _) in matrices.items():
-            whole[key].put(rows, matrix)
-    matrices = {key: (m.values, m.names) for key, m in whole.items()}
-    coded = {name: (codes[name], found.levels[name]) for name in groups}
-    row_numbers = np.empty(0, np.int64)  # the rows themselves are not kept
-    w, shift = vectors.get("weights"), vectors.get("offset")
-    used = frozenset(columns)
+            _refuse_statistics(table.parts, first, sample, specs)
+        whole.put(slice(start, start + batch.n), batch, matrices)
+        start += batch.n
     made = Evaluated(
-        matrices, specs, coded, w, shift, pd.RangeIndex(n), row_numbers, found.n_dropped, used
+        matrices={key: (m.values, m.names) for key, m in whole.matrices.items()},
+        specs=specs,
+        coded={name: (codes, found.levels[name]) for name, codes in whole.codes.items()},
+        weights=whole.vectors.get("weights"),
+        offset=whole.vectors.get("offset"),
+        index=pd.RangeIndex(n),
+        rows=np.empty(0, np.int64),  # the rows themselves are not kept
+        n_dropped=found.n_dropped,
+        variables=frozenset(columns),
     )
     return finish(formula, made, table.offset, cov)
+
+
+class _Whole:
+    """Arrays of all rows, which batches are written into."""
+
+    def __init__(self, table: _Table, found: _Survey) -> None:
+        self.levels, self.n = found.levels, found.n
+        groups = dict.fromkeys(name for term in table.formula.terms for name in term.group)
+        given = [name for name in ("weights", "offset") if getattr(table, name) is not None]
+        self.codes = {name: np.empty(found.n, np.int32) for name in groups}
+        self.vectors = {name: np.empty(found.n) for name in given}
+        self.matrices: dict[str, _Matrix] = {}
+
+    def put(self, rows: slice, batch: Batch, matrices: Matrices) -> None:
+        for name, codes in self.codes.items():
+            codes[rows] = self.levels[name].get_indexer(batch.columns[name])
+        for name, vector in self.vectors.items():
+            vector[rows] = getattr(batch, name)
+        if not self.matrices:
+            self.matrices = _allocate(matrices, self.n)
+        for key, (matrix, _) in matrices.items():
+            self.matrices[key].put(rows, matrix)
 
 
 def _categorical(column: pd.Series, levels: pd.Index | None) -> pd.Series:

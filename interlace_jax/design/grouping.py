@@ -119,28 +119,27 @@ def _factor(
     variables = terms[0].group
     codes, levels, keys = _crossed([coded[name] for name in variables])
     _check_levels(terms[0], levels)
-    sizes = []
-    for term in terms:
-        k = len(matrices[key_of(term)][1])
+    most = np.inf if terms[0].factor in tied else n
+    parts = tuple(key_of(term) for term in terms)
+    sizes: list[int] = []
+    names: list[str] = []
+    for term, key in zip(terms, parts, strict=True):
+        columns = matrices[key][1]
+        k = len(columns)
+        _check_size(term, len(levels), k, most)
         sizes += [1] * k if term.independent else [k]
-        _check_size(term, len(levels), k, np.inf if terms[0].factor in tied else n)
-    names = [
-        "(Intercept)" if name == "Intercept" else name
-        for term in terms
-        for name in matrices[key_of(term)][1]
-    ]
+        names += ["(Intercept)" if name == "Intercept" else name for name in columns]
     _check_duplicates(terms, names)
+    Z = [matrices[key][0] for key in parts]
     return Factor(
         name=terms[0].factor,
         variables=variables,
         levels=levels,
         codes=codes.astype(np.int32, copy=False),
-        Z=np.hstack([matrices[key_of(term)][0] for term in terms])
-        if len(terms) > 1
-        else matrices[key_of(terms[0])][0],
+        Z=np.hstack(Z) if len(Z) > 1 else Z[0],
         columns=tuple(names),
         sizes=tuple(sizes),
-        parts=tuple(key_of(term) for term in terms),
+        parts=parts,
         variable_levels=tuple(coded[name][1] for name in variables),
         keys=keys,
     )

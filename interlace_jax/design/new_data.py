@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from .frames import as_frame, missing_values, row_vector, take_rows
 from .grouping import Factor, codes_in
 from .model_matrices import (
     DISPERSION,
+    Matrices,
+    Part,
     find_gaps,
     model_matrices,
     offset_of,
@@ -75,68 +77,108 @@ def new_data(
     these need.
     """
     frame = as_frame(data)
-    if offset is None and design.offset_is_array and not bare:
-        raise ValueError(
-            "the model was fitted with an offset array; give offset= for the new data, one value "
-            "per row"
-        )
-    wanted = [f.name for f in design.factors] if random is True else list(random or ())
-    factors = [f for f in design.factors if f.name in wanted]
-    known = {frozenset(f.variables) for f in factors if f.name not in unknown}
-    terms = [term for term in design.formula.terms if frozenset(term.group) in known]
-    auxiliary = set() if bare else {p.key for p in design.predictors if p.key is not None}
-    more = {DISPERSION} if residual else ()
-    keys = {"X"}.union(() if bare else ("offset",), auxiliary, more, *(f.parts for f in factors))
-    parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
-    columns = used_columns(frame, parts, terms, context, design.variables or None)
-    columns |= residual_columns(design.formula, frame) if residual else {}
-    shift = row_vector(
-        frame, "offset", design.offset_column if offset is None and not bare else offset
-    )
+    shift = None if bare and offset is None else _given_offset(design, frame, offset)
+    wanted = _wanted(design, random, unknown, residual, bare)
+    terms = [term for term in design.formula.terms if frozenset(term.group) in wanted.known]
+    columns = used_columns(frame, wanted.parts, terms, context, design.variables or None)
+    if residual:
+        columns |= residual_columns(design.formula, frame)
 
     missing = np.zeros(len(frame), bool)
     for mask in missing_values(columns, offset=shift).values():
         missing |= mask
     rows = np.flatnonzero(~missing)
     columns = take_rows(columns, rows, len(frame))
-    matrices, _ = model_matrices(parts, columns, len(rows), context, design.specs, is_new=True)
+    matrices, _ = model_matrices(
+        wanted.parts, columns, len(rows), context, design.specs, is_new=True
+    )
     refuse_other_rows(design.other_rows, matrices)
     for mask in find_gaps(matrices).values():
         missing[rows[mask]] = True
 
-    def codes(factor: Factor) -> np.ndarray:
-        return (
-            codes_in(factor, columns)
-            if frozenset(factor.variables) in known
-            else np.full(len(rows), -1)
-        )
+    def spread(values: np.ndarray, fill: float) -> np.ndarray:
+        return _spread(values, rows, missing, fill)
 
-    if residual:
-        complete = ~missing[rows]
-        slopes, names = matrices.get(DISPERSION, (np.zeros((len(rows), 0)), ()))
-        here = {name: values[complete] for name, values in columns.items()}
-        of_subjects = new_rows(design.residual, design.formula, here, (slopes[complete], names))
-    X, names = matrices["X"]
-    if design.observed is not None and isinstance(design.observed.family, Ordinal):
-        X, _ = without_intercept(X, names)
-    X = _spread(X, rows, missing, np.nan)
+    def codes(factor: Factor) -> np.ndarray:
+        if frozenset(factor.variables) not in wanted.known:
+            return np.full(len(frame), -1, np.int32)
+        found = codes_in(factor, columns)[:, None]
+        return spread(found, -1)[:, 0].astype(np.int32)
+
     if "offset" in matrices:
-        added = _spread(offset_of(matrices, None)[:, None], rows, missing, np.nan)[:, 0]
+        added = spread(offset_of(matrices, None)[:, None], np.nan)[:, 0]
         shift = added if shift is None else shift + added
-    Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in factors]
+    X = spread(_fixed_columns(design, matrices), np.nan)
+    Z = [np.hstack([matrices[key][0] for key in factor.parts]) for factor in wanted.factors]
     return NewDesign(
         X=X[:, design.kept],
         unknown=_unknown(X, design),
-        Z=tuple(_spread(z, rows, missing, 0.0) for z in Z),
-        codes=tuple(
-            _spread(codes(f)[:, None], rows, missing, -1)[:, 0].astype(np.int32) for f in factors
-        ),
+        Z=tuple(spread(z, 0.0) for z in Z),
+        codes=tuple(codes(factor) for factor in wanted.factors),
         offset=None if shift is None else np.where(missing, np.nan, shift),
-        D={key: _spread(matrices[key][0], rows, missing, np.nan) for key in auxiliary},
+        D={key: spread(matrices[key][0], np.nan) for key in wanted.predictors},
         index=frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(len(frame)),
         missing=missing,
-        residual=of_subjects if residual else None,
+        residual=_subjects(design, columns, matrices, ~missing[rows]) if residual else None,
     )
+
+
+class _Wanted(NamedTuple):
+    """What of a design is evaluated in new data."""
+
+    factors: list[Factor]
+    known: set[frozenset[str]]
+    "Grouping variables of the factors whose levels are looked up."
+    predictors: set[str]
+    "Keys of the predictors of the family's parameters."
+    parts: dict[str, Part]
+
+
+def _wanted(
+    design: Design,
+    random: bool | Iterable[str],
+    unknown: Iterable[str],
+    residual: bool,
+    bare: bool,
+) -> _Wanted:
+    names = [f.name for f in design.factors] if random is True else list(random or ())
+    factors = [f for f in design.factors if f.name in names]
+    known = {frozenset(f.variables) for f in factors if f.name not in unknown}
+    keys = {"X"}.union(*(f.parts for f in factors))
+    predictors = set() if bare else {p.key for p in design.predictors if p.key is not None}
+    if not bare:
+        keys |= {"offset"} | predictors
+    if residual:
+        keys.add(DISPERSION)
+    parts = {key: part for key, part in parts_of(design.formula).items() if key in keys}
+    return _Wanted(factors, known, predictors, parts)
+
+
+def _given_offset(design: Design, frame: Any, offset: str | Iterable[float] | None) -> Any:
+    """The offset (n,) of new rows that is not in the formula: as given, or the fit's column."""
+    if offset is None and design.offset_is_array:
+        raise ValueError(
+            "the model was fitted with an offset array; give offset= for the new data, one value "
+            "per row"
+        )
+    return row_vector(frame, "offset", design.offset_column if offset is None else offset)
+
+
+def _fixed_columns(design: Design, matrices: Matrices) -> np.ndarray:
+    """The fixed part as evaluated; an ordinal response has thresholds in place of an intercept."""
+    X, names = matrices["X"]
+    if design.observed is not None and isinstance(design.observed.family, Ordinal):
+        X, _ = without_intercept(X, names)
+    return X
+
+
+def _subjects(
+    design: Design, columns: Mapping[str, pd.Series], matrices: Matrices, complete: np.ndarray
+) -> SubjectRows:
+    """Subjects and visits of the complete ones of the evaluated rows."""
+    slopes, names = matrices.get(DISPERSION, (np.zeros((len(complete), 0)), ()))
+    here = {name: values[complete] for name, values in columns.items()}
+    return new_rows(design.residual, design.formula, here, (slopes[complete], names))
 
 
 def _unknown(X: np.ndarray, design: Design) -> np.ndarray:

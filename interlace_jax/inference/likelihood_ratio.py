@@ -39,15 +39,13 @@ def anova(
     """Likelihood-ratio tests between nested fits to the same data, as lme4's `anova(m1, m2, ...)`.
 
     fits: in any order; each is compared with the next smaller one. Their rows may be in different
-    orders if unique
-        labels, the index of the data, tell which is which.
+        orders if unique labels, the index of the data, tell which is which.
     names: of the models in the table, by default `m1`, `m2`, ... as given.
     refit: refit REML fits by ML first, as models with different fixed parts need, and say so in a
-    warning.
-        False compares the fits as they are: REML fits must then have the same fixed part.
+        warning. False compares the fits as they are: REML fits must then have the same fixed part.
     nsim: also simulate so many responses from the smaller model, fit both models to each, and give
-    the share of
-        statistics at least as large in `Pr(>Chisq) simulated` (seed: of the random numbers).
+        the share of statistics at least as large in `Pr(>Chisq) simulated` (seed: of the random
+        numbers).
 
     Returns a frame with one row a model: `npar AIC BIC logLik deviance Chisq Df Pr(>Chisq)`, and
     `Pr(>Chisq) boundary`: a variance of 0 lies on the boundary, where the naive p-value is too

@@ -192,16 +192,14 @@ class MarginalMeans:
         `by`.
 
         method: "pairwise"; "trt.vs.ctrl" (each against `ref`: a level, a label, or else a position;
-        by default the
-            first); "consec" (each against the one before it); "eff" (each against the mean of all);
-            "poly" (linear, quadratic, ... over levels at equal distances, in whole numbers); or
-            `{label: weights}`. A list of methods, one for each variable of `specs`, gives
-            interaction contrasts, the products of theirs.
+            by default the first); "consec" (each against the one before it); "eff" (each against
+            the mean of all); "poly" (linear, quadratic, ... over levels at equal distances, in
+            whole numbers); or `{label: weights}`. A list of methods, one for each variable of
+            `specs`, gives interaction contrasts, the products of theirs.
         adjust: of p-values and intervals for the contrasts of one family, a combination of `by`:
-        "tukey" (pairwise
-            only), "holm" (intervals by Bonferroni, as no Holm intervals exist), "bonferroni" or
-            "none". By default Tukey for pairwise contrasts, Holm for treatment contrasts (R's
-            Dunnett-like "dunnettx" is not offered) and none for others.
+            "tukey" (pairwise only), "holm" (intervals by Bonferroni, as no Holm intervals exist),
+            "bonferroni" or "none". By default Tukey for pairwise contrasts, Holm for treatment
+            contrasts (R's Dunnett-like "dunnettx" is not offered) and none for others.
         """
         adjust = adjustment(method, adjust)
         tables = []

@@ -26,8 +26,7 @@ def compare(many: ManyFits, other: ManyFits, refit: bool = True) -> pd.DataFrame
 
     other: fits of the same responses or groups by another formula, in any order of size.
     refit: refit REML fits by ML where the fixed parts differ, and say so in a warning. False
-    compares the fits as they
-        are.
+        compares the fits as they are.
 
     Returns a row for each model: its label, `Chisq Df Pr(>Chisq)`, and `Pr(>Chisq) boundary`: where
     one variance and its k covariances are tested, that of the 50:50 mixture of chi-square(k) and

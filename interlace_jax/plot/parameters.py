@@ -160,11 +160,10 @@ def effects(
     for a factor.
 
     x: a variable of the fixed part. by: one or two others, of which the first is the colour and the
-    second makes
-        panels. Numbers in `by` are shown at their quartiles unless `at` says where.
+        second makes panels. Numbers in `by` are shown at their quartiles unless `at` says where.
     at: values of variables, as {"dose": [0, 10]}; all other factors are averaged over, with equal
-    weights, and other
-        numbers are held at their means, as `interlace_jax.emmeans` does: the subtitle says so.
+        weights, and other numbers are held at their means, as `interlace_jax.emmeans` does: the
+        subtitle says so.
     level: of the intervals, pointwise, for the mean of an average group. points: whether to draw
     the rows beneath.
     """

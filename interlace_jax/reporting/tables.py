@@ -39,13 +39,11 @@ def table(
     returns.
 
     what: a fit gives its coefficients with standard errors, intervals, degrees of freedom and
-    tests, and its standard
-        deviations and correlations of random effects; a frame (of `anova()`, `contrasts()`,
-        `confint()`) or marginal means give their columns, rounded to what their standard errors are
-        worth.
+        tests, and its standard deviations and correlations of random effects; a frame (of
+        `anova()`, `contrasts()`, `confint()`) or marginal means give their columns, rounded to what
+        their standard errors are worth.
     title: above the table; by default the formula of a fit. level: of a fit's intervals. labels:
-    other words for terms,
-        columns and groups, as {"Days": "Days of sleep restriction"}.
+        other words for terms, columns and groups, as {"Days": "Days of sleep restriction"}.
 
     Returns a `Table` with `to_latex()`, `to_markdown()`, `to_html()`, `to_typst()`,
     `to_great_tables()` and `frame`.
@@ -153,11 +151,9 @@ def compare(
 
     fits: one or more fits of this package. names: headings, by default (1), (2), ...
     terms: the coefficients to show, in this order; a mapping also gives them other names. By
-    default all, in the order
-        in which the models have them.
+        default all, in the order in which the models have them.
     below: what stands below each coefficient: "se" in parentheses, "interval" in brackets, "p",
-    "statistic", or
-        "nothing". level: of the intervals. stars: mark p < .05, .01 and .001.
+        "statistic", or "nothing". level: of the intervals. stars: mark p < .05, .01 and .001.
     title: above the table. labels: other words for grouping factors and random-effect columns.
 
     Returns a `Table`, as `table`. It has a note where log-likelihood, AIC and BIC cannot be

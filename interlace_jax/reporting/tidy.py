@@ -39,16 +39,14 @@ def tidy(
     """A row a term, with the same columns for every model, as R's broom.mixed.
 
     effects: "fixed", the coefficients; "ran_pars", standard deviations (`sd__x`), correlations
-    (`cor__x.z`) and the
-        parameters of covariance structures, with those of the residuals as group "Residual";
-        "ran_vals", the random effects.
+        (`cor__x.z`) and the parameters of covariance structures, with those of the residuals as
+        group "Residual"; "ran_vals", the random effects.
     level: of the intervals `conf_low conf_high`; t intervals for coefficients, Wald intervals on
-    the log or Fisher's z
-        scale for standard deviations and correlations, normal ones for random effects.
+        the log or Fisher's z scale for standard deviations and correlations, normal ones for random
+        effects.
     ddf: the rule for degrees of freedom, as `df_method` of `fit`; by default the fit's.
     exponentiate: exp of the coefficients and of their limits, with the standard error by the delta
-    method; for models
-        of log y, and odds and rate ratios.
+        method; for models of log y, and odds and rate ratios.
 
     Returns `effect group level term estimate std_error statistic df p_value conf_low conf_high`, in
     the units of the response (of the predictor's effect on it); what a row does not have is
