@@ -16,7 +16,7 @@ import pandas as pd
 
 from .design.design import Design, build
 from .design.formula import SPELLINGS, Term, parse
-from .design.frames import as_frame, get_column
+from .design.frames import MissingValues, as_frame, get_column
 from .design.grouping import NOWHERE
 from .design.new_data import new_data
 from .fitting import fit as fit_formula
@@ -122,19 +122,28 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
                 "groups are given to fit, but the model has a grouping factor of its own, "
                 f"{terms[0].factor!r}: write (1 | {GROUPS}) into the formula to have both"
             )
-        if terms or self._grouped:
-            self.result_ = fit_formula(
+        try:
+            self.result_ = self._fitted(formula, factors, bool(terms), arguments)
+        except MissingValues as err:
+            raise ValueError(
+                f"missing values in {err.where}: impute them, or leave out these rows"
+            ) from None
+        return self
+
+    def _fitted(
+        self, formula: str, factors: list[str], has_terms: bool, arguments: dict[str, Any]
+    ) -> Any:
+        if has_terms or self._grouped:
+            return fit_formula(
                 formula, groups=factors, random=self.random, method=self.method, **arguments
             )
-        else:
-            warnings.warn(
-                "nothing is random in this model, which is fitted by least squares: write "
-                f"{SPELLINGS}, or give groups to fit",
-                UserWarning,
-                stacklevel=2,
-            )
-            self.result_ = LeastSquares.fit(formula, **arguments)
-        return self
+        warnings.warn(
+            "nothing is random in this model, which is fitted by least squares: write "
+            f"{SPELLINGS}, or give groups to fit",
+            UserWarning,
+            stacklevel=3,
+        )
+        return LeastSquares.fit(formula, **arguments)
 
     def predict(self, X: Any, return_std: bool = False, groups: Any = None) -> Any:
         """Expected response (n,), and with return_std the standard deviations (n,) of new

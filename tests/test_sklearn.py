@@ -18,7 +18,7 @@ pytest.importorskip("sklearn")
 
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -181,6 +181,22 @@ def test_it_stands_at_the_end_of_a_pipeline_and_is_searched(data):
     assert search.best_estimator_[-1].result_.nobs == 180
 
 
+def test_lists_of_strings_go_through_an_encoder(data):
+    X, y = data
+    encoder = make_column_transformer(
+        (OneHotEncoder(drop="first", sparse_output=False), [1]), ("passthrough", [0])
+    )
+    model = make_pipeline(encoder, MixedModelRegressor())
+    rows = [[str(days), "even" if days % 2 == 0 else "odd"] for days in X["Days"]]
+    model.fit(rows, y, mixedmodelregressor__groups=list(X["Subject"]))
+    odd = X["Days"] % 2 == 1
+    X = X.assign(odd=odd.astype(float))
+    expected = MixedModelRegressor("~ odd + Days + (1 | Subject)").fit(X, y)
+    assert_allclose(
+        model.predict(rows[:4]), expected.predict(X.assign(Subject="new")[:4]), rtol=1e-9
+    )
+
+
 def test_scores_by_group_are_those_of_cross_val(data):
     scores = cross_val_score(
         MixedModelRegressor("~ Days + (1 + Days | Subject)"),
@@ -256,8 +272,16 @@ def test_wrong_arguments_are_refused_in_words(data, arguments, change, message):
 def test_missing_values_are_refused(data):
     X, y = data[0].astype({"Days": float}), data[1]
     holes = X.assign(Days=X["Days"].where(X.index > 2))
-    with pytest.raises(ValueError, match=r"missing values in 'Days' \(3\)"):
+    with pytest.raises(
+        ValueError, match=r"missing values in 'Days' \(3\): impute them, or leave out these rows$"
+    ):
         MixedModelRegressor(groups="Subject").fit(holes, y)
+    for groups in (X["Subject"].where(X.index > 0), np.where(X.index > 0, X["Subject"], None)):
+        with pytest.raises(
+            ValueError,
+            match=r"missing values in 'groups' \(1\): impute them, or leave out these rows$",
+        ):
+            MixedModelRegressor().fit(X[["Days"]], y, groups=groups)
     with pytest.raises(ValueError, match="X has missing values in 3 rows"):
         MixedModelRegressor(groups="Subject").fit(X, y).predict(holes)
 

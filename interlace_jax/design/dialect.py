@@ -149,6 +149,52 @@ def _within(text: str) -> str:
     return ":"
 
 
+def check_numbers(text: str) -> None:
+    """Raise ValueError where a number is anything but a summand 0 or 1, or a power.
+
+    formulaic multiplies terms by numbers and forgets an intercept that is taken away inside
+    parentheses: `x:5` is the term x there, and `a*(b - 1)` has an intercept. In R the first is no
+    formula, and the second has none.
+    """
+    tokens = [(token.token, token.kind.value) for token in tokenize(text)]
+    is_factor = [False]  # whether the parentheses around a token are part of a product
+    for i, (token, kind) in enumerate(tokens):
+        if token == "(" and kind == "context":
+            is_factor.append(is_factor[-1] or _multiplies(tokens, i, _closing(tokens, i)))
+        elif token == ")" and kind == "context":
+            is_factor.pop()
+        elif kind == "value" and token[0].isdigit() and tokens[i - 1][0] not in ("**", "^"):
+            if is_factor[-1] or _multiplies(tokens, i, i):
+                raise ValueError(
+                    f"the number {token} is part of a product; a product with a number is I(x*{token})"
+                )
+            if token not in ("0", "1"):
+                raise ValueError(
+                    f"of numbers only 0 and 1, no intercept and an intercept, are terms, not {token}"
+                )
+            if len(is_factor) > 1 and (token == "0" or "-" in tokens[i - 1][0]):
+                raise ValueError(
+                    "the intercept is taken away inside parentheses; write 0 + outside of them"
+                )
+
+
+def _multiplies(tokens: list[tuple[str, str]], first: int, last: int) -> bool:
+    """Whether the tokens from `first` to `last` are part of a product, and no summand."""
+    before = tokens[first - 1][0] if first else "+"
+    after = tokens[last + 1][0] if last + 1 < len(tokens) else "+"
+    return not (set(before) <= set("+-(") and after[0] in "+-)")
+
+
+def _closing(tokens: list[tuple[str, str]], opening: int) -> int:
+    """The place of the parenthesis that closes the one at `opening`."""
+    depth = 0
+    for i in range(opening, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[i][0], 0)
+        if depth == 0:
+            return i
+    return len(tokens) - 1
+
+
 def hint(text: str) -> str:
     """What to write instead of R's words in a text that could not be read or evaluated."""
     return next((f"; {words}" for pattern, words in _HINTS.items() if re.search(pattern, text)), "")

@@ -28,7 +28,7 @@ from .design import Design, Evaluated, finish
 from .evaluation import with_state
 from .expressions import columns_in
 from .formula import Formula
-from .frames import check_weights, missing_values, row_vector, take_rows
+from .frames import MissingValues, check_weights, missing_values, row_vector, take_rows
 from .grouping import sorted_positions
 from .model_matrices import (
     Matrices,
@@ -235,10 +235,7 @@ def _survey(table: _Table, na_action: str) -> _Survey:
         found.add(batch, groups)
     counts = ", ".join(f"{name!r} ({count})" for name, count in found.missing.items() if count)
     if counts and na_action == "raise":
-        raise ValueError(
-            f"na_action='raise': missing values in {counts}; drop or fill them, or use "
-            "na_action='drop'"
-        )
+        raise MissingValues(counts)
     if found.n == 0:
         raise ValueError(
             f"all rows have missing values: in {counts}" if counts else "the data have no rows"

@@ -230,6 +230,17 @@ def check_weights(weights: np.ndarray) -> None:
         raise ValueError("the weights are zero in all rows; at least some must be positive")
 
 
+class MissingValues(ValueError):
+    """Missing values where none may be. `where`: the columns with their counts, in words."""
+
+    def __init__(self, where: str):
+        super().__init__(
+            f"na_action='raise': missing values in {where}; drop or fill them, or use "
+            "na_action='drop'"
+        )
+        self.where = where
+
+
 def missing_values(
     columns: Mapping[str, pd.Series], **vectors: np.ndarray | None
 ) -> dict[str, np.ndarray]:
@@ -251,10 +262,7 @@ def complete_rows(
         f"{name!r} ({(mask & used).sum()})" for name, mask in missing.items() if (mask & used).any()
     )
     if counts and na_action == "raise":
-        raise ValueError(
-            f"na_action='raise': missing values in {counts}; drop or fill them, or use "
-            "na_action='drop'"
-        )
+        raise MissingValues(counts)
     if len(rows) == 0:
         raise ValueError(f"all {used.sum()} rows have missing values: in {counts}")
     return rows, int(used.sum()) - len(rows)

@@ -29,7 +29,7 @@ from interface_meta import override
 
 from ..support.arguments import listed
 from .contrasts import CODING
-from .dialect import CONSTANTS, FUNCTIONS, STATISTICS, hint, translated
+from .dialect import CONSTANTS, FUNCTIONS, STATISTICS, check_numbers, hint, translated
 from .evaluation import evaluate
 from .expressions import asks_other_rows, columns_in, normal, shown
 from .formula import Formula, Term
@@ -126,6 +126,7 @@ def _read(text: str) -> formulaic.SimpleFormula:
     """The terms of a text. formulaic sees a plain name in place of each operand, whatever is
     written there.
     """
+    check_numbers(text)
     operands: dict[str, Expression] = {}
     pieces, end = [], 0
     for token in tokenize(text):

@@ -5,7 +5,7 @@ from helpers.fits import quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 
 from interlace_jax import emmeans
-from interlace_jax.design.dialect import hint, translated
+from interlace_jax.design.dialect import check_numbers, hint, translated
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,40 @@ def test_functions_that_are_unknown_are_to_be_columns():
 @pytest.mark.parametrize("text", ["x + z", "df.x", "0.5", "x:z - 1"])
 def test_there_is_no_advice_where_nothing_is_of_r(text):
     assert hint(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("x:5", "the number 5 is part of a product; a product with a number is I"),
+        ("2.5 * x", "the number 2.5 is part of a product"),
+        ("x / 1", "the number 1 is part of a product"),
+        ("(1 + x):z", "the number 1 is part of a product"),
+        ("(a + (b - 1)) * c", "the number 1 is part of a product"),
+        ("x + 5", "of numbers only 0 and 1, no intercept and an intercept, are terms, not 5"),
+        ("(0 + x) + z", "taken away inside parentheses; write 0 [+] outside"),
+        ("(x - 1) + z", "taken away inside parentheses"),
+    ],
+)
+def test_numbers_that_are_no_terms_of_r_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        check_numbers(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "0 + x",
+        "-1 + x",
+        "x - 1",
+        "((1)) + x",
+        "(1 + x) + z",
+        "(x + z)^2",
+        "x**2",
+        "I(5*x):z",
+        "poly(x, 2):z",
+    ],
+)
+def test_intercepts_powers_and_numbers_in_calls_are_read(text):
+    check_numbers(text)
