@@ -166,11 +166,13 @@ def check_numbers(text: str) -> None:
         elif kind == "value" and token[0].isdigit() and tokens[i - 1][0] not in ("**", "^"):
             if is_factor[-1] or _multiplies(tokens, i, i):
                 raise ValueError(
-                    f"the number {token} is part of a product; a product with a number is I(x*{token})"
+                    f"the number {token} is part of a product; a product with a number is "
+                    f"I(x*{token})"
                 )
             if token not in ("0", "1"):
                 raise ValueError(
-                    f"of numbers only 0 and 1, no intercept and an intercept, are terms, not {token}"
+                    "of numbers only 0 and 1, no intercept and an intercept, are terms, not "
+                    f"{token}"
                 )
             if len(is_factor) > 1 and (token == "0" or "-" in tokens[i - 1][0]):
                 raise ValueError(
