@@ -359,8 +359,6 @@ def test_verbs_of_linear_models_are_refused_by_name(cbpp, verb):
 
 
 def test_other_functions_refuse_generalised_fits(cbpp):
-    with pytest.raises(ValueError, match=r"check\(\) is for linear mixed models so far"):
-        interlace.check(cbpp)
     with pytest.raises(ValueError, match="Gaussian|linear mixed models"):
         interlace.emmeans(cbpp, "period", ddf="satterthwaite")
 

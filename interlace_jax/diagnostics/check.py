@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ..models.fitted import FittedModel, check_fit
+from ..models.generalized import FittedGeneralizedModel
 from ..support.text import LINE
+from . import generalized_findings as family
 from .findings import (
     Finding,
     _as_a_whole,
@@ -42,11 +44,20 @@ def check(fit: FittedModel, nsim: int = 250, seed: Any = 0) -> Check:
     is 0.01 or more, or if the deviation is detected but small; a `look` is worth some minutes,
     `trouble` should be dealt with.
 
+    Of generalised models also: separation, numbers of the family that run off, rare outcomes, what
+    quadrature would change in Laplace's approximation, over-dispersion, zeros, and residuals by
+    quantiles.
+
     nsim, seed: of the data simulated to compare with.
     """
     check_fit("check", fit)
     fit.model.engine.require("checks")
-    findings = [
+    made = _of_generalized if isinstance(fit, FittedGeneralizedModel) else _of_linear
+    return Check(_heading(fit), tuple(made(fit, nsim, seed)), collinearity(fit), group_sizes(fit))
+
+
+def _of_linear(fit: FittedModel, nsim: int, seed: Any) -> list[Finding]:
+    return [
         _optimum(fit),
         _boundary(fit),
         *_groups(fit),
@@ -59,7 +70,28 @@ def check(fit: FittedModel, nsim: int = 250, seed: Any = 0) -> Check:
         *_effects_shape(fit),
         _as_a_whole(fit, nsim, seed),
     ]
-    return Check(_heading(fit), tuple(findings), collinearity(fit), group_sizes(fit))
+
+
+def _of_generalized(fit: FittedGeneralizedModel, nsim: int, seed: Any) -> list[Finding]:
+    rng = np.random.default_rng(seed)
+    residuals = family.quantile_residuals(fit, rng)
+    return [
+        *family.search(fit),
+        _boundary(fit),
+        *family.separation(fit),
+        *family.limits(fit),
+        *_groups(fit),
+        *family.rare_outcomes(fit),
+        *family.approximation(fit),
+        *_collinear(fit),
+        *family.dispersion(fit, nsim, rng),
+        *family.zeros(fit, nsim, rng),
+        *family.shape(residuals),
+        *family.outliers(fit, residuals),
+        *family.curvature(fit, residuals),
+        *family.effects(fit),
+        *family.as_a_whole(fit, nsim, rng),
+    ]
 
 
 def _heading(fit: FittedModel) -> str:

@@ -164,7 +164,7 @@ def _groups(fit: FittedModel) -> Iterator[Finding]:
                 f"A variance between {levels} levels is hardly known: enter {name} as a fixed "
                 'effect, or report the interval by confint("profile").'
             )
-        elif row["thin"] > 0.5:
+        elif row["thin"] > 0.5 and fit.design.observed is None:
             found += f"; {row['thin']:.0%} have no more rows than random effects ({k})"
             advice = (
                 "Such levels cannot tell their own effects from the residual: fewer random "

@@ -89,27 +89,33 @@ def _normalized(fit: FittedModel, marginal: pd.Series) -> pd.Series:
     return pd.Series(found, index=marginal.index)
 
 
-def scaled_residuals(fit: FittedModel, nsim: int = 250, seed: Any = None) -> pd.Series:
+def scaled_residuals(
+    fit: FittedModel, nsim: int = 250, seed: Any = None, conditional: bool = False
+) -> pd.Series:
     """Share of responses simulated from the model, with new random effects, that lie below the
     observed one.
 
     Uniform between 0 and 1 under the model, whatever the row's group, weight and predictors (Dunn &
     Smyth 1996; Hartig's DHARMa); rows of one group are alike. Ties are broken at random. nsim: how
-    many responses; seed: as in `simulate`.
+    many responses; seed: as in `simulate`. conditional: with the estimated random effects in place
+    of new ones, so that rows of a group are not alike; what these have taken from the data makes
+    them a little too narrow.
     """
     if nsim < 1:
         raise ValueError(f"nsim must be at least 1, not {nsim}")
     design, rng = fit.design, np.random.default_rng(seed)
     y = design.y[:, None]
     below, equal = np.zeros(len(y), int), np.zeros(len(y), int)
-    for Y in _simulations(fit, nsim, rng):
+    for Y in _simulations(fit, nsim, rng, conditional):
         below += (Y < y).sum(1)
         equal += (Y == y).sum(1)
     return pd.Series((below + rng.random(len(y)) * (equal + 1)) / (nsim + 1), index=design.index)
 
 
-def _simulations(fit: FittedModel, nsim: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Responses (n, some), with new random effects, until there are nsim."""
+def _simulations(
+    fit: FittedModel, nsim: int, rng: np.random.Generator, conditional: bool = False
+) -> Iterator[np.ndarray]:
+    """Responses (n, some), with new random effects unless `conditional`, until there are nsim."""
     at_once = max(1, NUMBERS // fit.nobs)
     for start in range(0, nsim, at_once):
-        yield new_responses(fit, min(at_once, nsim - start), rng)
+        yield new_responses(fit, min(at_once, nsim - start), rng, conditional)

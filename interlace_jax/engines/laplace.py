@@ -32,6 +32,7 @@ from .packing import plan_of
 LONGEST = 0.03  # step of the differences where the curvature is next to none
 # curvature of the deviance by a free number of the family below which it is not determined
 FLAT = 1e-3
+AVAILABLE = ("checks",)
 SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
 
 
@@ -91,9 +92,11 @@ class Laplace(Engine):
     """A generalised model by the rows themselves, which are looked at again at every trial."""
 
     name = "laplace"
-    missing = dict.fromkeys(
-        CAPABILITIES, "is for linear mixed models so far, not for one with a family"
-    ) | {
+    missing = {
+        name: "is for linear mixed models so far, not for one with a family"
+        for name in CAPABILITIES
+        if name not in AVAILABLE
+    } | {
         "moments": "needs moments of the rows, which do not suffice for a likelihood that is not "
         "Gaussian",
     }
@@ -253,6 +256,13 @@ class Laplace(Engine):
         """
         found = self._run(_mode_covariances, self.products, e.x, Modes(tuple(e.u)))
         return found, [np.zeros(S.shape[:2]) for S in found]
+
+    def quadrature_gradient(self, e: GeneralizedEstimate, nodes: int) -> np.ndarray:
+        """Gradient of the deviance by so many nodes in every dimension, in conditioned coordinates,
+        at an estimate.
+        """
+        data = replace(self.products, nodes=nodes)
+        return self._run(_gradients, data, e.x, _flat(e.x)[None], Modes(tuple(e.u)))[1][0]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
         """Hessian of the deviance in all conditioned coordinates, by central differences of the

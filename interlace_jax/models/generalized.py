@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ from . import response
 from .compiled import CORES, CompiledModel, held
 from .fitted import DF_METHODS, METHODS, FittedModel
 from .linear_predictor import Rows, _of_fit
+from .optimum import GeneralizedOptimum
 from .parameters import component_names, natural_names, natural_values, varcorr_table
 from .separation import Separation, separation
 from .singularity import singular_message
@@ -279,6 +280,18 @@ class FittedGeneralizedModel(FittedModel):
         known = np.diag(self.conditioned_covariance)[-len(self.estimate.gamma) :] == 0.0
         names = [name for name, is_known in zip(self.family_names, known, strict=True) if is_known]
         return {name: _LIMITS.get(name, "it is not determined by the data") for name in names}
+
+    @property
+    def optimum(self) -> GeneralizedOptimum:
+        """Certificate of the optimiser and of the modes of the random effects."""
+        usual, e = super().optimum, self.estimate
+        return GeneralizedOptimum(
+            **{field.name: getattr(usual, field.name) for field in fields(usual)},
+            mode_decrement=e.mode_decrement,
+            mode_residual=e.mode_residual,
+            trips=e.trips,
+            negative_information=int((e.W < 0.0).sum()),
+        )
 
     @property
     def residual_doubt(self) -> None:

@@ -58,6 +58,22 @@ class Optimum:
         return float(self.hessian_eigenvalues[0])
 
 
+@dataclass(frozen=True, eq=False)
+class GeneralizedOptimum(Optimum):
+    """How the search for all parameters ended, and that for the modes of the random effects inside
+    it.
+    """
+
+    mode_decrement: float
+    "How far the modes are from theirs, in deviance units, by Newton's quadratic model."
+    mode_residual: float
+    "Largest entry of the gradient of the modes, in their standard deviations."
+    trips: int
+    "Newton steps of the modes and steps of the parameters, together."
+    negative_information: int
+    "Rows whose log-density is convex at the modes, as it can be where a family is not log-concave."
+
+
 def principal_components(Lam: np.ndarray) -> pd.DataFrame:
     """SDs (relative to sigma) of the principal components of random effects with factor Lam (k,
     k), and shares.

@@ -26,9 +26,13 @@ def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
     return pd.DataFrame(Y if seen is None else seen.shown(Y), index=fit.design.index)
 
 
-def new_responses(fit: FittedModel, nsim: int, seed: Any) -> np.ndarray:
-    """What `simulate` draws, as an array (n, nsim) in the form of `Design.y`."""
+def new_responses(fit: FittedModel, nsim: int, seed: Any, conditional: bool = False) -> np.ndarray:
+    """What `simulate` draws, as an array (n, nsim) in the form of `Design.y`; conditional: given
+    the random effects.
+    """
     design, e = fit.design, fit.estimate
+    if conditional:
+        return _given_effects(fit, nsim, seed)
     if design.observed is None:
         return draw_responses(
             design, e.beta, fit.Lambdas, fit.level_roots, e.theta, fit.sigma, nsim, seed
@@ -40,6 +44,16 @@ def new_responses(fit: FittedModel, nsim: int, seed: Any) -> np.ndarray:
         b = new_effects(f, Lam, L, (nsim,), rng)
         eta += np.einsum("nk,nrk->nr", f.Z, b[f.codes])
     return draw(design, eta, e.gamma, rng)
+
+
+def _given_effects(fit: FittedModel, nsim: int, seed: Any) -> np.ndarray:
+    """Responses (n, nsim) whose random effects are the estimated ones."""
+    design, e, rng = fit.design, fit.estimate, np.random.default_rng(seed)
+    if design.observed is None:
+        return fit.fittedvalues.to_numpy()[:, None] + fit.sigma * draws(
+            design, e.theta, (nsim,), rng
+        )
+    return draw(design, np.repeat(e.eta[:, None], nsim, axis=1), e.gamma, rng)
 
 
 def draw_responses(
