@@ -174,8 +174,7 @@ def fit_many(
     ----------
     formula, data, groups, random, method, offset, na_action, cov, residual, dispersion
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
-        `residual` and `dispersion` go with `responses`, which then have a value in every row; one
-        that has not is not fitted, as its status says.
+        `residual` and `dispersion` go with `responses` and `by`, not with `predictors`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array
         (rows, models), a memory map (read in slices), or a list of column names of `data`. A
@@ -236,10 +235,9 @@ def fit_many(
             "one formula)"
         )
     parsed = parse(formula, groups, random, residual, dispersion)
-    if (parsed.residual or parsed.dispersion) and (responses is None or dtype != "float64"):
+    if (parsed.residual or parsed.dispersion) and (predictors is not None or dtype != "float64"):
         raise ValueError(
-            "residual= and dispersion= go with responses= and dtype='float64': fit groups one by "
-            "one"
+            "residual= and dispersion= go with responses= or by=, and with dtype='float64'"
         )
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if predictors is not None:

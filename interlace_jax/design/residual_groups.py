@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,46 @@ class ResidualGroups:
     def is_correlated(self) -> bool:
         """Whether rows of one subject correlate."""
         return self.covariance.within is not None
+
+    def selected(self, rows: np.ndarray, subject: np.ndarray | None = None) -> ResidualGroups:
+        """The residual covariance of some rows (r,), which may repeat.
+
+        subject (r,): codes of the subjects that these rows are of, where they are not those of the
+        fit.
+        """
+        by_row = SubjectRows(*(None if a is None else a[rows] for a in self.by_row))
+        given = by_row.subject if subject is None else subject
+        known, codes = np.unique(
+            np.arange(len(rows)) if self.residual is None else given, return_inverse=True
+        )
+        labels = (
+            self.subjects[known] if subject is None and self.residual else pd.RangeIndex(len(known))
+        )
+        by_row = by_row._replace(subject=codes)
+        return replace(self, rows=_layout(self.residual, by_row), subjects=labels, by_row=by_row)
+
+    def as_seen_by(self, others: ResidualGroups, rows: np.ndarray) -> SubjectRows:
+        """Rows (r,) of these as new rows for others: subjects of theirs, or beyond them."""
+        by_row = SubjectRows(*(None if a is None else a[rows] for a in self.by_row))
+        if self.residual is None:
+            return by_row._replace(subject=len(others.subjects) + np.arange(len(rows)))
+        subject, _ = _codes_beyond(pd.Series(self.subjects[by_row.subject]), others.subjects)
+        return by_row._replace(subject=subject)
+
+    def check(self) -> None:
+        """Refuse rows that do not determine every number, as some of those of a fit may not."""
+        subject = self.by_row.subject
+        if self.is_correlated and np.bincount(subject).max() < 2:
+            raise ValueError(
+                f"residual '{self.residual}': every {self.residual.subject!r} has one row only"
+            )
+        if self.residual:
+            _refuse_rare(self.residual, subject, self.by_row.visit, self.visits)
+        covariates = np.column_stack([np.ones(len(subject)), self.by_row.slopes])
+        if len(independent_columns(covariates)) < covariates.shape[1]:
+            raise ValueError(
+                f"dispersion '~ {self.dispersion}': its covariates depend on each other"
+            )
 
     @property
     def parts(self) -> list[str]:
@@ -169,12 +209,11 @@ def residual_groups(
         _refuse_repeats(residual, subject, subjects, times[0])
         _refuse_rare(residual, subject, visit, visits)
         places = _places(residual, times[0], visits)
-        position, k = _positions(residual, places, subject, visit)
         own = len(visits) if residual.by_visit else 1
-        covariance = ResidualCovariance(within, k, own, sets, len(names))
+        covariance = ResidualCovariance(within, int(places.max()) + 1, own, sets, len(names))
         with_sd = visit if residual.by_visit else np.zeros(n, int)
         by_row = SubjectRows(subject, group[subject], visit, places[visit], with_sd, None, U)
-        rows = by_row._replace(position=position).layout()
+        rows = _layout(residual, by_row)
     labels = visits, places, groups, names
     return ResidualGroups(residual, dispersion, covariance, rows, subjects, *labels, unit, by_row)
 
@@ -291,20 +330,27 @@ def _places(residual, values: pd.Series, visits) -> np.ndarray:
     return np.arange(len(visits))
 
 
-def _positions(residual, places, subject, visit) -> tuple[np.ndarray, int]:
-    """Place of every row, and how many places there are; counted from a subject's first row
-    where only that matters.
+def _layout(residual: Residual | None, rows: SubjectRows) -> RowLayout:
+    """The layout of rows; places count from a subject's first row where only that matters, so that
+    patterns are few.
     """
-    within, k = residual.within, int(places.max()) + 1
-    if residual.by_visit or not isinstance(within, Correlated) or within.over == "order":
-        return places[visit], k
+    within = residual.within if residual else None
+    if rows.coordinates is not None or not isinstance(within, Correlated) or residual.by_visit:
+        return rows.layout()
     if within.over == "lags":
-        return places[visit] - _first(subject, places[visit])[subject], k
-    order = np.lexsort((visit, subject))
-    sizes = np.bincount(subject)
-    slot = np.empty(len(subject), int)
-    slot[order] = np.arange(len(subject)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return slot, k
+        return rows._replace(
+            position=rows.position - _first(rows.subject, rows.position)[rows.subject]
+        ).layout()
+    return (rows if within.over == "order" else rows._replace(position=_slots(rows))).layout()
+
+
+def _slots(rows: SubjectRows) -> np.ndarray:
+    """The how-manieth of its subject every row is."""
+    order = np.lexsort((rows.order, rows.subject))
+    sizes = np.bincount(rows.subject)
+    slot = np.empty(len(order), int)
+    slot[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return slot
 
 
 def _first(subject, steps):

@@ -14,6 +14,7 @@ from ..engines.packing import padded_model
 from ..inference.prediction import estimates_by_t
 from ..models.fitted import FittedModel
 from ..models.parameters import component_pairs, relative_factors
+from ..models.residual import residual_names, residual_values
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.estimation.bfgs import STATUS
 from ..numerics.likelihood.coordinates import to_user
@@ -24,6 +25,7 @@ from ..runtime.calls import run
 from ..runtime.compilation import jit
 from ..support.arguments import one_of
 from ..support.later import jax
+from .correlated_rows import Pull, pulls
 from .residuals import leverage_arrays
 
 METHODS = ("exact", "onestep")
@@ -48,11 +50,12 @@ class Deleted(NamedTuple):
 def influence(fit: FittedModel, level: str | None = None, method: str = "exact") -> pd.DataFrame:
     """What deleting each row, or each level of a grouping factor, does to the fit.
 
-    level: None for the rows used, or the name of a factor.
-    method: "exact" refits without the rows, all deletions as one batch.
-    "onestep" has no refits: exact deletion for theta and sigma held, and one Newton step of these
-    (for levels, to first order in how much of the group is deleted); levels must not share random
-    effects with each other. Good where single deletions move theta little.
+    level: None for the rows used, or the name of a factor (or of the subjects whose residuals
+    covary). method: "exact" refits without the rows, all deletions as one batch. "onestep" has no
+    refits: exact deletion for theta and sigma held, and one Newton step of these (for levels, to
+    first order in how much of the group is deleted); levels must not share random effects with each
+    other. Good where single deletions move theta little. Where residuals covary it is for levels
+    only.
 
     Columns, with (i) for a fit without the rows and p coefficients (as HLMdiag's):
 
@@ -62,7 +65,7 @@ def influence(fit: FittedModel, level: str | None = None, method: str = "exact")
     - `dfbetas.x`: (beta_x - beta_x(i)) / SE(beta_x(i)), as Belsley, Kuh & Welsch (1980); lme4 has
       the other sign;
     - `rvc.var_x|g`, `rvc.cov_y.x|g`, `rvc.sigma2`: relative change of (co)variances, component(i) /
-      component - 1;
+      component - 1, and of the parameters of `residual=` and `dispersion=`;
     - `singular`: whether that fit is (exact only); `status`: how it ended, or why there is none.
 
     Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are
@@ -119,6 +122,16 @@ def _by_row(fit: FittedModel, compiled: Callable[..., Any]) -> Any:
     return jax.tree.map(lambda a: a[: fit.nobs], found)
 
 
+def group_pulls(fit: FittedModel, by: Factor) -> Pull:
+    """What the count of each group does to the gradient and to beta; groups share no random effect
+    or residual.
+    """
+    if fit.design.residual is not None:
+        return pulls(fit, by)
+    of_rows = _by_row(fit, _case_pull)
+    return Pull(*(_sum_by(by.codes, len(by.levels), a) for a in of_rows))
+
+
 def _x(fit: FittedModel) -> np.ndarray:
     return np.append(fit.estimate.t, np.log(fit.sigma))
 
@@ -145,6 +158,12 @@ def _without_rows(fit: FittedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Gradient of the deviance (n, d + 1), change of beta (n, p) and its covariance (n, p, p), x
     held: rank one.
     """
+    if fit.design.residual is not None:
+        raise ValueError(
+            "one step without single rows is for rows whose residuals are independent and of one "
+            "variance; method='exact' (augment(influence='exact')) refits without each, and levels "
+            "may be left out by 'onestep'"
+        )
     w, hats = fit.design.w, leverage_arrays(fit)
     left = 1.0 - hats.overall
     left = np.where(1.0 - hats.fixed > LOST, left, np.nan)
@@ -160,9 +179,9 @@ def _without_groups(fit: FittedModel, by: Factor) -> tuple[np.ndarray, np.ndarra
     The gradient is to first order: minus its derivative by how often the group counts.
     """
     _check_independent(fit.design, by, "method='onestep'")
-    pull, X, VXC = _by_row(fit, _case_pull), fit.design.X, leverage_arrays(fit).VXC
-    rows = -pull.gradient, -pull.beta, X[:, :, None] * VXC[:, None, :]
-    gradient, dbeta, shares = (_sum_by(by.codes, len(by.levels), a) for a in rows)
+    pull, X, VXC = group_pulls(fit, by), fit.design.X, leverage_arrays(fit).VXC
+    gradient, dbeta = -pull.gradient, -pull.beta
+    shares = _sum_by(by.codes, len(by.levels), X[:, :, None] * VXC[:, None, :])
     kept = np.eye(X.shape[1]) - shares  # of X'V^-1 X, times its inverse
     kept[np.linalg.eigvals(kept).real.min(1, initial=1.0) < LOST] = np.nan
     dbeta = np.linalg.solve(kept.mT, dbeta[:, :, None])[:, :, 0]
@@ -201,7 +220,9 @@ def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]
 
 
 def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[str, np.ndarray]:
-    """Variances and covariances (r,) by name, of theta (r, d) and sigma (r,)."""
+    """Variances, covariances and numbers of the residual covariance (r,) by name, of theta (r, d)
+    and sigma (r,).
+    """
     found = {}
     for f, Lam in zip(design.factors, relative_factors(design.factors, theta), strict=True):
         S = sigma[:, None, None] ** 2 * Lam @ Lam.mT
@@ -212,4 +233,7 @@ def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[st
                 else f"cov_{f.columns[j]}.{f.columns[i]}|{f.name}"
             )
             found[name] = S[:, i, j]
+    if design.residual is not None:
+        values = np.stack([residual_values(design, *at) for at in zip(theta, sigma, strict=True)])
+        found |= dict(zip(residual_names(design.residual), values.T, strict=True))
     return found | {"sigma2": sigma**2}

@@ -13,8 +13,9 @@ from ..inference.prediction import estimates_by_t
 from ..inference.variances import uncertainty
 from ..models.fitted import FittedModel
 from ..models.parameters import component_names
+from ..models.residual import residual_names
 from ..resampling.regrouping import _check_independent, factor_named, independent_groups
-from .influence import _by_row, _case_pull, _sum_by
+from .influence import group_pulls
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +45,15 @@ def jackknife(fit: FittedModel, by: str | None = None) -> Jackknife:
     """Infinitesimal jackknife over independent groups: robust ("sandwich") standard errors of all
     parameters.
 
-    `effects` are the exact derivatives of coefficients, `sd_x|g`, `cor_x.y|g` and `sigma` by the
-    weight with which the log-likelihood of a group counts; `cov` and `bse` follow from them. For
-    theta held, the part of the coefficients is the cluster-robust covariance CR0 (Liang & Zeger
-    1986). Valid for many independent groups, whatever the covariance within them (forty is a common
-    rule); with few, too small.
+    `effects` are the exact derivatives of all parameters (coefficients, `sd_x|g`, `cor_x.y|g`,
+    `sigma` and those of `residual=` and `dispersion=`) by the weight with which the log-likelihood
+    of a group counts; `cov` and `bse` follow from them. For theta held, the part of the
+    coefficients is the cluster-robust covariance CR0 (Liang & Zeger 1986). Valid for many
+    independent groups, whatever the covariance within them (forty is a common rule); with few, too
+    small.
 
-    by: a factor whose levels share no random effect, by default the outermost one; there is none if
-    factors are crossed.
+    by: a factor whose levels share no random effect, by default the outermost one (or the subjects
+    whose residuals covary); there is none if factors are crossed.
 
     Array programs have derivatives by the weights of rows (precisions; not of groups) from JAX
     itself: `jax.jacobian(lambda w: estimate(moments(y, X, groups, w)).beta)(w)`.
@@ -60,12 +62,10 @@ def jackknife(fit: FittedModel, by: str | None = None) -> Jackknife:
     design = fit.design
     factor = independent_groups(design, "the jackknife") if by is None else factor_named(design, by)
     _check_independent(design, factor, "the jackknife")
-    pull = _by_row(fit, _case_pull)
-    gradient, beta = (
-        _sum_by(factor.codes, len(factor.levels), a) for a in (pull.gradient, pull.beta)
-    )
-    dx = -0.5 * gradient @ fit.curvature.W
-    beta = beta + dx[:, :-1] @ estimates_by_t(fit)[0].T
+    pull = group_pulls(fit, factor)
+    dx = -0.5 * pull.gradient @ fit.curvature.W
+    beta = pull.beta + dx[:, :-1] @ estimates_by_t(fit)[0].T
     effects = np.hstack([beta, dx @ uncertainty(fit).slopes_of_components().T])
     names = [*design.columns, *component_names(design.factors)]
+    names += [] if design.residual is None else residual_names(design.residual)
     return Jackknife(factor.name, pd.DataFrame(effects, factor.levels, names))

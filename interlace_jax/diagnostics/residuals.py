@@ -19,6 +19,7 @@ from ..numerics.uncertainty.sensitivity import Leverages, leverages
 from ..runtime.calls import run
 from ..runtime.compilation import jit
 from ..support.arguments import one_of
+from .correlated_rows import CorrelatedLeverages, correlated_leverages
 
 KINDS = ("conditional", "marginal", "pearson", "standardized", "normalized")
 _leverages = jit(leverages)
@@ -36,8 +37,9 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
     - "pearson": sqrt(w) (y - fitted), in the unit of the response; lme4's `residuals(type =
       "pearson")`. Where residual SDs differ (`residual=`, `dispersion=`) also over the row's SD
       relative to sigma.
-    - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w), with the
-      overall leverage h: what is estimated is allowed for, theta is not.
+    - "standardized": conditional residuals over their own SD, sigma sqrt((1 - h) / w) with the
+      overall leverage h, or where residuals covary sigma times the root of the diagonal of R (V^-1
+      - V^-1 X (X'V^-1 X)^-1 X'V^-1) R: what is estimated is allowed for, theta is not.
     - "normalized": L^-1 (y - X beta - offset) / sigma, L L' = V the Cholesky factors of the
       covariance matrix over sigma^2: under the model independent standard normal but for the
       estimation of the parameters. A row's value is the error of predicting it from the rows before
@@ -51,12 +53,16 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
     if kind in ("marginal", "normalized"):
         marginal = design.y - predict(fit, include_re=False)
         return marginal if kind == "marginal" else _normalized(fit, marginal)
-    pearson = conditional / relative_sds(design, fit.theta)
-    return (
-        pearson
-        if kind == "pearson"
-        else pearson / (fit.sigma * np.sqrt(1.0 - leverage_arrays(fit).overall))
-    )
+    if kind == "pearson":
+        return conditional / relative_sds(design, fit.theta)
+    return conditional / (fit.sigma * np.sqrt(_residual_variances(fit)))
+
+
+def _residual_variances(fit: FittedModel) -> np.ndarray:
+    """Variances (n,) of the conditional residuals over sigma^2."""
+    if fit.design.residual is not None:
+        return correlated_leverages(fit).variance
+    return (1.0 - leverage_arrays(fit).overall) / fit.design.w
 
 
 def leverage(fit: FittedModel) -> pd.DataFrame:
@@ -64,16 +70,19 @@ def leverage(fit: FittedModel) -> pd.DataFrame:
 
     Diagonals of H1 = X (X'V^-1 X)^-1 X'V^-1, H2 = Z D Z'V^-1 (I - H1) and H1 + H2, theta held
     (Demidenko & Stukel 2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns
-    `fixef ranef overall`. The sum of `overall` is an effective number of parameters.
+    `fixef ranef overall`. The sum of `overall` is an effective number of parameters. Where
+    residuals covary, H2 = (I - R V^-1) (I - H1).
     """
     found = leverage_arrays(fit)
     columns = dict(fixed=found.fixed, random=found.overall - found.fixed, overall=found.overall)
     return pd.DataFrame(columns, index=fit.design.index)
 
 
-def leverage_arrays(fit: FittedModel) -> Leverages:
+def leverage_arrays(fit: FittedModel) -> Leverages | CorrelatedLeverages:
     """Leverages of the rows used, as arrays."""
     fit.model.engine.require("leverages")
+    if fit.design.residual is not None:
+        return correlated_leverages(fit)
     plan, _, X, Z, w, _, K = padded_model(fit.design, bucket)
     found = run(_leverages, fit.theta, plan, X, Z, w, K)
     return Leverages(*(a[: fit.nobs] for a in found))

@@ -32,23 +32,10 @@ AT_ZERO = 1e-4
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
-ROW_BY_ROW = (
-    "is not offered for models with residual= or dispersion=: it takes rows one by one, as if "
-    "their residuals were independent and of one variance"
-)
-NOT_YET = ("profiles", "leverages", "deletion", "deletion_beside_the_data", "jackknife")
-NOT_YET += ("cross_validation", "power")
-
-
 class Dense(Engine):
     """A model by its `Moments`."""
 
     name = "dense"
-
-    @property
-    def missing(self) -> dict[str, str]:
-        """What residuals that are not independent and of one variance leave out."""
-        return {} if self.design.residual is None else dict.fromkeys(NOT_YET, ROW_BY_ROW)
 
     @functools.cached_property
     def products(self) -> Moments:

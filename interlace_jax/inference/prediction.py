@@ -146,16 +146,11 @@ def _conditional(
     known = ~rows.missing
     if with_residual:
         refuse_observed(fit, subjects, rows.index[known])
-    by_t = (
-        None
-        if interval is None
-        else (estimates_by_t(fit)[0], run(_theta_by_t, fit.estimate.t, fit.model.moments))
-    )
+    by_t = None if interval is None else (estimates_by_t(fit)[0], theta_by_t(fit))
     weights = None if rows.weights is None else rows.weights[known]
     new_response = with_residual or interval == "prediction"
-    found = conditional(
-        fit, rows.take(known), subjects, weights, included, with_residual, new_response, by_t
-    )
+    some = replace(rows.take(known), offset=None if rows.offset is None else rows.offset[known])
+    found = conditional(fit, some, subjects, weights, included, with_residual, new_response, by_t)
     fitted, se, df = np.full((3, len(rows.X)), np.nan)
     fitted[known] = found.fitted
     if interval is None:
@@ -418,6 +413,11 @@ def _theta_by_t(t, m):
 @jit
 def _estimates_by_t(t, m):
     return jacobian(lambda t: (gaussian.coefficients(reduce(t, m), m), modes(t, m)), t)[1]
+
+
+def theta_by_t(fit: FittedModel) -> np.ndarray:
+    """Derivatives of theta (d, d) by t, on the last axis."""
+    return run(_theta_by_t, fit.estimate.t, fit.model.moments)
 
 
 def estimates_by_t(fit: FittedModel) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -13,12 +13,14 @@ import numpy as np
 from ..design.design import Design
 from ..models.fitted import FittedModel
 from ..models.parameters import component_name, component_pairs, natural_names
-from ..models.residual import residual_names
+from ..models.residual import residual_values
 from ..numerics.covariance.parameters import has_prior
 from ..numerics.uncertainty.profile_limits import STRIDE, Limit, Question, limits
 from ..runtime.calls import run
 from ..runtime.compilation import jit
 from ..support.arguments import listed
+from ..support.later import jax
+from .residual_coordinates import Coordinate, in_order, residual_coordinates
 from .variances import components, uncertainty
 
 CRITERIA = ("ML", "REML")
@@ -34,6 +36,7 @@ class Place(NamedTuple):
     factor: int = 0
     i: int = 0  # row of Lambda; the coefficient of "beta"
     j: int = 0  # row that a correlation is with; i of an "sd"
+    coordinate: Coordinate | None = None  # of "residual"
 
 
 def places(design: Design) -> dict[str, Place]:
@@ -46,12 +49,20 @@ def places(design: Design) -> dict[str, Place]:
             found[component_name(f, j, i)] = Place("sd" if i == j else "cor", g, i, j)
         found |= {name: Place("structure", g) for name in natural_names(f)}
     if design.residual is not None:
-        found |= {name: Place("residual") for name in residual_names(design.residual)}
+        found |= {
+            name: _residual_place(name, at)
+            for name, at in residual_coordinates(design.residual).items()
+        }
     return (
         found
         | {"sigma": Place("sigma")}
         | {name: Place("beta", i=i) for i, name in enumerate(design.columns)}
     )
+
+
+def _residual_place(name: str, at: Coordinate | None) -> Place:
+    """An SD that is sigma is as good as that."""
+    return Place("sigma") if at is not None and at.at < 0 else Place("residual", coordinate=at)
 
 
 def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place]) -> None:
@@ -71,6 +82,13 @@ def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place
         raise ValueError(
             "there are no profiles of the parameters of covariance structures: "
             f"{listed(refused)}; {others}, or choose others by parm"
+        )
+    of_residuals = [name for name in names if known[name] == Place("residual")]
+    if of_residuals:
+        raise ValueError(
+            f"there are no profiles of {listed(of_residuals)}, which is no number of its own in "
+            "the search (a correlation of toep beyond the first, or of a structure of yours): "
+            f"{others}, or choose others by parm"
         )
 
 
@@ -108,7 +126,7 @@ class Profiles:
         if criterion not in CRITERIA:
             raise ValueError(f"criterion must be 'ML' or 'REML', not {criterion!r}")
         fit.model.engine.require("profiles")
-        known = places(fit.design)
+        known, self.design = places(fit.design), fit.design
         _check_profiles(fit.design, names, known)
         self.m, self.wanted = fit.model.moments, len(names)
         sds = {place: name for name, place in known.items() if place.kind == "sd"}
@@ -170,6 +188,7 @@ class Profiles:
     def _lanes(self, asked: int) -> int:
         m = self.m
         numbers = m.XX.size + sum(a.size for part in (m.G, m.E, m.ZX, *m.B) for a in part)
+        numbers += sum(a.size for a in jax.tree.leaves(m.residual))
         return int(np.clip(LANES_NUMBERS // (4 * numbers), 1, asked))
 
     def _warn(self, part: Limit) -> None:
@@ -189,7 +208,21 @@ class Profiles:
         """The parameter itself, from the coordinate that `Question` gives it."""
         if place.kind == "beta":
             return self.m.beta0[place.i] + self.m.scale * c
+        if place.kind == "residual":
+            return _residual_value(self.design, place.coordinate, c)
         return {"sd": float, "cor": np.sin, "sigma": np.exp}[place.kind](c)
+
+
+def _residual_value(design: Design, at: Coordinate, c: float) -> float:
+    """The number of the residual covariance that a coordinate stands for."""
+    if at.is_log_sd:
+        return float(np.exp(c))
+    if at.order:
+        return float(c / np.sqrt(1.0 + c**2))
+    theta = np.zeros(design.parameter_count)
+    theta[len(theta) - design.residual.covariance.size + at.at] = c
+    names = residual_coordinates(design.residual)
+    return float(residual_values(design, theta, 1.0)[list(names.values()).index(at)])
 
 
 class _Centre:
@@ -199,6 +232,8 @@ class _Centre:
         self.fit, self.m, e = fit, fit.model.moments, fit.estimate
         self.table = components(uncertainty(fit))
         self.y = np.concatenate([e.t, [np.log(e.sigma), 0.0]])
+        self.r = 0 if fit.design.residual is None else fit.design.residual.covariance.size
+        self.order = np.arange(fit.design.residual.covariance.positions if self.r else 0)
         self.H = np.zeros((len(self.y),) * 2)
         self.H[:-1, :-1] = 0.5 * fit.curvature.W
         diagonal = np.diag(self.H)[:-1]
@@ -219,6 +254,9 @@ class _Centre:
             lengths=self._lengths(place) if place.kind == "cor" else np.ones(2),
             is_correlation=np.bool_(place.kind == "cor"),
             is_sigma=np.bool_(place.kind == "sigma"),
+            psi=np.zeros(self.r),
+            others=np.zeros(self.r + 1 if self.r else 0),
+            order=self.order,
             a=np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i])
             if place.kind == "beta"
             else np.zeros(self.m.p),
@@ -232,15 +270,43 @@ class _Centre:
             y=self.y,
             H=self.H,
         )
+        if place.kind == "residual":
+            question = self._of_residual(question, place.coordinate)
         return question, (bounds[0] / unit, bounds[1] / unit)
+
+    def _of_residual(self, question: Question, at: Coordinate) -> Question:
+        """The question with the coordinate that it holds."""
+        y, H = self._ordered(at.order)
+        psi, others = np.zeros(self.r), np.zeros(self.r + 1)
+        psi[at.at] = 1.0
+        others[[*at.others, *([self.r] if at.is_log_sd else [])]] = 1.0
+        order = np.argsort(at.order) if at.order else self.order
+        return question._replace(psi=psi, others=others, order=order, y=y, H=H)
+
+    def _ordered(self, order: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Y and H with the correlations of residuals numbered in another order of the visits."""
+        if not order:
+            return self.y, self.H
+        at = slice(len(self.y) - 2 - self.r, len(self.y) - 2)
+        psi, slopes = in_order(self.fit.design.residual.covariance, self.y[at], order)
+        y, J = self.y.copy(), np.eye(len(self.y))
+        y[at], J[at, at] = psi, slopes
+        return y, J @ self.H @ J.T
+
+    def _residual(self, _, place):
+        at = place.coordinate
+        y, H = self._ordered(at.order)
+        start = len(y) - 2 - self.r
+        parts = [start + i for i in (at.at, *at.others)] + ([len(y) - 2] if at.is_log_sd else [])
+        return y[parts].sum(), np.sqrt(2.0 * H[np.ix_(parts, parts)].sum()), (np.inf, np.inf)
 
     def _beta(self, _, place):
         e, scale = self.fit.estimate, self.m.scale
         centre = (e.beta[place.i] - self.m.beta0[place.i]) / scale
         return centre, np.sqrt(e.vcov[place.i, place.i]) / scale, (np.inf, np.inf)
 
-    def _sigma(self, name, _):
-        estimate, se = self.table.loc[name, ["estimate", "se"]]
+    def _sigma(self, *_):
+        estimate, se = self.table.loc["sigma", ["estimate", "se"]]
         return np.log(estimate), se / estimate, (np.inf, np.inf)
 
     def _sd(self, name, place):

@@ -86,13 +86,20 @@ class Uncertainty:
         )
 
     def slopes_of_components(self) -> np.ndarray:
-        """Derivatives (r, d + 1) of all SDs, correlations and sigma by (t, log sigma); 0 at the
-        boundary.
+        """Derivatives (r, d + 1) by (t, log sigma) of all SDs, correlations and sigma, then of the
+        numbers of the residual covariance; 0 at the boundary.
         """
+        by_x = self._slopes(_Components(user_blocks(self.moments.layout)))
+        of_effects = by_x[len(by_x) // 2 :]
+        given = self.design.residual
+        if given is None:
+            return of_effects
+        by_x = self._slopes(_Residual(given.covariance, given.unit))
+        return np.concatenate([of_effects, by_x[: len(by_x) // 2]])
+
+    def _slopes(self, fn: Callable) -> np.ndarray:
         m = self.moments
-        components = _Components(user_blocks(m.layout))
-        by_x = run(_slopes, components, self.parameters, self.estimate.t, m.layout, m.A)[2]
-        return by_x[len(by_x) // 2 :]
+        return run(_slopes, fn, self.parameters, self.estimate.t, m.layout, m.A)[2]
 
 
 def uncertainty(fit: FittedModel) -> Uncertainty:

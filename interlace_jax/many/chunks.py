@@ -102,6 +102,12 @@ def unfit_rows(
         levels = len(np.unique(f.codes[used]))
         if levels < 2 or (levels * max(f.sizes) >= n and not f.is_structured):
             return f"{f.name} has {levels} level{'s' * (levels != 1)} for {n} rows {which}"
+    if design.residual is None:
+        return None
+    try:
+        design.residual.selected(np.flatnonzero(used)).check()
+    except ValueError as err:
+        return f"in the rows {which}, {err}"
     return None
 
 

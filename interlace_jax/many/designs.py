@@ -1,11 +1,11 @@
-"""Models with a design each: the groups of one long frame."""
+"""Models with a design each, as the groups of one long frame."""
 
 from __future__ import annotations
 
 import abc
 import copy
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
 import narwhals.stable.v1 as nw
@@ -16,8 +16,9 @@ from ..design.design import Design, build
 from ..design.determinacy import largest, why_unusable
 from ..design.formula import Formula
 from ..design.frames import as_frame, get_column, snapshot
-from ..engines.packing import padded_model, plan_of
+from ..engines.packing import padded_model
 from ..models.identifiability import is_confounded, weighted_size
+from ..models.residual_identifiability import check_residual_covariance
 from ..numerics.crossproducts.layout import power_of_two
 from ..numerics.crossproducts.moments import moments
 from ..runtime.compilation import jit, light
@@ -26,6 +27,8 @@ from ..support.warnings import RankWarning
 from .chunks import Chunk, Chunking, Failure, alike, chunk_size, filled
 from .fingerprints import fingerprint
 from .lanes import ROUNDS, Lanes
+
+LANES_NUMBERS = 1 << 25  # of cross-products by class that the lanes of a chunk may hold together
 
 
 class Designs(abc.ABC):
@@ -60,15 +63,8 @@ class Designs(abc.ABC):
 
     def _parts(self, sound: list[int]) -> list[list[int]]:
         """Places of the models by chunk: those of a chunk have one shape."""
-        by_shape: dict[Hashable, list[int]] = {}
-        for place in sound:
-            by_shape.setdefault(_shape(self.designs[place]), []).append(place)
-        parts = []
-        for places in by_shape.values():
-            first = self.designs[places[0]]
-            size = chunk_size(plan_of(first, power_of_two).layout, first.X.shape[1])
-            parts += [places[a : a + size] for a in range(0, len(places), size)]
-        return parts
+        parts = parts_of_one_shape([self.designs[place] for place in sound])
+        return [[sound[i] for i in part] for part in parts]
 
     def rechunked(self, chunking: Chunking) -> Self:
         """These models, their lanes gathered otherwise."""
@@ -87,11 +83,7 @@ class Designs(abc.ABC):
         """The models of one chunk; with the first, all that cannot be fitted."""
         places = np.array(self.parts[i])
         designs = [self.designs[p] for p in self.parts[i]]
-        models = [padded_model(d, power_of_two) for d in designs]
-        alike = [models[j] for j in filled(np.arange(len(models)), power_of_two(len(models)))]
-        lanes = _group_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
-        sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
-        return [Chunk(places, designs, Lanes(None, lanes), sizes)], self.failures if i == 0 else []
+        return [chunk_of(places, designs)], self.failures if i == 0 else []
 
     def are_confounded(self, chunk: Chunk) -> np.ndarray:
         """Whether the residual variance of each model is a part of those of its random effects."""
@@ -142,9 +134,9 @@ class Groups(Designs):
             # dropped coefficients are missing from their row
             warnings.simplefilter("ignore", RankWarning)
             design = build(self.formula, self._part(place), **self.arguments)
-        reason = why_unusable(design.y - design.shift)
-        if reason:
+        if reason := why_unusable(design.y - design.shift):
             raise ValueError(reason)
+        check_residual_covariance(design)
         return design
 
     def _part(self, place: int) -> pd.DataFrame:
@@ -171,6 +163,38 @@ def _check_keys(by: str, missing: int, rows: int, na_action: str) -> None:
         )
 
 
+def parts_of_one_shape(designs: Sequence[Design]) -> list[list[int]]:
+    """Places of designs that can be lanes of one batch, as many at a time as memory allows."""
+    by_shape: dict[Hashable, list[int]] = {}
+    for place, design in enumerate(designs):
+        by_shape.setdefault(_shape(design), []).append(place)
+    parts = []
+    for places in by_shape.values():
+        size = _lanes_at_once(designs[places[0]])
+        parts += [places[a : a + size] for a in range(0, len(places), size)]
+    return parts
+
+
+def chunk_of(
+    places: np.ndarray, designs: Sequence[Design], used: np.ndarray | None = None
+) -> Chunk:
+    """Models of one shape as lanes; used: as in `Chunk`."""
+    models = [padded_model(d, power_of_two) for d in designs]
+    alike = [models[j] for j in filled(np.arange(len(models)), power_of_two(len(models)))]
+    lanes = _stacked_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
+    sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
+    return Chunk(places, designs, Lanes(None, lanes), sizes, used)
+
+
+def _lanes_at_once(design: Design) -> int:
+    model = padded_model(design, power_of_two)
+    size = chunk_size(model[0].layout, design.X.shape[1])
+    if design.residual is None:
+        return size
+    numbers = sum(a.size for a in jax.tree.leaves(jax.eval_shape(moments, *model)))
+    return min(size, max(1, 1 << int(np.log2(max(1, LANES_NUMBERS // numbers)))))
+
+
 def _shape(design: Design):
     """What models must have in common to be lanes of one batch."""
     leaves, tree = jax.tree.flatten(padded_model(design, power_of_two))
@@ -179,5 +203,5 @@ def _shape(design: Design):
 
 @light
 @jit
-def _group_moments(*models):
+def _stacked_moments(*models):
     return jax.vmap(moments)(*models)

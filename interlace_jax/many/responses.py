@@ -17,6 +17,7 @@ from ..design.design import Design, build
 from ..design.determinacy import is_flat, is_out_of_range, why_unusable
 from ..design.formula import Formula
 from ..design.frames import as_frame, snapshot, snapshot_vector
+from ..design.selection import selected
 from ..engines.packing import plan_of
 from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import Plan, power_of_two
@@ -28,6 +29,7 @@ from ..support.arguments import listed
 from ..support.later import jax, jnp
 from .chunks import Chunk, Chunking, Failure, chunk_size, filled, unfit_rows
 from .columns import Columns, matrix_of_numbers
+from .designs import chunk_of, parts_of_one_shape
 from .fingerprints import fingerprint
 from .lanes import ROUNDS, Lanes, in_slices
 
@@ -117,7 +119,9 @@ class Responses:
         if len(whole):
             sizes = weighted_size(self.design, size[whole])
             chunks.append(Chunk(start + whole, [self.design], self._complete(Y, whole), sizes))
-        if len(holes):
+        if len(holes) and self.design.residual is not None:
+            chunks += self._of_rows_left(start, Y, W, holes)
+        elif len(holes):
             some = Y[:, holes].T
             sizes = weighted_size(self.design, np.nanmax(np.abs(some), 1))
             if W is not None:
@@ -128,6 +132,20 @@ class Responses:
                 )
             )
         return chunks, failures
+
+    def _of_rows_left(self, start: int, Y, W, holes: np.ndarray) -> list[Chunk]:
+        """Models whose residuals covary: each has a design of the rows that it has."""
+        designs, used = [], ~np.isnan(Y[:, holes].T)
+        for j, there in zip(holes, used, strict=True):
+            weights = self.design.weights if W is None else W[:, j]
+            rows = np.flatnonzero(there)
+            designs.append(
+                selected(replace(self.design, y=Y[:, j], offset=None, weights=weights), rows)
+            )
+        parts = parts_of_one_shape(designs)
+        return [
+            chunk_of(start + holes[part], [designs[i] for i in part], used[part]) for part in parts
+        ]
 
     def adjusted(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Responses less the offset, missing where their own weight is 0 or missing; and these
@@ -186,16 +204,6 @@ class Responses:
             return "weights that are negative or infinite"
         if self.arguments["na_action"] == "raise" and missing.any():
             return f"na_action='raise': {np.count_nonzero(missing)} missing values"
-        if self.design.residual is not None and (missing.any() or w is not None):
-            what = (
-                f"{np.count_nonzero(missing)} missing values"
-                if missing.any()
-                else "weights of its own"
-            )
-            return (
-                f"{what}: with residual= or dispersion= a response has all rows, with one set of "
-                "weights"
-            )
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
         return why_unusable(y[used]) or unfit_rows(self.design, used)

@@ -11,6 +11,7 @@ import scipy  # scipy.sparse takes long to import; this way that happens on firs
 
 from ..design.design import Design
 from .fitted import FittedModel
+from .parameters import level_roots, relative_factors
 from .residual import residual_covariances
 
 # rows that share random effects, directly or through others, whose covariance matrix is still
@@ -66,9 +67,16 @@ def blocks(design: Design, what: str, instead: str) -> Iterator[np.ndarray]:
 
 def covariance(fit: FittedModel, rows: np.ndarray) -> np.ndarray:
     """V (blocks, size, size) of the blocks with these rows (blocks, size), over sigma^2."""
-    design = fit.design
-    V = residual_covariances(design, fit.theta, rows)
-    for f, Lam, L in zip(design.factors, fit.Lambdas, fit.level_roots, strict=True):
+    return covariance_at(fit.design, fit.theta, rows)
+
+
+def covariance_at(design: Design, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """V (blocks, size, size) of the blocks with these rows (blocks, size) at theta (d,), over
+    sigma^2.
+    """
+    V = residual_covariances(design, theta, rows)
+    Lambdas, roots = relative_factors(design.factors, theta), level_roots(design.factors, theta)
+    for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
         U, a, b = (f.Z @ Lam)[rows], f.codes[rows][:, :, None], f.codes[rows][:, None, :]
         V += (U @ U.mT) * ((a == b) if L is None else (L @ L.T)[a, b])
     return V

@@ -16,8 +16,13 @@ from ..design.design import Design, build
 from ..design.files import refuse_scanned
 from ..design.formula import parse
 from ..design.frames import as_frame, get_column
+from ..design.residual_formula import Power, Residual
+from ..design.selection import groupings
 from ..engines.choice import engine_for
+from ..inference.conditional import conditional
+from ..models.compiled import CompiledModel
 from ..models.fitted import FittedModel
+from ..models.linear_predictor import Rows
 from ..numerics.crossproducts.moments import moments
 from ..numerics.estimation.bfgs import STATUS
 from ..numerics.likelihood.random_effects import modes
@@ -25,7 +30,7 @@ from ..numerics.uncertainty.sensitivity import row_variances
 from ..runtime.compilation import jit
 from ..support.arguments import one_of
 from ..support.later import jax, jnp
-from .refits import Refits, refit_without
+from .refits import Refits, refit_without, without
 from .scores import _score, _scores
 
 SCHEMES = ("logo", "kfold", "loo", "kfold-rows")
@@ -69,6 +74,8 @@ def cross_val(
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
+    residual: str | Residual | None = None,
+    dispersion: str | Power | None = None,
     progress: bool | None = None,
 ) -> CrossValidation:
     """Predict each part of the data from a model fitted to the rest.
@@ -82,8 +89,9 @@ def cross_val(
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action, cov
-        As in `fit`.
+    formula, data, groups, random, method, weights, offset, na_action, cov, residual, dispersion
+        As in `fit`. Where residuals covary predictions are without what the other rows of a subject
+        tell of a residual.
     cv
         `"logo"` leaves out one group at a time, `"kfold"` whole groups in k parts of about equal
         size, `"loo"` one row at a time, `"kfold-rows"` rows in k parts. Or a splitter of
@@ -92,7 +100,8 @@ def cross_val(
         How many folds the k-fold schemes make.
     by
         What "logo" and "kfold" take for groups, and what a splitter gets as `groups`: a grouping
-        factor or a column. By default the grouping factor with the fewest levels.
+        factor or a column. By default the grouping factor with the fewest levels, or the subjects
+        whose residuals covary.
     scoring
         Which scores: names among `"rmse" "mae" "crps" "log_score"` (by default all), functions of
         (observed, predicted), scikit-learn's scorers; one of these, a list, or a mapping from
@@ -120,14 +129,8 @@ def cross_val(
         iterative core.
     """
     one_of("method", method, ("REML", "ML"))
-    design = build(
-        parse(formula, groups, random),
-        data,
-        weights=weights,
-        offset=offset,
-        na_action=na_action,
-        cov=cov,
-    )
+    parsed = parse(formula, groups, random, residual, dispersion)
+    design = build(parsed, data, weights=weights, offset=offset, na_action=na_action, cov=cov)
     engine_for(design, "auto").require("cross_validation")
     return cross_validate(design, data, method, cv, k, by, scoring, seed, progress)
 
@@ -180,6 +183,8 @@ def cross_validate(
         design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress
     )
     labels = pd.Index([fold.label for fold in folds], name="fold", tupleize_cols=False)
+    if design.residual is not None:
+        refits = refits._replace(more=_conditional_predictions(design, data, folds, real, refits))
     predictions = _predictions(design, labels, real, rows_out, refits)
     values = predictions[["observed", "predicted", "sd"]].to_numpy().T
     by_fold = [_score(scores, part) for part in np.split(values, np.cumsum(sizes)[:-1], 1)]
@@ -243,9 +248,13 @@ def _dealt(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 def _groups(design: Design, data: Any, by: str | None) -> tuple[np.ndarray, pd.Index]:
     """Codes (n,) and labels of the groups."""
-    factors = {f.name: f for f in design.factors}
+    factors = {f.name: f for f in groupings(design)}
+    if by is None and not factors:
+        raise ValueError(
+            "this model has no groups to leave out: give by=, a column, or cv='kfold-rows'"
+        )
     if by is None or by in factors:
-        f = min(design.factors, key=lambda f: len(f.levels)) if by is None else factors[by]
+        f = min(factors.values(), key=lambda f: len(f.levels)) if by is None else factors[by]
         return f.codes, f.levels.rename(f.name)
     refuse_scanned(data, f"by={by!r} is no grouping factor")
     column = get_column(as_frame(data), by, "argument by=").iloc[design.rows]
@@ -300,6 +309,28 @@ def _others(rows: np.ndarray, n: int) -> np.ndarray:
     mask = np.ones(n, bool)
     mask[rows] = False
     return np.flatnonzero(mask)
+
+
+def _conditional_predictions(
+    design: Design, data: Any, folds: list[Fold], real: np.ndarray, refits: Refits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means, without offsets, and variances over sigma^2 but for 1 / w, (refits, widest) each."""
+    found = np.full((2, len(refits.places), real.shape[1]), np.nan)
+    for lane, place in enumerate(refits.places):
+        test = folds[place].test
+        rest = without(design, test)
+        estimate = jax.tree.map(lambda a, lane=lane: a[lane], refits.estimate)
+        fit = FittedModel(CompiledModel(rest, data, {}), estimate, "REML", "normal")
+        rows = Rows(
+            design.X[test],
+            [f.Z[test] for f in design.factors],
+            [f.codes[test] for f in design.factors],
+        )
+        subjects = design.residual.as_seen_by(rest.residual, test)
+        names = tuple(f.name for f in design.factors)
+        made = conditional(fit, rows, subjects, design.w[test], names, False, True, None)
+        found[:, lane, : len(test)] = made.fitted, made.variance / fit.scale - 1.0 / design.w[test]
+    return found[0], found[1]
 
 
 @jit

@@ -15,8 +15,10 @@ import numpy as np
 
 from ..design.design import Design
 from ..design.determinacy import is_constant
+from ..design.selection import selected
 from ..engines.packing import padded_model
 from ..many.chunks import WORKING_SET, Failure, chunk_size, filled, unfit_rows
+from ..many.designs import chunk_of, parts_of_one_shape
 from ..many.lanes import ROUNDS, Lanes, fit_lanes
 from ..many.run import are_singular
 from ..models.identifiability import NO_RESIDUAL, is_confounded, is_perfect, weighted_size
@@ -72,8 +74,11 @@ def refit_without(
     with a leading lane axis of the places, rows and estimates of a chunk, repeated up to its size.
 
     A refit is what `fit` gives for the rows that are left, to the last digits that its search
-    determines.
+    determines. Where residuals covary each refit has a design of its own, and `each` is not asked:
+    see `without`.
     """
+    if design.residual is not None:
+        return _refits_of_designs(design, left_out, method == "REML")
     model = padded_model(design, bucket)
     size = _lanes_at_once(design, model[0].layout, len(left_out))
     one = functools.partial(_chunk, design, model, left_out, size, method == "REML", each)
@@ -152,6 +157,48 @@ def _fitted(model, used: np.ndarray, size: int, reml: bool, each, places: np.nda
         found = fit_lanes(lanes, reml)
         made = found, each(places, rows, found), are_singular(lanes, found, reml), lanes.each.scale
         return jax.tree.map(np.asarray, made)
+
+
+def without(design: Design, rows: np.ndarray) -> Design:
+    """The design without some of its rows; levels that lose all of theirs stay."""
+    used = _rows_used([rows], len(design.y))[0]
+    return selected(design, np.flatnonzero(used))
+
+
+def _refits_of_designs(design: Design, left_out: Sequence[np.ndarray], reml: bool) -> Refits:
+    """Refits whose rows are not independent: leaving some out is another covariance matrix, not a
+    weight of zero.
+    """
+    used = _rows_used(left_out, len(design.y))
+    y = design.y - design.shift
+    reasons = [_unfit(design, y, lane) for lane in used]
+    failures = [Failure(place, reason) for place, reason in enumerate(reasons) if reason]
+    sound = np.array([place for place, reason in enumerate(reasons) if not reason], int)
+    designs = [selected(design, np.flatnonzero(used[place])) for place in sound]
+    parts = []
+    for part in parts_of_one_shape(designs):
+        chunk, found, singular, scale = _estimated(sound[part], [designs[i] for i in part], reml)
+        perfect = is_perfect(chunk.size, scale, found.sigma)
+        failures += [Failure(int(place), NO_RESIDUAL) for place in chunk.places[perfect]]
+        kept = np.flatnonzero(~perfect)
+        parts.append(
+            (chunk.places[kept], *jax.tree.map(lambda a, kept=kept: a[kept], (found, singular)))
+        )
+    if not parts:
+        raise ValueError(
+            f"none of the {len(left_out)} refits can be made; the first: {failures[0].reason}"
+        )
+    places, estimate, singular = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+    return Refits(places, estimate, (), singular | is_confounded(design, used[places]), failures)
+
+
+def _estimated(places: np.ndarray, designs: list[Design], reml: bool) -> tuple:
+    """Models of one shape, their estimates, whether they are singular, and scales."""
+    with float64():
+        chunk = chunk_of(places, designs)
+        found = fit_lanes(chunk.lanes, reml)
+        made = found, are_singular(chunk.lanes, found, reml), chunk.lanes.each.scale
+        return chunk, *jax.tree.map(lambda a: np.asarray(a)[: len(places)], made)
 
 
 def _doubtful(design: Design, y: np.ndarray, used: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 from ..design.design import Design
 from ..design.determinacy import independent_columns
 from ..design.grouping import Factor, is_nested
+from ..design.selection import groupings, selected
 from ..many.designs import Designs
 from ..models.fitted import FittedModel
 
@@ -36,11 +37,25 @@ def regrouped(design: Design, factor: Factor, picks: Sequence[int]) -> Design:
             f, Z=f.Z[rows], codes=codes.astype(np.int32), levels=pd.RangeIndex(len(found))
         )
 
-    arrays = {name: getattr(design, name) for name in ("y", "X", "weights", "offset")}
-    by_row = {name: None if a is None else a[rows] for name, a in arrays.items()}
-    factors = tuple(map(renewed, design.factors))
-    places = design.rows[rows] if len(design.rows) else design.rows  # those of a file are not kept
-    return replace(design, **by_row, factors=factors, index=design.index[rows], rows=places)
+    return selected(
+        design, rows, tuple(map(renewed, design.factors)), _subjects(design, factor, rows, pick)
+    )
+
+
+def _subjects(
+    design: Design, factor: Factor, rows: np.ndarray, pick: np.ndarray
+) -> np.ndarray | None:
+    """Codes of the subjects whose residuals covary: new with each pick."""
+    given = design.residual
+    if given is None or given.residual is None:
+        return None
+    (subjects,) = (f for f in groupings(design) if f.name == given.residual.subject)
+    if not is_nested(subjects, factor):
+        raise ValueError(
+            f"groups of {factor.name!r} cannot be drawn anew: residuals covary within "
+            f"{subjects.name!r}, which lie in several of them; draw {subjects.name!r}"
+        )
+    return pick * len(given.subjects) + given.by_row.subject[rows]
 
 
 def independent_groups(design: Design, what: str) -> Factor:
@@ -48,8 +63,13 @@ def independent_groups(design: Design, what: str) -> Factor:
     where there is none.
     """
     _refuse_tied(design, what)
-    outer = min(design.factors, key=lambda f: len(f.levels))
-    crossed = [f.name for f in design.factors if not is_nested(f, outer)]
+    known = groupings(design)
+    if not known:
+        raise ValueError(
+            f"{what} needs groups that are independent of each other, and this model has none"
+        )
+    outer = min(known, key=lambda f: len(f.levels))
+    crossed = [f.name for f in known if not is_nested(f, outer)]
     if crossed:
         raise ValueError(
             f"{what} needs groups that are independent of each other, but {outer.name} and "
@@ -59,10 +79,6 @@ def independent_groups(design: Design, what: str) -> Factor:
 
 
 def _refuse_tied(design: Design, what: str) -> None:
-    if design.residual is not None:
-        raise ValueError(
-            f"{what} is not offered for models with residual= or dispersion=; use kind='parametric'"
-        )
     tied = [f.name for f in design.factors if f.across is not None]
     if tied:
         raise ValueError(
@@ -84,26 +100,27 @@ class Regrouped(Designs):
         design = regrouped(self.fit.design, self.factor, self.picks[place])
         if len(independent_columns(design.X)) < design.X.shape[1]:
             raise ValueError("the fixed effects are rank deficient in the groups drawn")
+        if design.residual is not None:
+            design.residual.check()
         return design
 
 
 def factor_named(design: Design, name: str) -> Factor:
-    """A grouping factor by its name."""
-    for f in design.factors:
-        if f.name == name:
-            return f
-    raise ValueError(
-        f"there is no grouping factor {name!r}; there are "
-        f"{', '.join(repr(f.name) for f in design.factors)}"
-    )
+    """A grouping factor, or the subjects whose residuals covary, by its name."""
+    known = {f.name: f for f in groupings(design)}
+    if name not in known:
+        raise ValueError(
+            f"there is no grouping factor {name!r}; there are {', '.join(map(repr, known))}"
+        )
+    return known[name]
 
 
 def _check_independent(design: Design, by: Factor, what: str) -> None:
     """Refuse a factor whose levels share random effects."""
     _refuse_tied(design, what)
-    crossed = [f.name for f in design.factors if not is_nested(f, by)]
+    crossed = [f.name for f in groupings(design) if not is_nested(f, by)]
     if crossed:
         raise ValueError(
             f"{what} needs groups that are independent of each other, but rows of different "
-            f"levels of {by.name!r} share random effects of {crossed[0]!r}"
+            f"levels of {by.name!r} share random effects or residuals of {crossed[0]!r}"
         )

@@ -48,15 +48,40 @@ def test_every_lane_is_the_fit_of_its_response(formula, residual):
     assert_allclose(many["p"].llf, many.llf["p"], rtol=0, atol=1e-7)
 
 
-def test_a_response_with_gaps_is_not_fitted():
+def test_responses_with_gaps_are_fits_of_the_rows_that_they_have():
     d, Y = data()
-    Y.loc[3, "q"] = np.nan
+    Y.loc[[3, 8], "q"] = np.nan
+    Y.loc[d["visit"] == "c", "r"] = np.nan
     many = interlace.fit_many("~ x", d, responses=Y, residual="us(visit | id)")
-    assert (
-        "1 missing values: with residual= or dispersion= a response has all rows"
-        in many.status["q"]
+    alone = quiet_fit("q ~ x", d.assign(q=Y["q"]), residual="us(visit | id)")
+    assert_allclose(many.llf["q"], alone.llf, rtol=0, atol=1e-7)
+    assert_allclose(many.fe_bse.loc["q"], alone.fe_bse, rtol=1e-6)
+    assert_allclose(many.fe_df.loc["q"], alone.fe_df, rtol=1e-5)
+    assert_allclose(
+        many.parameters.loc["q", alone.parameters.index], alone.parameters, rtol=1e-5, atol=1e-6
     )
+    assert many.nobs["q"] == alone.nobs
+    assert "has a variance for every 'visit', but 'c' is seen" in many.status["r"]
     assert np.isfinite(many.llf["p"])
+
+
+def test_groups_are_models_of_their_own():
+    d, Y = data()
+    d = d.assign(p=Y["p"], site=np.where(d["id"] < 14, "north", "south"))
+    many = interlace.fit_many("p ~ x", d, by="site", residual="cs(visit | id)", dispersion="~ x")
+    for site in ("north", "south"):
+        alone = quiet_fit(
+            "p ~ x", d[d["site"] == site], residual="cs(visit | id)", dispersion="~ x"
+        )
+        assert_allclose(many.llf[site], alone.llf, rtol=0, atol=1e-7)
+        assert_allclose(
+            many.parameters.loc[site, alone.parameters.index],
+            alone.parameters,
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    with pytest.raises(ValueError, match="go with responses= or by="):
+        interlace.fit_many("p ~ x", d, predictors=Y.to_numpy(), residual="cs(visit | id)")
 
 
 def test_the_bootstrap_is_parametric():
@@ -69,11 +94,3 @@ def test_the_bootstrap_is_parametric():
     assert_allclose(made.bse["x"], fit.fe_bse["x"], rtol=0.25)
     table = fit.confint("boot", nsim=50, seed=0)
     assert (table["lower"] < table["upper"]).all()
-    with pytest.raises(ValueError, match="kind='cases' is not offered for models with residual="):
-        fit.bootstrap(5, kind="cases")
-
-
-def test_groups_are_fitted_one_by_one():
-    d, Y = data()
-    with pytest.raises(ValueError, match="fit groups one by one"):
-        interlace.fit_many("p ~ x", d.assign(p=Y["p"]), by="visit", residual="us(visit | id)")

@@ -57,9 +57,7 @@ def test_independent_groups_are_those_of_the_outermost_factor():
 def test_levels_that_share_effects_are_not_independent():
     design = _design()
     _check_independent(design, factor_named(design, "school"), "it")
-    with pytest.raises(
-        ValueError, match="different levels of 'pupil:school' share random effects of 'school'"
-    ):
+    with pytest.raises(ValueError, match="different levels of 'pupil:school' share .* of 'school'"):
         _check_independent(design, factor_named(design, "pupil:school"), "it")
     with pytest.raises(ValueError, match="no grouping factor 'class'; there are"):
         factor_named(design, "class")

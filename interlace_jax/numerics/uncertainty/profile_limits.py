@@ -11,6 +11,8 @@ the parametrisation y = (t, log sigma, u), so that every other coordinate stays 
                         0, which is where many such minima are
     sigma               log sigma is c
     coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
+    residual            one of the numbers psi is c less the others, and less log sigma, that c is
+    the sum of
 
 Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|,
 found by walking outward and then by Newton steps inside a bracket; dd/dc is the partial derivative,
@@ -20,6 +22,7 @@ few: a search that starts afresh at each c lands in one or another of them, and 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from ...support.later import jax, jnp, lax
@@ -49,6 +52,13 @@ class Question(NamedTuple):
     lengths: jax.Array  # (2,) typical ones of these two rows
     is_correlation: jax.Array
     is_sigma: jax.Array
+    psi: jax.Array  # (r,) one at the number of the residual covariance that c describes
+    others: (
+        jax.Array
+    )  # (r + 1,) ones at the other numbers, and at the end for log sigma, that are in c
+    order: (
+        jax.Array
+    )  # (k,) by visit its place where correlations are numbered; () without residuals
     a: jax.Array  # (p,) coefficient as a contrast of the conditioned ones
     reml: jax.Array
     centre: jax.Array  # c at the optimum
@@ -96,20 +106,43 @@ def deviance_at(y, q: Question, m: Moments):
     c, blocks = q.centre + q.unit * y[-1], m.layout.blocks
     log_sigma = jnp.where(q.is_sigma, c, y[-2])
     sigma = jnp.exp(log_sigma)
+    t = _with_residual(y[:-2], c, log_sigma, q, m)
     Lams = []
-    for Lam, A, i, j in zip(conditioned_factors(y[:-2], blocks, m.A), m.A, q.i, q.j, strict=True):
+    for Lam, A, i, j in zip(conditioned_factors(t, blocks, m.A), m.A, q.i, q.j, strict=True):
         Lams.append(
             A @ _constrained(inverse_lower(A) @ Lam, c, sigma, i, j, q.lengths, q.is_correlation)
         )
-    reduced = reduce_factors(Lams, roots(y[:-2], m), m)
+    whitened, logdet_residual = _ordered(m, q.order).whitened(t)
+    reduced = reduce_factors(Lams, roots(t, m), whitened)
     logdet_x, explained = logdet_quadratic(reduced.XX, jnp.stack([reduced.Xy, q.a], 1))
     is_coefficient = explained[1, 1] > 0.0
     gap = (c - explained[0, 1]) ** 2 / jnp.where(is_coefficient, explained[1, 1], 1.0)
     r2 = m.scale**2 * (reduced.yy - explained[0, 0] + jnp.where(is_coefficient, gap, 0.0))
     logdet_r = 2.0 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(m.R))))
-    logdet = reduced.logdet + jnp.where(q.reml, logdet_x + logdet_r, 0.0)
+    logdet = logdet_residual + reduced.logdet + jnp.where(q.reml, logdet_x + logdet_r, 0.0)
     nu = m.n - jnp.where(q.reml, m.p, 0)
     return logdet + nu * (jnp.log(2.0 * jnp.pi) + 2.0 * log_sigma) + r2 / sigma**2 - m.log_weights
+
+
+def _with_residual(t, c, log_sigma, q, m):
+    """T (d,) with the number of the residual covariance that c describes set to what c says."""
+    if m.residual is None:
+        return t
+    r = q.psi.shape[0]
+    psi = t[t.shape[0] - r :]
+    held = c - q.others @ jnp.append(psi, log_sigma)
+    return jnp.append(t[: t.shape[0] - r], jnp.where(q.psi > 0.0, held, psi))
+
+
+def _ordered(m, order):
+    """The moments with the visits that correlations know in another order."""
+    if m.residual is None:
+        return m
+    patterns = m.residual.patterns
+    return replace(
+        m,
+        residual=replace(m.residual, patterns=patterns._replace(position=order[patterns.position])),
+    )
 
 
 def _off_saddles(y, blocks, near):
