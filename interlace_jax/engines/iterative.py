@@ -40,7 +40,7 @@ from ..numerics.likelihood.stochastic import Evaluation, deviance, evaluate
 from ..numerics.likelihood.stochastic_effects import mode_covariances, modes
 from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
 from ..runtime.calls import float64, run
-from ..runtime.compilation import brief, in_order, light
+from ..runtime.compilation import brief, in_order, jit, light
 from ..runtime.devices import devices, gathered, local_devices
 from ..runtime.island import island
 from .chunked_moments import moments_by_chunks
@@ -402,56 +402,56 @@ def _is_slim(t: np.ndarray, m: Products, *rest) -> bool:
     return max(b.k for b in m.layout.blocks) <= 2 and m.n < 1e7
 
 
-_evaluate = light(in_order(jax.jit(evaluate)), _is_slim)
-_modes = light(in_order(jax.jit(modes)), _is_slim)
-_mode_covariances = light(in_order(jax.jit(mode_covariances)), _is_slim)
-_parameter_covariance = brief(jax.jit(parameter_covariance))
-_describe = brief(jax.jit(describe))
-_resume = brief(jax.jit(resume))
+_evaluate = light(in_order(jit(evaluate)), _is_slim)
+_modes = light(in_order(jit(modes)), _is_slim)
+_mode_covariances = light(in_order(jit(mode_covariances)), _is_slim)
+_parameter_covariance = brief(jit(parameter_covariance))
+_describe = brief(jit(describe))
+_resume = brief(jit(resume))
 
 
 @brief
-@jax.jit
+@jit
 def _conditioned(theta, m):
     return to_conditioned(theta, m.layout, m.A)
 
 
 @brief
-@jax.jit
+@jit
 def _start(m):
     return to_user(moment_start(m), m.layout, m.A)
 
 
 @brief
-@jax.jit
+@jit
 def _canonical(t, m):
     return canonical_parameters(t, m.layout.blocks)
 
 
 @brief
-@jax.jit
+@jit
 def _begin(t, m):
     return begin(t, m)
 
 
 @brief
-@jax.jit
+@jit
 def _last(state, m):
     return canonical_parameters(state.optimum, m.layout.blocks)
 
 
 @brief
-@jax.jit
+@jit
 def _judge(state, value, gradient, tol):
     return step(lambda t: (value, gradient), state, tol)
 
 
-@jax.jit
+@jit
 def _deviance(theta, m, probes, reml):
     return deviance(to_conditioned(theta, m.layout, m.A), m, probes, reml)
 
 
 @brief
-@jax.jit
+@jit
 def _leave_saddle(t, probed, m):
     return leave_saddle(t, probed, m.layout.blocks)

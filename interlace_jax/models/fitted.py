@@ -20,6 +20,7 @@ from ..numerics.estimation.bfgs import STATUS
 from ..numerics.estimation.estimate import Estimate
 from ..numerics.uncertainty.curvature import Curvature
 from ..numerics.uncertainty.kenward_roger import why_not
+from ..runtime.programs.tiers import ways
 from ..support.arguments import check_level, one_of
 from ..support.later import special
 from ..support.warnings import ConvergenceWarning, SingularFitWarning
@@ -50,6 +51,9 @@ class FittedModel:
     units of the response, deviances are -2 log L.
     """
 
+    execution = ""
+    "How the programs of the search ran; see `Optimum.execution`."
+
     def __init__(self, model: CompiledModel, estimate: Estimate, method: str, df_method: str):
         self.model, self.estimate = model, estimate
         self.method, self.df_method = method, df_method
@@ -74,7 +78,9 @@ class FittedModel:
         if df_method == "between-within":
             subjects_of(model.design)
         start = None if theta0 is None else model.checked_theta(theta0)
-        found = cls(model, model.engine.estimate(method == "REML", start), method, df_method)
+        with ways() as ran:
+            found = cls(model, model.engine.estimate(method == "REML", start), method, df_method)
+        found.execution = " and ".join(sorted(ran))
         _check_residual(model, found.estimate)
         _report(found)
         return found
@@ -212,7 +218,7 @@ class FittedModel:
         decrease, steps = float(e.predicted_decrease), int(e.steps)
         noise = e.noise, e.theta_noise
         return Optimum(
-            e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian
+            e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian, self.execution
         )
 
     def _by_coefficient(self, values: np.ndarray) -> pd.Series:

@@ -22,6 +22,7 @@ from ..engines.laplace import GeneralizedEstimate, curvature_of
 from ..numerics.covariance.parameters import has_prior
 from ..numerics.families.family import Distribution, Ordinal, family_of
 from ..numerics.uncertainty.curvature import Curvature
+from ..runtime.programs.tiers import ways
 from ..support.arguments import one_of
 from ..support.later import is_jax_array, is_traced
 from ..support.warnings import ConvergenceWarning, SeparationWarning, SingularFitWarning
@@ -209,7 +210,9 @@ class FittedGeneralizedModel(FittedModel):
                 f"family={model.family.name!r} leave it out, or say 'normal' (z tests)"
             )
         start = None if theta0 is None else model.checked_theta(theta0)
-        found = cls(model, model.engine.estimate(False, start), "ML", "normal")
+        with ways() as ran:
+            found = cls(model, model.engine.estimate(False, start), "ML", "normal")
+        found.execution = " and ".join(sorted(ran))
         _report(found)
         return found
 

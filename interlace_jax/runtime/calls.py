@@ -17,6 +17,7 @@ import platformdirs
 from threadpoolctl import ThreadpoolController
 
 from ..support.later import Later, is_imported, jax
+from .compilation import Jitted
 from .programs import tiers
 from .programs.dimensions import DIMENSIONS
 
@@ -44,11 +45,10 @@ def run(function, *args):
     name = _name(function)
     if name is not None:
         with _BLAS:
-            done, result = tiers.numpy_result(
-                name, lambda: function.__wrapped__, args, DIMENSIONS.get(name)
-            )
+            done, result = tiers.result(name, function, args, DIMENSIONS.get(name))
         if done:
             return result
+    tiers.ran("xla")
     with jax.core.eval_context(), float64(), own_rules(), _BLAS:
         leaves, tree = jax.tree.flatten(args)
         key = function, tree, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
@@ -68,8 +68,10 @@ def _name(function) -> str | None:
 
     What wraps another function, as its gradient does, bears that function's name without being it.
     """
-    kernel = getattr(function, "__wrapped__", None)
-    if kernel is None or not (kernel.__module__ or "").startswith(PACKAGE):
+    if not isinstance(function, Jitted):
+        return None
+    kernel = function.__wrapped__
+    if not (kernel.__module__ or "").startswith(PACKAGE):
         return None
     known = getattr(sys.modules.get(kernel.__module__), kernel.__qualname__, None)
     return (

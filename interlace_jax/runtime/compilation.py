@@ -11,10 +11,51 @@ _LIGHT = _IN_ORDER | {"xla_cpu_use_fusion_emitters": False}
 _BRIEF = _LIGHT | {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 
 
-def jit(function, **options):
+class Jitted:
+    """`jax.jit` of a function, applied when it is first needed; `run` may do without."""
+
+    def __init__(self, function, options=None, **settings):
+        functools.update_wrapper(self, function)
+        self.options, self._settings = options, settings
+
+    def of(self, *args) -> Jitted:
+        """The one that compiles for such arguments."""
+        return self
+
+    @functools.cached_property
+    def _made(self):
+        known = self.options if self.options and _are_known() else None
+        return jax.jit(self.__wrapped__, compiler_options=known, **self._settings)
+
+    def __call__(self, *args):
+        """What the function returns."""
+        return self._made(*args)
+
+    def lower(self, *args):
+        """The program for such arguments, to be compiled."""
+        return self._made.lower(*args)
+
+
+class _Choice(Jitted):
+    """One of two, by the arguments."""
+
+    def __init__(self, quick, usual, where):
+        super().__init__(quick.__wrapped__)
+        self._quick, self._usual, self._where = quick, usual, where
+
+    def of(self, *args):
+        return (self._quick if self._where(*args) else self._usual).of(*args)
+
+    def __call__(self, *args):
+        return self.of(*args)(*args)
+
+    def lower(self, *args):
+        return self.of(*args).lower(*args)
+
+
+def jit(function, **settings):
     """`jax.jit`, applied when the function is first called; `run` may do without."""
-    made = functools.cache(lambda: jax.jit(function, **options))
-    return functools.wraps(function)(lambda *args: made()(*args))
+    return Jitted(function, **settings)
 
 
 def in_order(compiled):
@@ -24,38 +65,25 @@ def in_order(compiled):
     XLA would look for what can be done at the same time. Where all that takes long is parallel in
     itself, or there is nothing that takes long, this costs more than it brings.
     """
-    return _with_options(compiled, _IN_ORDER)
+    return Jitted(compiled.__wrapped__, _IN_ORDER)
 
 
-def light(compiled, where=lambda *args: True):
-    """A jitted function whose programs take half as long to compile; `compiled` itself for
-    arguments not `where`.
+def light(compiled, where=None):
+    """A jitted function whose programs take half as long to compile; `compiled` itself for arguments not `where`.
 
     Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast
     where gathers dominate or matrices are small, and slower elsewhere: measure.
     """
-    quick = _with_options(compiled, _LIGHT)
-
-    @functools.wraps(compiled.__wrapped__)
-    def call(*args):
-        return (quick if where(*args) else compiled)(*args)
-
-    return call
+    quick = Jitted(compiled.__wrapped__, _LIGHT)
+    if where is None:
+        return quick
+    usual = compiled if isinstance(compiled, Jitted) else Jitted(compiled.__wrapped__)
+    return _Choice(quick, usual, where)
 
 
 def brief(compiled):
-    """A jitted function of so little work that its programs are compiled without optimising
-    them.
-    """
-    return _with_options(compiled, _BRIEF)
-
-
-def _with_options(compiled, options):
-    function = compiled.__wrapped__
-    made = functools.cache(
-        lambda: jax.jit(function, compiler_options=options if _are_known() else None)
-    )
-    return functools.wraps(function)(lambda *args: made()(*args))
+    """A jitted function of so little work that its programs are compiled without optimising them."""
+    return Jitted(compiled.__wrapped__, _BRIEF)
 
 
 @functools.cache

@@ -13,9 +13,11 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import threading
 from typing import Any
 
 _waiting: list = []  # containers that JAX is to know
+_telling = threading.RLock()
 
 
 class Later:
@@ -26,6 +28,7 @@ class Later:
 
     def __getattr__(self, attribute: str) -> Any:
         if self._name.startswith("jax"):
+            importlib.import_module("jax")  # waits where another thread imports it: its parts would not
             _tell_jax()
         found = getattr(importlib.import_module(self._name), attribute)
         self.__dict__[attribute] = found
@@ -37,8 +40,9 @@ special = Later("scipy.special")
 
 
 def is_imported() -> bool:
-    """Whether JAX is there, imported by the user or here."""
-    return "jax" in sys.modules
+    """Whether JAX is there, imported by the user or here, and no other thread is still importing it."""
+    module = sys.modules.get("jax")
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 def is_jax_array(value) -> bool:
@@ -66,10 +70,9 @@ def catch_up() -> None:
 
 def _tell_jax() -> None:
     """Register the containers that JAX does not know yet."""
-    if _waiting:
-        tree_util = importlib.import_module("jax.tree_util")
+    with _telling:
         while _waiting:
-            tree_util.register_dataclass(_waiting.pop())
+            importlib.import_module("jax.tree_util").register_dataclass(_waiting.pop())
 
 
 class custom_jvp:  # noqa: N801 - as the one of JAX

@@ -178,7 +178,7 @@ def test_importing_changes_nothing_and_a_second_process_finds_the_compilations(t
         )
         assert run.returncode == 0, run.stderr
         found.append(float(run.stdout))
-        stored.append([name for name in files(tmp_path) if name.endswith("-cache")])
+        stored.append([name for name in files(tmp_path) if name.endswith(".xla")])
     assert_allclose(found, 319.65428, atol=1e-5)
     assert stored[0] and stored[1] == stored[0]
 

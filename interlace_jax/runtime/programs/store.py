@@ -1,11 +1,9 @@
-"""Written programs between processes: files of NumPy source, found by what they are made for.
+"""Programs between processes: files of NumPy source or compiled code, by what they are made for. Imports no JAX.
 
-Imports no JAX.
-
-A program's name is a hash of the kernel's name, the description of its arguments, and the sources
-that programs are made from; so an entry is never out of date, only unused. They are Python modules,
-whose bytecode Python keeps beside them. The user's folder holds code, so it is theirs alone; no
-folder, or one that cannot be written to, is no error.
+A program's name is a hash of the kernel's name, the description of its arguments, and the sources that programs are
+made from; so an entry is never out of date, only unused. NumPy source is a Python module, whose bytecode Python keeps
+beside it. The user's folder holds code, so it is theirs alone; no folder, or one that cannot be written to, is no
+error.
 """
 
 from __future__ import annotations
@@ -28,11 +26,11 @@ from ...support.later import Later
 
 zipfile = Later("zipfile")
 PACKAGE = Path(__file__).parents[2]
-# programs of common models, by `scripts/ship_programs.py`
-SHIPPED = Path(__file__).parent / "shipped.zip"
-MADE_FROM = ("numerics", "runtime/programs")  # sources that a written program depends on
-MOST_BYTES = 32 * 2**20
+SHIPPED = Path(__file__).parent / "shipped.zip"  # programs of common models, by `scripts/ship_programs.py`
+MADE_FROM = ("numerics", "runtime/programs")  # sources that programs depend on, beside the kernel's own file
+MOST_BYTES = 64 * 2**20
 LAST_LINE = "# the end"
+COMPILED = ".xla"  # suffix of files of compiled code, which begin with a hash of the rest
 DAY = 86_400
 
 
@@ -47,9 +45,17 @@ def fingerprint() -> str:
     return found.hexdigest()
 
 
+@functools.cache
+def _file_fingerprint(kernel: str) -> str:
+    """A hash of the file in which a kernel "module:function" is written, where that is not among all others."""
+    path = PACKAGE.joinpath(*kernel.partition(":")[0].split(".")[1:]).with_suffix(".py")
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 def name_of(description: str) -> str:
-    """The name of the entry of a program so described."""
-    return "p" + hashlib.sha256(f"{fingerprint()}\n{description}".encode()).hexdigest()[:40]
+    """The name of the entry of a program so described; the first line is the kernel's name."""
+    own = _file_fingerprint(description.partition("\n")[0])
+    return "p" + hashlib.sha256(f"{fingerprint()}\n{own}\n{description}".encode()).hexdigest()[:40]
 
 
 def find(description: str) -> Callable | None:
@@ -65,7 +71,7 @@ def find(description: str) -> Callable | None:
     source = _shipped(name)
     if source is None:
         return None
-    _write_if_possible(name, source)  # beside its bytecode it is found faster
+    _keep_source(name, source)  # beside its bytecode it is found faster
     space: dict[str, Any] = {"__name__": f"{__package__}.stored.{name}"}
     exec(compile(source, name, "exec"), space)
     return space["program"]
@@ -82,24 +88,49 @@ def _shipped(name: str) -> str | None:
 
 def keep(description: str, source: str) -> None:
     """Keep a program for other processes, if there is a folder for it."""
-    _write_if_possible(name_of(description), source)
+    _keep_source(name_of(description), source)
 
 
-def _write_if_possible(name: str, source: str) -> None:
+def _keep_source(name: str, source: str) -> None:
+    _write_if_possible(f"{name}.py", f"{source.rstrip()}\n{LAST_LINE}\n".encode())
+
+
+def find_bytes(description: str) -> bytes | None:
+    """The compiled code so described; None where there is none, or a damaged one, which is removed."""
+    folder = _own_folder()
+    path = None if folder is None else folder / f"{name_of(description)}{COMPILED}"
+    if path is None or not path.exists():
+        return None
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() == digest:
+            _touch(path)
+            return content
+    _remove(path)
+    return None
+
+
+def keep_bytes(description: str, content: bytes) -> None:
+    """Keep compiled code for other processes, if there is a folder for it."""
+    _write_if_possible(f"{name_of(description)}{COMPILED}", hashlib.sha256(content).digest() + content)
+
+
+def _write_if_possible(name: str, content: bytes) -> None:
     folder = _own_folder(make=True)
     if folder is not None:
         with contextlib.suppress(OSError):
-            write(folder, name, source)
+            write(folder / name, content)
             _forget_oldest(folder)
 
 
-def write(folder: Path, name: str, source: str) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write an entry at once: who reads it sees all of it or nothing."""
-    handle, scratch = tempfile.mkstemp(suffix=".tmp", dir=folder)
+    handle, scratch = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"{source.rstrip()}\n{LAST_LINE}\n")
-        os.replace(scratch, folder / f"{name}.py")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(scratch, path)
     except BaseException:
         os.unlink(scratch)
         raise
@@ -168,6 +199,7 @@ def _forget_oldest(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove an entry and its bytecode."""
-    for file in (path, Path(importlib.util.cache_from_source(str(path)))):
+    bytecode = [Path(importlib.util.cache_from_source(str(path)))] if path.suffix == ".py" else []
+    for file in (path, *bytecode):
         with contextlib.suppress(OSError):
             file.unlink()

@@ -1,40 +1,53 @@
 """Which way a program runs: as NumPy at once, or compiled by XLA where that pays. Imports no JAX.
 
-Small work runs as NumPy source: from memory, from the store, or written now from a trace. A program
-that has run so for as long as its compilation takes is compiled from then on, and large work is at
-once. INTERLACE_JAX_EXECUTION says otherwise: "numpy" or "xla" for all of it, or "auto".
+Small work runs as NumPy source: from memory, from the store, or written now from a trace. A program that has run so for
+some time is compiled meanwhile, in a thread of its own, and taken when it is ready; large work is compiled at once.
+INTERLACE_JAX_EXECUTION says otherwise: "numpy" or "xla" for all of it, or "auto".
+
+JAX is imported by the thread that calls: while another thread imports it, a user's `import jax.numpy` would find half
+of it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...support.later import Later
-from . import store
+from ...support.later import Later, is_imported
+from . import background, store
 from .trees import Conflict, Flat, Unnamed, described
 
 LARGE = 1 << 20  # numbers of a program's arguments from which on it is compiled at once
-PATIENCE = 2.5  # seconds that a program may have run as NumPy before it is compiled
-trace = Later(f"{__package__}.trace")  # brings JAX with it
+PATIENCE = 1.0  # seconds that a program runs as NumPy before it is compiled: what compiling takes, or a little less
+SOON = 0.1  # the same where it was compiled before and lies on disk
 MOST_ENTRIES = 512  # programs in memory; some 100 kB each
 PLAIN = (np.ndarray, np.generic, bool, float)
 MODES = ("auto", "numpy", "xla")
+trace = Later(f"{__package__}.trace")  # brings JAX with it, as does the next
+executables = Later(f"{__package__}.executables")
+_ways: ContextVar[set[str] | None] = ContextVar("ways", default=None)
 
 
 @dataclass
-class _Entry:
-    """What is known of a program for one kind of arguments."""
+class _Use:
+    """A program at exact sizes: how long it has run as NumPy, and whether it is compiled."""
 
-    run: Callable | None = None  # NumPy; None where it cannot be written
+    run: Callable | None = None  # as NumPy; None where it is not written
+    is_new: bool = True
     seconds: float = 0.0
     quickest: float = math.inf
+    was_sought: bool = False  # on disk
+    is_compiled: bool = False
+    gave_up: bool = False  # not to be compiled here
 
     def add(self, seconds: float) -> None:
         """Count a run; one that others on the machine have held up counts as twice the quickest
@@ -43,13 +56,52 @@ class _Entry:
         self.quickest = min(self.quickest, seconds)
         self.seconds += min(seconds, 2.0 * self.quickest)
 
+
+@dataclass
+class _Program:
+    """What is asked for: a kernel, by its name and as JAX compiles it, and its arguments, whole and taken apart."""
+
+    name: str
+    function: Any
+    arguments: tuple
+    flat: Flat
+
     @property
-    def pays(self) -> bool:
-        """Whether it is time to compile it."""
-        return self.seconds > PATIENCE
+    def kind(self):
+        """What NumPy source is made for."""
+        return self.name, self.flat.tree
+
+    @functools.cached_property
+    def key(self):
+        """What compiled code is made for."""
+        return self.function, *self.kind, *self.flat.sizes.items()
+
+    @functools.cached_property
+    def open(self) -> str | None:
+        """The kind as text, for the store; None where something has no name."""
+        return self._described(self.flat.tree)
+
+    @functools.cached_property
+    def leaves(self) -> list:
+        """The arrays, numbers too."""
+        return [leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)[()] for leaf in self.flat.leaves]
+
+    def executable(self, goes_on: Callable[[], bool] | None = None):
+        """The compiled program from memory or disk; with `goes_on` otherwise compiled, while that says so."""
+        exact, function = Flat(self.arguments, general=False), self.function.of(*self.arguments)
+        text = self._described(exact.tree, repr(function.options))
+        found = executables.find(self.key, text)
+        return executables.make(self.key, text, function, exact, goes_on) if found is None and goes_on else found
+
+    def _described(self, tree, *more: str) -> str | None:
+        try:
+            return "\n".join([self.name, *more, described(tree)])
+        except Unnamed:
+            return None
 
 
-_entries: dict[Any, _Entry] = {}
+_written: dict[Any, Callable | None] = {}  # NumPy programs, by kind; None where there is none
+_uses: dict[Any, _Use] = {}  # by key
 
 
 def mode() -> str:
@@ -62,81 +114,140 @@ def mode() -> str:
     return wanted
 
 
-def numpy_result(name: str, kernel: Callable, arguments: tuple, dims) -> tuple[bool, Any]:
-    """Whether the program has run as NumPy, and its result.
+@contextlib.contextmanager
+def ways() -> Iterator[set[str]]:
+    """Which ways programs run inside: a set that comes to hold "numpy", "xla" or both."""
+    found: set[str] = set()
+    token = _ways.set(found)
+    try:
+        yield found
+    finally:
+        _ways.reset(token)
 
-    name: of the kernel, the same in every process; kernel: a function that finds it, if it must be
-    traced; dims: of its arguments, as `Flat` takes them.
+
+def ran(way: str) -> None:
+    """Say that a program has run in some way."""
+    found = _ways.get()
+    if found is not None:
+        found.add(way)
+
+
+def result(name: str, function, arguments: tuple, dims) -> tuple[bool, Any]:
+    """Whether the program has run here, and its result.
+
+    name: of the kernel, the same in every process; function: a `compilation.Jitted` of it; dims: of its arguments, as
+    `Flat` takes them.
     """
     wanted = mode()
-    if wanted == "xla":
-        return False, None
-    found = _found(name, kernel, arguments, dims, wanted)
-    if found is None:
-        return False, None
-    entry, flat = found
-    leaves = [
-        leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)[()] for leaf in flat.leaves
-    ]
-    began = time.perf_counter()
-    try:
-        with np.errstate(all="ignore"):
-            result = entry.run(*leaves, **flat.sizes)
-    except Exception:
-        if wanted == "numpy":
-            raise
-        entry.run = None  # XLA has the last word
-        return False, None
-    entry.add(time.perf_counter() - began)
-    return True, result
-
-
-def _found(name, kernel, arguments, dims, wanted):
-    """A program that is to run as NumPy, with its arguments taken apart; None where it is to be
-    compiled.
-    """
     for general in (True, False):
         try:
-            flat = Flat(arguments, dims, general)
-            key = name, flat.tree
-            entry = _entries.get(key)
+            program = _Program(name, function, arguments, Flat(arguments, dims, general))
+            use = _uses.get(program.key)
         except Conflict:
             continue
         except TypeError:  # what cannot be hashed
-            return None
-        if not all(isinstance(leaf, PLAIN) for leaf in flat.leaves):
-            return None  # arrays of JAX stay where they are
-        if entry is None:
-            if wanted == "auto" and sum(np.size(leaf) for leaf in flat.leaves) > LARGE:
-                return None
-            entry = _remember(key, _Entry(_program(name, kernel, flat)))
-        if entry.run is not None:
-            return None if wanted == "auto" and entry.pays else (entry, flat)
-        if not flat.sizes:
-            return None
-    return None
+            return False, None
+        if not all(isinstance(leaf, PLAIN) for leaf in program.flat.leaves):
+            return False, None  # arrays of JAX stay where they are
+        if use is None:
+            use = _remember(_uses, program.key, _Use())
+        is_last = not program.flat.sizes
+        if _runs_as_numpy(program, use, wanted):
+            done, found = _by_numpy(program, use, wanted)
+            if done:
+                return True, found
+        if is_last or use.is_compiled or wanted == "xla":
+            return _by_xla(program, use)
+    return False, None
 
 
-def _program(name, kernel, flat) -> Callable | None:
-    """The NumPy function from the store, or written now; None where there is none."""
+def _runs_as_numpy(program: _Program, use: _Use, wanted: str) -> bool:
+    """Whether this time it runs as NumPy, which is written if need be."""
+    if wanted == "xla" or (wanted == "auto" and use.is_compiled):
+        return False
+    if use.run is None and use.is_new:
+        if wanted == "auto" and sum(np.size(leaf) for leaf in program.flat.leaves) > LARGE:
+            return False
+        use.is_new, use.run = False, _written_program(program)
+    return use.run is not None
+
+
+def _by_numpy(program: _Program, use: _Use, wanted: str) -> tuple[bool, Any]:
+    """Run it as NumPy; not done where that fails, as XLA has the last word."""
+    leaves, sizes = program.leaves, program.flat.sizes
+    began = time.perf_counter()
     try:
-        description = "\n".join([name, described(flat.tree)])
-    except Unnamed:
-        description = None
-    stored = description and store.find(description)
-    if stored:
-        return stored
-    return trace.program(kernel(), flat, description)
+        with np.errstate(all="ignore"):
+            found = use.run(*leaves, **sizes)
+    except Exception:
+        if wanted == "numpy":
+            raise
+        use.run = None
+        return False, None
+    use.add(time.perf_counter() - began)
+    ran("numpy")
+    if wanted == "auto":
+        _compile_if_it_pays(program, use)
+    return True, found
 
 
-def _remember(key, entry: _Entry) -> _Entry:
-    """Keep an entry, in place of the oldest where there are very many."""
-    if len(_entries) >= MOST_ENTRIES:
-        _entries.pop(next(iter(_entries)))
-    _entries[key] = entry
-    return entry
+def _by_xla(program: _Program, use: _Use) -> tuple[bool, Any]:
+    """Run it compiled, from memory, from disk, or compiled now; not done where JAX is to do it in its own way."""
+    if use.gave_up or not executables.are_possible():
+        return False, None
+    found = executables.in_memory(program.key) or program.executable(_always)
+    use.is_compiled = True
+    ran("xla")
+    return True, executables.call(found, program.leaves)
+
+
+def _always() -> bool:
+    return True
+
+
+def _compile_if_it_pays(program: _Program, use: _Use) -> None:
+    """Fetch a program from disk, or begin to compile it, when it has run as NumPy for long enough."""
+    if use.gave_up or use.seconds < SOON:
+        return
+    if not use.was_sought and is_imported():
+        use.was_sought = True
+        use.is_compiled = executables.are_possible() and program.executable() is not None
+    if use.is_compiled or use.seconds < PATIENCE:
+        return
+    if not executables.are_possible():
+        use.is_compiled = use.gave_up = True  # JAX compiles it when it is called next
+        return
+
+    def work(goes_on):
+        try:
+            use.is_compiled = program.executable(goes_on) is not None
+        except Exception:  # noqa: BLE001 - then it stays NumPy
+            use.gave_up = True
+
+    background.start(work)
+
+
+def _written_program(program: _Program) -> Callable | None:
+    """The NumPy function from memory or the store, or written now; None where there is none."""
+    kind = program.kind
+    if kind not in _written:
+        stored = None if program.open is None else store.find(program.open)
+        kernel = program.function.__wrapped__
+        _remember(_written, kind, stored or trace.program(kernel, program.flat, program.open))
+    return _written[kind]
+
+
+def _remember(known: dict, key, value):
+    """Keep something, in place of the oldest where there are very many."""
+    if len(known) >= MOST_ENTRIES:
+        known.pop(next(iter(known)), None)
+    known[key] = value
+    return value
 
 
 def forget() -> None:
     """Drop what is known of all programs."""
-    _entries.clear()
+    _written.clear()
+    _uses.clear()
+    if is_imported():
+        executables.forget()

@@ -60,6 +60,23 @@ def test_a_broken_entry_is_removed_and_never_an_error(home, damage):
     assert store.find("a program")(1) == 2
 
 
+def test_compiled_code_is_found_whole_or_not_at_all(home):
+    store.keep_bytes("a program", b"code")
+    (path,) = home.glob("*.xla")
+    assert store.find_bytes("a program") == b"code" and store.find_bytes("another") is None
+    for damaged in (b"", path.read_bytes()[:-1], b"x" + path.read_bytes()[1:]):
+        store.keep_bytes("a program", b"code")
+        path.write_bytes(damaged)
+        assert store.find_bytes("a program") is None
+        assert not path.exists()
+
+
+def test_a_change_of_the_kernels_own_file_makes_another_program(tmp_path, monkeypatch):
+    before = store.name_of("interlace_jax.engines.dense:_search\n")
+    monkeypatch.setattr(store, "_file_fingerprint", lambda kernel: f"changed {kernel}")
+    assert store.name_of("interlace_jax.engines.dense:_search\n") != before
+
+
 def test_the_switch_turns_it_off(home, monkeypatch):
     monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
     store.keep("a program", SOURCE)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from numpy.testing import assert_allclose
 
 from interlace_jax.runtime import calls
 from interlace_jax.runtime.compilation import jit
-from interlace_jax.runtime.programs import store, tiers, trace
+from interlace_jax.runtime.programs import background, store, tiers, trace
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +147,7 @@ doubled.__module__ = "interlace_jax.of_this_test"  # as one of the package's own
 def runs(program, x):
     """How often the program was run as NumPy so far, after one more run."""
     assert_allclose(calls.run(program, x), 2.0 * x)
-    return [entry.seconds > 0.0 for entry in tiers._entries.values()].count(True)
+    return [use.seconds > 0.0 for use in tiers._uses.values()].count(True)
 
 
 def test_large_work_is_compiled_at_once(monkeypatch):
@@ -161,30 +162,122 @@ def test_large_work_is_compiled_at_once(monkeypatch):
 def test_what_has_run_for_long_is_compiled(monkeypatch):
     program = jit(doubled)
     runs(program, np.ones(3))
-    (entry,) = tiers._entries.values()
-    monkeypatch.setattr(tiers, "PATIENCE", entry.seconds / 2)
-    before = entry.seconds
+    (use,) = tiers._uses.values()
+    monkeypatch.setattr(tiers, "SOON", 0.0)
+    monkeypatch.setattr(tiers, "PATIENCE", 0.0)
     runs(program, np.ones(3))
-    assert entry.seconds == before
+    background.wait()
+    assert use.is_compiled
+    before = use.seconds
+    with tiers.ways() as ran:
+        runs(program, np.ones(3))
+    assert use.seconds == before and ran == {"xla"}
+
+
+def test_what_lies_on_disk_is_compiled_sooner(monkeypatch):
+    program = jit(doubled)
+    monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "xla")
+    runs(program, np.ones(4))
+    tiers.forget()
+    monkeypatch.delenv("INTERLACE_JAX_EXECUTION")
+    monkeypatch.setattr(tiers, "SOON", 0.0)
+    runs(program, np.ones(4))
+    (use,) = tiers._uses.values()
+    assert use.is_compiled and use.seconds < tiers.PATIENCE
+
+
+def test_other_sizes_count_for_themselves(monkeypatch):
+    program = jit(doubled)
+    for size in (3, 4, 5):
+        runs(program, np.ones(size))
+    assert len(tiers._uses) == 3
+
+
+def test_a_program_that_cannot_be_compiled_stays_numpy(monkeypatch):
+    def broken(*_):
+        raise RuntimeError
+
+    program = jit(doubled)
+    monkeypatch.setattr(tiers.executables, "make", broken)
+    monkeypatch.setattr(tiers, "SOON", 0.0)
+    monkeypatch.setattr(tiers, "PATIENCE", 0.0)
+    runs(program, np.ones(7))
+    background.wait()
+    with tiers.ways() as ran:
+        runs(program, np.ones(7))
+    assert ran == {"numpy"}
+
+
+def test_many_threads_get_the_same_numbers_while_programs_are_compiled(monkeypatch):
+    """NumPy, the change to XLA and XLA, in eight threads at once."""
+    program, x = jit(doubled), np.arange(5.0)
+    monkeypatch.setattr(tiers, "SOON", 0.0)
+    monkeypatch.setattr(tiers, "PATIENCE", 0.0)
+
+    def work(seed):
+        return [calls.run(program, seed + x + i) - 2.0 * (seed + x + i) for i in range(200)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert not np.any(list(pool.map(work, range(8))))
+    background.wait()
+    (use,) = tiers._uses.values()
+    assert use.is_compiled
+
+
+ENDING = """
+    import sys, threading, time
+    import jax, jax.numpy as jnp, numpy as np
+    from interlace_jax.runtime import calls
+    from interlace_jax.runtime.compilation import jit
+    from interlace_jax.runtime.programs import background, tiers
+    tiers.SOON = tiers.PATIENCE = 0.0
+
+    def long(x):
+        for i in range(40):
+            x = jnp.linalg.cholesky(jnp.sin(x) @ jnp.cos(x).T + 9.0 * jnp.eye(3)) + i
+        return x
+
+    long.__module__ = "interlace_jax.of_this_test"
+    sys.modules[long.__module__] = sys.modules["__main__"]
+    found = calls.run(jit(long), np.ones((3, 3)))
+    assert found.shape == (3, 3) and background._thread.is_alive()
+    time.sleep({wait})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.0, 0.5])
+def test_a_process_that_ends_while_a_program_is_compiled_ends_well(wait, tmp_path):
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(ENDING.format(wait=wait))]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_fit_says_how_it_ran(monkeypatch):
+    data = frame(60, 6, 4)
+    assert quiet_fit("y ~ x + (1 | a)", data).optimum.execution == "numpy"
+    monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "xla")
+    assert quiet_fit("y ~ x + (1 | a)", data).optimum.execution == "xla"
 
 
 def test_a_program_that_fails_is_left_to_xla():
     program = jit(doubled)
     runs(program, np.ones(3))
-    (entry,) = tiers._entries.values()
+    (use,) = tiers._uses.values()
 
     def broken(*_):
         raise IndexError
 
-    entry.run = broken
+    use.run = broken
     assert_allclose(calls.run(program, np.ones(3)), 2.0)
-    assert entry.run is None
+    assert use.run is None
 
 
 def test_functions_of_others_are_compiled_as_ever():
     calls.run(jit(lambda x: x + 1.0), np.ones(3))
     calls.run(jit(jnp.sin), np.ones(3))
-    assert not tiers._entries
+    assert not tiers._uses
 
 
 def test_an_unknown_way_to_run_is_refused(monkeypatch):
