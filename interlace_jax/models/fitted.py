@@ -218,7 +218,17 @@ class FittedModel:
         decrease, steps = float(e.predicted_decrease), int(e.steps)
         noise = e.noise, e.theta_noise
         return Optimum(
-            e.theta, e.gradient, decrease, steps, *noise, status, message, boundary, pca, hessian, self.execution
+            e.theta,
+            e.gradient,
+            decrease,
+            steps,
+            *noise,
+            status,
+            message,
+            boundary,
+            pca,
+            hessian,
+            self.execution,
         )
 
     def _by_coefficient(self, values: np.ndarray) -> pd.Series:

@@ -41,9 +41,9 @@ class Optimum:
     `proportion` of the variance.
     """
     hessian: Any = field(repr=False)
-    "Call it for the Hessian (d, d) of the profiled deviance (less priors) in conditioned parameters."
+    "Call it for the Hessian (d, d) of the deviance, profiled, less priors; conditioned parameters."
     execution: str = ""
-    'How its programs ran: "numpy", at once, or "xla", compiled, or "numpy and xla"; empty if not in this process.'
+    "How its programs ran: numpy, at once; xla, compiled; numpy and xla. Empty where none ran here."
 
     @functools.cached_property
     def hessian_eigenvalues(self) -> np.ndarray:

@@ -69,7 +69,7 @@ def in_order(compiled):
 
 
 def light(compiled, where=None):
-    """A jitted function whose programs take half as long to compile; `compiled` itself for arguments not `where`.
+    """A jitted function whose programs take half as long to compile; for arguments `where` only.
 
     Of XLA's two generators of code for loops the older one is the quicker. Its programs are as fast
     where gathers dominate or matrices are small, and slower elsewhere: measure.
@@ -82,7 +82,7 @@ def light(compiled, where=None):
 
 
 def brief(compiled):
-    """A jitted function of so little work that its programs are compiled without optimising them."""
+    """A jitted function of so little work that its programs are compiled without optimising."""
     return Jitted(compiled.__wrapped__, _BRIEF)
 
 

@@ -28,7 +28,7 @@ class Later:
 
     def __getattr__(self, attribute: str) -> Any:
         if self._name.startswith("jax"):
-            importlib.import_module("jax")  # waits where another thread imports it: its parts would not
+            importlib.import_module("jax")  # waits for another thread that does; its parts do not
             _tell_jax()
         found = getattr(importlib.import_module(self._name), attribute)
         self.__dict__[attribute] = found
@@ -40,7 +40,7 @@ special = Later("scipy.special")
 
 
 def is_imported() -> bool:
-    """Whether JAX is there, imported by the user or here, and no other thread is still importing it."""
+    """Whether JAX is there, imported by the user or here, and not still being imported."""
     module = sys.modules.get("jax")
     return module is not None and not getattr(module.__spec__, "_initializing", False)
 

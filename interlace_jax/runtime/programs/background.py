@@ -13,10 +13,11 @@ _ends = threading.Event()  # the process does
 
 
 def start(work: Callable[[Callable[[], bool]], None]) -> bool:
-    """Begin `work(goes_on)` in a thread of its own, unless some is going on: who wants it again asks again.
+    """Begin `work(goes_on)` in a thread of its own; False where other work is going on.
 
-    goes_on(): whether the result is still wanted. Work that is going on when the process ends is waited for, up to the
-    next time that it asks: the process would crash where the compiler is cut off.
+    goes_on(): whether the result is still wanted. Work that is going on when the process ends is
+    waited for, up to the next time that it asks: the process would crash where the compiler is cut
+    off.
     """
     global _thread
     if _ends.is_set() or not _lock.acquire(blocking=False):

@@ -1,7 +1,7 @@
 """Compiled programs by what they are made for: in memory, on disk, or compiled now. Imports JAX.
 
-What is on disk is found without tracing. It is of one processor and one version of JAX. In memory are those that were
-used last, so that a long session does not grow.
+What is on disk is found without tracing. It is of one processor and one version of JAX. In memory
+are those that were used last, so that a long session does not grow.
 """
 
 from __future__ import annotations
@@ -56,10 +56,13 @@ def find(key: Hashable, description: str | None) -> Callable | None:
     return found
 
 
-def make(key: Hashable, description: str | None, function: Jitted, flat: Flat, goes_on=lambda: True):
-    """Compile a function for arguments taken apart, none of whose sizes is open: a function of the leaves.
+def make(
+    key: Hashable, description: str | None, function: Jitted, flat: Flat, goes_on=lambda: True
+):
+    """Compile a function for arguments taken apart, none of whose sizes is open.
 
-    None where `goes_on` says, between two steps, that it is in vain.
+    What is compiled takes their leaves. None where `goes_on` says, between two steps, that it is in
+    vain.
     """
 
     def of_leaves(*leaves):
@@ -70,7 +73,7 @@ def make(key: Hashable, description: str | None, function: Jitted, flat: Flat, g
         if not goes_on():
             return None
         found = lowered.compile()
-        if description is not None and not jax.config.jax_compilation_cache_dir:  # then JAX keeps it itself
+        if description is not None and not _is_kept_by_jax():
             payload = pickle.dumps(serialize_executable.serialize(found))
             store.keep_bytes(_full(description), zlib.compress(payload, 1))
     return _remember(key, found)
@@ -80,6 +83,11 @@ def call(executable: Callable, leaves) -> Any:
     """The result as NumPy arrays."""
     with eval_context(), float64(), own_rules():
         return jax.tree.map(np.asarray, executable(*leaves))
+
+
+def _is_kept_by_jax() -> bool:
+    """Whether the user has a cache of compilations; what comes from there is not written again."""
+    return bool(jax.config.jax_compilation_cache_dir)
 
 
 def forget() -> None:

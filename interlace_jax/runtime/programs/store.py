@@ -1,9 +1,9 @@
-"""Programs between processes: files of NumPy source or compiled code, by what they are made for. Imports no JAX.
+"""Programs between processes: files of NumPy source or compiled code. Imports no JAX.
 
-A program's name is a hash of the kernel's name, the description of its arguments, and the sources that programs are
-made from; so an entry is never out of date, only unused. NumPy source is a Python module, whose bytecode Python keeps
-beside it. The user's folder holds code, so it is theirs alone; no folder, or one that cannot be written to, is no
-error.
+A program's name is a hash of the kernel's name, the description of its arguments, and the sources
+that programs are made from; so an entry is never out of date, only unused. NumPy source is a Python
+module, whose bytecode Python keeps beside it. The user's folder holds code, so it is theirs alone;
+no folder, or one that cannot be written to, is no error.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ...support.later import Later
 
 zipfile = Later("zipfile")
 PACKAGE = Path(__file__).parents[2]
-SHIPPED = Path(__file__).parent / "shipped.zip"  # programs of common models, by `scripts/ship_programs.py`
-MADE_FROM = ("numerics", "runtime/programs")  # sources that programs depend on, beside the kernel's own file
+SHIPPED = Path(__file__).parent / "shipped.zip"  # by `scripts/ship_programs.py`
+MADE_FROM = ("numerics", "runtime/programs")  # sources of programs, beside the kernel's own file
 MOST_BYTES = 64 * 2**20
 LAST_LINE = "# the end"
 COMPILED = ".xla"  # suffix of files of compiled code, which begin with a hash of the rest
@@ -47,7 +47,7 @@ def fingerprint() -> str:
 
 @functools.cache
 def _file_fingerprint(kernel: str) -> str:
-    """A hash of the file in which a kernel "module:function" is written, where that is not among all others."""
+    """A hash of the file in which a kernel "module:function" is written, if there is one."""
     path = PACKAGE.joinpath(*kernel.partition(":")[0].split(".")[1:]).with_suffix(".py")
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
@@ -96,7 +96,7 @@ def _keep_source(name: str, source: str) -> None:
 
 
 def find_bytes(description: str) -> bytes | None:
-    """The compiled code so described; None where there is none, or a damaged one, which is removed."""
+    """The compiled code so described; None where there is none, or where it is damaged."""
     folder = _own_folder()
     path = None if folder is None else folder / f"{name_of(description)}{COMPILED}"
     if path is None or not path.exists():
@@ -113,7 +113,8 @@ def find_bytes(description: str) -> bytes | None:
 
 def keep_bytes(description: str, content: bytes) -> None:
     """Keep compiled code for other processes, if there is a folder for it."""
-    _write_if_possible(f"{name_of(description)}{COMPILED}", hashlib.sha256(content).digest() + content)
+    digest = hashlib.sha256(content).digest()
+    _write_if_possible(f"{name_of(description)}{COMPILED}", digest + content)
 
 
 def _write_if_possible(name: str, content: bytes) -> None:

@@ -1,11 +1,12 @@
 """Which way a program runs: as NumPy at once, or compiled by XLA where that pays. Imports no JAX.
 
-Small work runs as NumPy source: from memory, from the store, or written now from a trace. A program that has run so for
-some time is compiled meanwhile, in a thread of its own, and taken when it is ready; large work is compiled at once.
-INTERLACE_JAX_EXECUTION says otherwise: "numpy" or "xla" for all of it, or "auto".
+Small work runs as NumPy source: from memory, from the store, or written now from a trace. A program
+that has run so for some time is compiled meanwhile, in a thread of its own, and taken when it is
+ready; large work is compiled at once. INTERLACE_JAX_EXECUTION says otherwise: "numpy" or "xla" for
+all of it, or "auto".
 
-JAX is imported by the thread that calls: while another thread imports it, a user's `import jax.numpy` would find half
-of it.
+JAX is imported by the thread that calls: while another thread imports it, a user's `import
+jax.numpy` would find half of it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from . import background, store
 from .trees import Conflict, Flat, Unnamed, described
 
 LARGE = 1 << 20  # numbers of a program's arguments from which on it is compiled at once
-PATIENCE = 1.0  # seconds that a program runs as NumPy before it is compiled: what compiling takes, or a little less
+PATIENCE = 1.0  # seconds that a program runs as NumPy before it is compiled: what that takes
 SOON = 0.1  # the same where it was compiled before and lies on disk
 MOST_ENTRIES = 512  # programs in memory; some 100 kB each
 PLAIN = (np.ndarray, np.generic, bool, float)
@@ -59,7 +60,7 @@ class _Use:
 
 @dataclass
 class _Program:
-    """What is asked for: a kernel, by its name and as JAX compiles it, and its arguments, whole and taken apart."""
+    """What is asked for: a kernel's name, what compiles it, arguments whole and taken apart."""
 
     name: str
     function: Any
@@ -84,14 +85,16 @@ class _Program:
     @functools.cached_property
     def leaves(self) -> list:
         """The arrays, numbers too."""
-        return [leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)[()] for leaf in self.flat.leaves]
+        return [a if isinstance(a, np.ndarray) else np.asarray(a)[()] for a in self.flat.leaves]
 
     def executable(self, goes_on: Callable[[], bool] | None = None):
-        """The compiled program from memory or disk; with `goes_on` otherwise compiled, while that says so."""
+        """The compiled program from memory or disk; else compiled now while `goes_on` says so."""
         exact, function = Flat(self.arguments, general=False), self.function.of(*self.arguments)
         text = self._described(exact.tree, repr(function.options))
         found = executables.find(self.key, text)
-        return executables.make(self.key, text, function, exact, goes_on) if found is None and goes_on else found
+        if found is None and goes_on is not None:
+            return executables.make(self.key, text, function, exact, goes_on)
+        return found
 
     def _described(self, tree, *more: str) -> str | None:
         try:
@@ -135,8 +138,8 @@ def ran(way: str) -> None:
 def result(name: str, function, arguments: tuple, dims) -> tuple[bool, Any]:
     """Whether the program has run here, and its result.
 
-    name: of the kernel, the same in every process; function: a `compilation.Jitted` of it; dims: of its arguments, as
-    `Flat` takes them.
+    name: of the kernel, the same in every process; function: a `compilation.Jitted` of it; dims: of
+    its arguments, as `Flat` takes them.
     """
     wanted = mode()
     for general in (True, False):
@@ -192,7 +195,7 @@ def _by_numpy(program: _Program, use: _Use, wanted: str) -> tuple[bool, Any]:
 
 
 def _by_xla(program: _Program, use: _Use) -> tuple[bool, Any]:
-    """Run it compiled, from memory, from disk, or compiled now; not done where JAX is to do it in its own way."""
+    """Run it compiled, in memory, on disk, or compiled now; not done where JAX is to do it."""
     if use.gave_up or not executables.are_possible():
         return False, None
     found = executables.in_memory(program.key) or program.executable(_always)
@@ -206,7 +209,7 @@ def _always() -> bool:
 
 
 def _compile_if_it_pays(program: _Program, use: _Use) -> None:
-    """Fetch a program from disk, or begin to compile it, when it has run as NumPy for long enough."""
+    """Fetch a program from disk, or begin to compile it, when it has run for long enough."""
     if use.gave_up or use.seconds < SOON:
         return
     if not use.was_sought and is_imported():
