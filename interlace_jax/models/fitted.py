@@ -228,7 +228,7 @@ class FittedModel:
             boundary,
             pca,
             hessian,
-            self.execution,
+            execution=self.execution,
         )
 
     def _by_coefficient(self, values: np.ndarray) -> pd.Series:

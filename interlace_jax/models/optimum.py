@@ -42,7 +42,7 @@ class Optimum:
     """
     hessian: Any = field(repr=False)
     "Call it for the Hessian (d, d) of the deviance, profiled, less priors; conditioned parameters."
-    execution: str = ""
+    execution: str = field(default="", kw_only=True)
     "How its programs ran: numpy, at once; xla, compiled; numpy and xla. Empty where none ran here."
 
     @functools.cached_property
