@@ -99,9 +99,9 @@ def fit(
         id), sp_gau. Numbers are times, whose differences count; other labels are visits in order.
     dispersion
         On what the residual SD depends: a formula of fixed effects for its logarithm, `"~ sex +
-        age"`, or `Power("dose")` for a power of a covariate. `sigma` is then the SD at its
-        reference. With a family, a formula for the logarithm of its first parameter (dispersion,
-        size, precision); without it that is one number.
+        age"`, or `Power("dose")` for a power of a covariate, `Power("fitted")` of fitted values.
+        `sigma` is then the SD at its reference. With a family, a formula for the logarithm of its
+        first parameter (dispersion, size, precision); without it that is one number.
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by
         one as a matrix: exact, up to a few thousand of them. `"iterative"` never forms it: linear
@@ -140,9 +140,7 @@ def fit(
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
     generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
-    model = compile(
-        formula, data, groups, random, **arguments, residual=residual, core=core, **generalized
-    )
+    model = _compiled(formula, data, groups, random, core, residual, generalized, arguments)
     return model.fit(method, df_method=df_method, theta0=theta0)
 
 
@@ -239,6 +237,8 @@ def fit_many(
         raise ValueError(
             "residual= and dispersion= go with responses= or by=, and with dtype='float64'"
         )
+    if isinstance(dispersion, Power) and dispersion.is_of_fitted:
+        raise ValueError(f"dispersion={dispersion} needs a fit after another: use fit one by one")
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if predictors is not None:
         null = fit(formula, data, groups, random, method=method, **arguments)
@@ -288,19 +288,38 @@ def compile(
 
     Arguments and errors as in `fit`.
     """
+    if isinstance(dispersion, Power) and dispersion.is_of_fitted:
+        raise ValueError(
+            f"dispersion={dispersion} is a fixed point of fits, and has no likelihood as a "
+            "function of theta: use interlace_jax.fit"
+        )
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
-    if family_of(family) != Gaussian() or zero_inflation is not None:
+    predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
+    generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
+    return _compiled(formula, data, groups, random, core, residual, generalized, arguments)
+
+
+def _compiled(
+    formula: str,
+    data: Any,
+    groups: str | Iterable[str] | None,
+    random: str | Iterable[str] | None,
+    core: str,
+    residual: str | Residual | None,
+    generalized: dict[str, Any],
+    arguments: dict[str, Any],
+) -> Model | GeneralizedModel:
+    """The model of the arguments of `fit`; generalized: those of a family, and `dispersion`."""
+    family, dispersion = family_of(generalized["family"]), generalized["dispersion"]
+    if family != Gaussian() or generalized["zero_inflation"] is not None:
         if residual is not None:
             raise ValueError(
-                "residual= belongs to linear mixed models, not to "
-                f"family={family_of(family).name!r}"
+                f"residual= belongs to linear mixed models, not to family={family.name!r}"
             )
-        arguments |= dict(family=family, trials=trials, nagq=nagq)
-        arguments |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
-        return GeneralizedModel.of(formula, data, groups, random, core, **arguments)
-    if trials is not None:
+        return GeneralizedModel.of(formula, data, groups, random, core, **arguments | generalized)
+    if generalized["trials"] is not None:
         raise ValueError("trials= belongs to binomial families: say family='binomial'")
-    if nagq != 1:
+    if generalized["nagq"] != 1:
         raise ValueError(
             "nagq= belongs to generalised models: a Gaussian likelihood has its integral in "
             "closed form"

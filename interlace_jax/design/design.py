@@ -44,6 +44,7 @@ from .model_matrices import (
     response_of,
     used_columns,
 )
+from .residual_formula import Power
 from .residual_groups import ResidualGroups, residual_columns, residual_groups
 
 
@@ -95,6 +96,12 @@ class Design:
     "Columns, of X or of slopes, that are computed from several rows at once."
     residual: ResidualGroups | None = None
     "How residuals covary, and on what their SD depends; None: independent, with one SD."
+
+    @property
+    def is_power_of_fitted(self) -> bool:
+        """Whether residual SDs are a power of the fitted values."""
+        dispersion = None if self.residual is None else self.residual.dispersion
+        return isinstance(dispersion, Power) and dispersion.is_of_fitted
 
     @property
     def w(self) -> np.ndarray:

@@ -111,6 +111,9 @@ class Power:
     """An SD that is a power of a covariate, |x|^power: an argument of `dispersion=` (nlme's
     varPower).
 
+    `Power("fitted")` is a power of the fitted values, random effects included: a fixed point of
+    fits whose SDs are held at the last ones, as nlme's, and no maximum of one likelihood.
+
     >>> Power("dose")
     """
 
@@ -121,11 +124,11 @@ class Power:
             raise TypeError(
                 f'Power takes the name of a column, as in Power("dose"), not {self.column!r}'
             )
-        if self.column == "fitted":
-            raise ValueError(
-                'Power("fitted") is not offered: the variance would depend on the fit itself; '
-                "give a column"
-            )
+
+    @property
+    def is_of_fitted(self) -> bool:
+        """Whether it is a power of the fitted values, which are no column."""
+        return self.column == "fitted"
 
     def __str__(self) -> str:
         return f"Power({self.column!r})"

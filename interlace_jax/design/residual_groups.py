@@ -94,6 +94,11 @@ class ResidualGroups:
         by_row = by_row._replace(subject=codes)
         return replace(self, rows=_layout(self.residual, by_row), subjects=labels, by_row=by_row)
 
+    def with_slopes(self, slopes: np.ndarray) -> ResidualGroups:
+        """The residual covariance with other covariates (n, h) of log SD."""
+        by_row = self.by_row._replace(slopes=slopes)
+        return replace(self, rows=_layout(self.residual, by_row), by_row=by_row)
+
     def as_seen_by(self, others: ResidualGroups, rows: np.ndarray) -> SubjectRows:
         """Rows (r,) of these as new rows for others: subjects of theirs, or beyond them."""
         by_row = SubjectRows(*(None if a is None else a[rows] for a in self.by_row))
@@ -148,7 +153,7 @@ def residual_columns(formula: Formula, frame: Any) -> dict[str, pd.Series]:
     found = {}
     for name in formula.residual.columns if formula.residual else ():
         found[name] = get_column(frame, name, f"residual '{formula.residual}'")
-    if isinstance(formula.dispersion, Power):
+    if isinstance(formula.dispersion, Power) and not formula.dispersion.is_of_fitted:
         found[formula.dispersion.column] = get_column(
             frame, formula.dispersion.column, f"dispersion {formula.dispersion}"
         )
@@ -441,6 +446,13 @@ def _slopes(dispersion, columns, slopes, n, is_new=False) -> tuple[np.ndarray, t
     """Covariates of log SD (n, h), without a constant, and the names of their coefficients."""
     if dispersion is None:
         return np.zeros((n, 0)), ()
+    if isinstance(dispersion, Power) and dispersion.is_of_fitted:
+        if is_new:
+            raise ValueError(
+                f"dispersion {dispersion}: the SD of a new row would depend on its own prediction; "
+                'interval="confidence" with include_re=False does without'
+            )
+        return np.zeros((n, 1)), ("power fitted",)
     if isinstance(dispersion, Power):
         values = columns[dispersion.column]
         if values.dtype.kind not in "iuf":

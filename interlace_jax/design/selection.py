@@ -33,6 +33,27 @@ def selected(
     )
 
 
+def with_sizes(design: Design, values: np.ndarray) -> Design:
+    """The design whose SDs are a power of these values (n,), fitted ones."""
+    sizes = np.abs(values)
+    if not sizes.all():
+        raise ValueError(
+            'dispersion Power("fitted"): fitted values are 0 in some rows, where the SD would be '
+            "0; give the power of a column"
+        )
+    return replace(design, residual=design.residual.with_slopes(np.log(sizes)[:, None]))
+
+
+def with_least_squares_sizes(design: Design) -> Design:
+    """The design whose SDs are a power of what least squares fits, where they are one of fitted
+    values: where their search starts.
+    """
+    if not design.is_power_of_fitted:
+        return design
+    beta = np.linalg.lstsq(design.X, design.y - design.shift, rcond=None)[0]
+    return with_sizes(design, design.X @ beta + design.shift)
+
+
 def groupings(design: Design) -> tuple[Factor, ...]:
     """The grouping factors, and the subjects whose residuals covary where they are none of them."""
     given = design.residual

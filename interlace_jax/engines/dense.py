@@ -32,10 +32,22 @@ AT_ZERO = 1e-4
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
+OF_FITTED = (
+    'is not offered with dispersion=Power("fitted"), whose variances depend on the fit itself: '
+    "give the power of a column"
+)
+REFITS = ("profiles", "deletion", "bootstrap", "cross_validation", "power", "jackknife")
+
+
 class Dense(Engine):
     """A model by its `Moments`."""
 
     name = "dense"
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """What variances leave out that depend on the fit itself."""
+        return dict.fromkeys(REFITS, OF_FITTED) if self.design.is_power_of_fitted else {}
 
     @functools.cached_property
     def products(self) -> Moments:

@@ -256,6 +256,8 @@ def _check_same_data(a: Design, b: Design) -> None:
 
 def _not_nested(a: Design, b: Design) -> str:
     """Why the model of design a is no special case of that of b; empty if it is."""
+    if a.is_power_of_fitted or b.is_power_of_fitted:
+        return 'dispersion Power("fitted") is a fixed point and maximises no likelihood'
     outside = _outside(a.X, b.X)
     if outside.any():
         names = [repr(a.columns[j]) for j in np.flatnonzero(outside)]

@@ -20,6 +20,7 @@ from ..design.files import is_scanned, scan
 from ..design.formula import parse
 from ..design.frames import snapshot, snapshot_vector
 from ..design.residual_formula import Power, Residual
+from ..design.selection import with_least_squares_sizes
 from ..engines.choice import engine_for
 from ..engines.engine import Engine
 from ..numerics.crossproducts.moments import Moments
@@ -92,7 +93,7 @@ class CompiledModel:
                 )
             return cls(scan(parsed, data, **arguments), data, arguments, core)
         data = snapshot(data)
-        design = build(parsed, data, **arguments)
+        design = with_least_squares_sizes(build(parsed, data, **arguments))
         check_residual_covariance(design)
         return cls(design, data, arguments, core)
 

@@ -37,6 +37,7 @@ from .parameters import (
     varcorr_table,
     varcov,
 )
+from .power_of_fitted import settled
 from .residual import relative_sds, residual_matrices, residual_names, residual_values
 from .singularity import singular_message
 
@@ -79,7 +80,8 @@ class FittedModel:
             subjects_of(model.design)
         start = None if theta0 is None else model.checked_theta(theta0)
         with ways() as ran:
-            found = cls(model, model.engine.estimate(method == "REML", start), method, df_method)
+            model, estimate = settled(model, method == "REML", start)
+        found = cls(model, estimate, method, df_method)
         found.execution = " and ".join(sorted(ran))
         _check_residual(model, found.estimate)
         _report(found)

@@ -16,7 +16,7 @@ import interlace_jax as interlace
 
 FOLDER = Path(__file__).parents[1] / "reference" / "residual"
 TAGS = {"arh1": "ar1h", "ante": "adh", "exp": "sp_exp", "gau": "sp_gau"}
-NAMES = [f.stem for f in sorted((FOLDER / "cases").glob("*.json")) if "powerfitted" not in f.stem]
+NAMES = [f.stem for f in sorted((FOLDER / "cases").glob("*.json"))]
 SINGULAR = ("sleepstudy_ar1_slope", "oxboys_exp_slope")
 ADJUSTED = ["fev_ar1_arm_REML", "fev_us_full_REML", "fev_ante_arm_REML", "sleepstudy_ar1_int_REML"]
 
@@ -39,10 +39,10 @@ def fitted(name):
         )
         arguments["residual"] = f"{TAGS.get(structure, structure)}({times} | {groups})"
     if sd := residual.get("sd"):
-        formula = sd.get("formula") or sd["column"]
-        arguments["dispersion"] = (
-            interlace.Power(sd["column"]) if sd["kind"] == "power" else f"~ {formula}"
-        )
+        arguments["dispersion"] = {
+            "power": lambda: interlace.Power(sd["column"]),
+            "power_fitted": lambda: interlace.Power("fitted"),
+        }.get(sd["kind"], lambda: f"~ {sd.get('formula') or sd['column']}")()
     formula = " + ".join([given["fixed"], *given["bars"]])
     frame = pd.read_csv(FOLDER / given["data"])
     return quiet_fit(formula, frame, method=given["method"], weights=given["weights"], **arguments)

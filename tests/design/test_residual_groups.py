@@ -133,8 +133,6 @@ def test_dispersions_that_say_nothing_are_refused():
         ValueError, match="'t' is 0 in 12 rows, where the SD would be 0 or infinite"
     ):
         groups(dispersion=interlace.Power("t"))
-    with pytest.raises(ValueError, match=r'Power\("fitted"\) is not offered'):
-        interlace.Power("fitted")
     with pytest.raises(TypeError, match='dispersion must be a formula such as "~ sex'):
         groups(dispersion=3)
 
