@@ -24,8 +24,11 @@ from .design.design import Design
 from .design.formula import Formula, Term
 from .design.grouping import Factor
 from .design.model_matrices import parts_of
+from .design.residual_formula import Power, Residual
+from .design.residual_groups import ResidualGroups
 from .design.safety import why_unsafe
 from .inference.coefficients import (
+    BetweenWithinCoefficients,
     Coefficients,
     KenwardRogerCoefficients,
     SatterthwaiteCoefficients,
@@ -34,7 +37,18 @@ from .inference.coefficients import (
 from .inference.prediction import predict
 from .inference.row_variances import Kept, kept_information
 from .models.fitted import FittedModel
+from .numerics.covariance.across import Kernel, Known
 from .numerics.covariance.block import Block
+from .numerics.covariance.correlations import (
+    ARMA11,
+    Antedependence,
+    Exponential,
+    FreeCorrelations,
+    Matern,
+    SquaredExponential,
+    Toeplitz,
+)
+from .numerics.covariance.residual import ResidualCovariance
 from .numerics.covariance.structures import (
     AR1,
     BoundaryAvoiding,
@@ -54,7 +68,9 @@ CLASSES = {
     cls.__name__: cls
     for cls in (
         Formula, Term, Factor, Design, Block, Layout, Estimate, Curvature, Adjusted, Kept,
-        Unstructured, Diagonal, HomogeneousDiagonal, CompoundSymmetry, AR1, BoundaryAvoiding,
+        Unstructured, Diagonal, HomogeneousDiagonal, CompoundSymmetry, AR1, BoundaryAvoiding, Known,
+        Residual, Power, ResidualGroups, ResidualCovariance, FreeCorrelations, Toeplitz,
+        Antedependence, ARMA11, Exponential, SquaredExponential, Matern,
     )
 }  # fmt: skip
 CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
@@ -185,22 +201,18 @@ def save(fit: FittedModel, path: str | os.PathLike) -> None:
 
     path: ends in `.npz`. `interlace_jax.load(path)` gives a `SavedFit`, in other processes and on
     other machines. No pickle is in it, and reading it executes nothing. A fit is refused, with the
-    reason, if its formula calls functions of yours, or if its covariances have functions or
-    matrices of yours.
+    reason, if its formula calls functions of yours, or if a structure within levels or subjects is
+    yours. Of levels that covary, and of subjects whose residuals do, there is what predictions
+    need: not the matrix or kernel, nor intervals that the rows of the fit enter.
     """
     if reason := why_unsafe(fit.design.formula):
         raise ValueError(
             "a file can hold formulas that compute with functions they know only; there is "
             f"{reason}"
         )
-    if fit.model.engine.name not in ENGINES or getattr(fit.design, "residual", None) is not None:
+    if fit.model.engine.name not in ENGINES:
         raise ValueError(
-            "a file can hold linear models with independent residuals: pickle the fit instead"
-        )
-    if tied := [f.name for f in fit.design.factors if f.across is not None]:
-        raise ValueError(
-            f"a file cannot hold the covariance of the levels of {tied[0]!r}: pickle the fit "
-            "instead"
+            "a file can hold linear models: pickle the fit of a generalised one instead"
         )
     writer = _Writer()
     text = json.dumps(dict(version=VERSION, content=writer.json(_content(fit))))
@@ -224,7 +236,8 @@ def _content(fit: FittedModel) -> dict[str, Any]:
         curvature=Curvature(*map(np.asarray, fit.curvature)),
         vcov=by_rule.vcov,
         adjusted=getattr(by_rule, "adjusted", None),
-        information=kept_information(fit),
+        by_column=getattr(by_rule, "by_column", None),
+        information=_information(fit),
         facts={
             name: getattr(fit, name)
             for name in ("method", "df_method", "nobs", "sigma", "deviance", "llf", "aic", "bic")
@@ -243,12 +256,34 @@ def _state(spec: ModelSpec) -> dict[str, Any]:
     return dict(transforms=dict(spec.transform_state), codings=dict(spec.encoder_state))
 
 
+def _information(fit: FittedModel) -> Kept | None:
+    """What variances of predictions are made of; None where the rows of the fit enter them."""
+    found = None if fit.design.residual is not None else kept_information(fit)
+    if found is None:
+        return None
+    blocks = tuple(dataclasses.replace(b, across=_mark(b.across)) for b in found.layout.blocks)
+    return dataclasses.replace(found, layout=dataclasses.replace(found.layout, blocks=blocks))
+
+
+def _mark(across: Known | Kernel | None) -> Known | None:
+    """That levels covary, without how."""
+    return None if across is None else Known()
+
+
 def _without_rows(design: Design) -> Design:
-    """The design without its rows; that it had an offset of its own is remembered."""
+    """The design without its rows; that it had an offset of its own is remembered, and that levels
+    covary.
+    """
+    none = np.empty(0, np.int32)
     factors = tuple(
-        dataclasses.replace(f, codes=np.empty(0, np.int32), Z=np.empty((0, len(f.columns))))
+        dataclasses.replace(
+            f, codes=none, Z=np.empty((0, len(f.columns))), across=_mark(f.across), K=None
+        )
         for f in design.factors
     )
+    given = design.residual
+    if given is not None:
+        given = dataclasses.replace(given, rows=None, subjects=pd.RangeIndex(0), by_row=None)
     return dataclasses.replace(
         design,
         y=None,
@@ -259,6 +294,7 @@ def _without_rows(design: Design) -> Design:
         index=pd.RangeIndex(0),
         rows=np.empty(0, int),
         specs=None,
+        residual=given,
     )
 
 
@@ -369,8 +405,10 @@ class SavedFit:
 
     def _coefficients(self) -> Coefficients:
         given = self.design.columns, self.estimate.beta, self._content["vcov"]
-        if self.df_method == "kenward-roger":
+        if self._content["adjusted"] is not None:
             return KenwardRogerCoefficients(*given, self._content["adjusted"])
+        if self._content.get("by_column") is not None:
+            return BetweenWithinCoefficients(*given, self._content["by_column"])
         if self.df_method == "normal" or not self.design.columns:
             return Coefficients(*given)
         return SatterthwaiteCoefficients(*given, lambda: self.curvature)

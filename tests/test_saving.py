@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,6 +71,50 @@ def test_a_saved_fit_has_the_tables_of_the_fit(fit, tmp_path):
     for name, effects in fit.random_effects.items():
         assert_allclose(saved.random_effects[name], effects)
         assert list(saved.random_effects[name].index) == list(effects.index)
+
+
+def fading(distance, length):
+    return jnp.exp(-distance / length)
+
+
+@pytest.mark.parametrize("kind", ["known", "kernel"])
+def test_a_saved_fit_predicts_the_levels_that_covary(kind, tmp_path):
+    distance = np.abs(np.subtract.outer(np.arange(6.0), np.arange(6.0)))
+    known = interlace_jax.Known(0.3 + 0.7 * np.eye(6))
+    kernel = interlace_jax.Kernel(fading, distance, {"length": 1.0})
+    fit = quiet_fit("y ~ x + (1 | b)", frame(), cov={"b": known if kind == "known" else kernel})
+    fit.save(tmp_path / "fit.npz")
+    saved, new = interlace_jax.load(tmp_path / "fit.npz"), frame(30, seed=1)
+    assert_allclose(saved.predict(new), fit.predict(new), rtol=1e-13)
+    expected = fit.predict(new, interval="prediction")
+    assert_allclose(saved.predict(new, interval="prediction"), expected, rtol=1e-12)
+    assert_allclose(saved.random_effects["b"], fit.random_effects["b"])
+    with pytest.raises(ValueError, match="how a new one does with them is not known"):
+        saved.predict(new.assign(b="unseen"), interval="prediction")
+
+
+REPEATED = {
+    "kenward-roger": ("y ~ x * kind", "us(visit | id)", None),
+    "between-within": ("y ~ x + kind", "ar1h(visit | id)", "~ x"),
+    "satterthwaite": ("y ~ x + (1 | a)", "sp_exp(visit | id)", interlace_jax.Power("visit")),
+}
+
+
+@pytest.mark.parametrize("rule", REPEATED)
+def test_a_saved_fit_with_a_residual_covariance_predicts_means(rule, tmp_path):
+    formula, residual, dispersion = REPEATED[rule]
+    data = frame().assign(id=lambda d: d.index // 4, visit=lambda d: 1 + d.index % 4)
+    options = dict(residual=residual, dispersion=dispersion, df_method=rule)
+    fit = quiet_fit(formula, data.assign(a=lambda d: d["id"] % 9), **options)
+    fit.save(tmp_path / "fit.npz")
+    saved, new = interlace_jax.load(tmp_path / "fit.npz"), frame(30, seed=1)
+    assert_allclose(saved.predict(new), fit.predict(new), rtol=1e-13)
+    population = dict(interval="confidence", include_re=False)
+    assert_allclose(saved.predict(new, **population), fit.predict(new, **population), rtol=1e-10)
+    assert_allclose(saved.fe_df, fit.fe_df)
+    assert saved.summary() == str(fit.summary())
+    with pytest.raises(ValueError, match="needs the data of the fit"):
+        saved.predict(new.assign(visit=1, id=0), interval="prediction")
 
 
 def test_what_needs_the_data_is_refused_in_words(tmp_path):

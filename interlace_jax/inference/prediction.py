@@ -87,6 +87,8 @@ def predict(
     )
     if include_residual:
         _check_residual_prediction(design, newdata)
+    if conditional_on_rows:
+        fit.model.engine.require("prediction_intervals")
     rows, subjects = _rows(
         design, newdata, included, offset, interval == "prediction", conditional_on_rows
     )
