@@ -14,6 +14,7 @@ from .fitting import fit as fit
 from .fitting import fit_many as fit_many
 from .functional import deviance as deviance
 from .functional import estimate as estimate
+from .functional import log_likelihood as log_likelihood
 from .functional import moments as moments
 from .functional import predict as predict
 from .functional import random_effects as random_effects
