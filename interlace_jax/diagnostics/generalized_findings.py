@@ -396,22 +396,20 @@ def curvature(fit: FittedGeneralizedModel, residuals: np.ndarray | None) -> Iter
 
 def effects(fit: FittedGeneralizedModel) -> Iterator[Finding]:
     """Shape of the random effects of levels that say enough about theirs."""
-    known = {name for name, share in _explained(fit).items() if share > KNOWN_EFFECTS}
+    known = known_effects(fit)
     for finding in _effects_shape(fit):
         if finding.check.removeprefix("random effects, ") in known:
             yield finding
 
 
-def _explained(fit: FittedGeneralizedModel) -> dict[str, float]:
-    """By "factor: column" the share of the variance of the effects that their modes explain, on
-    average.
+def known_effects(fit: FittedGeneralizedModel) -> dict[str, np.ndarray]:
+    """Those of `standardised_effects` whose modes explain most of their variance; others have the
+    shape of the response rather than their own.
     """
     found, there = {}, standardised_effects(fit)
     for f, given in zip(fit.design.factors, fit.mode_covariances, strict=True):
         for j, column in enumerate(f.columns):
-            name = f"{f.name}: {column}"
-            if name in there:
-                found[name] = 1.0 - float(
-                    given[:, j, j].mean() / fit.covariances[f.name].iloc[j, j]
-                )
+            name, prior = f"{f.name}: {column}", fit.covariances[f.name].iloc[j, j]
+            if name in there and given[:, j, j].mean() < (1.0 - KNOWN_EFFECTS) * prior:
+                found[name] = there[name]
     return found

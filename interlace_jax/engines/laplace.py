@@ -32,7 +32,7 @@ from .packing import plan_of
 LONGEST = 0.03  # step of the differences where the curvature is next to none
 # curvature of the deviance by a free number of the family below which it is not determined
 FLAT = 1e-3
-AVAILABLE = ("checks",)
+AVAILABLE = ("checks", "plots_of_rows")
 SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
 
 

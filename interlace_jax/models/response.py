@@ -72,6 +72,11 @@ def deviance_residuals(family: Distribution, y, w, m, eta, free) -> np.ndarray:
     return _by_row(_deviance_residuals, family, eta, free, y, w, m)
 
 
+def derivatives(family: Distribution, y, w, m, eta, free) -> np.ndarray:
+    """Scores and observed information of rows (2, n): derivatives of log-densities by eta."""
+    return _by_row(_derivatives, family, eta, free, y, w, m).T
+
+
 def _by_row(function, family, eta, free, *more):
     """A function of rows, which are padded so that similar numbers of them share a program."""
     n = len(eta)
@@ -85,6 +90,7 @@ _location = brief(jit(families.location_at))
 _mean = brief(jit(families.mean_at))
 _slope = brief(jit(families.slope_at))
 _variance = brief(jit(families.variance_at))
+_derivatives = brief(jit(families.derivatives_at))
 _deviance_residuals = brief(jit(families.deviance_residuals_at))
 
 

@@ -11,6 +11,7 @@ except ImportError as err:
 from .diagnostics import influence as influence
 from .diagnostics import qq as qq
 from .diagnostics import residuals as residuals
+from .diagnostics import rootogram as rootogram
 from .many import heatmap as heatmap
 from .many import volcano as volcano
 from .parameters import coefficients as coefficients

@@ -22,10 +22,21 @@ from ..design.grouping import Factor
 from ..design.model_matrices import parts_of, used_columns
 from ..design.new_data import new_data
 from ..diagnostics.findings import standardised_effects
+from ..diagnostics.generalized_findings import known_effects
 from ..inference.marginal_means import emmeans
 from ..inference.terms import variables
+from ..numerics.families.family import Ordinal
 from ..result import Fit
 from ..support.arguments import listed, one_of
+from .generalized import (
+    independent_residuals,
+    is_generalized,
+    link_scale,
+    means,
+    observed,
+    own_estimates,
+    reach,
+)
 
 POINTS = 40  # of a line
 ENDS = 500  # quantiles shown at either end of many
@@ -41,8 +52,8 @@ def place(fit: Fit, factor: str | None) -> int:
 
 
 def label(fit: Fit, f: Factor, column: str) -> str:
-    """A random-effects column with its unit: that of the response, or of it per unit of a
-    numeric predictor.
+    """A random-effects column with its unit: that of the response, or of its link, or of these per
+    unit of a numeric predictor.
     """
     return f"{column} [{unit(fit, f, column)}]"
 
@@ -50,7 +61,7 @@ def label(fit: Fit, f: Factor, column: str) -> str:
 def unit(fit: Fit, f: Factor, column: str) -> str:
     """What the effects of a column are measured in."""
     plain = np.isin(f.Z[:, f.columns.index(column)], (0.0, 1.0)).all()
-    return str(fit.model.design.response) if plain else f"{fit.model.design.response} / {column}"
+    return link_scale(fit) if plain else f"{link_scale(fit)} / {column}"
 
 
 def names_of(column: pd.Series) -> pd.Series:
@@ -105,8 +116,8 @@ def effects(fit: Fit, g: int, level: float) -> pd.DataFrame:
 
 
 def own_and_shrunk(fit: Fit, g: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients of every level (m, k) by least squares in the level alone and in the mixed
-    model, and on average.
+    """Coefficients of every level (m, k) by least squares (maximum likelihood, where there is a
+    family) in the level alone and in the mixed model, and on average.
 
     They include the fixed effect of the same name; all other effects are as in the fit. NaN where
     the rows of a level do not determine its own.
@@ -114,6 +125,8 @@ def own_and_shrunk(fit: Fit, g: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     design, f = fit.model.design, fit.model.design.factors[g]
     names = ["Intercept" if name == "(Intercept)" else name for name in f.columns]
     centre = np.array([fit.fe_params.get(name, 0.0) for name in names])
+    if is_generalized(fit):
+        return centre + own_estimates(fit, g), centre + fit.mode_arrays[g], centre
     w = np.ones(len(design.y)) if design.weights is None else np.sqrt(design.weights)
     left = fit.resid.to_numpy() + np.einsum("nk,nk->n", f.Z, fit.mode_arrays[g][f.codes])
     own = np.full((len(f.levels), len(f.columns)), np.nan)
@@ -197,23 +210,24 @@ def lines(
     # sorted, as the model has them
     levels = frame[x] if frame[x].dtype.kind in "iuf" else frame[x].astype("category")
     rows, values = at >= 0, names_of(levels)
-    data = pd.DataFrame({"group": names[at[rows]], "x": values[rows], "y": design.y[rows]})
+    data = pd.DataFrame({"group": names[at[rows]], "x": values[rows], "y": observed(fit)[rows]})
 
     numeric = values.dtype == float
-    grid = (
-        np.linspace(values.min(), values.max(), POINTS)
-        if numeric
-        else frame[x].drop_duplicates().to_numpy()
-    )
+    if numeric:
+        ends = reach(fit, values.to_numpy(), at, len(shown))
+        grids = np.linspace(*ends, POINTS, axis=1)
+    else:
+        grids = np.tile(frame[x].drop_duplicates().to_numpy(), (len(shown), 1))
     held, said = _held(design, frame.drop(columns=x), f, at)
-    each = np.repeat(np.arange(len(shown)), len(grid))
-    new = held.iloc[each].reset_index(drop=True).assign(**{x: np.tile(grid, len(shown))})
+    each = np.repeat(np.arange(len(shown)), grids.shape[1])
+    new = held.iloc[each].reset_index(drop=True).assign(**{x: grids.ravel()})
     shift = None
     if design.offset is not None:
         shift = pd.Series(design.offset[rows]).groupby(at[rows]).mean().to_numpy()[each]
     found = new_data(design, new, bare=True)
     average = found.X @ fit.estimate.beta + (0.0 if shift is None else shift)
     fitted = average + np.einsum("nk,nk->n", found.Z[g], fit.mode_arrays[g][found.codes[g]])
+    fitted, average = (means(fit, eta) for eta in (fitted, average))
     over = new[x] if numeric else pd.Categorical(new[x].map(str), values.cat.categories)
     curves = pd.DataFrame({"group": names[each], "x": over, "fitted": fitted, "average": average})
     return data, curves, said
@@ -273,8 +287,9 @@ def quantiles(fit: Fit, level: float) -> pd.DataFrame:
     """`panel x y lower upper` of the residuals (in units of their own SD) and of the
     standardised random effects.
     """
-    r = fit.residuals("pearson").to_numpy()
-    samples = {"residuals": r / r.std()} | standardised_effects(fit)
+    r, name = independent_residuals(fit)
+    own = {f"{name}s": r if is_generalized(fit) and name != "residual" else r / r.std()}
+    samples = own | (known_effects if is_generalized(fit) else standardised_effects)(fit)
     table = pd.concat(
         [_quantiles(np.sort(z), level).assign(panel=name) for name, z in samples.items()]
     )
@@ -311,6 +326,7 @@ def forest(
     intercept: bool,
     level: float,
     labels: dict[str, str],
+    exponentiate: bool = False,
 ) -> pd.DataFrame:
     """Rows of `tidy` for the coefficients of all fits, with `model`; the first are last as
     categories, hence on top.
@@ -319,7 +335,8 @@ def forest(
     if len(set(heads)) != len(fits):
         raise ValueError(f"names must be {len(fits)} different names, one a fit, not {names!r}")
     tables = [
-        fit.tidy("fixed", level).assign(model=name) for fit, name in zip(fits, heads, strict=True)
+        fit.tidy("fixed", level, exponentiate=exponentiate).assign(model=name)
+        for fit, name in zip(fits, heads, strict=True)
     ]
     table = pd.concat(tables, ignore_index=True)
     if not intercept:
@@ -370,14 +387,24 @@ def over(fit: Fit, x: str, by: Sequence[str], at: Mapping[str, Any] | None, leve
     for name in by:
         if name in numbers_of and name not in where:
             where[name] = _few(numbers_of[name])
-    means = emmeans(fit, x, list(by), where, level=level)
-    table = means.frame.assign(**{name: in_order(means.frame[name]) for name in by})
+    found = marginal_means(fit, x, by, where, level)
+    table = found.assign(**{name: in_order(found[name]) for name in by})
     table[x] = names_of(table[x])
     held = [name for name in frame if name not in (x, *by)]
     said = [
         f"{name} = {where[name]}" if name in where else _said(name, numbers_of) for name in held
     ]
     return Over(table, tuple(by), frame, "; ".join(["an average group", *said]))
+
+
+def marginal_means(
+    fit: Fit, x: str, by: Sequence[str], where: Mapping[str, Any], level: float
+) -> pd.DataFrame:
+    """Table of marginal means, on the scale of the response where that has one."""
+    has_mean = is_generalized(fit) and not isinstance(fit.family, Ordinal)
+    type = "response" if has_mean else "link"
+    found = emmeans(fit, x, list(by), where, level=level, type=type)
+    return found.frame.rename(columns={"response": "emmean"})
 
 
 def _few(values: np.ndarray) -> np.ndarray:
@@ -466,7 +493,7 @@ def components(fit: Fit) -> pd.DataFrame:
     panels, names = [], []
     for row in table.itertuples():
         residual, pair = row.grp not in factors, isinstance(row.var2, str)
-        own = fit.model.design.response if residual else unit(fit, factors[row.grp], row.var1)
+        own = link_scale(fit) if residual else unit(fit, factors[row.grp], row.var1)
         panels.append("correlation" if pair else f"standard deviation [{own}]")
         names.append(
             "residual" if residual else f"{row.var1}{f', {row.var2}' if pair else ''} | {row.grp}"

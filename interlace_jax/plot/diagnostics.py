@@ -9,6 +9,7 @@ import plotnine as p9
 from ..result import Fit
 from ..support.arguments import check_level, listed
 from .data import quantiles, smooth
+from .generalized import frequencies, independent_residuals, is_generalized, link_scale
 from .style import BLUE, DRAWN, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
 
 
@@ -16,19 +17,18 @@ def residuals(fit: Fit) -> p9.ggplot:
     """Residuals against fitted values, with a local average: without a bend if the model has the
     mean right.
 
-    A slight rise is no trouble: shrinkage leaves a part of the random effects in the residuals. Of
-    very many rows a random sample is drawn as points; the average is that of all.
+    Of generalised models quantile residuals, which are standard normal under the model, against the
+    linear predictor. A slight rise is no trouble: shrinkage leaves a part of the random effects in
+    the residuals. Of very many rows a random sample is drawn as points; the average is that of all.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
-    design, x, y = (
-        fit.model.design,
-        fit.fittedvalues.to_numpy(),
-        fit.residuals("pearson").to_numpy(),
-    )
+    y, kind = independent_residuals(fit)
+    x = (fit.linear_predictor if is_generalized(fit) else fit.fittedvalues).to_numpy()
     line, points = smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
-    n, weighted = len(points), "" if design.weights is None else " x sqrt(weight)"
+    n, response = len(points), fit.design.response
+    weighted = kind == "residual" and fit.design.weights is not None
     return (
         p9.ggplot(points, p9.aes("x", "y"))
         + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
@@ -37,8 +37,8 @@ def residuals(fit: Fit) -> p9.ggplot:
         )
         + p9.geom_line(data=line, color=ORANGE, size=1.0)
         + p9.labs(
-            x=f"fitted {design.response}",
-            y=f"residual of {design.response}{weighted}",
+            x=f"fitted {link_scale(fit)}",
+            y=f"{kind} of {response}{' x sqrt(weight)' * weighted}",
             title=f"Residuals against fitted values, {f'{n:,} of ' * (n < len(x))}{len(x):,} rows",
             subtitle="Orange: local average",
         )
@@ -46,12 +46,69 @@ def residuals(fit: Fit) -> p9.ggplot:
     )
 
 
+def rootogram(fit: Fit, nsim: int = 250, level: float = 0.95, seed: int | None = 0) -> p9.ggplot:
+    """How often each count occurs, hanging from how often the model expects it (Kleiber & Zeileis
+    2016, Am. Stat. 70).
+
+    Heights are square roots of frequencies. Bars that do not reach the line at 0 are counts of
+    which there are too few, bars below it those of which there are too many: at 0, excess zeros.
+    The expected frequencies and the band about 0, in which an end should be with probability
+    `level`, are those of `nsim` responses simulated with new random effects. fit: of counts,
+    successes out of trials too.
+    """
+    _check(fit, Fit)
+    check_level(level)
+    if not (is_generalized(fit) and fit.family.is_count):
+        raise ValueError("a rootogram is for counts: fit(..., family='poisson') and the like")
+    table = _hanging(frequencies(fit, nsim, level, seed))
+    return (
+        p9.ggplot(table, p9.aes("value"))
+        + p9.geom_ribbon(p9.aes(ymin="low", ymax="high"), fill=ORANGE, alpha=0.25)
+        + p9.geom_rect(
+            p9.aes(xmin="left", xmax="right", ymin="bottom", ymax="expected"),
+            fill=BLUE,
+            alpha=0.45,
+        )
+        + p9.geom_hline(yintercept=0, color=INK, size=0.5)
+        + p9.geom_line(p9.aes(y="expected"), color=ORANGE, size=0.9)
+        + p9.geom_point(p9.aes(y="expected"), color=ORANGE, size=1.2)
+        + p9.labs(
+            x=f"{fit.design.response}{_bars(table)}",
+            y="square root of the number of rows",
+            title=f"Rootogram of {fit.design.response}, {fit.nobs:,} rows",
+            subtitle=f"Orange: expected; about 0, where {level:.0%} of the ends would lie",
+        )
+        + _theme(6.5, 4.2)
+    )
+
+
+def _hanging(table: pd.DataFrame) -> pd.DataFrame:
+    """Frequencies as bars that hang from the expected ones, on the scale of square roots."""
+    width = table["last"].iloc[0] + 1.0
+    value = table["first"] + 0.5 * (width - 1.0)
+    expected, observed = np.sqrt(table["expected"]), np.sqrt(table["observed"])
+    places = dict(value=value, left=value - 0.42 * width, right=value + 0.42 * width)
+    ends = dict(expected=expected, bottom=expected - observed)
+    band = dict(low=expected - np.sqrt(table["upper"]), high=expected - np.sqrt(table["lower"]))
+    return table.assign(**places, **ends, **band)
+
+
+def _bars(table: pd.DataFrame) -> str:
+    """What the bars of a rootogram stand for, where they are not single values."""
+    width, tail = int(table["last"].iloc[0]) + 1, table.iloc[-1]
+    together = f", {width} values a bar" if width > 1 else ""
+    if tail["last"] - tail["first"] >= width:
+        return f"{together}, the last bar: {tail['first']:.0f} and more"
+    return together
+
+
 def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
     """Quantiles of residuals and random effects against normal ones, a panel each, with pointwise
     bands.
 
-    Residuals are in units of their own SD, random effects in units of what their predictions vary
-    by under the model.
+    Residuals are in units of their own SD (of generalised models quantile residuals, as they are),
+    random effects in units of what their predictions vary by under the model. Of generalised models
+    random effects are left out whose levels say little: they have the shape of the responses.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotnine as p9
 from scipy import special
@@ -17,8 +18,9 @@ from ..result import Fit
 from ..support.arguments import check_level, texts
 from . import data
 from .data import components, forest, in_order, names_of, over
+from .generalized import link_scale, mean_name, observed, ratio
 from .many import _broken
-from .style import BLUE, COLOURS, DRAWN, GREY, ORANGE, _check, _panels, _theme
+from .style import BLUE, COLOURS, DRAWN, GREY, ORANGE, _category_axis, _check, _panels, _theme
 
 
 def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
@@ -87,19 +89,21 @@ def coefficients(
     intercept: bool = False,
     level: float = 0.95,
     labels: Mapping[str, str] | None = None,
+    exponentiate: bool = False,
 ) -> p9.ggplot:
     """Forest plot: the coefficients of one or several fits with their intervals, a row a term.
 
     fits: one or more. names: what the fits are called in the legend, by default (1), (2), ...
     intercept: whether it has a row. level: of the intervals, which are those of `tidy`. labels:
-    other words for terms, as {"x": "a longer name"}.
+    other words for terms, as {"x": "a longer name"}. exponentiate: show exp(coefficient), odds
+    ratios of a logit and ratios of a log link, on a logarithmic axis.
     """
     if not fits:
         raise TypeError("this plot takes one or more fits, as plot.coefficients(m1, m2)")
     for fit in fits:
         _check(fit, Fit)
     check_level(level)
-    table = forest(fits, names, intercept, level, dict(labels or {}))
+    table = forest(fits, names, intercept, level, dict(labels or {}), exponentiate)
     several, rows = len(fits) > 1, table["term"].nunique()
     dodge = p9.position_dodge(0.6 if several else 0.0)
     aes = p9.aes(
@@ -111,17 +115,17 @@ def coefficients(
     )
     return (
         p9.ggplot(table, aes)
-        + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
+        + p9.geom_hline(yintercept=1 if exponentiate else 0, color=GREY, size=0.5)
         + p9.geom_pointrange(
             position=dodge, size=0.5, na_rm=True, **({} if several else {"color": BLUE})
         )
+        + ([p9.scale_y_log10()] if exponentiate else [])
         + ([_legend_of_models(list(table["model"].cat.categories[::-1]))] if several else [])
         + p9.coord_flip()
         + p9.scale_x_discrete(labels=_names_in_lines)
         + p9.labs(
             x="",
-            y=f"effect on {_one_of([fit.design.response for fit in fits])}, with {level:.0%} "
-            "interval",
+            y=f"{_shown_coefficients(fits, exponentiate)}, with {level:.0%} interval",
             color="model",
             title="Coefficients",
         )
@@ -134,9 +138,16 @@ def _legend_of_models(names: list[str]) -> p9.scale_color_manual:
     return p9.scale_color_manual(dict(zip(names, _colours(len(names)), strict=True)), breaks=names)
 
 
-def _one_of(responses: list[str]) -> str:
-    """The response, if all fits have the same."""
-    return responses[0] if len(set(responses)) == 1 else "the response"
+def _shown_coefficients(fits: Sequence[Fit], exponentiate: bool) -> str:
+    """What the axis of a forest plot has, in words."""
+    if exponentiate:
+        return _one_of([ratio(fit) for fit in fits], "exp(coefficient)")
+    return f"effect on {_one_of([link_scale(fit) for fit in fits], 'the response')}"
+
+
+def _one_of(names: list[str], otherwise: str) -> str:
+    """What all fits have, if it is the same."""
+    return names[0] if len(set(names)) == 1 else otherwise
 
 
 def _colours(count: int) -> list[str]:
@@ -166,6 +177,9 @@ def effects(
         subtitle says so.
     level: of the intervals, pointwise, for the mean of an average group. points: whether to draw
     the rows beneath.
+
+    Of generalised models the means are on the scale of the response, for a level whose random
+    effects are 0 (of an ordinal response on that of the link); proportions where there are trials.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -199,38 +213,31 @@ def effects(
         )
         + ([p9.facet_wrap(panel, labeller="label_both")] if panel else [])
         + p9.labs(
-            y=f"mean {fit.design.response}, with {level:.0%} interval",
+            y=f"{mean_name(fit)}, with {level:.0%} interval",
             title=f"Effect of {x}{' by ' * bool(others)}{' and '.join(others)}",
             subtitle=shown.condition,
         )
         + _theme(8.0 if panel else 6.5, 4.3)
         + p9.theme(strip_text=p9.element_text(size=8))
-        + (
-            [p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))]
-            if _crowded(means[x])
-            else []
-        )
+        + _category_axis(means[x])
     )
 
 
 def _rows_beneath(fit: Fit, x: str, data: pd.DataFrame, colour: str | None) -> p9.geom_point:
     """The rows used, at most DRAWN of them."""
-    rows = data.assign(emmean=fit.design.y).sample(min(DRAWN, len(data)), random_state=0)
+    rows = data.assign(emmean=observed(fit)).sample(min(DRAWN, len(data)), random_state=0)
     rows[x] = names_of(rows[x])
     same = colour is not None and colour in rows and rows[colour].dtype.kind not in "iuf"
     mapping = p9.aes(x, "emmean", color=colour) if same else p9.aes(x, "emmean")
     if same:
         rows[colour] = names_of(rows[colour])
-    jitter = p9.position_identity() if rows[x].dtype == float else p9.position_jitter(0.1, 0, 0)
+    binary = 0.02 * bool(np.isin(rows["emmean"], (0.0, 1.0)).all())
+    width = 0.0 if rows[x].dtype == float else 0.1
+    jitter = p9.position_jitter(width, binary, 0) if width or binary else p9.position_identity()
     look = {} if same else {"color": GREY}
     return p9.geom_point(
         mapping, rows, position=jitter, size=1.2, alpha=0.5, stroke=0, inherit_aes=False, **look
     )
-
-
-def _crowded(column: pd.Series) -> bool:
-    """Whether names under an axis would run into each other."""
-    return column.dtype != float and sum(len(str(name)) + 2 for name in column.cat.categories) > 60
 
 
 def _names_in_lines(names: Sequence[str]) -> list[str]:
@@ -268,7 +275,8 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     before it is the colour, those before make panels.
     """
     _check(means, MarginalMeans)
-    table, names = means.frame, [means.columns[name] for name in (*means.by, *means.specs)]
+    table = means.frame.rename(columns={"response": "emmean"})
+    names = [means.columns[name] for name in (*means.by, *means.specs)]
     value, kind = ("emmean", "means") if means.trend is None else ("trend", "slopes")
     *panels, x = names or ["all"]
     table = table.assign(**{name: in_order(table[name]) for name in panels}, all="all")
@@ -291,12 +299,12 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
             title=f"Marginal {kind}{' by ' * bool(names)}{' and '.join(reversed(names))}",
         )
         + _theme(6.0, 4.0)
+        + _category_axis(table[x])
     )
 
 
 def _what(means: MarginalMeans) -> str:
-    return (
-        f"mean {means.response}"
-        if means.trend is None
-        else f"slope of {means.response} by {means.trend}"
-    )
+    if means.trend is not None:
+        return f"slope of {means.response} by {means.trend}"
+    is_share = means.scale is not None and means.scale.family.has_trials
+    return f"{'probability of' if is_share else 'mean'} {means.response}"

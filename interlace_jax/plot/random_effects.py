@@ -13,6 +13,7 @@ from mizani.breaks import breaks_extended
 from ..result import Fit
 from ..support.arguments import listed
 from .data import effects, label, lines, own_and_shrunk, place, predictor, shown_levels, used_data
+from .generalized import is_generalized, mean_name
 from .style import (
     BLUE,
     GREY,
@@ -24,7 +25,7 @@ from .style import (
     _level_axis,
     _level_names,
     _name_width,
-    _short,
+    _shortened,
     _theme,
 )
 
@@ -61,8 +62,8 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
 
 
 def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None = None) -> p9.ggplot:
-    """Where each group's own least-squares estimates move to in the mixed model: arrows from the
-    former to the latter.
+    """Where each group's own estimates move to in the mixed model: arrows from the former, which
+    are by least squares (of generalised models by maximum likelihood), to the latter.
 
     factor: as in `caterpillar`. terms: one or two random-effects columns of the factor, by default
     the first two; with one the groups stand below each other. Coefficients include the fixed effect
@@ -85,12 +86,12 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
         for i, j in enumerate(at)
     }
     table = pd.DataFrame(columns | {"level": f.levels[known].astype(str)})
-    left_out = (
-        f"; left out as too small for an own estimate: {(~known).sum()}" if not known.all() else ""
-    )
+    count, alone = (~known).sum(), "maximum likelihood" if is_generalized(fit) else "least squares"
+    why = "have no finite estimate of their own" if is_generalized(fit) else "are too small for one"
+    left_out = f"; left out: {count} that {why}" if count else ""
     words = p9.labs(
         title=f"Shrinkage of {f.name}",
-        subtitle=f"From least squares in each group alone to the mixed model{left_out}",
+        subtitle=f"From {alone} in each group alone\nto the mixed model{left_out}",
     )
     names = [label(fit, f, name) for name in chosen]
     draw = _arrows if len(at) == 2 else _dumbbells if len(table) <= NAMED else _against_own
@@ -149,7 +150,7 @@ def _against_own(
         + p9.geom_hline(yintercept=centre[0], color=ORANGE, size=0.5)
         + p9.geom_point(color=BLUE, size=1.0, alpha=0.5, stroke=0)
         + p9.labs(
-            x=f"{names[0]}, least squares in the group alone",
+            x=f"{names[0]}, in the group alone",
             y=f"{names[0]}, mixed model",
             caption=f"{len(table):,} levels of {factor}; dashed: no shrinkage; orange line: the "
             "average group",
@@ -186,7 +187,8 @@ def fitted_lines(
         if len(shown) < len(f.levels)
         else f"all {len(shown)} levels"
     )
-    columns = _columns(len(shown))
+    columns, groups = _columns(len(shown)), list(data["group"].cat.categories)
+    strips = dict(zip(groups, _shortened(groups, 7), strict=True))
     return (
         p9.ggplot(data, p9.aes("x", "y"))
         + p9.geom_point(color=INK, size=1.2, alpha=0.6)
@@ -194,14 +196,14 @@ def fitted_lines(
             p9.aes(y="average", group="group"), curves, color=ORANGE, linetype="dashed", size=0.6
         )
         + p9.geom_line(p9.aes(y="fitted", group="group"), curves, color=BLUE, size=0.9)
-        + p9.facet_wrap("group", ncol=columns, labeller=_strip)
+        + p9.facet_wrap("group", ncol=columns, labeller=strips.__getitem__)
         + p9.labs(
             x=x,
-            y=fit.model.design.response,
+            y=mean_name(fit) if is_generalized(fit) else fit.model.design.response,
             title=f"Data and fitted lines, {sampled} of {f.name}",
             subtitle=f"Blue: the group's own line; dashed: the average group{_conditions(held)}",
         )
-        + _theme(max(1.3 * columns, 6.0), 1.0 + 1.25 * np.ceil(len(shown) / columns))
+        + _theme(max(1.3 * columns, 6.0), max(2.6, 1.0 + 1.25 * np.ceil(len(shown) / columns)))
         + p9.theme(strip_text=p9.element_text(size=8), panel_spacing=0.01)
         + (
             p9.scale_x_continuous(breaks=breaks_extended(4))
@@ -209,11 +211,6 @@ def fitted_lines(
             else p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))
         )
     )
-
-
-def _strip(name: str) -> str:
-    """The name of a level above a small panel."""
-    return _short(name, 7)
 
 
 def _conditions(held: Sequence[str]) -> str:

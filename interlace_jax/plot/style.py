@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from ..inference.marginal_means import MarginalMeans
 from ..result import Fit
 
 NAMED = 60  # levels up to which their names are shown
+LINE_OF_NAME, ROOM_FOR_NAMES = 16, 66  # characters of a category's name, and of all side by side
 HALF = 16  # characters of either end of a long name
 DRAWN = 10_000  # points that a picture can show
 # Okabe & Ito's, apart for all kinds of eyes
@@ -54,7 +57,10 @@ def _level_axis(name: str, m: int) -> str:
 
 def _level_names(m: int) -> Any:
     """The names of levels beside an axis, as long as they can be read."""
-    names: Callable = lambda keys: [_short(str(key).rpartition("\t")[2]) for key in keys]  # noqa: E731
+
+    def names(keys: Iterable[Any]) -> list[str]:
+        return _shortened([str(key).rpartition("\t")[2] for key in keys])
+
     if m <= NAMED:
         return [
             p9.scale_y_discrete(labels=names),
@@ -69,10 +75,21 @@ def _short(name: str, half: int = HALF) -> str:
     return name if len(name) <= 2 * half + 1 else f"{name[:half]}…{name[-half:]}"
 
 
+def _shortened(names: Sequence[str], half: int = HALF) -> list[str]:
+    """Names as `_short` has them; without what all have in common where these would be the same."""
+    short = [_short(name, half) for name in names]
+    if len(set(short)) == len(set(names)) or len(set(names)) < 2:
+        return short
+    start = len(os.path.commonprefix(list(names)))
+    end = len(os.path.commonprefix([name[start:][::-1] for name in names]))
+    middles = [f"…{name[start : len(name) - end]}…" for name in names]
+    return [_short(name, half) for name in middles]
+
+
 def _name_width(levels: Iterable[Any]) -> float:
     """Inches that the names of levels need beside each panel, beyond those of a short one."""
     names = list(map(str, levels))
-    return 0.065 * max(max(map(len, map(_short, names))) - 6, 0) if len(names) <= NAMED else 0.0
+    return 0.065 * max(max(map(len, _shortened(names))) - 6, 0) if len(names) <= NAMED else 0.0
 
 
 def _height(m: int) -> float:
@@ -83,3 +100,18 @@ def _height(m: int) -> float:
 def _panels(count: int) -> p9.theme:
     size = p9.theme(strip_text=p9.element_text(size=8))
     return _theme(1.0 + 2.5 * min(count, 3), 1.2 + 2.0 * np.ceil(count / 3)) + size
+
+
+def _category_axis(column: pd.Series) -> list[Any]:
+    """Names of categories under an axis: in several lines where they are long, and aslant where
+    there are too many to stand side by side.
+    """
+    if column.dtype == float:
+        return []
+    names = _shortened(list(map(str, column.cat.categories)))
+    lines = [textwrap.fill(name, LINE_OF_NAME) for name in names]
+    widest = max((len(line) for name in lines for line in name.split("\n")), default=0)
+    aslant = len(lines) * (widest + 2) > ROOM_FOR_NAMES
+    shown = dict(zip(column.cat.categories, names if aslant else lines, strict=True))
+    labels = p9.scale_x_discrete(labels=lambda keys: [shown.get(key, key) for key in keys])
+    return [labels, *([p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))] * aslant)]

@@ -155,6 +155,13 @@ def variance_at(at: At, w):
     return made.variance(made.location(at.eta, phi), phi, w)
 
 
+def derivatives_at(at: At, y, w, m):
+    """Score and observed information of rows (n, 2)."""
+    free = [part[0] for part in at.free] if at.family.name == "ordinal" else at.free
+    _, score, W = rows_of(at.family, Row(y, w, m), at.eta, free)
+    return jnp.stack([score, W], 1)
+
+
 def deviance_residuals_at(at: At, y, w, m):
     """Signed roots of twice what the log-density lacks of its largest value over eta: (n,).
 
