@@ -85,9 +85,9 @@ class Coding:
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
         """The columns with that of the response as numbers; call it with the rows used."""
-        name = _plain_column(self.parts["y"], columns)
         if not self.labels:
             return dict(columns)
+        name = _plain_column(self.parts["y"], columns)
         used = set(columns[name].unique())
         labels = self.labels
         if isinstance(self.family, Ordinal):
@@ -100,6 +100,11 @@ class Coding:
             labels = tuple(label for label in labels if label in used)
         codes = pd.Categorical(columns[name], categories=list(labels)).codes
         return {**columns, name: pd.Series(codes.astype(float))}
+
+
+def without_response(family: Distribution) -> Coding:
+    """Of a design without a response of its own: those that it will have are numbers."""
+    return Coding(family, "", {}, False)
 
 
 def coding_of(formula: Formula, family: Distribution, columns: Mapping[str, pd.Series]) -> Coding:
@@ -216,9 +221,13 @@ def observed(
     weights: np.ndarray | None,
     trials: np.ndarray | None,
     index: pd.Index,
-) -> tuple[np.ndarray, np.ndarray | None, Observed]:
-    """Responses y (n,) of the rows used, prior weights, and what else the family needs of them."""
+) -> tuple[np.ndarray | None, np.ndarray | None, Observed]:
+    """Responses y (n,) of the rows used, prior weights, and what else the family needs of them; y
+    is None without.
+    """
     family, response = coding.family, coding.response
+    if not coding.parts:
+        return None, weights, _observed_later(family, trials)
     y = one_column(matrices["y"], f"response {response!r}")
     other = one_column(matrices["of"], f"response {response!r}") if "of" in coding.parts else None
     made = Observed(family)
@@ -235,6 +244,28 @@ def observed(
     _check_values(made.family, y, m, response, index)
     _check_spread(made.family, y, m, response, coding.labels)
     return y, weights, made
+
+
+def _observed_later(family, trials):
+    """What is known before there is a response."""
+    if trials is not None and not family.has_trials:
+        raise ValueError(
+            f"trials= belongs to binomial families; {family.name!r} has {family.values}"
+        )
+    if isinstance(family, Binomial) and (trials is None or (trials == 1.0).all()):
+        return Observed(Bernoulli(family.link))
+    return Observed(family, trials)
+
+
+def check_response(
+    seen: Observed, y: np.ndarray, used: np.ndarray, response: str, index: pd.Index
+) -> None:
+    """Refuse a response y (n,) that the rows used (n,) of a design cannot have, as `fit` does; warn
+    as it does.
+    """
+    m = seen.m * np.ones(len(y))
+    _check_values(seen.family, y[used], m[used], response, index[used])
+    _check_spread(seen.family, y[used], m[used], response, seen.labels)
 
 
 def _binomial(coding, made, y, other, weights, trials, index):

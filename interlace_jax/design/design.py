@@ -22,7 +22,7 @@ from ..numerics.families.family import Distribution, Ordinal
 from ..support.arguments import listed
 from ..support.warnings import RankWarning
 from .auxiliary import Predictor, predictors
-from .counts import Coding, Observed, coding_of, observed, response_parts
+from .counts import Coding, Observed, coding_of, observed, response_parts, without_response
 from .covariances import structured, tied_factors
 from .determinacy import _dependence, independent_columns
 from .formula import Formula
@@ -191,7 +191,13 @@ def build(
         check_weights(w)
 
     m = row_vector(frame, "trials", _for_each_row(trials, len(frame)))
-    coding = None if family is None or not response else coding_of(formula, family, columns)
+    coding = (
+        None
+        if family is None
+        else coding_of(formula, family, columns)
+        if response
+        else without_response(family)
+    )
     used = np.ones(len(frame), bool) if w is None else w != 0
     missing = missing_values(columns, weights=w, offset=shift, trials=m)
     rows, n_dropped, columns, matrices, specs = _evaluate(

@@ -5,18 +5,15 @@ data.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..design.auxiliary import starts
-from ..numerics.covariance.parameters import canonical_parameters, columns
-from ..numerics.crossproducts.layout import bucket, pad_rows
+from ..numerics.crossproducts.layout import bucket
 from ..numerics.estimation import bfgs, generalized
-from ..numerics.estimation.boundary import FREE_RISE, NEAR_ZERO, PROBE, leave_saddle, near_zero
+from ..numerics.estimation.boundary import near_zero
 from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
-from ..numerics.estimation.generalized import DIFFERENCE, Begun, Given
-from ..numerics.families.density import Row
+from ..numerics.estimation.generalized import Begun
 from ..numerics.families.family import Distribution
 from ..numerics.likelihood import quadrature
 from ..numerics.likelihood.coordinates import to_conditioned
@@ -27,9 +24,8 @@ from ..runtime.compilation import brief, jit, light
 from ..runtime.island import island
 from ..support.later import is_jax_array, jnp
 from .engine import CAPABILITIES, Engine
-from .packing import plan_of
+from .packing import padded_rows
 
-LONGEST = 0.03  # step of the differences where the curvature is next to none
 # curvature of the deviance by a free number of the family below which it is not determined
 FLAT = 1e-3
 AVAILABLE = ("checks", "plots_of_rows")
@@ -115,7 +111,7 @@ class Laplace(Engine):
     @functools.cached_property
     def begun(self) -> Begun:
         """Conditioned rows and where the search starts, as NumPy arrays."""
-        begun = self._run(_prepare, *self._given())
+        begun = self._run(_prepare, *padded_rows(self.design, bucket))
         self._require_start(begun)
         return begun
 
@@ -123,23 +119,6 @@ class Laplace(Engine):
     def products(self):
         """The conditioned rows: what functions of theta need of layout and units."""
         return self.begun.data
-
-    def _given(self):
-        d = self.design
-        plan, n = plan_of(d, bucket), len(d.y)
-        more = bucket(n) - n
-        weights = np.ones(n) if d.weights is None else d.weights
-        trials = np.ones(n) if d.observed.trials is None else d.observed.trials
-        offset = np.zeros(n) if d.offset is None else d.offset
-        Z = [f.Z for f in d.factors]
-        by_row = plan.codes, plan.rows, (d.y, weights, trials), offset, d.X, Z
-        codes, entries, row, offset, X, Z = pad_rows(by_row, more)
-        D = [None if p.D is None else pad_rows(p.D, more) for p in d.predictors]
-        g0 = starts(self.family, d.predictors, d.y)
-        given = Given(
-            self.family, Row(*row), offset, X, Z, [f.K for f in d.factors], D, g0, d.observed.nodes
-        )
-        return replace(plan, codes=codes, rows=entries), given
 
     def _require_start(self, begun):
         """Refuse rows at which the family has no value, where the search would begin."""
@@ -176,49 +155,11 @@ class Laplace(Engine):
             steps, trips = steps + int(found.steps), trips + int(found.trips)
             x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
             if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
-                x, is_saddle = self._settled(x, found.u)
-                restart |= is_saddle
+                t, is_saddle = self._run(_settle, data, x, Modes(tuple(found.u)))
+                x, restart = x._replace(t=t), restart or bool(is_saddle)
             if not restart:
                 break
         return self._described(x, found, steps, trips)
-
-    def _settled(self, x: Place, u) -> tuple[Place, bool]:
-        """Columns of Lambda that are all but zero set to zero where that costs nothing; x off a
-        saddle, or not.
-
-        The deviance is even in each column, so that a zero column is stationary, be it a minimum or
-        a saddle.
-        """
-        data, blocks = self.products, self.products.layout.blocks
-        deviance = self._gradients([x], x, u)[0][0]
-        for i in (c[0] for c in columns(blocks)):
-            if abs(x.t[i]) >= NEAR_ZERO:
-                continue
-            t = x.t.copy()
-            t[i] = 0.0
-            there = x._replace(t=run(_canonical, t, data))
-            value = self._gradients([there], x, u)[0][0]
-            if value <= deviance + FREE_RISE:
-                x, deviance = there, value
-        d = len(x.t)
-        probes = [x._replace(t=x.t + PROBE * e) for e in np.eye(d)]
-        probed = self._gradients(probes, x, u)[1][:, :d] / PROBE
-        t, saddle = run(_leave_saddle, x.t, probed, data)
-        return x._replace(t=t), bool(saddle)
-
-    def _gradients(self, places, x: Place, u) -> tuple[np.ndarray, np.ndarray]:
-        """Deviances and gradients at some places, by the program that the covariance of the
-        parameters needs too.
-        """
-        points = np.array([_flat(place) for place in places])
-        size = 2 * points.shape[1]
-        rounds = [points[i : i + size] for i in range(0, len(points), size)]
-        found = []
-        for some in rounds:
-            filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), 0)])
-            f, g = self._run(_gradients, self.products, x, filled, Modes(tuple(u)))
-            found.append((f[: len(some)], g[: len(some)]))
-        return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
 
     def _described(self, x, found, steps, trips) -> GeneralizedEstimate:
         n, begun = len(self.design.y), self.begun
@@ -265,19 +206,8 @@ class Laplace(Engine):
         return self._run(_gradients, data, e.x, _flat(e.x)[None], Modes(tuple(e.u)))[1][0]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
-        """Hessian of the deviance in all conditioned coordinates, by central differences of the
-        exact gradient.
-
-        Steps are parts of the standard deviation of each coordinate: standard errors are right to
-        1e-7 and better.
-        """
-        v, curved = _flat(e.x), np.sqrt(2.0 * np.maximum(np.diagonal(e.H), 1e-12))
-        step = np.minimum(DIFFERENCE * curved, LONGEST)
-        points = np.concatenate([v + np.diag(step), v - np.diag(step)])
-        places = [_split(point, e.x) for point in points]
-        _, g = self._gradients(places, e.x, e.u)
-        H = (g[: len(v)] - g[len(v) :]) / (2.0 * step[:, None])
-        return 0.5 * (H + H.T)
+        """Hessian of the deviance in all conditioned coordinates."""
+        return self._run(_joint_hessian, self.products, e.x, e.H, Modes(tuple(e.u)))
 
     def runaway_numbers(self, H: np.ndarray, e: GeneralizedEstimate) -> np.ndarray:
         """Which numbers of the family (r,) run off to infinity: the deviance does not know their
@@ -334,10 +264,6 @@ def curvature_of(V: np.ndarray, e: GeneralizedEstimate) -> Curvature:
     return Curvature(vcov, np.zeros((d + 1, p, p)), W)
 
 
-def _flat(x: Place) -> np.ndarray:
-    return np.concatenate(x)
-
-
 def _split(v: np.ndarray, like: Place) -> Place:
     return Place(*np.split(v, np.cumsum([len(part) for part in like])[:-1]))
 
@@ -352,21 +278,10 @@ def _program(function):
 _prepare = _program(generalized.prepare)
 _search = _program(generalized.search)
 _facts = _program(generalized.facts)
-_gradients = _program(generalized.gradients)
+_settle = _program(generalized.settle)
+_joint_hessian = _program(generalized.joint_hessian)
 _mode_covariances = _program(generalized.mode_covariances)
 _parameter_covariance = brief(jit(parameter_covariance))
-
-
-@brief
-@jit
-def _canonical(t, data):
-    return canonical_parameters(t, data.layout.blocks)
-
-
-@brief
-@jit
-def _leave_saddle(t, probed, data):
-    return leave_saddle(t, probed, data.layout.blocks)
 
 
 @brief

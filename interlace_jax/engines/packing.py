@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..design.auxiliary import starts
 from ..design.design import Design
 from ..numerics.crossproducts import layout
 from ..numerics.crossproducts.layout import Plan, pad_rows
+from ..numerics.estimation.generalized import Given
+from ..numerics.families.density import Row
 from ..runtime.devices import memory
 from .residual_packing import residual_plan
 
@@ -46,3 +49,21 @@ def padded_model(design: Design, rounded: Callable[[int], int]) -> tuple:
     )
     codes, entries, *arrays = pad_rows(by_row, rounded(n) - n)
     return replace(plan, codes=codes, rows=entries), *arrays, [f.K for f in design.factors]
+
+
+def padded_rows(design: Design, rounded: Callable[[int], int]) -> tuple[Plan, Given]:
+    """Arguments of `generalized.prepare`, rows and levels rounded up; a design without a response
+    has zeros.
+    """
+    plan, n, seen = plan_of(design, rounded), len(design.X), design.observed
+    y = np.zeros(n) if design.y is None else design.y
+    row = y, design.w, seen.m * np.ones(n)
+    by_row = plan.codes, plan.rows, row, design.shift, design.X, [f.Z for f in design.factors]
+    more = rounded(n) - n
+    codes, entries, row, offset, X, Z = pad_rows(by_row, more)
+    D = [None if p.D is None else pad_rows(p.D, more) for p in design.predictors]
+    g0 = np.zeros(0) if design.y is None else starts(seen.family, design.predictors, y)
+    given = Given(
+        seen.family, Row(*row), offset, X, Z, [f.K for f in design.factors], D, g0, seen.nodes
+    )
+    return replace(plan, codes=codes, rows=entries), given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..design.design import Design
 from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import natural_names
 from ..numerics.families.family import Ordinal
@@ -53,15 +54,39 @@ def _thresholds(family, gamma, V, level):
     """Thresholds with their standard errors: sums of the first and of the exponentials of the
     others.
     """
-    J = np.zeros((len(gamma), len(gamma)))
-    J[:, 0] = 1.0
-    for i in range(1, len(gamma)):
-        J[i:, i] = np.exp(gamma[i])
+    J = _thresholds_by_free(gamma)
     estimate = np.cumsum(np.append(gamma[:1], np.exp(gamma[1:])))
     se = np.sqrt(np.diag(J @ V @ J.T))
     lower, upper = intervals(estimate, se, level)
     names = [p.name for p in family.parameters]
     return pd.DataFrame(dict(estimate=estimate, se=se, lower=lower, upper=upper), index=names)
+
+
+def _thresholds_by_free(gamma):
+    J = np.zeros((len(gamma), len(gamma)))
+    J[:, 0] = 1.0
+    for i in range(1, len(gamma)):
+        J[i:, i] = np.exp(gamma[i])
+    return J
+
+
+def natural_jacobian(design: Design, gamma: np.ndarray) -> np.ndarray:
+    """Derivatives (r, r) of the family's numbers on their natural scale by the free ones gamma
+    (r,).
+    """
+    family = design.observed.family
+    if isinstance(family, Ordinal):
+        return _thresholds_by_free(gamma)
+    slopes, at = [], 0
+    for parameter, used in zip(family.parameters, design.predictors, strict=True):
+        own = gamma[at : at + len(used.columns)]
+        at += len(used.columns)
+        slopes.append(
+            np.ones_like(own)
+            if used.D is not None
+            else _BACK.get(parameter.domain, _BACK["unit"])[1](own)
+        )
+    return np.diag(np.concatenate(slopes) if slopes else gamma)
 
 
 _BACK = {

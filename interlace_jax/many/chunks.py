@@ -64,7 +64,11 @@ def alike(places: Sequence[int], designs: Sequence[Design]) -> list[tuple[np.nda
 
 
 def _names(design: Design) -> Hashable:
-    return design.columns, tuple(theta_names_of(design))
+    return (
+        design.columns,
+        tuple(theta_names_of(design)),
+        tuple((p.parameter, p.columns) for p in design.predictors),
+    )
 
 
 def theta_names_of(design: Design) -> list[str]:
@@ -92,6 +96,7 @@ def unfit_rows(
     used (n,).
     """
     columns, n = design.columns, int(used.sum())
+    scatters_by_itself = design.observed is not None and design.observed.family.is_count
     lost = set(range(len(columns))) - set(independent_columns(design.X[used]))
     if lost:
         return (
@@ -100,7 +105,8 @@ def unfit_rows(
         )
     for f in design.factors:
         levels = len(np.unique(f.codes[used]))
-        if levels < 2 or (levels * max(f.sizes) >= n and not f.is_structured):
+        is_full = levels * max(f.sizes) >= n and not (f.is_structured or scatters_by_itself)
+        if levels < 2 or is_full:
             return f"{f.name} has {levels} level{'s' * (levels != 1)} for {n} rows {which}"
     if design.residual is None:
         return None

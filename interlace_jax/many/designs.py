@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self
 
 import narwhals.stable.v1 as nw
@@ -63,8 +63,17 @@ class Designs(abc.ABC):
 
     def _parts(self, sound: list[int]) -> list[list[int]]:
         """Places of the models by chunk: those of a chunk have one shape."""
-        parts = parts_of_one_shape([self.designs[place] for place in sound])
+        sound_designs = [self.designs[place] for place in sound]
+        parts = parts_of_one_shape(sound_designs, self.shape, self.lanes_at_once)
         return [[sound[i] for i in part] for part in parts]
+
+    def shape(self, design: Design) -> Hashable:
+        """What models must have in common to be lanes of one batch."""
+        return _shape(design)
+
+    def lanes_at_once(self, design: Design) -> int:
+        """How many models like one to take at a time."""
+        return _lanes_at_once(design)
 
     def rechunked(self, chunking: Chunking) -> Self:
         """These models, their lanes gathered otherwise."""
@@ -133,7 +142,10 @@ class Groups(Designs):
         with warnings.catch_warnings():
             # dropped coefficients are missing from their row
             warnings.simplefilter("ignore", RankWarning)
-            design = build(self.formula, self._part(place), **self.arguments)
+            return self.checked(build(self.formula, self._part(place), **self.arguments))
+
+    def checked(self, design: Design) -> Design:
+        """The design of a group, refused where there is no model of its response."""
         if reason := why_unusable(design.y - design.shift):
             raise ValueError(reason)
         check_residual_covariance(design)
@@ -163,14 +175,22 @@ def _check_keys(by: str, missing: int, rows: int, na_action: str) -> None:
         )
 
 
-def parts_of_one_shape(designs: Sequence[Design]) -> list[list[int]]:
-    """Places of designs that can be lanes of one batch, as many at a time as memory allows."""
+def parts_of_one_shape(
+    designs: Sequence[Design],
+    shape: Callable[[Design], Hashable] | None = None,
+    lanes_at_once: Callable[[Design], int] | None = None,
+) -> list[list[int]]:
+    """Places of designs that can be lanes of one batch, as many at a time as memory allows.
+
+    shape, lanes_at_once: what tells that, where the models are not linear ones.
+    """
+    shape, lanes_at_once = shape or _shape, lanes_at_once or _lanes_at_once
     by_shape: dict[Hashable, list[int]] = {}
     for place, design in enumerate(designs):
-        by_shape.setdefault(_shape(design), []).append(place)
+        by_shape.setdefault(shape(design), []).append(place)
     parts = []
     for places in by_shape.values():
-        size = _lanes_at_once(designs[places[0]])
+        size = lanes_at_once(designs[places[0]])
         parts += [places[a : a + size] for a in range(0, len(places), size)]
     return parts
 

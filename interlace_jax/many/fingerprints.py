@@ -36,6 +36,8 @@ def _words(design: Design) -> Iterator[str]:
         yield from _words_of_factor(f)
     if design.residual is not None:
         yield f"{design.residual} {design.residual.visits} {design.residual.groups}"
+    if design.observed is not None:
+        yield f"{design.observed.family!r} {design.observed.nodes}"
 
 
 def _words_of_factor(f: Factor) -> Iterator[str]:
@@ -48,6 +50,8 @@ def _arrays(design: Design) -> list[np.ndarray]:
     """Everything with numbers in it but the response."""
     by_factor = tuple((f.codes, f.Z, f.K) for f in design.factors)
     subjects = None if design.residual is None else tuple(design.residual.by_row)
+    trials = None if design.observed is None else design.observed.trials
+    of_family = trials, tuple(p.D for p in design.predictors)
     return jax.tree.leaves(
-        (design.X, design.weights, design.offset, design.rows, by_factor, subjects)
+        (design.X, design.weights, design.offset, design.rows, by_factor, subjects, of_family)
     )

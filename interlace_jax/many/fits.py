@@ -213,13 +213,18 @@ class ManyFits:
         components, structures = self._by_design(_components), self._by_design(_structures)
         return pd.concat([self.fe_params, components, self.sigma, structures], axis=1)
 
+    @property
+    def effect_scale(self) -> np.ndarray:
+        """What theta is relative to, in every model (models,): sigma."""
+        return self.sigma.to_numpy()
+
     def _by_design(
         self, make: Callable[[Design, np.ndarray, np.ndarray], dict[Any, np.ndarray]]
     ) -> pd.DataFrame:
-        """Columns by name that `make` finds from design, theta (r, d) and sigma (r,) of models
-        with the same names.
+        """Columns by name that `make` finds from design, theta (r, d) and sigma (r,) of models with
+        the same names.
         """
-        sigma, parts = self.sigma.to_numpy(), []
+        sigma, parts = self.effect_scale, []
         for places, design in self.work.named:
             theta = self._part("theta", theta_names_of(design)).to_numpy()[places]
             columns = make(design, theta, sigma[places])
@@ -283,7 +288,7 @@ class ManyFits:
         """These models fitted by "ML" or "REML"."""
         if method == self.method:
             return self
-        return ManyFits.of(
+        return type(self).of(
             self.work,
             method,
             self.df_method,
@@ -293,7 +298,7 @@ class ManyFits:
 
     def refitted(self, design: Design) -> ManyFits:
         """These responses fitted to another design of their rows."""
-        return ManyFits.of(
+        return type(self).of(
             self.work.with_design(design), self.method, self.df_method, self._single, progress=False
         )
 

@@ -151,9 +151,15 @@ class Responses:
         """Responses less the offset, missing where their own weight is 0 or missing; and these
         weights, if any.
         """
+        Y, W = self.read(start, stop)
+        return Y if self.design.offset is None else Y - self.design.offset[:, None], W
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Responses (n, r), missing where their own weight is 0 or missing; and these weights, if
+        any.
+        """
         Y = self.Y.read(start, stop)
         Y = Y if len(self.rows) == len(Y) else Y[self.rows]
-        Y = Y if self.design.offset is None else Y - self.design.offset[:, None]
         if self.weights is None:
             return Y, None
         W = self.weights.read(start, stop)[self.rows]
@@ -206,11 +212,15 @@ class Responses:
             return f"na_action='raise': {np.count_nonzero(missing)} missing values"
         if used.sum() <= self.design.X.shape[1]:
             return f"{used.sum()} rows without missing values are too few"
-        return why_unusable(y[used]) or unfit_rows(self.design, used)
+        return self._unusable(y, used) or unfit_rows(self.design, used)
 
-    def with_design(self, design: Design) -> Responses:
+    def _unusable(self, y: np.ndarray, used: np.ndarray) -> str | None:
+        """Why there is no model of a response (n,) in the rows used, whatever the design."""
+        return why_unusable(y[used])
+
+    def with_design(self, design: Design) -> Self:
         """Models of these responses with another design of the same rows."""
-        return Responses(
+        return type(self)(
             design,
             self.data,
             self.Y,
@@ -254,9 +264,16 @@ class Responses:
 
 
 def responses_of(
-    formula: Formula, data: Any, responses: Any, arguments: dict[str, Any], dtype: str = "float64"
+    formula: Formula,
+    data: Any,
+    responses: Any,
+    arguments: dict[str, Any],
+    dtype: str = "float64",
+    kind: type[Responses] | None = None,
 ) -> Responses:
-    """Models of the responses given by a user, one row for each row of the data."""
+    """Models of the responses given by a user, one row for each row of the data; kind: a class of
+    such models.
+    """
     if formula.response is not None:
         raise ValueError(
             f"with responses= the formula has no left side: write '~ ...' in place of '{formula}'"
@@ -268,14 +285,16 @@ def responses_of(
     weights = _weights_by_response(data, arguments["weights"], Y.shape, labels)
     if weights is not None:
         arguments = arguments | {"weights": None}
-    arguments = arguments | {
-        what: snapshot_vector(arguments[what]) for what in ("weights", "offset")
+    held = {
+        what: snapshot_vector(arguments[what])
+        for what in ("weights", "offset", "trials")
+        if what in arguments
     }
+    arguments = arguments | held
     design = build(formula, data, **arguments, response=False)
     columns = Columns.snapshot(Y)
-    return Responses(
-        design, snapshot(data), columns, labels, design.rows, arguments, None, dtype, weights
-    )
+    whole = design, snapshot(data), columns, labels, design.rows, arguments, None, dtype, weights
+    return (kind or Responses)(*whole)
 
 
 def _weights_by_response(

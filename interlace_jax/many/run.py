@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,18 @@ from .responses import Responses
 
 
 def run_all(
-    work: Responses | Designs, method: str, checkpoint: Any = None, progress: bool | None = None
+    work: Responses | Designs,
+    method: str,
+    checkpoint: Any = None,
+    progress: bool | None = None,
+    tables_of: Callable[..., tuple[list[pd.DataFrame], list[Failure]]] | None = None,
 ) -> tuple[Responses | Designs, pd.DataFrame]:
     """Fit all chunks: the work as it was divided, and a table with one row a model, in order.
 
-    All local devices take part, and those of the other processes of a job (`jax.distributed`): each
-    process takes its share of the chunks and gets the whole table. The first process decides how
-    the work is divided.
+    tables_of: what fits the i-th part of the work, `tables_of(work, method, i)`, where it is not
+    that of linear models. All local devices take part, and those of the other processes of a job
+    (`jax.distributed`): each process takes its share of the chunks and gets the whole table. The
+    first process decides how the work is divided.
     """
     identity = _identity(work, method) if checkpoint is not None else {}
     store = Store(Path(checkpoint), identity) if checkpoint is not None and is_first() else None
@@ -40,7 +46,9 @@ def run_all(
     work = work.rechunked(gathered([chunking])[0])
     if checkpoint is not None and store is None:
         store = Store(Path(checkpoint), identity)
-    one = functools.partial(_chunk_table, work, method == "REML", store)
+    one = functools.partial(
+        _chunk_table, functools.partial(tables_of or linear_tables, work, method), store
+    )
     mine = share(len(work))
     show = (len(mine) > 1 if progress is None else progress) and is_first()
     total = len(work.labels) // jax.process_count()
@@ -51,7 +59,7 @@ def run_all(
         bar.update(len(table))
     bar.close()
     table = _joined(gathered(tables))
-    if "sigma" not in table:
+    if not table["nobs"].any():
         raise ValueError(
             f"none of the {len(table)} models can be fitted; the first: {table['status'].iloc[0]}"
         )
@@ -82,19 +90,27 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return table.sort_index()
 
 
-def _chunk_table(work, reml, store, i) -> pd.DataFrame:
-    """Results of one chunk, a row per model, indexed by place."""
-    found = None if store is None else store.read(i)
-    if found is not None:
-        return found
+def linear_tables(
+    work: Responses | Designs, method: str, i: int
+) -> tuple[list[pd.DataFrame], list[Failure]]:
+    """Tables of the linear models of the i-th part of the work, and those that could not be fitted."""
     chunks, failures = work.chunk(i)
     tables = []
     for chunk in chunks:
-        table = _table(chunk, reml, work)
+        table = _table(chunk, method == "REML", work)
         scale = np.asarray(chunk.lanes.each.scale)[: len(table)]
         perfect = is_perfect(chunk.size, scale, table["sigma"].to_numpy())
         failures = failures + [Failure(place, NO_RESIDUAL) for place in chunk.places[perfect]]
         tables += [] if perfect.all() else [table[~perfect]]
+    return tables, failures
+
+
+def _chunk_table(tables_of, store, i) -> pd.DataFrame:
+    """Results of one chunk, a row per model, indexed by place."""
+    found = None if store is None else store.read(i)
+    if found is not None:
+        return found
+    tables, failures = tables_of(i)
     if failures:
         nothing = dict(
             status=pd.Categorical([f.reason for f in failures]),

@@ -14,7 +14,6 @@ from ..inference.likelihood_ratio import REFITTED, _boundary_pvalue, anova
 from ..many.chunks import theta_names_of
 from ..many.designs import Designs
 from ..many.fits import ManyFits, with_labels
-from ..models.fitted import FittedModel
 from ..support.later import special
 
 NOISE = 1e-6  # deviance units by which the larger model may end above the smaller one
@@ -92,7 +91,7 @@ def _again(small: ManyFits, large: ManyFits, place: int) -> float:
     start = [known.get(name, STEP) for name in theta_names_of(second.design)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        other = FittedModel.of(second.model, second.method, "normal", start)
+        other = type(second).of(second.model, second.method, "normal", start)
     return first.deviance - min(second.deviance, other.deviance)
 
 

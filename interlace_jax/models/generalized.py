@@ -84,9 +84,7 @@ class CompiledGeneralizedModel(CompiledModel):
             raise ValueError(
                 f"priors in cov= are for linear mixed models so far, not for family={family.name!r}"
             )
-        _check_nodes(nagq, design)
-        observed = replace(design.observed, nodes=int(nagq))
-        return cls(replace(design, observed=observed), data, arguments, core)
+        return cls(with_nodes(design, nagq), data, arguments, core)
 
     @property
     def family(self) -> Distribution:
@@ -143,6 +141,14 @@ class CompiledGeneralizedModel(CompiledModel):
         if "y" in given:
             given["y"] = self.design.observed.read(given["y"], self.design.response)
         return self.with_design(replace(self.design, **given))
+
+
+def with_nodes(design: Design, nagq: int) -> Design:
+    """The design with so many nodes of quadrature, refused where the integral has too many
+    dimensions.
+    """
+    _check_nodes(nagq, design)
+    return replace(design, observed=replace(design.observed, nodes=int(nagq)))
 
 
 def _check_nodes(nagq: int, design: Design) -> None:
@@ -342,11 +348,7 @@ class FittedGeneralizedModel(FittedModel):
         """Names of all numbers of the family, as `size`; with a predictor one for each column,
         after a colon.
         """
-        return [
-            p.parameter if p.D is None else f"{p.parameter}:{column}"
-            for p in self.design.predictors
-            for column in p.columns
-        ]
+        return response.family_names(self.design)
 
     # Random effects, on the scale of the link
 

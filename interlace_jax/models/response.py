@@ -28,6 +28,17 @@ def by_parameter(used: Sequence[Predictor], gamma: np.ndarray) -> list[np.ndarra
     return np.split(gamma, np.cumsum([len(p.columns) for p in used])[:-1]) if used else []
 
 
+def family_names(design: Design) -> list[str]:
+    """Names of all numbers of the family, as `size`; with a predictor one for each column, after a
+    colon.
+    """
+    return [
+        p.parameter if p.D is None else f"{p.parameter}:{column}"
+        for p in design.predictors
+        for column in p.columns
+    ]
+
+
 def free_rows(
     design: Design, gamma: np.ndarray, D: Mapping[str, np.ndarray], n: int
 ) -> list[np.ndarray]:

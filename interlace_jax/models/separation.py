@@ -34,6 +34,28 @@ class Separation:
     message: str
 
 
+def are_suspect(design: Design, W: np.ndarray, W0: np.ndarray) -> np.ndarray:
+    """Of many responses (r,) whether `separation` must be asked; W, W0 (r, n): as in an estimate."""
+    family, X = design.observed.family, design.X
+    p = X.shape[1]
+    if p == 0 or not (family.is_count or isinstance(family, Ordinal)):
+        return np.zeros(len(W), bool)
+    products = (X[:, :, None] * X[:, None]).reshape(len(X), p * p) / np.mean(X**2)
+    sound = np.isfinite(W).all(axis=1) & np.isfinite(W0).all(axis=1)
+    now, plain = (
+        (np.where(sound[:, None], np.maximum(w, 0.0), 1.0) @ products).reshape(len(W), p, p)
+        for w in (W, W0)
+    )
+    size = np.sqrt(np.einsum("rpp->rp", plain))
+    size = np.where(size > 0.0, size, 1.0)
+    plain, now = (S / (size[:, :, None] * size[:, None]) for S in (plain, now))
+    values, vectors = np.linalg.eigh(plain)
+    if (values[:, 0] < SUSPECT).any():  # nearly collinear columns: one by one
+        return sound
+    root = vectors / np.sqrt(values)[:, None]
+    return sound & (np.linalg.eigvalsh(root.mT @ now @ root)[:, 0] < SUSPECT)
+
+
 def separation(design: Design, e: Any) -> Separation | None:
     """Whether the estimate e of a model with counts or categories has coefficients without a finite
     value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,12 @@ def settle(t, m: Moments, reml) -> Settled:
     The deviance is even in each column of Lambda, so a zero column is stationary whether it is a
     minimum or a saddle. Where its curvature is negative, t moves off it, and `restart` says so.
     """
-    blocks = m.layout.blocks
+    value = functools.partial(objective, m=m, reml=reml)
+    return settled(t, m.layout.blocks, value, jax.grad(value))
+
+
+def settled(t, blocks, value, gradient) -> Settled:
+    """`settle` of any model, from its deviance and gradient as functions of t (d,)."""
     if not blocks:
         return Settled(t, jnp.bool(False))
     diagonals = jnp.array([c[0] for c in columns(blocks)])
@@ -50,19 +56,13 @@ def settle(t, m: Moments, reml) -> Settled:
     def try_zero(i, carry):
         t, f = carry
         candidate = canonical_parameters(t.at[diagonals[i]].set(0.0), blocks)
-        value = objective(candidate, m, reml)
-        take = (jnp.abs(t[diagonals[i]]) < NEAR_ZERO) & (value <= f + FREE_RISE)
-        return jnp.where(take, candidate, t), jnp.where(take, value, f)
+        there = value(candidate)
+        take = (jnp.abs(t[diagonals[i]]) < NEAR_ZERO) & (there <= f + FREE_RISE)
+        return jnp.where(take, candidate, t), jnp.where(take, there, f)
 
     t = canonical_parameters(t, blocks)
-    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, objective(t, m, reml)))
-    probed = (
-        lax.map(
-            lambda e: jax.grad(objective)(t + PROBE * e, m, reml),
-            jnp.eye(t.shape[0], dtype=t.dtype),
-        )
-        / PROBE
-    )
+    t, _ = lax.fori_loop(0, len(diagonals), try_zero, (t, value(t)))
+    probed = lax.map(lambda e: gradient(t + PROBE * e), jnp.eye(t.shape[0], dtype=t.dtype)) / PROBE
     return leave_saddle(t, probed, blocks)
 
 

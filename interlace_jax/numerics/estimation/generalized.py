@@ -20,7 +20,7 @@ from ...support.containers import container
 from ...support.later import Later, jax, jnp, lax
 from ..covariance.parameters import canonical_parameters, factors
 from ..crossproducts.layout import Plan
-from ..crossproducts.moments import assemble, condition, respond
+from ..crossproducts.moments import Basis, assemble, condition, respond
 from ..families.density import Row
 from ..families.family import Distribution
 from ..families.rows import constants, density, kernels, rows_of
@@ -28,6 +28,7 @@ from ..likelihood.coordinates import to_conditioned, to_user, user_blocks
 from ..likelihood.elimination import reduce
 from ..likelihood.laplace import (
     Data,
+    Look,
     Modes,
     Newton,
     Place,
@@ -49,7 +50,7 @@ from ..linalg.batching import eigh, triangular_factor
 from ..linalg.matrices import inverse, inverse_lower, inverse_upper
 from . import bfgs
 from .bfgs import Bfgs
-from .boundary import zero_columns
+from .boundary import Settled, settled, zero_columns
 from .estimate import vanishing_columns
 from .start import _diagonals, _start, curvature
 
@@ -63,6 +64,7 @@ NEWTONS = 8  # steps of the family's own parameters
 LEAST_START = 0.05  # of its standard error, that a variance starts with
 MOST_START = 4.0  # the largest variance on the scale of the link that a search starts with
 DIFFERENCE = 3e-4  # step of the differences, in standard deviations of each coordinate
+LONGEST = 0.03  # their step where the curvature is next to none
 
 
 @container
@@ -101,27 +103,62 @@ class Begun(NamedTuple):
     values: jax.Array  # (n,) log-densities there
 
 
-def prepare(plan: Plan, given: Given) -> Begun:
-    """Condition the rows by a model without random effects, and estimate from it where the
-    search starts.
+class Columns(NamedTuple):
+    """Columns of the fixed part and of the family's predictors, made orthonormal without regard to
+    a response.
     """
-    family, row, w = given.family, given.row, given.row.w
-    used = w > 0
-    R0 = (
+
+    X: jax.Array  # (n, p) X R^-1
+    R: jax.Array
+    D: tuple  # per parameter of the family (n, r_j), of unit mean square, or None
+    RD: list  # what these were divided by
+
+
+def orthonormal(given: Given) -> Columns:
+    """The columns in the rows of positive weight."""
+    used = given.row.w > 0
+    R = (
         triangular_factor(jnp.where(used[:, None], given.X, 0.0))
         if given.X.shape[1]
         else jnp.zeros((0, 0))
     )
-    X0 = given.X @ inverse_upper(R0)
     RD = [
         None if D is None else triangular_factor(jnp.where(used[:, None], D, 0.0)) for D in given.D
     ]
-    sizes = [jnp.sqrt(jnp.sum(used)) for _ in RD]
+    size = jnp.sqrt(jnp.sum(used))
     D = tuple(
-        None if D is None else size * D @ inverse_upper(R)
-        for D, R, size in zip(given.D, RD, sizes, strict=True)
+        None if D is None else size * D @ inverse_upper(R) for D, R in zip(given.D, RD, strict=True)
     )
-    RD = [None if R is None else R / size for R, size in zip(RD, sizes, strict=True)]
+    return Columns(given.X @ inverse_upper(R), R, D, [None if R is None else R / size for R in RD])
+
+
+class Common(NamedTuple):
+    """Conditioned columns that many responses of one design share."""
+
+    columns: Columns
+    basis: Basis
+
+
+def in_common(plan: Plan, given: Given) -> Common:
+    """The columns of a design conditioned by its own weights: those that responses give differ too
+    little to matter.
+    """
+    w = given.row.w
+    columns = orthonormal(given)
+    return Common(
+        columns, condition(plan, given.X, given.Z, w / (jnp.sum(w) / jnp.sum(w > 0)), given.K)
+    )
+
+
+def prepare(plan: Plan, given: Given, common: Common | None = None) -> Begun:
+    """Condition the rows by a model without random effects, and estimate from it where the search
+    starts.
+
+    common: columns as they have been conditioned already.
+    """
+    family, row, w = given.family, given.row, given.row.w
+    used = w > 0
+    X0, R0, D, RD = orthonormal(given) if common is None else common.columns
     g = _conditioned_numbers(given.g0, RD)
     bare = Data(family, plan, row, given.offset, X0, (), D, (), (), R0, jnp.zeros(X0.shape[1]))
     eta0 = density(family).start(
@@ -129,16 +166,19 @@ def prepare(plan: Plan, given: Given) -> Begun:
     )
     c0 = _scored(bare, g, jnp.where(used, eta0, 0.0))
     bare = _shifted(bare, c0)
-    g = _own_numbers(bare, g)
-    c0 = c0 + (change := _scored(bare, g, bare.offset))
-    bare = _shifted(bare, change)
+    if widths(D):
+        g = _own_numbers(bare, g)
+        change = _scored(bare, g, bare.offset)
+        c0, bare = c0 + change, _shifted(bare, change)
 
     _, score, W = rows_of(family, row, bare.offset, free_parameters(g, bare))
     W = jnp.where(used, jnp.maximum(W, 1e-8 * jnp.max(W)), 0.0)
     # t and c are on the scale of the link: columns are orthonormal by weights of mean 1.
-    basis = condition(plan, given.X, given.Z, W / (jnp.sum(W) / jnp.sum(used)), given.K)._replace(
-        w=W
-    )
+    if common is None:
+        basis = condition(plan, given.X, given.Z, W / (jnp.sum(W) / jnp.sum(used)), given.K)
+    else:
+        basis = common.basis
+    basis = basis._replace(w=W, n=jnp.sum(used).astype(W.dtype))
     response = respond(plan, basis, (score / jnp.where(used, W, 1.0))[:, None])
     m = assemble(plan, basis, jax.tree.map(lambda a: a[0], response))
     t = _variance_start(m, basis, score, W)
@@ -313,12 +353,16 @@ def _select(pred, new, old):
     return jax.tree.map(lambda a, b: jnp.where(pred, a, b), new, old)
 
 
-def trip(data: Data, like: Place, s: State) -> State:
-    """One look, and what follows from it. Finished searches stay as they are."""
+class _Judged(NamedTuple):
+    """What a look at the trial of a search comes to."""
+
+    taken: jax.Array  # h has not risen
+    ready: jax.Array  # the trial is the mode, to the last step of Newton's method
+    failed: jax.Array  # there is no mode to be found
+
+
+def _judged(s: State, at: Look) -> _Judged:
     outer, inner = s.outer, s.inner
-    x = split(outer.x + outer.a * outer.direction, like)
-    u = inner.trial
-    at = look(x, u, data)
     taken = is_taken(inner, at)
     near = jnp.clip(
         SHARE * jnp.where(outer.steps > 0, outer.predicted_decrease, jnp.inf), LEAST, MOST
@@ -328,8 +372,31 @@ def trip(data: Data, like: Place, s: State) -> State:
     )
     ready = taken & is_last
     failed = ~taken & ((inner.a < 1e-6) | (inner.trips > 40)) | ready & ~at.proper
-    ready = ready & at.proper
+    return _Judged(taken, ready & at.proper, failed)
 
+
+def _trial(s: State, like: Place) -> Place:
+    return split(s.outer.x + s.outer.a * s.outer.direction, like)
+
+
+def approach(data: Data, like: Place, s: State) -> State:
+    """A trip without a gradient, for batches, where all lanes pay for one: a lane that is ready for
+    it waits.
+    """
+    at = look(_trial(s, like), s.inner.trial, data)
+    judged = _judged(s, at)
+    moves = (s.outer.status == bfgs.RUNNING) & ~judged.ready & ~judged.failed
+    return _select(
+        moves, s._replace(inner=advanced(s.inner, at, judged.taken), trips=s.trips + 1), s
+    )
+
+
+def trip(data: Data, like: Place, s: State) -> State:
+    """One look, and what follows from it. Finished searches stay as they are."""
+    outer, inner = s.outer, s.inner
+    x, u = _trial(s, like), inner.trial
+    at = look(x, u, data)
+    taken, ready, failed = _judged(s, at)
     nothing = jnp.asarray(jnp.inf, outer.f.dtype), jnp.zeros_like(outer.g)
 
     def evaluated():
@@ -362,8 +429,16 @@ class Found(NamedTuple):
 def search(data: Data, x: Place, H, near: Modes) -> Found:
     """To the optimum from x, with the inverse curvature H; the modes are searched from `near`."""
     begun = begin(x, H, list(near.parts))
-    s = lax.while_loop(lambda s: s.outer.status == bfgs.RUNNING, lambda s: trip(data, x, s), begun)
-    o, end = s.outer, split(s.outer.optimum, x)
+    return ended(
+        data,
+        x,
+        lax.while_loop(lambda s: s.outer.status == bfgs.RUNNING, lambda s: trip(data, x, s), begun),
+    )
+
+
+def ended(data: Data, like: Place, s: State) -> Found:
+    """What a search has found that has ended."""
+    o, end = s.outer, split(s.outer.optimum, like)
     end = end._replace(t=canonical_parameters(end.t, data.layout.blocks))
     return Found(flat(end), s.u, o.f, o.g, o.predicted_decrease, o.H, o.steps, s.trips, o.status)
 
@@ -371,19 +446,48 @@ def search(data: Data, x: Place, H, near: Modes) -> Found:
 # What follows from the optimum --------------------------------------------------------------------
 
 
-def gradients(data: Data, like: Place, points, near: Modes):
-    """Deviance (k,) and its gradient (k, x) at points (k, x), whose modes are searched from
-    `near`.
+def settle(data: Data, x: Place, near: Modes) -> Settled:
+    """`boundary.settle` of a generalised model: columns of Lambda that are all but zero, and
+    saddles.
     """
     u = list(near.parts)
 
-    def one(v):
-        x = split(v, like)
-        at_mode = mode(x, u, data)
-        f, slopes = deviance_gradient(x, at_mode, look(x, at_mode, data), data)
-        return f, flat(slopes)
+    def value(t):
+        at = x._replace(t=t)
+        return deviance_with_mode(at, data, mode(at, u, data))
 
-    return lax.map(one, points)
+    def gradient(t):
+        at = x._replace(t=t)
+        there = mode(at, u, data)
+        return deviance_gradient(at, there, look(at, there, data), data)[1].t
+
+    return settled(x.t, data.layout.blocks, value, gradient)
+
+
+def joint_hessian(data: Data, x: Place, H, near: Modes):
+    """Hessian of the deviance in all coordinates, by central differences of the exact gradient.
+
+    H: inverse curvature as BFGS has it. Steps are parts of the standard deviation of each
+    coordinate: standard errors are right to 1e-7 and better. Modes are predicted to first order:
+    what that leaves is even in the step, and cancels.
+    """
+    u = mode(x, list(near.parts), data)
+    at = look(x, u, data)
+    v = flat(x)
+    step = jnp.minimum(DIFFERENCE * jnp.sqrt(2.0 * jnp.maximum(jnp.diagonal(H), 1e-12)), LONGEST)
+
+    def one(direction):
+        du = moved(x, split(direction, x), u, at, data)
+
+        def beside(side):
+            there, near = split(v + side * direction, x), plus(u, du, side)
+            return flat(deviance_gradient(there, near, look(there, near, data), data)[1])
+
+        ahead, behind = lax.map(beside, jnp.array([1.0, -1.0], v.dtype))
+        return ahead - behind
+
+    found = lax.map(one, jnp.diag(step)) / (2.0 * step[:, None])
+    return 0.5 * (found + found.T)
 
 
 class Facts(NamedTuple):
