@@ -1,5 +1,6 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
+from .batch import GeneralizedMany as GeneralizedMany
 from .batch import Many as Many
 from .datasets import load_dataset as load_dataset
 from .design.residual_formula import Power as Power

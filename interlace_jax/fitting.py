@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .batch import Many
+from .batch import GeneralizedMany, Many
+from .design.auxiliary import check_dispersion, with_zero_inflation
 from .design.files import is_scanned
-from .design.formula import parse
+from .design.formula import parse, with_auxiliary
 from .design.residual_formula import Power, Residual
 from .generalized import GeneralizedFit
 from .many.designs import Groups
+from .many.generalized import GeneralizedGroups, GeneralizedResponses
 from .many.responses import Responses, responses_of
 from .maps.scan import Scan, scan
 from .models.compiled import CompiledModel
@@ -154,18 +156,22 @@ def fit_many(
     by: str | None = None,
     predictors: Any = None,
     exact: int = 0,
-    method: str = "REML",
+    method: str | None = None,
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
-    df_method: str = "satterthwaite",
+    df_method: str | None = None,
     na_action: str = "drop",
     dtype: str = "float64",
     cov: Mapping[str, Any] | None = None,
     residual: str | Residual | None = None,
     dispersion: str | Power | None = None,
+    family: str | Distribution = "gaussian",
+    trials: str | float | Iterable[float] | None = None,
+    nagq: int = 1,
+    zero_inflation: str | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
-) -> Many | Scan:
+) -> Many | GeneralizedMany | Scan:
     """Fit one formula many times.
 
     Parameters
@@ -195,7 +201,10 @@ def fit_many(
         With `predictors`: so many candidates with the smallest p-values are fitted with variances
         of their own.
     df_method
-        `"satterthwaite"` or `"normal"`.
+        `"satterthwaite"` (default) or `"normal"`, which generalised models have.
+    family, trials, nagq, zero_inflation
+        As in `fit`, for `responses` and `by`. Responses of binomial families with `trials` are
+        counts of successes. The result is a `GeneralizedMany`.
     dtype
         Of the search, `"float64"` or `"float32"` (quicker where double precision is slow).
         Cross-products, the test of the boundary and the estimates at the end of the search are in
@@ -218,8 +227,8 @@ def fit_many(
     ValueError, TypeError
         For input that determines none of the models.
     """
-    one_of("method", method, METHODS)
-    one_of("df_method", df_method, ("satterthwaite", "normal"))
+    one_of("method", method or "REML", METHODS)
+    one_of("df_method", df_method or "satterthwaite", ("satterthwaite", "normal"))
     one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
         raise TypeError(
@@ -232,6 +241,15 @@ def fit_many(
             "of one design) or by= (one model per group) or predictors= (many candidates beside "
             "one formula)"
         )
+    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    if family_of(family) != Gaussian() or zero_inflation is not None:
+        _check_generalized(family, method, df_method, dtype, predictors, residual)
+        given = dict(arguments, family=family, trials=trials, nagq=nagq)
+        given |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
+        source = formula, data, groups, random, responses, by
+        return _fit_many_generalized(*source, given, checkpoint, progress)
+    _check_linear(trials, nagq)
+    method, df_method = method or "REML", df_method or "satterthwaite"
     parsed = parse(formula, groups, random, residual, dispersion)
     if (parsed.residual or parsed.dispersion) and (predictors is not None or dtype != "float64"):
         raise ValueError(
@@ -239,7 +257,6 @@ def fit_many(
         )
     if isinstance(dispersion, Power) and dispersion.is_of_fitted:
         raise ValueError(f"dispersion={dispersion} needs a fit after another: use fit one by one")
-    arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if predictors is not None:
         null = fit(formula, data, groups, random, method=method, **arguments)
         return scan(null, predictors, exact, progress)
@@ -259,6 +276,53 @@ def fit_many(
     if is_imported() and jax.process_count() > 1:
         many.fe_df  # noqa: B018 - while all processes are here
     return many
+
+
+def _check_generalized(family, method, df_method, dtype, predictors, residual) -> None:
+    """Refuse arguments of `fit_many` that belong to linear mixed models."""
+    linear = {
+        "predictors=": predictors is not None,
+        "residual=": residual is not None,
+        "method='REML'": method == "REML",
+        "df_method='satterthwaite'": df_method == "satterthwaite",
+        "dtype='float32'": dtype == "float32",
+    }
+    if found := [name for name, is_given in linear.items() if is_given]:
+        name = family_of(family).name
+        raise ValueError(f"{found[0]} belongs to linear mixed models, not to family={name!r}")
+
+
+def _check_linear(trials, nagq) -> None:
+    """Refuse arguments that belong to generalised models."""
+    if trials is not None:
+        raise ValueError("trials= belongs to binomial families: say family='binomial'")
+    if nagq != 1:
+        raise ValueError(
+            "nagq= belongs to generalised models: a Gaussian likelihood has its integral in "
+            "closed form"
+        )
+
+
+def _fit_many_generalized(
+    formula, data, groups, random, responses, by, given, checkpoint, progress
+) -> GeneralizedMany:
+    """What `fit_many` does with a family. given: the arguments of `fit` that say what it is."""
+    predictors = {name: given[name] for name in ("dispersion", "zero_inflation")}
+    family = with_zero_inflation(family_of(given["family"]), given["zero_inflation"])
+    check_dispersion(family, given["dispersion"])
+    parsed = parse(formula, groups, random, proportion=family.has_trials)
+    parsed = with_auxiliary(parsed, **predictors)
+    names = ("weights", "offset", "na_action", "cov", "trials")
+    rows = {name: given[name] for name in names} | {"family": family}
+    if by is None:
+        kind = functools.partial(GeneralizedResponses, nodes=given["nagq"])
+        work = responses_of(parsed, data, responses, rows, kind=kind)
+    else:
+        work = GeneralizedGroups(parsed, data, by, rows, given["nagq"])
+    single = functools.partial(
+        _one_of_many, work, given | work.arguments | {"family": given["family"]}
+    )
+    return GeneralizedMany.of(work, "ML", "normal", single, checkpoint, progress)
 
 
 def _one_of_many(work: Responses | Groups, arguments: dict[str, Any], place: int) -> Fit:
@@ -317,13 +381,7 @@ def _compiled(
                 f"residual= belongs to linear mixed models, not to family={family.name!r}"
             )
         return GeneralizedModel.of(formula, data, groups, random, core, **arguments | generalized)
-    if generalized["trials"] is not None:
-        raise ValueError("trials= belongs to binomial families: say family='binomial'")
-    if generalized["nagq"] != 1:
-        raise ValueError(
-            "nagq= belongs to generalised models: a Gaussian likelihood has its integral in "
-            "closed form"
-        )
+    _check_linear(generalized["trials"], generalized["nagq"])
     return Model.of(formula, data, groups, random, core, residual, dispersion, **arguments)
 
 

@@ -124,8 +124,8 @@ class GeneralizedResponses(Responses):
         if seen.family.has_trials and not isinstance(seen.family, Bernoulli) and broken.any():
             i = np.flatnonzero(used)[np.argmax(broken)]
             return (
-                f"row {index[i]!r}: {y[i]:g} is no whole number, and responses= has successes, out of "
-                "as many as trials= says"
+                f"row {index[i]!r}: {y[i]:g} is no whole number, and responses= has successes, out "
+                "of as many as trials= says"
             )
         try:
             with warnings.catch_warnings():
@@ -300,7 +300,7 @@ class ManyGeneralizedFits(ManyFits):
         checkpoint: Any = None,
         progress: bool | None = None,
     ) -> Self:
-        """Fit all models by maximum likelihood. single: makes the full fit of the model at a place."""
+        """Fit all models by maximum likelihood. single: makes the full fit of one, by its place."""
         work, table = run_all(work, "ML", checkpoint, progress, generalized_tables)
         return cls(work, "ML", "normal", table, single)
 

@@ -8,6 +8,7 @@ rounds, as in `lanes`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,15 +18,16 @@ from ..numerics.crossproducts.layout import Plan
 from ..numerics.estimation import bfgs, generalized
 from ..numerics.estimation.boundary import near_zero
 from ..numerics.estimation.estimate import NEGLIGIBLE, attempts
-from ..numerics.estimation.generalized import Begun, Common, Given, State
+from ..numerics.estimation.generalized import Begun, Common, Found, Given, State
 from ..numerics.families.density import Row
 from ..numerics.likelihood.laplace import Data, Modes, Place
 from ..numerics.uncertainty.curvature import FLAT as NO_INFORMATION
-from ..runtime.compilation import jit, light
+from ..runtime.compilation import brief, jit, light
 from ..support.later import jax, jnp
 from .lanes import Rounds, _first, _gathered
 
-LAPLACE_ROUNDS = Rounds(first=10, later=4, smallest=16)
+LAPLACE_ROUNDS = Rounds(first=8, later=3, smallest=32)
+SMALL = 1 << 15  # rows of all lanes up to which they run in milliseconds however they are compiled
 # curvature of the deviance by a free number of the family below which it is not determined
 FLAT = 1e-3
 
@@ -96,21 +98,34 @@ def _data_axes(given: Given, own: bool) -> Any:
     return Data(given.family, None, row, 0, None, None, None, None, None, None, 0, given.nodes)
 
 
-@light
-@jit
-def _prepare(lanes: LaplaceLanes) -> Begun:
-    """Conditioned rows and starts of all lanes."""
+def _program(function):
+    """A kernel of lanes, compiled without optimising it where they are few and short."""
+    quick, usual = brief(jit(function)), light(jit(function))
+
+    @functools.wraps(function)
+    def call(first, *more):
+        rows = first.given.row if isinstance(first, LaplaceLanes) else first.row
+        return (quick if rows.y.size <= SMALL else usual)(first, *more)
+
+    return call
+
+
+@_program
+def _prepare(lanes: LaplaceLanes) -> tuple[Begun, State]:
+    """Conditioned rows and starts of all lanes, and their searches before the first look."""
     own = lanes.common is None
     inside = (0 if own else None, _given_axes(lanes.given, own), None)
     outside = Begun(_data_axes(lanes.given, own), 0, 0, 0 if own else None, 0)
-    return jax.vmap(generalized.prepare, inside, outside)(*lanes)
+    begun = jax.vmap(generalized.prepare, inside, outside)(*lanes)
+    return begun, _started(begun.data, begun.x, begun.H)
 
 
-@light
-@jit
-def _begin(data: Data, x: Place, H) -> State:
-    """States of the searches before their first look."""
+@_program
+def _restarted(data: Data, x: Place, H) -> State:
+    return _started(data, x, H)
 
+
+def _started(data: Data, x: Place, H) -> State:
     def one(x, H):
         u = [jnp.zeros((b.k, b.levels), H.dtype) for b in data.layout.blocks]
         return generalized.begin(x, H, u)
@@ -118,17 +133,17 @@ def _begin(data: Data, x: Place, H) -> State:
     return jax.vmap(one)(x, H)
 
 
-@light
-@jit
-def _advance(data: Data, x: Place, states: State, trips):
-    """States after so many trips, each after one without gradient, and the status of the searches."""
+@_program
+def _advance(data: Data, x: Place, states: State, trips) -> tuple[State, Found]:
+    """States after so many trips, each after one without gradient, and what they have found."""
 
     def one(data, x, state):
         return generalized.trip(data, x, generalized.approach(data, x, state))
 
-    lanes = jax.vmap(one, (axes_of(data), 0, 0))
+    axes = (axes_of(data), 0, 0)
+    lanes = jax.vmap(one, axes)
     states = jax.lax.fori_loop(0, trips, lambda _, s: lanes(data, x, s), states)
-    return states, states.outer.status
+    return states, jax.vmap(generalized.ended, axes)(data, x, states)
 
 
 def axes_of(data: Data) -> Any:
@@ -139,22 +154,14 @@ def axes_of(data: Data) -> Any:
     )
 
 
-@light
-@jit
-def _ended(data: Data, x: Place, states: State):
-    return jax.vmap(generalized.ended, (axes_of(data), 0, 0))(data, x, states)
-
-
-@light
-@jit
+@_program
 def _settle(data: Data, x: Place, u):
     return jax.vmap(
         lambda d, x, u: generalized.settle(d, x, Modes(tuple(u))), (axes_of(data), 0, 0)
     )(data, x, u)
 
 
-@light
-@jit
+@_program
 def _facts(data: Data, x: Place, H, u, RD):
     """What is reported of every lane."""
 
@@ -188,56 +195,66 @@ def _quarter_for(count: int, there: int, smallest: int) -> int:
     return there
 
 
-def _in_rounds(data: Data, x: Place, H, rounds: Rounds):
+def _in_rounds(data: Data, x: Place, states: State, rounds: Rounds) -> Found:
     """The ends of the searches of all lanes."""
-    states, waiting, trips, whole = _begin(data, x, H), np.arange(len(H)), rounds.first, None
+    waiting, trips, whole = np.arange(len(states.trips)), rounds.first, None
     while True:
-        states, status = _advance(data, x, states, trips)
-        part = _first(_ended(data, x, states), len(waiting))
+        states, found = _advance(data, x, states, trips)
+        part = _first(found, len(waiting))
         whole = jax.tree.map(np.array, part) if whole is None else whole
-        for to, new in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
-            to[waiting] = new
-        left = np.flatnonzero(np.asarray(status)[: len(waiting)] == bfgs.RUNNING)
+        _put_lanes(whole, waiting, part)
+        left = np.flatnonzero(part.status == bfgs.RUNNING)
         waiting, trips = waiting[left], rounds.later
         if not len(left):
             return whole
-        size = _quarter_for(len(left), len(status), rounds.smallest)
+        size = _quarter_for(len(left), len(states.trips), rounds.smallest)
         data, x, states = _some(data, x, states, left, size)
+
+
+def _put_lanes(whole: Found, at: np.ndarray, part: Found) -> None:
+    """The part in its place."""
+    for to, new in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        to[at] = new
 
 
 def fit_lanes(lanes: LaplaceLanes, rounds: Rounds = LAPLACE_ROUNDS) -> LaneEstimates:
     """Fit every lane, as `engines.laplace` does one."""
-    begun = _prepare(lanes)
-    data, x, H = begun.data, begun.x, begun.H
-    found = _in_rounds(data, x, H, rounds)
-    v, steps = found.v.copy(), found.steps.copy()
-    waiting = np.arange(lanes.count)
-    blocks = data.layout.blocks
+    begun, states = _prepare(lanes)
+    data, x = begun.data, begun.x
+    found = _in_rounds(data, x, states, rounds)
+    at, steps = _off_the_boundary(begun, found, rounds)
+    facts, H = jax.tree.map(np.asarray, _facts(data, at, found.H, found.u, begun.RD))
+    has_start = np.isfinite(np.asarray(begun.values)).all(axis=1)
+    return _described(at, facts, H, found, steps, has_start)
+
+
+def _off_the_boundary(begun: Begun, found: Found, rounds: Rounds) -> tuple[Place, np.ndarray]:
+    """Where the lanes end, and after how many evaluations.
+
+    Columns of Lambda that are all but zero are settled; lanes that end on a saddle, or too early,
+    search on.
+    """
+    data, x, blocks = begun.data, begun.x, begun.data.layout.blocks
+    v, steps, waiting = found.v.copy(), found.steps.copy(), np.arange(len(found.v))
     for _ in range(attempts(blocks)):
-        at = _split(v, x)
-        sound = np.isfinite(found.f[waiting])
+        at, sound = _split(v, x), np.isfinite(found.f[waiting])
         restart = (found.status[waiting] == bfgs.EXHAUSTED) & sound
         near = near_zero(at.t[waiting], blocks).any(-1) & sound
         waiting, restart, near = (a[near | restart] for a in (waiting, restart, near))
         if not len(waiting):
             break
-        size = _quarter_for(len(waiting), lanes.count, rounds.smallest)
-        mine, here, u = _some(data, at, found.u, waiting, size)
-        moved = _first(_settle(mine, here, u), len(waiting))
+        size = _quarter_for(len(waiting), len(v), rounds.smallest)
+        moved = _first(_settle(*_some(data, at, found.u, waiting, size)), len(waiting))
         v[waiting, : at.t.shape[1]] = np.where(near[:, None], moved.t, at.t[waiting])
         waiting = waiting[restart | near & moved.restart]
         if not len(waiting):
             break
-        size = _quarter_for(len(waiting), lanes.count, rounds.smallest)
-        mine, here, curvature = _some(data, _split(v, x), H, waiting, size)
-        again = _first(_in_rounds(mine, here, curvature, rounds), len(waiting))
-        for to, new in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
-            to[waiting] = new
+        size = _quarter_for(len(waiting), len(v), rounds.smallest)
+        mine, here, H = _some(data, _split(v, x), begun.H, waiting, size)
+        again = _first(_in_rounds(mine, here, _restarted(mine, here, H), rounds), len(waiting))
+        _put_lanes(found, waiting, again)
         v[waiting], steps[waiting] = again.v, steps[waiting] + again.steps
-    at = _split(v, x)
-    facts, H = jax.tree.map(np.asarray, _facts(data, at, found.H, found.u, begun.RD))
-    has_start = np.isfinite(np.asarray(begun.values)).all(axis=1)
-    return _described(at, facts, H, found, steps, has_start)
+    return _split(v, x), steps
 
 
 def _split(v: np.ndarray, like: Place) -> Place:

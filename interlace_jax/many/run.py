@@ -93,7 +93,7 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def linear_tables(
     work: Responses | Designs, method: str, i: int
 ) -> tuple[list[pd.DataFrame], list[Failure]]:
-    """Tables of the linear models of the i-th part of the work, and those that could not be fitted."""
+    """Tables of the linear models of a part of the work, and those that could not be fitted."""
     chunks, failures = work.chunk(i)
     tables = []
     for chunk in chunks:

@@ -249,8 +249,9 @@ def _joint_df(nu: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         E = np.sum(nu / (nu - 2.0), axis=1)
         df = 2.0 * E / (E - q)
+        is_one = np.ptp(nu, axis=1) < SAME  # not of infinite ones
     df = np.where((nu <= 2.0).any(1), 2.0, df)
-    return np.where(np.ptp(nu, axis=1) < SAME, nu.mean(1), df)
+    return np.where(is_one, nu.mean(1), df)
 
 
 def f_pvalues(F: np.ndarray, q: int, df: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from ..many.chunks import Chunk
 from ..many.fits import ManyFits, false_discovery
 from ..support.arguments import one_of, whole_number
 from ..support.later import special
-from .contrasts import f_pvalues, f_tests, long_table, t_tests
+from .contrasts import f_pvalues, f_tests, long_table, t_tests, test
 
 LEAST_DF = 0.5  # below which a model does not inform the prior
 FEWEST = 3  # models that determine a prior
@@ -77,14 +77,17 @@ def moderate(many: ManyFits, contrast: Hypothesis) -> pd.DataFrame:
 
 
 def top(many: ManyFits, contrast: Hypothesis, n: int = 10, sort: str = "p") -> pd.DataFrame:
-    """The models with the strongest evidence about a contrast, by moderated tests.
+    """The models with the strongest evidence about a contrast.
 
     contrast: as in `test`. n: how many. sort: "p" (smallest first), "t" or "estimate" (largest in
-    size first). Returns the first n rows of `moderate(contrast)`. Raises ValueError as that does.
+    size first). Returns the first n rows of `moderate(contrast)`, or where there are no degrees of
+    freedom to moderate (`df_method="normal"`, generalised models) of `test(contrast, adjust="bh")`.
+    Raises ValueError as these do.
     """
     one_of("sort", sort, SORTED)
     whole_number("n", n, 1)
-    table = moderate(many, contrast)
+    is_normal = many.df_method == "normal"
+    table = test(many, contrast, adjust="bh") if is_normal else moderate(many, contrast)
     if sort not in table:
         raise ValueError(f'a joint test has no {sort!r}: use sort="p"')
     keys = table[sort] if sort == "p" else -table[sort].abs()

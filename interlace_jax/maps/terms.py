@@ -65,3 +65,24 @@ def _of_groups(many: ManyFits, type: int) -> pd.DataFrame:
         table = pd.DataFrame(rows, columns=["term", *F_COLUMNS])
         tables.append(with_labels(table, many.labels[[place]].repeat(len(table))))
     return pd.concat(tables, ignore_index=True)
+
+
+CHI_SQUARE_COLUMNS = ("Chisq", "Df", "Pr(>Chisq)")
+
+
+def chi_squares(many: ManyFits, type: int = 3) -> pd.DataFrame:
+    """Wald chi-square tests of the terms of the fixed part in every generalised model.
+
+    type: 2, each term after all that do not contain it; 3, each after all others, with cells
+    counting alike.
+
+    Returns a row for each model and term: the label of the model, `term`, and `Chisq, Df,
+    Pr(>Chisq)`, as the `anova` of one fit has them. Raises ValueError for another type.
+
+    >>> many.anova().query("term == 'condition'")
+    """
+    one_of("type", type, TYPES[1:])
+    table = _of_groups(many, type) if isinstance(many.work, Designs) else _of_responses(many, type)
+    values = table["F value"] * table["NumDF"], table["NumDF"], table["Pr(>F)"]
+    columns = dict(zip(CHI_SQUARE_COLUMNS, values, strict=True))
+    return table.drop(columns=list(F_COLUMNS)).assign(**columns)

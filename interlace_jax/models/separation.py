@@ -35,7 +35,7 @@ class Separation:
 
 
 def are_suspect(design: Design, W: np.ndarray, W0: np.ndarray) -> np.ndarray:
-    """Of many responses (r,) whether `separation` must be asked; W, W0 (r, n): as in an estimate."""
+    """Of many responses (r,) whether `separation` must be asked; W, W0 (r, n) as in estimates."""
     family, X = design.observed.family, design.X
     p = X.shape[1]
     if p == 0 or not (family.is_count or isinstance(family, Ordinal)):
