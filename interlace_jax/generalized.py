@@ -4,21 +4,19 @@ can be asked of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from .diagnostics.response_residuals import response_residuals
 from .inference.family_functions import delta, icc, r2
-from .inference.family_parameters import family_params, parameter_cov, predictor_table, wald_table
+from .inference.family_parameters import family_params, parameter_cov, predictor_table
 from .inference.response_prediction import predict_generalized
 from .inference.terms import chi_square_table
 from .inference.variances import varcorr
 from .models.generalized import FittedGeneralizedModel
 from .result import Fit
 from .summary import GeneralizedSummary
-from .support.arguments import check_level, texts
 
 
 def _refused(what: str, instead: str):
@@ -88,32 +86,6 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
             )
         return table.iloc[:-1]
 
-    def confint(
-        self, method: str = "wald", level: float = 0.95, parm: str | Iterable[str] | None = None
-    ) -> pd.DataFrame:
-        """Wald intervals `lower upper` of SDs, correlations, coefficients and numbers of the
-        family.
-
-        SDs are on the log scale, correlations on Fisher's z, the family's numbers on their free
-        scales.
-        parm: names to select.
-        """
-        check_level(level)
-        if method != "wald":
-            raise ValueError(
-                f"confint of a generalised model has method='wald' so far, not {method!r}"
-            )
-        table = wald_table(self, level)
-        if parm is None:
-            return table
-        wanted = list(texts("parm", parm, "sd_(Intercept)|g"))
-        if unknown := [name for name in wanted if name not in table.index]:
-            raise ValueError(
-                f"there is no parameter {unknown[0]!r}; there are "
-                f"{', '.join(map(repr, table.index))}"
-            )
-        return table.loc[wanted]
-
     leverage = _refused(
         "leverage()", "residuals('pearson') and scaled_residuals() show single rows"
     )
@@ -123,10 +95,6 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
     jackknife = _refused("jackknife()", "standard errors are those of the likelihood")
     augment = _refused(
         "augment()", "fittedvalues, residuals() and scaled_residuals() are its columns"
-    )
-    bootstrap = _refused("bootstrap()", "refit(y) to the columns of simulate() in a loop")
-    profile = _refused(
-        "profile()", "confint() gives Wald intervals, anova(m1, m2) tests by the likelihood"
     )
     cross_val = _refused("cross_val()", "fit parts of the data and predict() the rest")
 

@@ -349,7 +349,7 @@ def test_likelihood_ratio_tests_compare_fits_of_one_family(cbpp):
         interlace.anova(cbpp, linear)
 
 
-VERBS = ("leverage", "influence", "jackknife", "augment", "bootstrap", "profile", "cross_val")
+VERBS = ("leverage", "influence", "jackknife", "augment", "cross_val")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -5,7 +5,7 @@ data.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from .packing import padded_rows
 
 # curvature of the deviance by a free number of the family below which it is not determined
 FLAT = 1e-3
-AVAILABLE = ("checks", "plots_of_rows")
+AVAILABLE = ("checks", "plots_of_rows", "profiles", "bootstrap")
 SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
 
 
@@ -203,11 +203,20 @@ class Laplace(Engine):
         at an estimate.
         """
         data = replace(self.products, nodes=nodes)
-        return self._run(_gradients, data, e.x, _flat(e.x)[None], Modes(tuple(e.u)))[1][0]
+        return self._run(_evaluate, data, e.x, Modes(tuple(e.u)))[1]
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
         """Hessian of the deviance in all conditioned coordinates."""
         return self._run(_joint_hessian, self.products, e.x, e.H, Modes(tuple(e.u)))
+
+    def evaluate(self, e: GeneralizedEstimate, v: np.ndarray, near: list):
+        """Deviance, gradient and mode at all conditioned coordinates v, which are like those of e.
+
+        near: effects from which the mode is searched.
+        """
+        place = _split(v, e.x)
+        f, gradient, u = self._run(_evaluate, self.products, place, Modes(tuple(near)))
+        return float(f), gradient, u
 
     def runaway_numbers(self, H: np.ndarray, e: GeneralizedEstimate) -> np.ndarray:
         """Which numbers of the family (r,) run off to infinity: the deviance does not know their
@@ -278,6 +287,7 @@ def _program(function):
 _prepare = _program(generalized.prepare)
 _search = _program(generalized.search)
 _facts = _program(generalized.facts)
+_evaluate = _program(generalized.evaluate)
 _settle = _program(generalized.settle)
 _joint_hessian = _program(generalized.joint_hessian)
 _mode_covariances = _program(generalized.mode_covariances)

@@ -54,7 +54,7 @@ def _thresholds(family, gamma, V, level):
     """Thresholds with their standard errors: sums of the first and of the exponentials of the
     others.
     """
-    J = _thresholds_by_free(gamma)
+    J = thresholds_by_free(gamma)
     estimate = np.cumsum(np.append(gamma[:1], np.exp(gamma[1:])))
     se = np.sqrt(np.diag(J @ V @ J.T))
     lower, upper = intervals(estimate, se, level)
@@ -62,7 +62,8 @@ def _thresholds(family, gamma, V, level):
     return pd.DataFrame(dict(estimate=estimate, se=se, lower=lower, upper=upper), index=names)
 
 
-def _thresholds_by_free(gamma):
+def thresholds_by_free(gamma: np.ndarray) -> np.ndarray:
+    """Derivatives (r, r) of thresholds by the first and the logarithms of the gaps."""
     J = np.zeros((len(gamma), len(gamma)))
     J[:, 0] = 1.0
     for i in range(1, len(gamma)):
@@ -76,7 +77,7 @@ def natural_jacobian(design: Design, gamma: np.ndarray) -> np.ndarray:
     """
     family = design.observed.family
     if isinstance(family, Ordinal):
-        return _thresholds_by_free(gamma)
+        return thresholds_by_free(gamma)
     slopes, at = [], 0
     for parameter, used in zip(family.parameters, design.predictors, strict=True):
         own = gamma[at : at + len(used.columns)]

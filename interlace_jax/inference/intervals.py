@@ -10,10 +10,14 @@ import pandas as pd
 
 from ..design.design import Design
 from ..models.fitted import FittedModel
-from ..models.parameters import natural_names
+from ..models.generalized import FittedGeneralizedModel
+from ..models.parameters import component_names, natural_names
+from ..models.response import family_names
 from ..support.arguments import texts, whole_number
 from ..support.later import special
 from .coefficients import coefficients
+from .family_parameters import wald_table
+from .generalized_profiles import GeneralizedProfiles
 from .profiles import Profiles, Reached, places
 from .variances import components, residual_table, structure_table, uncertainty
 
@@ -22,6 +26,8 @@ def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataF
     """Intervals `lower upper` by the quadratic at the optimum: t for coefficients, on log and z
     scales otherwise.
     """
+    if isinstance(fit, FittedGeneralizedModel):
+        return wald_table(fit, level).loc[names]
     index = pd.Index(fit.design.columns, dtype=object)
     beta = coefficients(fit).t_table(np.eye(len(index)), level=level).set_axis(index, axis=0)
     known = uncertainty(fit)
@@ -33,13 +39,21 @@ def wald_intervals(fit: FittedModel, names: list[str], level: float) -> pd.DataF
     return pd.concat(tables)[["lower", "upper"]].loc[names]
 
 
+def _profiles(fit: FittedModel, names: list[str], criterion: str) -> Profiles | GeneralizedProfiles:
+    if isinstance(fit, FittedGeneralizedModel):
+        if criterion != "ML":
+            raise ValueError("generalised models are fitted by maximum likelihood: criterion='ML'")
+        return GeneralizedProfiles(fit, names)
+    return Profiles(fit, names, criterion)
+
+
 def profile_intervals(
     fit: FittedModel, names: list[str], level: float, criterion: str
 ) -> pd.DataFrame:
     """Intervals `lower upper` where the profiles have risen by the chi-square quantile; see
     `confint` for `attrs`.
     """
-    profiles = Profiles(fit, names, criterion)
+    profiles = _profiles(fit, names, criterion)
     lower, upper = profiles.reach(special.ndtri(0.5 + level / 2.0))
     table = pd.DataFrame(
         {"lower": lower.value, "upper": upper.value}, index=pd.Index(names, dtype=object)
@@ -73,7 +87,7 @@ def profile(
     if not zmax > 0:
         raise ValueError(f"zmax must be positive, not {zmax!r}")
     names = chosen_names(fit.design, parm)
-    profiles = Profiles(fit, names, criterion)
+    profiles = _profiles(fit, names, criterion)
     curves = {name: [(value, 0.0)] for name, value in zip(names, profiles.estimates, strict=True)}
     ended: set[tuple[str, int]] = set()
     for z in np.linspace(0.0, zmax, points + 1)[1:]:
@@ -102,14 +116,24 @@ def _extend(
             ended.add((name, side))
 
 
+def _known(design: Design) -> dict[str, bool]:
+    """All parameters by name, and whether each is a coefficient."""
+    if design.observed is None:
+        return {name: place.kind == "beta" for name, place in places(design).items()}
+    structures = [name for f in design.factors for name in natural_names(f)]
+    names = [*component_names(design.factors)[:-1], *structures]
+    coefficients = dict.fromkeys(design.columns, True)
+    return dict.fromkeys(names, False) | coefficients | dict.fromkeys(family_names(design), False)
+
+
 def chosen_names(design: Design, parm: Any) -> list[str]:
-    """The names wanted; "beta_" stands for the coefficients, "theta_" for SDs, correlations and
-    sigma.
+    """The names wanted; "beta_" stands for the coefficients, "theta_" for all others: SDs,
+    correlations, sigma or the numbers of a family.
     """
-    known = places(design)
+    known = _known(design)
     groups = {
-        "beta_": [name for name, place in known.items() if place.kind == "beta"],
-        "theta_": [name for name, place in known.items() if place.kind != "beta"],
+        "beta_": [name for name, is_beta in known.items() if is_beta],
+        "theta_": [name for name, is_beta in known.items() if not is_beta],
     }
     wanted = list(known) if parm is None else texts("parm", parm, "sigma")
     for name in wanted:

@@ -30,6 +30,7 @@ from ..numerics.families.family import Bernoulli, Ordinal
 from ..runtime.calls import run
 from ..runtime.compilation import jit, light
 from ..runtime.devices import accelerator_memory
+from ..support.arguments import listed
 from ..support.later import jax
 from .chunks import Chunk, Chunking, Failure, filled, theta_names_of
 from .curvature import LaneCurvatures
@@ -60,7 +61,8 @@ class GeneralizedResponses(Responses):
 
     def __init__(self, design: Design, *facts: Any, nodes: int | None = None):
         super().__init__(design if nodes is None else with_nodes(design, nodes), *facts)
-        if isinstance(design.observed.family, Ordinal):
+        family = design.observed.family
+        if isinstance(family, Ordinal) and not family.categories:
             raise ValueError(
                 """family='ordinal' does not go with responses=, whose categories may differ: fit
                 one by one
@@ -100,6 +102,8 @@ class GeneralizedResponses(Responses):
         flat = Y.min(0) == Y.max(0)
         if family.has_trials:
             flat |= (Y == 0).all(0) | (np.reshape(m, (-1, 1)) == Y).all(0)
+        if isinstance(family, Ordinal):
+            flat |= ~np.all([(Y == k).any(0) for k in range(len(family.categories))], axis=0)
         if family.name.startswith("zero_inflated"):
             flat |= ~(Y == 0).any(0)
         return doubtful.any(0) | flat
@@ -127,6 +131,10 @@ class GeneralizedResponses(Responses):
                 f"row {index[i]!r}: {y[i]:g} is no whole number, and responses= has successes, out "
                 "of as many as trials= says"
             )
+        if isinstance(seen.family, Ordinal):
+            there = set(y[used])
+            lacking = [name for k, name in enumerate(seen.family.categories) if k not in there]
+            return f"no row of the response is {listed(lacking)}" if lacking else None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)

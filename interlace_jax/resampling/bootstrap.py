@@ -14,16 +14,19 @@ from ..inference.intervals import chosen_names
 from ..many.columns import Columns
 from ..many.designs import Designs
 from ..many.fits import ManyFits
+from ..many.generalized import GeneralizedResponses, ManyGeneralizedFits
 from ..many.responses import Responses
 from ..models.fitted import FittedModel
+from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import component_name, component_pairs, natural_names, natural_values
-from ..models.simulation import simulate
+from ..models.simulation import new_responses, simulate
 from ..numerics.covariance.parameters import shape_places
 from ..support.arguments import check_level, one_of, whole_number
 from ..support.later import special
 from .regrouping import Regrouped, independent_groups
 
 LOG, FISHER_Z = (np.log, np.exp), (np.arctanh, np.tanh)
+LOGIT = (lambda p: special.logit(p), lambda x: special.expit(x))
 "A scale without bounds, and the way back."
 
 
@@ -48,6 +51,8 @@ class Bootstrap:
     @classmethod
     def parametric(cls, fit: FittedModel, n: int, seed: Any, progress: bool | None) -> Bootstrap:
         """Responses simulated from the fit, with new random effects and residuals."""
+        if isinstance(fit, FittedGeneralizedModel):
+            return cls._of_family(fit, n, seed, progress)
         model, Y = fit.model, simulate(fit, n, seed).to_numpy()
         rows = np.arange(len(Y))
         work = Responses(
@@ -64,6 +69,20 @@ class Bootstrap:
             return fit.refit(Y[:, place])
 
         return cls(fit, ManyFits.of(work, fit.method, "satterthwaite", single, progress=progress))
+
+    @classmethod
+    def _of_family(
+        cls, fit: FittedGeneralizedModel, n: int, seed: Any, progress: bool | None
+    ) -> Bootstrap:
+        """Responses simulated from a generalised model."""
+        model, Y = fit.model, new_responses(fit, n, seed)
+        facts = Columns(Y), pd.RangeIndex(n), np.arange(len(Y)), model.arguments
+        work = GeneralizedResponses(model.design, model.data, *facts)
+
+        def single(place: int) -> FittedModel:
+            return fit.refit(fit.design.observed.shown(Y[:, place]))
+
+        return cls(fit, ManyGeneralizedFits.of(work, "ML", "normal", single, progress=progress))
 
     @classmethod
     def cases(cls, fit: FittedModel, n: int, seed: Any, progress: bool | None) -> Bootstrap:
@@ -108,6 +127,8 @@ class Bootstrap:
         """
         check_level(level)
         one_of("kind", kind, ("percentile", "basic", "bca"))
+        if kind == "bca" and isinstance(self.fit, FittedGeneralizedModel):
+            raise ValueError("kind='bca' is for linear mixed models so far")
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         order = chosen_names(self.fit.design, None)
         if kind == "bca":
@@ -196,6 +217,8 @@ def bootstrap(
     """
     fit.model.engine.require("bootstrap")
     one_of("kind", kind, ("parametric", "cases"))
+    if kind == "cases" and isinstance(fit, FittedGeneralizedModel):
+        raise ValueError("kind='cases' is for linear mixed models so far: use kind='parametric'")
     whole_number("n", n, 1)
     made = (Bootstrap.parametric if kind == "parametric" else Bootstrap.cases)(
         fit, n, seed, progress
@@ -221,4 +244,11 @@ def _scales(design: Design) -> dict[str, tuple[Any, Any]]:
     """
     pairs = [(f, i, j) for f in design.factors for i, j in component_pairs(f.sizes)]
     found = {component_name(f, i, j): LOG if i == j else FISHER_Z for f, i, j in pairs}
-    return found | {"sigma": LOG}
+    if design.observed is None:
+        return found | {"sigma": LOG}
+    pairs = zip(design.observed.family.parameters, design.predictors, strict=False)
+    known = {used.parameter: _OF_DOMAIN.get(p.domain) for p, used in pairs if used.D is None}
+    return found | {name: scale for name, scale in known.items() if scale is not None}
+
+
+_OF_DOMAIN = {"positive": LOG, "unit": LOGIT, "logit": LOGIT}

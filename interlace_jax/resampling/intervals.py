@@ -26,10 +26,11 @@ def confint(
     nsim: int = 1000,
     seed: Any = None,
 ) -> pd.DataFrame:
-    """Intervals `lower upper` of SDs (`sd_x|g`), correlations (`cor_x.(Intercept)|g`), `sigma` and
-    coefficients.
+    """Intervals `lower upper` of SDs (`sd_x|g`), correlations (`cor_x.(Intercept)|g`), `sigma` or
+    the numbers of a family, and coefficients.
 
-    method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z),
+    method: "wald" (t quantiles with `fe_df`; SDs on the log scale, correlations on Fisher's z,
+    numbers of a family on their free scales),
     "profile" (where the deviance, everything else re-optimised, has risen by the chi-square
     quantile) or "boot" (percentiles of a parametric bootstrap; `bootstrap` has other kinds).
     parm: names to select; "theta_" stands for all variance parameters, "beta_" for all

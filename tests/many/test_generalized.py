@@ -129,3 +129,28 @@ def test_arguments_of_linear_models_are_refused():
         interlace.fit_many(FORMULA, frame(), responses=counts(), family="poisson", method="REML")
     with pytest.raises(ValueError, match="trials= belongs to binomial families"):
         interlace.fit_many("~ x + (1 | g)", frame(), responses=counts()[["a"]], trials="m")
+
+
+def test_the_parametric_bootstrap_refits_what_it_simulates():
+    data = frame().assign(y=counts()["b"])
+    fit = interlace.fit("y" + FORMULA, data, family="poisson")
+    made = fit.bootstrap(24, seed=3)
+    drawn = fit.simulate(24, seed=3)
+    again = quiet("y" + FORMULA, data.assign(y=drawn[5]), family="poisson")
+    assert_allclose(made.estimates.loc[5, ["Intercept", "x"]], again.fe_params, atol=1e-5)
+    assert made.outcomes["converged"] == 24
+    assert_allclose(made.bse["x"], fit.fe_bse["x"], rtol=0.5)
+    limits = made.confint(kind="basic")
+    assert list(limits.index) == list(fit.confint().index)
+    assert (limits["lower"] < limits["upper"]).all()
+    with pytest.raises(ValueError, match="kind='cases' is for linear mixed models so far"):
+        fit.bootstrap(24, kind="cases")
+
+
+def test_replicates_that_cannot_be_fitted_are_counted():
+    data = frame().assign(y=counts()["b"] * 0.0)
+    data.loc[[3, 30], "y"] = 1.0
+    fit = quiet("y ~ 1 + (1 | g) + offset(log(time))", data, family="poisson")
+    with pytest.warns(UserWarning, match="of 24 replicates could not be fitted"):
+        made = fit.bootstrap(24, seed=2)
+    assert made.many.status.str.contains("is 0 in all 60 rows").sum() > 0

@@ -446,6 +446,13 @@ def ended(data: Data, like: Place, s: State) -> Found:
 # What follows from the optimum --------------------------------------------------------------------
 
 
+def evaluate(data: Data, x: Place, near: Modes):
+    """The deviance, its gradient by all coordinates, and the mode; it is searched from `near`."""
+    u = mode(x, list(near.parts), data)
+    f, slopes = deviance_gradient(x, u, look(x, u, data), data)
+    return f, flat(slopes), u
+
+
 def settle(data: Data, x: Place, near: Modes) -> Settled:
     """`boundary.settle` of a generalised model: columns of Lambda that are all but zero, and
     saddles.
