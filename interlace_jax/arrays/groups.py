@@ -133,9 +133,7 @@ def check_rows(y, X, groups: Sequence[Grouping], weights, offset) -> None:
 def level_counts(
     groups: Sequence[Grouping], levels: Mapping[str, int] | Sequence[int] | None
 ) -> list[int]:
-    """How many levels every factor has: as `levels` says, or as the codes do where they are "
-    "known.
-    """
+    """How many levels every factor has: as `levels` says, or as known codes do."""
     given = dict(levels if isinstance(levels, Mapping) else enumerate(levels or ()))
     if unknown := [key for key in given if key not in [g.key for g in groups]]:
         raise ValueError(

@@ -23,7 +23,7 @@ import numpy as np
 from ..numerics.linalg.matrices import inverse_lower
 from ..support.arguments import listed, whole_number
 from ..support.later import jnp
-from .effects import Parameters, Rows, contribution, nll
+from .effects import Parameters, Rows, explained, nll
 from .factors import Factors
 
 
@@ -106,10 +106,10 @@ def batch_nll(
         return scale * nll(parameters, factors, rows)
     rest, places = factors.without(given)
     parameters = parameters.wide()
-    explained = contribution(factors, given, rows.groups, rows.features)
+    known = explained(factors, given, rows.groups, rows.features)
     features = {name: values for name, values in rows.features.items() if name in rest.names}
     groups = {name: rows.groups[name] for name in rest.names}
-    left = Rows(rows.residual - explained, groups, features, rows.mask)
+    left = Rows(rows.residual - known, groups, features, rows.mask)
     own = nll(Parameters(parameters.raw[places], parameters.log_sigma), rest, left)
     return scale * own + _prior_nll(parameters, factors, given)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..arrays.groups import Grouping
 from ..arrays.moments import moments_by_levels
-from ..numerics.covariance.parameters import factors as covariance_factors
+from ..arrays.simulation import contribution, draw_effects
 from ..numerics.crossproducts.moments import Moments
 from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.elimination import reduce
@@ -166,19 +166,6 @@ def priors(parameters: Parameters, factors: Factors) -> dict[str, Any]:
 
 
 @own_rules()
-def draw_effects(key, theta, sigma, factors: Factors) -> dict[str, Any]:
-    """By factor (levels, k): b ~ N(0, sigma^2 Lambda Lambda'), with theta (d,) and sigma ()."""
-    keys = jax.random.split(key, len(factors.names))
-    each = zip(
-        factors.names, factors.blocks, covariance_factors(theta, factors.blocks), keys, strict=True
-    )
-    return {
-        name: sigma * jax.random.normal(own, (block.levels, block.k), theta.dtype) @ L.T
-        for name, block, L, own in each
-    }
-
-
-@own_rules()
 def draw(key, parameters: Parameters, factors: Factors, rows: Rows) -> dict[str, Any]:
     """By factor (levels, k): one draw of all effects given the rows, exact.
 
@@ -191,22 +178,19 @@ def draw(key, parameters: Parameters, factors: Factors, rows: Rows) -> dict[str,
 def _draw(key, parameters, factors, rows):
     theta, sigma = factors.theta(parameters.raw), jnp.exp(parameters.log_sigma)
     key_b, key_e = jax.random.split(key)
-    b = draw_effects(key_b, theta, sigma, factors)
-    simulated = contribution(factors, b, rows.groups, rows.features)
+    drawn = draw_effects(key_b, theta, sigma, factors.blocks)
+    b = dict(zip(factors.names, drawn, strict=True))
+    simulated = explained(factors, b, rows.groups, rows.features)
     simulated = simulated + sigma * jax.random.normal(key_e, rows.residual.shape, theta.dtype)
     m = _moments(factors, rows._replace(residual=rows.residual - simulated))
     correction = modes(to_conditioned(theta, m.layout, m.A), m)
     return {name: b[name] + c for name, c in zip(factors.names, correction, strict=True)}
 
 
-def contribution(factors: Factors, effects: Mapping[str, Any], groups, features):
+def explained(factors: Factors, effects: Mapping[str, Any], groups, features):
     """The sum over the factors that `effects` has of z'b for rows, (n,); 0 of an unseen id."""
-    total, Z = 0.0, columns(factors, groups, features)
-    for name, b in effects.items():
-        codes = groups[name]
-        own = jnp.sum(Z[name] * b[jnp.maximum(codes, 0)], 1)
-        total = total + jnp.where(codes >= 0, own, 0.0)
-    return total
+    Z = columns(factors, groups, features)
+    return sum(contribution(groups[name], Z[name], b) for name, b in effects.items())
 
 
 def columns(factors: Factors, groups, features) -> dict[str, Any]:
