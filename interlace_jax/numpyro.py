@@ -97,8 +97,8 @@ class MixedModel(dist.Distribution):
         self.nested = tuple(check_nesting(read, nested or {}).items())
         if any(block.across is not None for block in self._blocks()):
             raise ValueError(
-                "levels that covary, by Known or Kernel, are not for MixedModel: take numpyro.factor"
-                " with interlace_jax.log_likelihood"
+                "levels that covary, by Known or Kernel, are not for MixedModel: use "
+                "numpyro.factor with interlace_jax.log_likelihood"
             )
         super().__init__((), self.loc.shape, validate_args=validate_args)
 

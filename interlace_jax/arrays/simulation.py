@@ -22,7 +22,7 @@ def draw_effects(key, theta, sigma, blocks: Sequence[Block]):
 
 
 def contribution(codes, Z, effects):
-    """What effects add to rows, z'b (n,), by codes (n,) and columns Z (n, k); 0 of unknown codes."""
+    """What effects add to rows, (n,), by codes (n,) and columns Z (n, k); 0 of unknown codes."""
     is_seen = (codes >= 0) & (codes < len(effects))
     own = jnp.sum(Z * effects[jnp.where(is_seen, codes, 0)], 1)
     return jnp.where(is_seen, own, 0.0)
