@@ -97,7 +97,7 @@ _BACK = {
 }
 
 
-def predictor_table(fit: FittedGeneralizedModel, key: str) -> pd.DataFrame:
+def predictor_table(fit: FittedGeneralizedModel, key: str, level: float = 0.95) -> pd.DataFrame:
     """Z table of the predictor that is given by an argument, "dispersion" or "zero_inflation";
     empty without it.
     """
@@ -109,7 +109,9 @@ def predictor_table(fit: FittedGeneralizedModel, key: str) -> pd.DataFrame:
         if used.key == key:
             values = np.concatenate([e.theta, e.beta, e.gamma])[own]
             found = Coefficients(used.columns, values, fit.joint_covariance[own, own])
-            return found.t_table(np.eye(len(values))).set_axis(list(used.columns), axis=0)
+            return found.t_table(np.eye(len(values)), level=level).set_axis(
+                list(used.columns), axis=0
+            )
     return pd.DataFrame(columns=["estimate", "se", "t", "p"], dtype=float)
 
 

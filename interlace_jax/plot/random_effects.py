@@ -86,16 +86,19 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
         for i, j in enumerate(at)
     }
     table = pd.DataFrame(columns | {"level": f.levels[known].astype(str)})
-    count, alone = (~known).sum(), "maximum likelihood" if is_generalized(fit) else "least squares"
-    why = "have no finite estimate of their own" if is_generalized(fit) else "are too small for one"
-    left_out = f"; left out: {count} that {why}" if count else ""
-    words = p9.labs(
-        title=f"Shrinkage of {f.name}",
-        subtitle=f"From {alone} in each group alone\nto the mixed model{left_out}",
-    )
+    words = p9.labs(title=f"Shrinkage of {f.name}", subtitle=_from_where(fit, int((~known).sum())))
     names = [label(fit, f, name) for name in chosen]
     draw = _arrows if len(at) == 2 else _dumbbells if len(table) <= NAMED else _against_own
     return draw(table, names, f.name, centre[at]) + words
+
+
+def _from_where(fit: Fit, left_out: int) -> str:
+    """What groups move from, and how many are left out."""
+    if is_generalized(fit):
+        without = f"; left out: {left_out} without a finite estimate of their own" * bool(left_out)
+        return f"From maximum likelihood in each group alone\nto the mixed model{without}"
+    without = f"; left out as too small for an own estimate: {left_out}" * bool(left_out)
+    return f"From least squares in each group alone to the mixed model{without}"
 
 
 def _arrows(table: pd.DataFrame, names: list[str], _: str, centre: np.ndarray) -> p9.ggplot:

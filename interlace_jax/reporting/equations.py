@@ -8,8 +8,10 @@ import numpy as np
 
 from ..design.grouping import Factor
 from ..models.fitted import FittedModel, check_fit
+from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import _blocks
 from ..support.table import latex
+from .family_equations import distribution, left_side, variable, word
 from .numbers import decimals, shown
 
 TERMS = 4  # of a line
@@ -19,6 +21,8 @@ LONG = 40  # characters of a name that takes a line to itself
 def equation(fit: FittedModel, values: bool = False) -> str:
     r"""The model as LaTeX: the mean, the distributions of random effects and of the residual.
 
+    Of generalised models the distribution of the response given its mean, and the linear predictor.
+
     values: estimates in place of beta, Sigma and sigma. Returns an `aligned` block to stand between
     `\[` and `\]` (package amsmath), or in MathJax; row i has level g[i] of the grouping factor g.
 
@@ -27,25 +31,21 @@ def equation(fit: FittedModel, values: bool = False) -> str:
     """
     check_fit("equation", fit)
     fit.model.engine.require("equation")
-    lines = [*_mean(fit, values), *_random(fit, values), _residual(fit, values)]
+    if isinstance(fit, FittedGeneralizedModel):
+        lines = [*distribution(fit, values), *_mean(fit, values), *_random(fit, values)]
+    else:
+        lines = [*_mean(fit, values), *_random(fit, values), _residual(fit, values)]
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
-def _word(name: str) -> str:
-    return rf"\text{{{latex(name)}}}"
-
-
-def _variable(name: str) -> str:
-    """A column in row i; products as products."""
-    return r" \times ".join(rf"{_word(part)}_{{i}}" for part in str(name).split(":"))
-
-
 def _mean(fit: FittedModel, values: bool) -> Iterator[str]:
-    left = rf"{_word(fit.design.response)}_{{i}}"
+    is_linear = not isinstance(fit, FittedGeneralizedModel)
+    left = rf"{word(fit.design.response)}_{{i}}" if is_linear else left_side(fit)
     terms = [*_fixed_terms(fit, values), *_random_terms(fit)]
     if fit.design.offset is not None:
         terms.append(r"\text{offset}_{i}")
-    terms.append(r"\varepsilon_{i}")
+    if is_linear:
+        terms.append(r"\varepsilon_{i}")
     signed = [term if term.startswith("-") else f"+ {term}" for term in terms]
     signed[0] = signed[0].removeprefix("+ ")
     length = 1 if max(map(len, fit.design.columns), default=0) > LONG else TERMS
@@ -57,11 +57,11 @@ def _mean(fit: FittedModel, values: bool) -> Iterator[str]:
 def _fixed_terms(fit: FittedModel, values: bool) -> Iterator[str]:
     for j, (name, estimate) in enumerate(fit.fe_params.items()):
         number = _number(estimate, fit, j) if values else rf"\beta_{{{j}}}"
-        yield number if name == "Intercept" else rf"{number}\,{_variable(str(name))}"
+        yield number if name == "Intercept" else rf"{number}\,{variable(str(name))}"
 
 
 def _number(estimate: float, fit: FittedModel, j: int) -> str:
-    return shown(float(estimate), decimals(float(np.sqrt(fit.estimate.vcov[j, j]))))
+    return shown(float(estimate), decimals(float(np.sqrt(fit.beta_covariance[j, j]))))
 
 
 def _effect(f: Factor, column: str, level: str) -> str:
@@ -71,10 +71,10 @@ def _effect(f: Factor, column: str, level: str) -> str:
 
 def _random_terms(fit: FittedModel) -> Iterator[str]:
     for f in fit.design.factors:
-        level = rf"{_word(f.name)}[i]"
+        level = rf"{word(f.name)}[i]"
         for column in f.columns:
             effect = _effect(f, column, level)
-            yield effect if column == "(Intercept)" else rf"{effect}\,{_variable(column)}"
+            yield effect if column == "(Intercept)" else rf"{effect}\,{variable(column)}"
 
 
 def _random(fit: FittedModel, values: bool) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _random(fit: FittedModel, values: bool) -> Iterator[str]:
     for block in _blocks(fit.design.factors, fit.covariances):
         f = factors[block.factor]
         counts[f.name] += 1
-        which = rf"{_word(f.name)}{counts[f.name] if several[f.name] else ''}"
+        which = rf"{word(f.name)}{counts[f.name] if several[f.name] else ''}"
         effects = [_effect(f, column, "g") for column in block.columns]
         left = effects[0] if len(effects) == 1 else rf"({', '.join(effects)})^\top"
         spread = _matrix(block.covariance) if values else _symbol(which, len(effects))

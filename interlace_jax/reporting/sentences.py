@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from ..inference.family_parameters import family_params, predictor_table
 from ..models.fitted import FittedModel, check_fit
+from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import _blocks
+from ..numerics.families.family import Ordinal
 from ..support.arguments import check_level
 from .numbers import decimals, degrees, interval, p_value, shown
 from .tidy import tidy
@@ -25,6 +29,7 @@ DDF = {
     "between-within": "Tests and intervals use between-within degrees of freedom.",
     "normal": "Tests and intervals take statistics to be normal.",
 }
+HUGE = 50.0  # coefficient on the scale of a link whose exponential function says nothing
 SHOWN = 12  # coefficients that a paragraph can bear
 
 
@@ -37,11 +42,19 @@ def report(fit: FittedModel, level: float = 0.95) -> str:
     intervals. Of more than 12 coefficients the first are written out. Returns text in one line;
     `textwrap.fill` breaks it.
 
+    Of generalised models also the family, the outcome, odds ratios or ratios of means or rates with
+    their intervals (they hold for given random effects, not for averages over them), and the
+    numbers of the family.
+
     >>> print(interlace_jax.report(fit))
     """
     check_fit("report", fit)
     fit.model.engine.require("report")
     check_level(level)
+    if isinstance(fit, FittedGeneralizedModel):
+        said = [*_generalized_model(fit), _rows(fit), *_effects(fit, level)]
+        said += [*_predictors(fit), _spread_on_link(fit), *_numbers(fit, level)]
+        return " ".join([*said, *_generalized_caveats(fit)])
     sentences = [_model(fit), _rows(fit), *_effects(fit, level), _spread(fit), *_caveats(fit)]
     return " ".join(sentences)
 
@@ -55,6 +68,17 @@ def _model(fit: FittedModel) -> str:
         f"{what} of {fit.design.response} was fitted by {METHODS[fit.method]} "
         f"(formula: {fit.design.formula}), with {_listed(parts)}."
     )
+
+
+def _generalized_model(fit: FittedGeneralizedModel) -> Iterator[str]:
+    by = "Laplace's approximation" if fit.nagq == 1 else f"quadrature with {fit.nagq} nodes"
+    yield (
+        f"A generalised linear mixed model of {fit.design.response} ({fit.family.title}, "
+        f"{fit.family.link} link) was fitted by maximum likelihood with {by} (formula: "
+        f"{fit.design.formula}), with {_listed(list(_random_parts(fit)))}."
+    )
+    if fit.design.observed.outcome is not None:
+        yield f"The outcome modelled is {fit.design.observed.outcome}."
 
 
 def _random_parts(fit: FittedModel) -> Iterator[str]:
@@ -85,12 +109,12 @@ def _effects(fit: FittedModel, level: float) -> Iterator[str]:
         return
     yield DDF[fit.df_method]
     for row in rows[:SHOWN]:
-        yield _effect(row, level)
+        yield _effect(row, level, _ratio(fit, row, level))
     if len(rows) > SHOWN:
         yield f"The other {len(rows) - SHOWN} coefficients are in the table."
 
 
-def _effect(row: Any, level: float) -> str:
+def _effect(row: Any, level: float, ratio: str = "") -> str:
     places = decimals(row.std_error)
     numbers = f"b = {shown(row.estimate, places)}, SE = {shown(row.std_error, places)}"
     limits = f"{level * 100:g}% CI {interval(row.conf_low, row.conf_high, places)}"
@@ -109,10 +133,85 @@ def _effect(row: Any, level: float) -> str:
         )
     outside = row.conf_low > 0.0 or row.conf_high < 0.0
     verdict = "differed from 0" if outside else "could not be told from 0"
-    return f"The coefficient of {row.term} {verdict}, {numbers}, {limits}, {test}."
+    return f"The coefficient of {row.term} {verdict}, {numbers}, {limits}, {test}{ratio}."
 
 
-def _spread(fit: FittedModel) -> str:
+def _ratio(fit: FittedModel, row: Any, level: float) -> str:
+    """What the exponential function of a coefficient is, given the random effects; empty where it
+    is nothing.
+    """
+    name = _ratio_name(fit) if isinstance(fit, FittedGeneralizedModel) else None
+    if name is None or not np.isfinite(row.p_value) or abs(row.estimate) + row.std_error > HUGE:
+        return ""
+    values = np.exp([row.estimate, row.conf_low, row.conf_high])
+    places = decimals(values[0] * row.std_error)
+    limits = f"{level * 100:g}% CI {interval(values[1], values[2], places)}"
+    return f"; given the random effects, {name} of {shown(values[0], places)}, {limits}"
+
+
+def _ratio_name(fit: FittedGeneralizedModel) -> str | None:
+    link, family = fit.family.link, fit.family
+    if link == "logit":
+        return "a cumulative odds ratio" if isinstance(family, Ordinal) else "an odds ratio"
+    if link != "log":
+        return None
+    if family.has_trials:
+        return "a ratio of probabilities"
+    if family.is_count and fit.design.offset is not None:
+        return "a ratio of rates"
+    return "a ratio of means before extra zeros" if hasattr(family, "base") else "a ratio of means"
+
+
+def _predictors(fit: FittedGeneralizedModel) -> Iterator[str]:
+    """Coefficients of zero inflation and dispersion."""
+    for key, name in (
+        ("zero_inflation", "zero inflation (logit)"),
+        ("dispersion", "dispersion (log)"),
+    ):
+        table = predictor_table(fit, key)
+        if len(table):
+            parts = [_with_error(str(term), row) for term, row in table.iterrows()]
+            yield f"Coefficients of the {name} were {_listed(parts)}."
+
+
+def _with_error(term: str, row: pd.Series) -> str:
+    places = decimals(row.se)
+    return f"{term} {shown(row.estimate, places)} (SE {shown(row.se, places)})"
+
+
+def _numbers(fit: FittedGeneralizedModel, level: float) -> Iterator[str]:
+    """Numbers of the family, with their intervals."""
+    table = family_params(fit, level)
+    parts = []
+    for name, row in table.drop(index=list(fit.runaway), errors="ignore").iterrows():
+        places = decimals(row.se)
+        limits = interval(row.lower, row.upper, places)
+        parts.append(f"{name} {shown(row.estimate, places)}{f' {limits}' * bool(limits)}")
+    if parts:
+        what = "Thresholds" if isinstance(fit.family, Ordinal) else "Numbers of the family"
+        yield f"{what} were estimated as {_listed(parts)} (with {level * 100:g}% CIs)."
+
+
+def _spread_on_link(fit: FittedGeneralizedModel) -> str:
+    scale = {"logit": "log odds", "log": "logarithms", "identity": "the response"}
+    unit = scale.get(fit.family.link, f"the {fit.family.link} link")
+    return (
+        "The standard deviations of the random effects, on the scale of "
+        f"{unit}, were estimated as follows. {'; '.join(_spread_parts(fit))}."
+    )
+
+
+def _generalized_caveats(fit: FittedGeneralizedModel) -> Iterator[str]:
+    if fit.separation is None:
+        yield from _caveats(fit)
+    else:
+        yield f"Predictors separate the outcomes: {fit.separation.message}."
+    for name, meaning in fit.runaway.items():
+        yield f"The estimate of {name} ran off to infinity: {meaning}."
+
+
+def _spread_parts(fit: FittedModel) -> list[str]:
+    """Standard deviations of the random effects, a part a factor."""
     parts = []
     for block in _blocks(fit.design.factors, fit.covariances):
         sds = _listed(
@@ -124,6 +223,11 @@ def _spread(fit: FittedModel) -> str:
         pair = block.correlations[1, 0] if len(block.columns) == 2 else np.nan
         correlation = f" (correlation {shown(pair, 2)})" if np.isfinite(pair) else ""
         parts.append(f"{block.factor}: {sds}{correlation}")
+    return parts
+
+
+def _spread(fit: FittedModel) -> str:
+    parts = _spread_parts(fit)
     if fit.design.residual is not None:
         residual = (
             "The standard deviation of the residuals was estimated as "

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..inference.marginal_means import MarginalMeans
 from ..models.fitted import FittedModel, check_fit
+from ..models.generalized import FittedGeneralizedModel
 from ..support.arguments import check_level, check_mapping, listed, one_of, texts
 from ..support.table import Table
 from ..support.text import _significant
@@ -20,6 +21,7 @@ P_VALUES = {"p", "p_value", "p_adjusted", "pvalue"}
 DEGREES = {"df", "den_df", "num_df", "NumDF", "DenDF", "Df", "df_residual"}
 STATISTICS = {"t", "F", "z", "statistic", "F value", "t value", "Chisq"}
 ESTIMATES = {"estimate", "emmean", "se", "std_error", "lower", "upper", "conf_low", "conf_high"}
+PREDICTORS = {"dispersion": "Dispersion", "zero_inflation": "Zero inflation"}
 BELOW = ("se", "interval", "p", "statistic", "nothing")
 DDF = {
     "satterthwaite": "Satterthwaite",
@@ -102,6 +104,9 @@ def _term(row: Any, words: Mapping[str, str]) -> str:
     """What a row of `tidy` is called in a paper."""
     if row.effect == "fixed":
         return words.get(row.term, row.term)
+    if row.effect == "family":
+        term = words.get(row.term, row.term)
+        return term if row.group == "family" else f"{PREDICTORS[row.group]}: {term}"
     group, (kind, _, names) = words.get(row.group, row.group), row.term.partition("__")
     if row.group == "Residual":
         return "SD residual" if row.term == "sd__Observation" else f"Residual {row.term}"
@@ -118,6 +123,10 @@ def _notes(fit: FittedModel) -> list[str]:
     groups = "".join(f", {m} levels of {name}" for name, m in fit.ngroups.items())
     rule = f", {DDF[fit.df_method]} degrees of freedom" if fit.df_method in DDF else ""
     said = [f"{fit.nobs} observations{groups}. Fitted by {fit.method}{rule}."]
+    if isinstance(fit, FittedGeneralizedModel):
+        by = "Laplace's approximation" if fit.nagq == 1 else f"quadrature with {fit.nagq} nodes"
+        said.append(f"Family {fit.family.title} ({fit.family.link}), {by}.")
+        said += [f"Number of the family that ran off: {name}." for name in fit.runaway]
     if fit.design.residual is not None:
         place = fit.design.residual.reference
         said.append(
@@ -226,7 +235,7 @@ def _beneath(row: Any, below: str) -> str:
 
 
 def _random_rows(frames, words) -> list[list[str]]:
-    random = [frame[frame["effect"] == "ran_pars"] for frame in frames]
+    random = [frame[frame["effect"].isin(("ran_pars", "family"))] for frame in frames]
     residual = [("Residual", "sd__Observation")]
     found = dict.fromkeys((row.group, row.term) for frame in random for row in frame.itertuples())
     keys = [key for key in found if key not in residual] + [key for key in residual if key in found]

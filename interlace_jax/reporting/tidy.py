@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from ..inference.coefficients import coefficients
+from ..inference.family_parameters import family_params, predictor_table
 from ..inference.variances import components, residual_table, structure_table, uncertainty
 from ..models.fitted import FittedModel
+from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import component_pairs, natural_names
 from ..support.arguments import check_level, one_of, texts
 
-EFFECTS = ("fixed", "ran_pars", "ran_vals")
+EFFECTS = ("fixed", "ran_pars", "family", "ran_vals")
 COLUMNS = [
     "effect",
     "group",
@@ -31,7 +33,7 @@ LIMITS = ["conf_low", "conf_high"]
 
 def tidy(
     fit: FittedModel,
-    effects: str | Iterable[str] = ("fixed", "ran_pars"),
+    effects: str | Iterable[str] = ("fixed", "ran_pars", "family"),
     level: float = 0.95,
     ddf: str | None = None,
     exponentiate: bool = False,
@@ -40,7 +42,9 @@ def tidy(
 
     effects: "fixed", the coefficients; "ran_pars", standard deviations (`sd__x`), correlations
         (`cor__x.z`) and the parameters of covariance structures, with those of the residuals as
-        group "Residual"; "ran_vals", the random effects.
+        group "Residual"; "family", of generalised models the numbers of the family on their natural
+        scale (group "family") and the coefficients of `dispersion=` and `zero_inflation=` (groups
+        of these names); "ran_vals", the random effects.
     level: of the intervals `conf_low conf_high`; t intervals for coefficients, Wald intervals on
         the log or Fisher's z scale for standard deviations and correlations, normal ones for random
         effects.
@@ -63,6 +67,7 @@ def tidy(
         "fixed": lambda: _fixed(fit, level, ddf, exponentiate),
         "ran_pars": lambda: _ran_pars(fit, level),
         "ran_vals": lambda: _ran_vals(fit, level),
+        "family": lambda: _of_family(fit, level),
     }
     tables = [makers[name]().assign(effect=name) for name in wanted]
     columns = [name for name in COLUMNS if name != "level" or "ran_vals" in wanted]
@@ -113,6 +118,21 @@ def _ran_pars(fit: FittedModel, level: float) -> pd.DataFrame:
     table = pd.concat(tables).reset_index(drop=True)
     table = table.rename(columns={"se": "std_error", "lower": "conf_low", "upper": "conf_high"})
     return table.assign(group=[group for group, _ in places], term=[term for _, term in places])
+
+
+def _of_family(fit: FittedModel, level: float) -> pd.DataFrame:
+    """Numbers of the family, and coefficients of their predictors."""
+    if not isinstance(fit, FittedGeneralizedModel):
+        return pd.DataFrame()
+    numbers = family_params(fit, level)
+    numbers.loc[[name for name in numbers.index if name in fit.runaway]] = np.nan
+    tables = [numbers.assign(group="family")]
+    for key in ("dispersion", "zero_inflation"):
+        tables.append(predictor_table(fit, key, level).assign(group=key))
+    table = pd.concat([part for part in tables if len(part)] or tables[:1])
+    names = {"se": "std_error", "t": "statistic", "p": "p_value"}
+    limits = {"lower": "conf_low", "upper": "conf_high"}
+    return table.rename(columns=names | limits).assign(term=list(map(str, table.index)))
 
 
 def _ran_vals(fit: FittedModel, level: float) -> pd.DataFrame:
