@@ -15,6 +15,7 @@ from .inference.coefficients import coefficients, t_pvalue, t_quantile, test
 from .inference.intervals import profile
 from .inference.prediction import predict
 from .inference.robust import robust
+from .inference.single_terms import drop1, ranova
 from .inference.terms import f_table
 from .inference.variances import delta, icc, r2, structure, uncertainty, varcorr
 from .models.fitted import FittedModel
@@ -71,6 +72,8 @@ class Fit(FittedModel):
     coefficients = coefficients
     test = test
     anova = f_table
+    drop1 = drop1
+    ranova = ranova
     robust = robust
 
     # Variances and functions of all parameters

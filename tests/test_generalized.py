@@ -19,7 +19,9 @@ from interlace_jax import plot
 from interlace_jax.fitting import GeneralizedModel
 
 REFERENCE = Path(__file__).parent / "reference"
-ROWS = pd.read_csv(REFERENCE / "generalized" / "rows.csv")
+ROWS = pd.read_csv(REFERENCE / "generalized" / "rows.csv").assign(
+    thinned=lambda frame: frame["count"] * frame["binary"]
+)
 FITS = json.loads((REFERENCE / "generalized" / "fits.json").read_text())
 CBPP = interlace.load_dataset("cbpp")
 RATINGS = ["never", "rarely", "often", "always"]
@@ -41,6 +43,10 @@ CASES = {
         dict(family="nbinom2", dispersion="~ x"),
     ),
     "zero_inflated_poisson": ("zeros ~ x + (1 | g)", dict(family="poisson", zero_inflation="~ x")),
+    "zero_inflated_nbinom2": (
+        "thinned ~ x + offset(log(exposure)) + (1 | g)",
+        dict(family="nbinom2", zero_inflation="~ z"),
+    ),
     "hurdle_poisson": (
         "zeros ~ x + (1 | g)",
         dict(family="truncated_poisson", zero_inflation="~ x"),

@@ -206,7 +206,7 @@ class GeneralizedProfiles:
             s = inside * z / before
         s = min(s, bound)
         for _ in range(MOST_VALUES):
-            there = self._lowest(q, centre + side * s * unit, held)
+            there = self.lowest(q, centre + side * s * unit, held)
             zeta = np.sqrt(max(there.deviance - self.fit.deviance, 0.0))
             slope = side * there.multiplier * unit / (2.0 * max(zeta, 1e-12))
             if zeta < z:
@@ -236,11 +236,11 @@ class GeneralizedProfiles:
         """The signed root at which a standard deviation is 0."""
         if name not in self.none:
             start = _Held(self.x0, self.fit.estimate.u, self.fit.deviance, 0.0, self.B)
-            there = self._lowest(self.known[name], 0.0, start)
+            there = self.lowest(self.known[name], 0.0, start)
             self.none[name] = np.sqrt(max(there.deviance - self.fit.deviance, 0.0))
         return self.none[name]
 
-    def _lowest(self, q: Quantity, value: float, start: _Held) -> _Held:
+    def lowest(self, q: Quantity, value: float, start: _Held) -> _Held:
         """The lowest point at which the quantity has a value, searched from another point."""
         J, evaluate = self.fit.estimate.jacobian, self.fit.model.engine.evaluate
         is_none = q.none is not None and value == 0.0
@@ -287,6 +287,15 @@ class GeneralizedProfiles:
         zero = self.fit.estimate.zero
         x[: len(zero)] = np.where(zero & (np.abs(x[: len(zero)]) < 1e-8), AWAY, x[: len(zero)])
         return x
+
+
+def deviance_without_effects(fit: FittedGeneralizedModel) -> float:
+    """The deviance of the model without any random effects, all else re-optimised."""
+    profiles, d = GeneralizedProfiles(fit, []), len(fit.theta)
+    rows = np.eye(len(profiles.w0))[:d]
+    none = Quantity(lambda w: 0.0, lambda w: rows[0], float, (0.0, 0.0), rows)
+    start = _Held(profiles.x0, fit.estimate.u, fit.deviance, 0.0, profiles.B)
+    return profiles.lowest(none, 0.0, start).deviance
 
 
 def _step(B, g, a, C) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ d$positive <- signif(rgamma(n, shape = 3, scale = exp(eta) / 3), 6)
 d$share <- pmin(pmax(round(rbeta(n, 5 * plogis(eta), 5 * plogis(-eta)), 5), 1e-5), 1 - 1e-5)
 d$rating <- cut(eta + rlogis(n), c(-Inf, -1, 0.3, 1.5, Inf), labels = c("never", "rarely", "often", "always"))
 write.csv(d, "rows.csv", row.names = FALSE, quote = FALSE)
+d$thinned <- d$count * d$binary
 d$rating <- factor(d$rating, levels = c("never", "rarely", "often", "always"), ordered = TRUE)
 
 polished <- function(fit) {
@@ -37,7 +38,7 @@ out <- list(
   nbinom1 = T(count ~ x + offset(log(exposure)) + (1 | g), family = nbinom1()),
   nbinom2_dispersion = T(count ~ x + offset(log(exposure)) + (1 | g), dispformula = ~ x, family = nbinom2()),
   zero_inflated_poisson = T(zeros ~ x + (1 | g), ziformula = ~ x, family = poisson()),
-  zero_inflated_nbinom2 = T(zeros ~ x + (1 | g), ziformula = ~ 1, family = nbinom2()),
+  zero_inflated_nbinom2 = T(thinned ~ x + offset(log(exposure)) + (1 | g), ziformula = ~ z, family = nbinom2()),
   hurdle_poisson = T(zeros ~ x + (1 | g), ziformula = ~ x, family = truncated_poisson()),
   truncated_poisson = T(some ~ x + (1 | g), family = truncated_poisson()),
   gamma_log = T(positive ~ x + (1 | g), family = Gamma("log")),
