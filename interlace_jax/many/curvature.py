@@ -13,12 +13,14 @@ so that a lane is V and the M_k, d + 2 symmetric matrices, and a contrast costs 
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from ..design.design import Design
 from ..numerics.uncertainty.curvature import derivatives, in_user_units
+from ..runtime.calls import run_inside
 from ..support.later import jax
 from .chunks import Chunk, filled, theta_names_of
 from .lanes import over_lanes
@@ -74,7 +76,8 @@ def curvatures(
     """
     every = filled(chunk.places, chunk.lanes.count)
     at = t[every, : len(theta_names_of(chunk.designs[0]))], log_sigma[every]
-    found = _in_user_units(chunk.lanes, reml, *at, _derivatives(chunk.lanes, reml, *at))
+    found = run_inside(_derivatives, chunk.lanes, reml, *at)
+    found = run_inside(_in_user_units, chunk.lanes, reml, *at, found)
     found = jax.tree.map(lambda a: np.asarray(a)[: len(chunk.places)], found)
     values, vectors = np.linalg.eigh(found.W)
     U = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
@@ -114,7 +117,11 @@ def _on_all(
     return LaneCurvatures(chunk.places[lanes], V, M, present)
 
 
-_derivatives = over_lanes(lambda m, reml, t, log_sigma: derivatives(t, log_sigma, m, reml), CACHED)
-_in_user_units = over_lanes(
-    lambda m, reml, t, log_sigma, found: in_user_units(found, t, log_sigma, m)
-)
+@functools.partial(over_lanes, size=CACHED)
+def _derivatives(m, reml, t, log_sigma):
+    return derivatives(t, log_sigma, m, reml)
+
+
+@over_lanes
+def _in_user_units(m, reml, t, log_sigma, found):
+    return in_user_units(found, t, log_sigma, m)

@@ -21,6 +21,7 @@ from ..models.identifiability import is_confounded, weighted_size
 from ..models.residual_identifiability import check_residual_covariance
 from ..numerics.crossproducts.layout import power_of_two
 from ..numerics.crossproducts.moments import moments
+from ..runtime.calls import placed, run_inside
 from ..runtime.compilation import jit, light
 from ..support.later import jax
 from ..support.warnings import RankWarning
@@ -35,6 +36,7 @@ class Designs(abc.ABC):
     """Models with a design each; those of similar size and structure share their programs."""
 
     start = None  # every model has its own moment estimates
+    is_kept = False  # in a checkpoint, and then always computed in one way, to the last digit
 
     def __init__(
         self, formula: Formula, labels: pd.Index, arguments: dict[str, Any], dtype: str = "float64"
@@ -92,7 +94,7 @@ class Designs(abc.ABC):
         """The models of one chunk; with the first, all that cannot be fitted."""
         places = np.array(self.parts[i])
         designs = [self.designs[p] for p in self.parts[i]]
-        return [chunk_of(places, designs)], self.failures if i == 0 else []
+        return [chunk_of(places, designs, None, self.is_kept)], self.failures if i == 0 else []
 
     def are_confounded(self, chunk: Chunk) -> np.ndarray:
         """Whether the residual variance of each model is a part of those of its random effects."""
@@ -196,12 +198,16 @@ def parts_of_one_shape(
 
 
 def chunk_of(
-    places: np.ndarray, designs: Sequence[Design], used: np.ndarray | None = None
+    places: np.ndarray,
+    designs: Sequence[Design],
+    used: np.ndarray | None = None,
+    is_kept: bool = False,
 ) -> Chunk:
-    """Models of one shape as lanes; used: as in `Chunk`."""
+    """Models of one shape as lanes; used: as in `Chunk`; is_kept: as in `Designs`."""
     models = [padded_model(d, power_of_two) for d in designs]
     alike = [models[j] for j in filled(np.arange(len(models)), power_of_two(len(models)))]
-    lanes = _stacked_moments(*jax.tree.map(lambda *a: np.stack(a), *alike))
+    models = placed(jax.tree.map(lambda *a: np.stack(a), *alike), is_kept)
+    lanes = run_inside(_stacked_moments, *models)
     sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
     return Chunk(places, designs, Lanes(None, lanes), sizes, used)
 

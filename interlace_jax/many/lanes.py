@@ -9,8 +9,9 @@ numbers alone, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
+import functools
+from dataclasses import fields, is_dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,9 +22,10 @@ from ..numerics.estimation.boundary import near_zero, settle
 from ..numerics.estimation.estimate import Estimate, attempts, finish, is_exhausted
 from ..numerics.estimation.start import begin, moment_start
 from ..numerics.likelihood.gaussian import deviance, objective
-from ..runtime.calls import float32
+from ..runtime.calls import float32, run_inside
 from ..runtime.compilation import jit, light
 from ..runtime.devices import device
+from ..support.containers import container
 from ..support.later import jax, jnp
 
 
@@ -40,11 +42,30 @@ class Rounds(NamedTuple):
 ROUNDS = Rounds()
 
 
-class Lanes(NamedTuple):
+@container
+class Lanes:
     """Models of one shape. What they have in common has no lane axis."""
 
     shared: Moments | None  # with any response, where only responses differ
     each: Moments | Response  # leading lane axis
+
+    @functools.cached_property
+    def generalised(self) -> Lanes | None:
+        """These lanes for any number of them, of levels and of coefficients."""
+        design = self.design.generalised
+        if design is None or any(K is not None for K in design.K) or self.has_residual:
+            return None
+        if self.shared is None:
+            return Lanes(None, _by_lane(design))
+        one = {name: getattr(design, name) for name in Response._fields}
+        return Lanes(design, _by_lane(Response(**one)))
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether residuals covary."""
+        return self.design.residual is not None
 
     @property
     def count(self) -> int:
@@ -55,6 +76,19 @@ class Lanes(NamedTuple):
     def design(self) -> Moments:
         """Moments with what the lanes have in common."""
         return self.each if self.shared is None else self.shared
+
+
+def _by_lane(described):
+    """A description of arrays by the names of their dimensions, with a leading lane axis."""
+    if isinstance(described, str):
+        return f"r {described}".strip()
+    if isinstance(described, tuple):
+        parts = map(_by_lane, described)
+        return type(described)(*parts) if hasattr(described, "_fields") else tuple(parts)
+    if is_dataclass(described):
+        arrays = [f.name for f in fields(described) if not f.metadata.get("static")]
+        return replace(described, **{name: _by_lane(getattr(described, name)) for name in arrays})
+    return described
 
 
 def _of(shared: Moments | None, lane: Moments | Response) -> Moments:
@@ -68,7 +102,7 @@ def in_slices(function, arrays, size):
     without fixed effects.
     """
     lanes = jax.tree.leaves(arrays)[0].shape[0]
-    if lanes <= size:
+    if not isinstance(lanes, int) or lanes <= size:  # any number of them: as NumPy
         return jax.vmap(function)(arrays)
     slices = jax.tree.map(lambda a: jnp.reshape(a, (lanes // size, size, *a.shape[1:])), arrays)
     found = jax.lax.map(jax.vmap(function), slices)
@@ -80,6 +114,7 @@ def over_lanes(function, size=None):
     `size` at a time.
     """
 
+    @functools.wraps(function)
     def batched(lanes, reml, *arrays):
         def one(lane):
             return function(_of(lanes.shared, lane[0]), reml, *lane[1:])
@@ -91,11 +126,29 @@ def over_lanes(function, size=None):
     return light(jit(batched))
 
 
-_deviances = over_lanes(lambda m, reml, t: deviance(t, m, reml))
-_moment_starts = over_lanes(lambda m, reml: moment_start(m))
-_begin = over_lanes(lambda m, reml, t: begin(t, m))
-_settle = over_lanes(lambda m, reml, t: settle(t, m, reml))
-_finish = over_lanes(lambda m, reml, t, *ended: finish(t, m, reml, *ended))
+@over_lanes
+def _deviances(m, reml, t):
+    return deviance(t, m, reml)
+
+
+@over_lanes
+def _moment_starts(m, reml):
+    return moment_start(m)
+
+
+@over_lanes
+def _begin(m, reml, t):
+    return begin(t, m)
+
+
+@over_lanes
+def _settle(m, reml, t):
+    return settle(t, m, reml)
+
+
+@over_lanes
+def _finish(m, reml, t, *ended):
+    return finish(t, m, reml, *ended)
 
 
 @light
@@ -149,7 +202,10 @@ def _take(tree, index):
 
 def _gathered(tree, index, size):
     """The lanes of an index, padded to a size with copies of the first."""
-    return _take(tree, np.concatenate([index, np.full(size - len(index), index[0])]))
+    index = np.concatenate([index, np.full(size - len(index), index[0])])
+    if all(isinstance(a, np.ndarray) for a in jax.tree.leaves(tree)):
+        return jax.tree.map(lambda a: a[index], tree)
+    return _take(tree, index)
 
 
 def _size_for(count, there, smallest):
@@ -179,7 +235,8 @@ def _lowered(lanes: Lanes, dtype) -> Lanes:
         else replace(lanes.each, scale=ones)
     )
     return jax.tree.map(
-        lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else a, lanes._replace(each=each)
+        lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else a,
+        replace(lanes, each=each),
     )
 
 
@@ -195,10 +252,10 @@ def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
 
 
 def _in_rounds(lanes, reml, t, rounds):
-    states, waiting, trips = _begin(lanes, reml, t), np.arange(t.shape[0]), rounds.first
-    whole = None
+    states, waiting = run_inside(_begin, lanes, reml, t), np.arange(t.shape[0])
+    whole, trips = None, rounds.first
     while len(waiting):
-        states, packed = _advance(lanes, reml, states, trips)
+        states, packed = run_inside(_advance, lanes, reml, states, np.asarray(trips))
         packed = np.array(packed)[: len(waiting)]
         whole = packed if whole is None else whole
         whole[waiting] = packed
@@ -207,7 +264,7 @@ def _in_rounds(lanes, reml, t, rounds):
         if len(left):
             size = _size_for(len(left), len(states.x), rounds.smallest)
             states, each = _gathered((states, lanes.each), left, size)
-            lanes = lanes._replace(each=each)
+            lanes = replace(lanes, each=each)
     return Ended.read(whole)
 
 
@@ -217,7 +274,7 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> Est
     t (r, d): starts. dtype: of the search; what is done once a lane, the boundary and the estimate,
     is in float64.
     """
-    t = np.asarray(_moment_starts(lanes, reml) if t is None else t)
+    t = np.asarray(run_inside(_moment_starts, lanes, reml) if t is None else t)
     found = _search(lanes, reml, t, rounds, dtype)
     t, steps = np.array(found.x), np.array(found.steps)
     waiting = np.arange(len(t))
@@ -232,7 +289,8 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> Est
         each, at = _gathered(
             (lanes.each, t), waiting, _size_for(len(waiting), len(t), rounds.smallest)
         )
-        settled = _first(_settle(Lanes(lanes.shared, each), reml, at), len(waiting))
+        settled = run_inside(_settle, Lanes(lanes.shared, each), reml, at)
+        settled = _first(settled, len(waiting))
         t[waiting] = settled.t
         waiting = waiting[settled.restart | exhausted[waiting]]
         if len(waiting):
@@ -244,13 +302,12 @@ def fit_lanes(lanes: Lanes, reml, t=None, rounds=ROUNDS, dtype="float64") -> Est
             )
             _put(found, waiting, again)
             t[waiting], steps[waiting] = again.x, steps[waiting] + again.steps
-    return jax.tree.map(
-        np.asarray, _finish(lanes, reml, t, found.g, found.predicted_decrease, steps, found.status)
-    )
+    ended = found.g, found.predicted_decrease, steps, found.status
+    return jax.tree.map(np.asarray, run_inside(_finish, lanes, reml, t, *ended))
 
 
 def deviances(lanes: Lanes, which: np.ndarray, reml, t: np.ndarray) -> np.ndarray:
     """Deviances (w,) of some of the lanes at parameters t (w, d) of theirs."""
     size = _size_for(len(which), lanes.count, ROUNDS.smallest)
     each, at = _gathered(lanes.each, which, size), _gathered(t, np.arange(len(which)), size)
-    return _first(_deviances(Lanes(lanes.shared, each), reml, at), len(which))
+    return _first(run_inside(_deviances, Lanes(lanes.shared, each), reml, at), len(which))

@@ -22,7 +22,7 @@ from ..engines.packing import plan_of
 from ..models.identifiability import is_confounded, weighted_size
 from ..numerics.crossproducts.layout import Plan, power_of_two
 from ..numerics.crossproducts.moments import Basis, Moments, assemble, condition, moments, respond
-from ..runtime.calls import run
+from ..runtime.calls import placed, run, run_inside
 from ..runtime.compilation import jit, light
 from ..runtime.devices import workers
 from ..support.arguments import listed
@@ -41,6 +41,8 @@ SLICE = 32  # lanes with missing values whose rows are held at a time
 
 class Responses:
     """Many responses of one design: the cross-products of the design are computed once."""
+
+    is_kept = False  # see `Designs`
 
     def __init__(
         self,
@@ -144,7 +146,8 @@ class Responses:
             )
         parts = parts_of_one_shape(designs)
         return [
-            chunk_of(start + holes[part], [designs[i] for i in part], used[part]) for part in parts
+            chunk_of(start + holes[part], [designs[i] for i in part], used[part], self.is_kept)
+            for part in parts
         ]
 
     def adjusted(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -179,11 +182,11 @@ class Responses:
         return is_confounded(self.design)
 
     def _complete(self, Y, part) -> Lanes:
-        basis, shared = jax.device_put(self.prepared)
         size = self.chunking.size
         if len(part) < size:
             Y = Y[:, filled(part, size)]
-        return Lanes(shared, _respond(self.plan, basis, Y))
+        (basis, shared), Y = placed((self.prepared, Y), self.is_kept)
+        return Lanes(shared, run_inside(_respond, self.plan, basis, Y))
 
     def _masked(self, Y, W, part) -> Lanes:
         """Missing values are rows of weight zero, so every lane has a design of its own, as with
@@ -194,9 +197,8 @@ class Responses:
         weights = self.design.w[None] if W is None else W[:, every].T
         weights = np.where(np.isnan(Y), 0.0, weights)
         Z, K = ([getattr(f, name) for f in self.design.factors] for name in ("Z", "K"))
-        return Lanes(
-            None, _masked_moments(self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K)
-        )
+        rows = placed((self.plan, np.nan_to_num(Y), self.design.X, Z, weights, K), self.is_kept)
+        return Lanes(None, run_inside(_masked_moments, *rows))
 
     def _unfit(self, y: np.ndarray, w: np.ndarray | None) -> str | None:
         """Why there is no model of a response (n,) with weights (n,) of its own, or with those

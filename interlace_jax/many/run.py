@@ -44,6 +44,7 @@ def run_all(
     store = Store(Path(checkpoint), identity) if checkpoint is not None and is_first() else None
     chunking = work.chunking if store is None else store.chunking(work.chunking)
     work = work.rechunked(gathered([chunking])[0])
+    work.is_kept = checkpoint is not None
     if checkpoint is not None and store is None:
         store = Store(Path(checkpoint), identity)
     one = functools.partial(

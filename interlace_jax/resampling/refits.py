@@ -26,7 +26,7 @@ from ..numerics.crossproducts.layout import Layout, Plan, bucket, power_of_two
 from ..numerics.crossproducts.moments import moments
 from ..numerics.estimation.estimate import Estimate
 from ..runtime import devices
-from ..runtime.calls import float64
+from ..runtime.calls import float64, placed, run_inside
 from ..runtime.compilation import jit
 from ..runtime.devices import workers
 from ..support.later import jax
@@ -153,7 +153,7 @@ def _fitted(model, used: np.ndarray, size: int, reml: bool, each, places: np.nda
         every = used[filled(np.arange(len(used)), size)]
         padded = np.pad(every, ((0, 0), (0, len(y) - used.shape[1])))
         rows = Rows(plan, y, X, Z, weights * padded, offset, K)
-        lanes = Lanes(None, _moments(*rows))
+        lanes = Lanes(None, run_inside(_moments, *placed(rows)))
         found = fit_lanes(lanes, reml)
         made = found, each(places, rows, found), are_singular(lanes, found, reml), lanes.each.scale
         return jax.tree.map(np.asarray, made)

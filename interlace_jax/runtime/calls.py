@@ -62,6 +62,26 @@ def run(function, *args):
         return result
 
 
+def run_inside(function, *args):
+    """Call a jitted function inside of a `session`: arrays of JAX stay there, others are as in
+    `run`.
+    """
+    name = _name(function)
+    if name is not None:
+        done, result = tiers.result(name, function, args, DIMENSIONS.get(name))
+        if done:
+            return result
+    return function(*args)
+
+
+def placed(tree, always: bool = False):
+    """Arrays as they are where work on them is small enough to run as NumPy, else, or always, as
+    JAX's.
+    """
+    small = not always and tiers.is_small(jax.tree.leaves(tree)) and jax.default_backend() == "cpu"
+    return tree if small else jax.device_put(tree)
+
+
 def _name(function) -> str | None:
     """By what name stored programs know a jitted function of the package; None where it is not one
     of a module's own.

@@ -27,8 +27,9 @@ def chunks_as_they_were(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted():
-    return run(None)
+def uninterrupted(tmp_path_factory):
+    """A run with a checkpoint of its own: those without one may run as NumPy, to rounding."""
+    return run(tmp_path_factory.mktemp("uninterrupted"))
 
 
 def _start(folder, result):

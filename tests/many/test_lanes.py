@@ -1,5 +1,6 @@
 """Rounds over lanes: every lane ends where a fit of its own ends, whatever its neighbours do."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -88,7 +89,7 @@ def test_lanes_that_start_on_a_saddle_leave_it(kind):
 def test_lanes_do_not_see_each_other():
     lanes, few = _lanes("slope"), np.array([7, 30, 2])
     with calls.session():
-        found = fit_lanes(lanes._replace(each=jax.tree.map(lambda a: a[few], lanes.each)), True)
+        found = fit_lanes(replace(lanes, each=jax.tree.map(lambda a: a[few], lanes.each)), True)
     assert_allclose(found.t, _found("slope").t[few], rtol=0, atol=1e-9)
     assert_array_equal(found.steps, _found("slope").steps[few])
 
@@ -116,7 +117,7 @@ def test_a_lane_of_nonsense_ends_and_leaves_the_others_alone():
     each = jax.tree.map(np.array, lanes.each)
     each.yy[5] = np.nan
     with calls.session():
-        found = fit_lanes(lanes._replace(each=each), True)
+        found = fit_lanes(replace(lanes, each=each), True)
     others = np.arange(LANES) != 5
     assert not np.isfinite(found.deviance[5])
     assert_allclose(found.deviance[others], _found("slope").deviance[others], rtol=0, atol=1e-9)

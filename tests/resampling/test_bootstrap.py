@@ -55,10 +55,10 @@ def test_the_same_seed_gives_the_same_draws_and_another_others():
     fit = _sleep()
     assert_frame_equal(fit.simulate(3, seed=5), fit.simulate(3, seed=5), check_exact=True)
     assert not np.allclose(fit.simulate(3, seed=5), fit.simulate(3, seed=6))
-    again = fit.bootstrap(400, seed=1)
-    assert_frame_equal(again.estimates, _parametric().estimates, check_exact=True)
+    again = fit.bootstrap(400, seed=1)  # to rounding, as programs come to be compiled
+    assert_frame_equal(again.estimates, _parametric().estimates, rtol=1e-6, atol=1e-6)
     cases = fit.bootstrap(150, seed=1, kind="cases")
-    assert_frame_equal(cases.estimates, _cases().estimates, check_exact=True)
+    assert_frame_equal(cases.estimates, _cases().estimates, rtol=1e-6, atol=1e-6)
 
 
 def test_every_replicate_is_the_refit_of_its_response():
@@ -215,7 +215,7 @@ def test_bootstrap_errors_are_near_those_of_the_fit():
 
 def test_bootstrap_intervals_are_found_among_the_others():
     table = _sleep().confint(method="boot", nsim=400, seed=1, parm="beta_")
-    assert_frame_equal(table, _parametric().confint().loc[["Intercept", "Days"]], check_exact=True)
+    assert_frame_equal(table, _parametric().confint().loc[["Intercept", "Days"]], rtol=1e-6)
 
 
 def test_cases_may_have_predictors_of_any_size():

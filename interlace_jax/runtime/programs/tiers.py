@@ -15,6 +15,7 @@ import contextlib
 import functools
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -105,6 +106,7 @@ class _Program:
 
 _written: dict[Any, Callable | None] = {}  # NumPy programs, by kind; None where there is none
 _uses: dict[Any, _Use] = {}  # by key
+_writing = threading.RLock()
 
 
 def mode() -> str:
@@ -145,13 +147,14 @@ def result(name: str, function, arguments: tuple, dims) -> tuple[bool, Any]:
     for general in (True, False):
         try:
             program = _Program(name, function, arguments, Flat(arguments, dims, general))
-            use = _uses.get(program.key)
         except Conflict:
             continue
-        except TypeError:  # what cannot be hashed
-            return False, None
         if not all(isinstance(leaf, PLAIN) for leaf in program.flat.leaves):
             return False, None  # arrays of JAX stay where they are
+        try:
+            use = _uses.get(program.key)
+        except TypeError:  # what cannot be hashed
+            return False, None
         if use is None:
             use = _remember(_uses, program.key, _Use())
         is_last = not program.flat.sizes
@@ -169,7 +172,7 @@ def _runs_as_numpy(program: _Program, use: _Use, wanted: str) -> bool:
     if wanted == "xla" or (wanted == "auto" and use.is_compiled):
         return False
     if use.run is None and use.is_new:
-        if wanted == "auto" and sum(np.size(leaf) for leaf in program.flat.leaves) > LARGE:
+        if wanted == "auto" and _are_many(program.flat.leaves):
             return False
         use.is_new, use.run = False, _written_program(program)
     return use.run is not None
@@ -230,13 +233,26 @@ def _compile_if_it_pays(program: _Program, use: _Use) -> None:
     background.start(work)
 
 
+def is_small(arrays) -> bool:
+    """Whether programs run as NumPy on so many numbers, as far as one can say before."""
+    wanted = mode()
+    return wanted == "numpy" or (wanted == "auto" and not _are_many(arrays))
+
+
+def _are_many(arrays) -> bool:
+    return sum(np.size(a) for a in arrays) > LARGE
+
+
 def _written_program(program: _Program) -> Callable | None:
     """The NumPy function from memory or the store, or written now; None where there is none."""
     kind = program.kind
     if kind not in _written:
-        stored = None if program.open is None else store.find(program.open)
-        kernel = program.function.__wrapped__
-        _remember(_written, kind, stored or trace.program(kernel, program.flat, program.open))
+        with _writing:  # other threads that want it wait
+            if kind not in _written:
+                stored = None if program.open is None else store.find(program.open)
+                kernel = program.function.__wrapped__
+                found = stored or trace.program(kernel, program.flat, program.open)
+                _remember(_written, kind, found)
     return _written[kind]
 
 
