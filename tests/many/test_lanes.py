@@ -16,6 +16,7 @@ from interlace_jax.many.lanes import Lanes, Rounds, fit_lanes
 from interlace_jax.numerics.crossproducts import moments
 from interlace_jax.numerics.estimation import bfgs, estimate
 from interlace_jax.runtime import calls
+from interlace_jax.runtime.programs import tiers, trace
 
 LANES = 40
 KINDS = ["slope", "crossed_slopes"]
@@ -92,6 +93,24 @@ def test_lanes_do_not_see_each_other():
         found = fit_lanes(replace(lanes, each=jax.tree.map(lambda a: a[few], lanes.each)), True)
     assert_allclose(found.t, _found("slope").t[few], rtol=0, atol=1e-9)
     assert_array_equal(found.steps, _found("slope").steps[few])
+
+
+def test_as_numpy_one_program_serves_any_number_of_lanes(monkeypatch):
+    monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
+    monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
+    tiers.forget()
+    traced, real = [], trace.program
+    monkeypatch.setattr(
+        tiers.trace, "program", lambda *args: traced.append(args[0].__name__) or real(*args)
+    )
+    lanes = _lanes("slope")
+    for few in (np.arange(LANES), np.array([7, 30, 2])):
+        some = replace(lanes, each=jax.tree.map(lambda a, few=few: a[few], lanes.each))
+        with calls.session():
+            found = fit_lanes(some, True)
+        assert_allclose(found.t, _found("slope").t[few], rtol=0, atol=1e-7)
+        assert_allclose(found.deviance, _found("slope").deviance[few], rtol=1e-12)
+    assert len(traced) == len(set(traced)) > 3
 
 
 def test_the_length_of_rounds_does_not_matter():
