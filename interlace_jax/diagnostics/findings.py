@@ -20,7 +20,7 @@ from ..models.fitted import FittedModel
 from ..models.residual import relative_sds
 from ..support.arguments import listed
 from ..support.later import special
-from .residuals import _simulations, residuals
+from .residuals import _simulations, independent_residuals, residuals
 
 ALPHA = 0.01  # p-value below which a check wants a look
 CLEAR = 1e-4  # p-value below which it reports trouble
@@ -209,16 +209,8 @@ def _shape(z: np.ndarray) -> tuple[float, float, bool, str]:
     return float(statistic), float(p), any(large.values()), look
 
 
-def _independent_residuals(fit: FittedModel) -> np.ndarray:
-    """Residuals (n,) that are independent of each other and of one size under the model, as
-    nearly as may be.
-    """
-    correlated = fit.design.residual is not None and fit.design.residual.is_correlated
-    return residuals(fit, "normalized" if correlated else "pearson").to_numpy()
-
-
 def _residual_shape(fit: FittedModel) -> Finding:
-    statistic, p, matters, look = _shape(_independent_residuals(fit))
+    statistic, p, matters, look = _shape(independent_residuals(fit).to_numpy())
     advice = (
         "See plot.qq. Estimates of effects bear this, predictions and small p-values less. Try "
         "log or sqrt of a skewed response; with heavy tails look for wrong values first, and "
@@ -229,7 +221,7 @@ def _residual_shape(fit: FittedModel) -> Finding:
 
 def _outliers(fit: FittedModel) -> Finding:
     """Residuals too large for the largest of n normal ones: Bonferroni."""
-    r = _independent_residuals(fit)
+    r = independent_residuals(fit).to_numpy()
     z = np.abs(r) / r.std()
     each = np.minimum(1.0, 2.0 * len(z) * special.ndtr(-z))
     rows = fit.design.index[np.argsort(-z)[: max(1, (each < ALPHA).sum())]].tolist()
@@ -246,7 +238,7 @@ def _spread(fit: FittedModel) -> Iterator[Finding]:
     """Trend of the size of residuals over fitted values: Spearman's rank correlation."""
     if is_constant(fit.fittedvalues.to_numpy()):
         return
-    rho, p = scipy.stats.spearmanr(np.abs(_independent_residuals(fit)), fit.fittedvalues)
+    rho, p = scipy.stats.spearmanr(np.abs(independent_residuals(fit).to_numpy()), fit.fittedvalues)
     found = (
         f"{'grows' if rho > 0 else 'shrinks'} with the fitted value (rank correlation {rho:.2g})"
     )

@@ -65,6 +65,14 @@ def _residual_variances(fit: FittedModel) -> np.ndarray:
     return (1.0 - leverage_arrays(fit).overall) / fit.design.w
 
 
+def independent_residuals(fit: FittedModel) -> pd.Series:
+    """Residuals that are independent of each other and of one size under the model, as nearly as
+    may be: normalized where they covary, else Pearson's.
+    """
+    correlated = fit.design.residual is not None and fit.design.residual.is_correlated
+    return residuals(fit, "normalized" if correlated else "pearson")
+
+
 def leverage(fit: FittedModel) -> pd.DataFrame:
     """Leverages `fixed random overall` of the rows used: d fitted / d y of each row itself.
 

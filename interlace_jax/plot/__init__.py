@@ -23,3 +23,5 @@ from .parameters import variance_components as variance_components
 from .random_effects import caterpillar as caterpillar
 from .random_effects import fitted_lines as fitted_lines
 from .random_effects import shrinkage as shrinkage
+from .repeated import correlation_by_lag as correlation_by_lag
+from .repeated import sd_by_visit as sd_by_visit

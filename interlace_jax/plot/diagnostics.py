@@ -9,7 +9,7 @@ import plotnine as p9
 from ..result import Fit
 from ..support.arguments import check_level, listed
 from .data import quantiles, smooth
-from .generalized import frequencies, independent_residuals, is_generalized, link_scale
+from .generalized import covary, frequencies, independent_residuals, is_generalized, link_scale
 from .style import BLUE, DRAWN, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
 
 
@@ -18,13 +18,15 @@ def residuals(fit: Fit) -> p9.ggplot:
     mean right.
 
     Of generalised models quantile residuals, which are standard normal under the model, against the
-    linear predictor. A slight rise is no trouble: shrinkage leaves a part of the random effects in
-    the residuals. Of very many rows a random sample is drawn as points; the average is that of all.
+    linear predictor. Where residuals covary the normalized ones, which the model has independent
+    and of SD 1, against means without random effects. A slight rise is no trouble: shrinkage leaves
+    a part of the random effects in the residuals. Of very many rows a random sample is drawn as
+    points; the average is that of all.
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
     y, kind = independent_residuals(fit)
-    x = (fit.linear_predictor if is_generalized(fit) else fit.fittedvalues).to_numpy()
+    x = _centre(fit).to_numpy()
     line, points = smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
     n, response = len(points), fit.design.response
@@ -37,13 +39,20 @@ def residuals(fit: Fit) -> p9.ggplot:
         )
         + p9.geom_line(data=line, color=ORANGE, size=1.0)
         + p9.labs(
-            x=f"fitted {link_scale(fit)}",
+            x=f"{'mean of' if covary(fit) else 'fitted'} {link_scale(fit)}",
             y=f"{kind} of {response}{' x sqrt(weight)' * weighted}",
             title=f"Residuals against fitted values, {f'{n:,} of ' * (n < len(x))}{len(x):,} rows",
             subtitle="Orange: local average",
         )
         + _theme(6.0, 4.0)
     )
+
+
+def _centre(fit: Fit) -> pd.Series:
+    """What residuals are independent of under the model."""
+    if is_generalized(fit):
+        return fit.linear_predictor
+    return fit.predict(include_re=False) if covary(fit) else fit.fittedvalues
 
 
 def rootogram(fit: Fit, nsim: int = 250, level: float = 0.95, seed: int | None = 0) -> p9.ggplot:

@@ -82,7 +82,14 @@ def independent_residuals(fit: Fit) -> tuple[np.ndarray, str]:
         found = quantile_residuals(fit, np.random.default_rng(0))
         if found is not None:
             return found, "quantile residual"
+    if covary(fit):
+        return fit.residuals("normalized").to_numpy(), "normalized residual"
     return fit.residuals("pearson").to_numpy(), "residual"
+
+
+def covary(fit: Fit) -> bool:
+    """Whether residuals of one subject do."""
+    return fit.design.residual is not None and fit.design.residual.is_correlated
 
 
 def means(fit: Fit, eta: np.ndarray) -> np.ndarray:

@@ -56,6 +56,13 @@ def crossed() -> interlace.Fit:
 
 
 @cache
+def serial() -> interlace.Fit:
+    return quiet_fit(
+        "Reaction ~ Days + (1 | Subject)", sleepstudy(), residual="ar1h(Days | Subject)"
+    )
+
+
+@cache
 def many() -> interlace.Many:
     """Twelve models; the first four have an effect."""
     y = fitted(SLEEP).simulate(12, seed=1).to_numpy() - 10.467 * sleepstudy()[["Days"]].to_numpy()
@@ -96,6 +103,9 @@ PLOTS = {
     "shrinkage of one": lambda: plot.shrinkage(fitted(SLEEP), terms="Days"),
     "shrinkage of one in many groups": lambda: plot.shrinkage(many_groups()),
     "residuals": lambda: plot.residuals(many_groups()),
+    "residuals that covary": lambda: plot.residuals(serial()),
+    "correlation by lag": lambda: plot.correlation_by_lag(serial()),
+    "SD by visit": lambda: plot.sd_by_visit(serial()),
     "qq": lambda: plot.qq(crossed()),
     "profile": lambda: plot.profile(profiled()),
     "density": lambda: plot.density(profiled()),
