@@ -24,7 +24,7 @@ from .models.generalized import CompiledGeneralizedModel
 from .models.identifiability import confounded_message
 from .numerics.families.family import Distribution, Gaussian, family_of
 from .result import Fit
-from .support.arguments import one_of
+from .support.arguments import chosen, one_of
 from .support.later import is_imported, jax
 from .support.warnings import SingularFitWarning
 
@@ -228,7 +228,7 @@ def fit_many(
         For input that determines none of the models.
     """
     one_of("method", method or "REML", METHODS)
-    one_of("df_method", df_method or "satterthwaite", ("satterthwaite", "normal"))
+    df_method = df_method and chosen("df_method", df_method, ("satterthwaite", "normal"))
     one_of("dtype", dtype, ("float64", "float32"))
     if is_scanned(data):
         raise TypeError(

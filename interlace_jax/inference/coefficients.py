@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..models.fitted import FittedModel, check_kenward_roger, subjects_of
+from ..models.fitted import DF_METHODS, FittedModel, check_kenward_roger, subjects_of
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
 from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger
 from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
 from ..runtime.calls import run
 from ..runtime.compilation import jit, light
+from ..support.arguments import chosen
 from ..support.later import special
 from .contrasts import Hypothesis, check_rows, contrast_matrix
 
 # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RANK = 1e-8
-RULES = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
 _kenward_roger = jit(kenward_roger)
@@ -249,13 +249,11 @@ def coefficients(fit: FittedModel, ddf: str | Coefficients | None = None) -> Coe
                 "these coefficients are of another fit: make them of the fit that is tested"
             )
         return ddf
-    rule = ddf or fit.df_method
+    rule = chosen("ddf", ddf or fit.df_method, DF_METHODS)
     return fit.remembered(("coefficients", rule), lambda: _by_rule(fit, rule))
 
 
 def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
-    if rule not in RULES:
-        raise ValueError(f"ddf must be {' or '.join(map(repr, RULES))}, not {rule!r}")
     names, e, engine = tuple(fit.design.columns), fit.estimate, fit.model.engine
     if rule.startswith("kenward-roger"):
         check_kenward_roger(fit.model, fit.method, rule, 'ddf="satterthwaite"')

@@ -21,7 +21,7 @@ from ..numerics.estimation.estimate import Estimate
 from ..numerics.uncertainty.curvature import Curvature
 from ..numerics.uncertainty.kenward_roger import why_not
 from ..runtime.programs.tiers import ways
-from ..support.arguments import check_level, one_of
+from ..support.arguments import check_level, chosen, one_of
 from ..support.later import special
 from ..support.warnings import ConvergenceWarning, SingularFitWarning
 from .compiled import CompiledModel
@@ -73,7 +73,7 @@ class FittedModel:
         Arguments as in `fit`; warns of a fit that is singular or not at its optimum.
         """
         one_of("method", method, METHODS)
-        one_of("df_method", df_method, DF_METHODS)
+        df_method = chosen("df_method", df_method, DF_METHODS)
         if df_method.startswith("kenward-roger"):
             check_kenward_roger(model, method, df_method, "df_method='satterthwaite'")
         if df_method == "between-within":

@@ -13,6 +13,13 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
 
 
+def chosen(name: str, value: str, allowed: Iterable[str]) -> str:
+    """The one of the values allowed that is given, in capitals or not: R writes "Kenward-Roger"."""
+    found = value.lower() if isinstance(value, str) else value
+    one_of(name, found, allowed)
+    return found
+
+
 def whole_number(name: str, value: Any, least: int) -> None:
     """Refuse what is no whole number, or too small a one."""
     if not isinstance(value, Integral) or value < least:

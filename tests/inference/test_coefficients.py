@@ -60,6 +60,13 @@ def test_degrees_of_freedom_are_finite_whatever_the_fit(case, ddf):
         assert ((df >= 1) & (df < fit.nobs)).all()
 
 
+def test_rules_are_read_as_r_writes_them():
+    fit = fitted("sleepstudy_slope_REML")
+    for written in ("Kenward-Roger", "Satterthwaite"):
+        assert fit.anova(ddf=written).equals(fit.anova(ddf=written.lower()))
+    assert fit.model.fit(df_method="Kenward-Roger").df_method == "kenward-roger"
+
+
 def test_an_unknown_rule_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="satterthwaite"):
         fitted("sleepstudy_slope_REML").test("Days", ddf="exact")
