@@ -1,42 +1,29 @@
-"""Mixed models as a scikit-learn estimator, for pipelines, grid search and cross-validation;
-needs scikit-learn.
-"""
+"""A linear mixed model of columns of X."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
 
-from .design.design import Design, build
-from .design.formula import SPELLINGS, Term, parse
-from .design.frames import MissingValues, as_frame, get_column
-from .design.grouping import NOWHERE
-from .design.new_data import new_data
-from .fitting import fit as fit_formula
-
-try:
-    from sklearn.base import BaseEstimator, RegressorMixin
-    from sklearn.utils.validation import (
-        assert_all_finite,
-        check_consistent_length,
-        check_is_fitted,
-        column_or_1d,
-        validate_data,
-    )
-except ImportError as err:
-    raise ImportError(
-        "interlace_jax.sklearn needs scikit-learn 1.6 or newer: python -m pip install scikit-learn"
-    ) from err
-
-
-GROUPS = "groups"  # the column that holds the groups given to fit
+from ..design.design import Design, build
+from ..design.formula import SPELLINGS, Term, parse
+from ..design.frames import MissingValues
+from ..design.grouping import NOWHERE
+from ..design.new_data import new_data
+from ..fitting import fit as fit_formula
+from .frames import GROUPS, complete, frame_of, group_names
 
 
 class MixedModelRegressor(RegressorMixin, BaseEstimator):
@@ -100,7 +87,7 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         y (n,). groups (n,): the column `groups`, see above. sample_weight (n,): prior weights, as
         in `interlace.fit`.
         """
-        frame = self._frame(X, groups, reset=True)
+        frame = frame_of(self, X, groups, reset=True)
         names = list(frame) if groups is None else list(frame)[:-1]
         y = column_or_1d(y, warn=True, dtype=np.float64, input_name="y")
         assert_all_finite(y, input_name="y")
@@ -112,7 +99,7 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         )
         weights = None if sample_weight is None else column_or_1d(sample_weight, dtype=np.float64)
         arguments = dict(data=frame.assign(**{response: y}), weights=weights, na_action="raise")
-        formula, factors = f"{response} {self._right_side(names)}", self._group_names(names)
+        formula, factors = f"{response} {self._right_side(names)}", group_names(self.groups, names)
         self._grouped = groups is not None
         terms = self._terms(formula, factors)
         if self._grouped and not terms:
@@ -154,40 +141,21 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         if groups is not None and not self._grouped:
             raise ValueError("groups are given to predict, but were not to fit")
-        frame = self._frame(X, groups, reset=False)
+        frame = frame_of(self, X, groups, reset=False)
         if self._grouped and groups is None:
             frame[GROUPS] = NOWHERE
         if not return_std:
-            return _complete(self.result_.predict(frame, self.include_re))
+            return complete(self.result_.predict(frame, self.include_re))
         found = self.result_.predict(frame, self.include_re, interval="prediction")
-        return _complete(found["fit"]), found["se"].to_numpy()
-
-    # What scikit-learn hands over, as the library takes it
-
-    def _frame(self, X: Any, groups: Any, reset: bool) -> pd.DataFrame:
-        """X as pandas, with the groups, if there are any, as a column."""
-        if nw.dependencies.is_into_dataframe(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            source = as_frame(X)
-            columns = [get_column(source, name, "X") for name in source.columns]
-        else:
-            X = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
-            columns = list(X.T)
-        names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(len(columns))])
-        frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
-        if groups is None:
-            return frame
-        if GROUPS in frame:
-            raise ValueError(f"X has a column {GROUPS!r} already: rename it, or do not give groups")
-        groups = column_or_1d(groups, input_name="groups")
-        check_consistent_length(frame, groups)
-        return frame.assign(**{GROUPS: groups})
+        return complete(found["fit"]), found["se"].to_numpy()
 
     def _right_side(self, names: list[str]) -> str:
         """The formula, or one of all columns."""
         if self.formula is None:
             taken = {
-                name for term in self._terms("~ 1", self._group_names(names)) for name in term.group
+                name
+                for term in self._terms("~ 1", group_names(self.groups, names))
+                for name in term.group
             }
             return "~ " + (" + ".join(_quoted(name) for name in names if name not in taken) or "1")
         if not (isinstance(self.formula, str) and self.formula.lstrip().startswith("~")):
@@ -197,17 +165,6 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
             )
         return self.formula.strip()
 
-    def _group_names(self, names: list[str]) -> list[str]:
-        """Names of the columns of `groups`."""
-        given = (
-            [self.groups] if isinstance(self.groups, str | Integral) else list(self.groups or ())
-        )
-        if wrong := [g for g in given if isinstance(g, Integral) and not 0 <= g < len(names)]:
-            raise ValueError(
-                f"groups={wrong[0]} is no position among the {len(names)} columns of X"
-            )
-        return [names[g] if isinstance(g, Integral) else g for g in given]
-
     def _terms(self, formula: str, factors: list[str]) -> tuple[Term, ...]:
         """Random-effects terms of the parameters; there may be none."""
         random = [self.random] if isinstance(self.random, str) else list(self.random or ())
@@ -216,15 +173,6 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
 
 def _quoted(name: str) -> str:
     return name if name.isidentifier() else f"`{name}`"
-
-
-def _complete(predictions: pd.Series) -> np.ndarray:
-    if missing := np.count_nonzero(predictions.isna()):
-        raise ValueError(
-            f"X has missing values in {missing} rows, for which nothing can be predicted: impute "
-            "them"
-        )
-    return predictions.to_numpy()
 
 
 @dataclass(frozen=True, eq=False)
