@@ -96,7 +96,6 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
     augment = _refused(
         "augment()", "fittedvalues, residuals() and scaled_residuals() are its columns"
     )
-    cross_val = _refused("cross_val()", "fit parts of the data and predict() the rest")
 
     def summary(self) -> GeneralizedSummary:
         """The fit as a table; `str()` of it is text, a notebook shows it as HTML."""

@@ -8,7 +8,7 @@ import functools
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from ..engines.packing import padded_rows
 from ..inference.family_parameters import natural_jacobian
 from ..models.generalized import SETTLED, with_nodes
 from ..models.response import family_names, natural_gamma
-from ..models.separation import are_suspect, separation
+from ..models.separation import Information, are_suspect, rows_of, separation
 from ..numerics.crossproducts.layout import power_of_two
 from ..numerics.estimation import generalized
 from ..numerics.estimation.bfgs import CONVERGED, STATUS
@@ -263,13 +263,6 @@ def _named(e: LaneEstimates, lanes: np.ndarray, design: Design, places: pd.Index
 _ERRORS = {"beta": "bse", "theta": "theta_se"}
 
 
-class _Information(NamedTuple):
-    """Of the rows of one model, for `separation`."""
-
-    W: np.ndarray
-    W0: np.ndarray
-
-
 def _separations(chunk: Chunk, e: LaneEstimates) -> np.ndarray:
     """What separates the outcomes of each model, in words; empty where nothing does."""
     found = np.full(len(chunk.places), "", object)
@@ -279,17 +272,10 @@ def _separations(chunk: Chunk, e: LaneEstimates) -> np.ndarray:
         n = len(design.X)
         for lane in lanes[are_suspect(design, e.W[lanes, :n], e.W0[lanes, :n])]:
             used = np.ones(n, bool) if chunk.used is None else chunk.used[lane]
-            known = _Information(e.W[lane, :n][used], e.W0[lane, :n][used])
-            there = separation(_rows_of(design, y[lane, :n], used), known)
+            known = Information(e.W[lane, :n][used], e.W0[lane, :n][used])
+            there = separation(rows_of(design, y[lane, :n], used), known)
             found[lane] = "" if there is None else f"separated: {there.message}"
     return found
-
-
-def _rows_of(design: Design, y: np.ndarray, used: np.ndarray) -> Design:
-    """The design of a response in the rows used, as far as separation asks."""
-    seen = design.observed
-    trials = None if seen.trials is None else seen.trials[used]
-    return replace(design, y=y[used], X=design.X[used], observed=replace(seen, trials=trials))
 
 
 class ManyGeneralizedFits(ManyFits):

@@ -102,6 +102,7 @@ _mean = brief(jit(families.mean_at))
 _slope = brief(jit(families.slope_at))
 _variance = brief(jit(families.variance_at))
 _derivatives = brief(jit(families.derivatives_at))
+_log_density = brief(jit(families.log_density_at))
 _deviance_residuals = brief(jit(families.deviance_residuals_at))
 
 
@@ -146,6 +147,22 @@ def averaged(
     repeated = [np.repeat(a, NODES) for a in free]
     values = mean(family, shifted.ravel(), repeated)
     return np.tensordot(w, values.reshape(len(eta), NODES, *values.shape[1:]), (0, 1))
+
+
+def averaged_log_density(
+    family: Distribution, y, w, m, eta: np.ndarray, free: Sequence[np.ndarray], variances
+) -> np.ndarray:
+    """Log-density (n,) of responses y over random effects that add a normal of these variances to
+    eta: by quadrature, as `averaged`.
+    """
+    z, share = np.polynomial.hermite_e.hermegauss(NODES)
+    shifted = eta[:, None] + np.sqrt(variances)[:, None] * z
+    repeated = [np.repeat(a, NODES) for a in (*free, y, w, m)]
+    own = len(free)
+    values = _by_row(_log_density, family, shifted.ravel(), repeated[:own], *repeated[own:])
+    values = values.reshape(len(eta), NODES) + np.log(share / share.sum())
+    top = values.max(axis=1)
+    return top + np.log(np.exp(values - top[:, None]).sum(axis=1))
 
 
 def natural_gamma(design: Design, gamma: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ apart without error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,21 @@ class Separation:
     rows: np.ndarray
     "(n,) bool: rows whose outcome it tells for certain."
     message: str
+
+
+class Information(NamedTuple):
+    """Of rows (n,), as an estimate has it: at the fit, and where all have one mean."""
+
+    W: np.ndarray
+    W0: np.ndarray
+
+
+def rows_of(design: Design, y: np.ndarray, used: np.ndarray) -> Design:
+    """The design of a response y (n,) in the rows used, as far as separation asks."""
+    seen = design.observed
+    trials = None if seen.trials is None else seen.trials[used]
+    own = dict(y=y[used], X=design.X[used], weights=None)
+    return replace(design, **own, observed=replace(seen, trials=trials))
 
 
 def are_suspect(design: Design, W: np.ndarray, W0: np.ndarray) -> np.ndarray:
@@ -64,6 +79,9 @@ def separation(design: Design, e: Any) -> Separation | None:
     in such a direction. Linear programming then decides exactly (Konis 2007, DPhil thesis, Oxford),
     but for ordinal responses.
     """
+    used = design.w > 0.0
+    if not used.all():
+        return separation(rows_of(design, design.y, used), Information(e.W[used], e.W0[used]))
     family, X = design.observed.family, design.X
     is_discrete = family.is_count or isinstance(family, Ordinal)
     if not is_discrete or X.shape[1] == 0 or not np.isfinite(e.W).all():

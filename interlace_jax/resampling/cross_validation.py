@@ -4,58 +4,33 @@ batch.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..design.design import Design, build
-from ..design.files import refuse_scanned
 from ..design.formula import parse
-from ..design.frames import as_frame, get_column
 from ..design.residual_formula import Power, Residual
-from ..design.selection import groupings
 from ..engines.choice import engine_for
 from ..inference.conditional import conditional
 from ..models.compiled import CompiledModel
 from ..models.fitted import FittedModel
+from ..models.generalized import CompiledGeneralizedModel, FittedGeneralizedModel
 from ..models.linear_predictor import Rows
 from ..numerics.crossproducts.moments import moments
 from ..numerics.estimation.bfgs import STATUS
+from ..numerics.families.family import Distribution, Gaussian, family_of
 from ..numerics.likelihood.random_effects import modes
 from ..numerics.uncertainty.sensitivity import row_variances
 from ..runtime.compilation import jit
 from ..support.arguments import one_of
 from ..support.later import jax, jnp
+from .folds import CrossValidation, Fold, folds_of, others
+from .generalized_folds import cross_validate_generalized
 from .refits import Refits, refit_without, without
 from .scores import _score, _scores
-
-SCHEMES = ("logo", "kfold", "loo", "kfold-rows")
-
-
-@dataclass(frozen=True, eq=False)
-class CrossValidation:
-    """What models fitted to some rows predict for others; made by `cross_val`."""
-
-    folds: pd.DataFrame
-    "A row per fold: `n_train n_test`, the scores, `converged singular status`."
-    pooled: pd.Series
-    "The scores over all rows predicted."
-    predictions: pd.DataFrame = field(repr=False)
-    """A row per row held out, on the index of the data: `fold observed predicted sd`; missing
-    where a fold has no fit.
-    """
-
-    def __repr__(self) -> str:
-        fitted = int(self.folds["converged"].sum())
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in self.pooled.items())
-        return f"<{len(self.folds)} folds, {fitted} converged: {scores}>"
-
-    def _repr_html_(self) -> str:
-        return self.folds._repr_html_()
 
 
 def cross_val(
@@ -69,13 +44,17 @@ def cross_val(
     by: str | None = None,
     scoring: Any = None,
     seed: Any = 0,
-    method: str = "REML",
+    method: str | None = None,
     weights: str | Iterable[float] | None = None,
     offset: str | Iterable[float] | None = None,
     na_action: str = "drop",
     cov: Mapping[str, Any] | None = None,
     residual: str | Residual | None = None,
     dispersion: str | Power | None = None,
+    family: str | Distribution = "gaussian",
+    trials: str | float | Iterable[float] | None = None,
+    nagq: int = 1,
+    zero_inflation: str | None = None,
     progress: bool | None = None,
 ) -> CrossValidation:
     """Predict each part of the data from a model fitted to the rest.
@@ -86,10 +65,14 @@ def cross_val(
     Its variance is that of a new observation: the residual's, and that of x'beta + z'b given the
     training rows, which for a group left out has the full variance of the random effects in it;
     theta and sigma count as known.
+    With a family it is the family's, over the random effects given the training rows; all
+    parameters count as known. `predicted` is the expected response (of binomial families a
+    proportion), and scores are `"rmse" "mae" "log_score"`, of an ordinal response `"log_score"`.
 
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action, cov, residual, dispersion
+    formula, data, groups, random, method, weights, offset, na_action, cov, residual, dispersion,
+    family, trials, nagq, zero_inflation
         As in `fit`. Where residuals covary predictions are without what the other rows of a subject
         tell of a residual.
     cv
@@ -128,6 +111,13 @@ def cross_val(
         For input that determines no model, or no folds; for crossed factors that `fit` gives to the
         iterative core.
     """
+    if family_of(family) != Gaussian() or zero_inflation is not None:
+        rows = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+        of_family = dict(family=family, trials=trials, nagq=nagq, dispersion=dispersion)
+        given = rows | of_family | dict(zero_inflation=zero_inflation)
+        model = CompiledGeneralizedModel.of(formula, data, groups, random, **given)
+        return cross_validate_generalized(model, cv, k, by, scoring, seed, progress)
+    method = method or "REML"
     one_of("method", method, ("REML", "ML"))
     parsed = parse(formula, groups, random, residual, dispersion)
     design = build(parsed, data, weights=weights, offset=offset, na_action=na_action, cov=cov)
@@ -149,6 +139,8 @@ def cross_validated(
     Arguments as in `interlace_jax.cross_val`.
     """
     fit.model.engine.require("cross_validation")
+    if isinstance(fit, FittedGeneralizedModel):
+        return cross_validate_generalized(fit.model, cv, k, by, scoring, seed, progress)
     return cross_validate(
         fit.design, fit.model.data, fit.method, cv, k, by, scoring, seed, progress
     )
@@ -166,7 +158,7 @@ def cross_validate(
     progress: bool | None,
 ) -> CrossValidation:
     """What `cross_val` does, for a design that has been built."""
-    scores, folds = _scores(scoring), _folds(design, data, cv, k, by, seed)
+    scores, folds = _scores(scoring), folds_of(design, data, cv, k, by, seed)
     sizes, rows_out = (
         np.array([len(fold.test) for fold in folds]),
         np.concatenate([fold.test for fold in folds]),
@@ -180,7 +172,7 @@ def cross_validate(
         return tuple(np.take_along_axis(np.asarray(a), tests[places], 1) for a in found)
 
     refits = refit_without(
-        design, [_others(fold.train, len(design.y)) for fold in folds], method, predicted, progress
+        design, [others(fold.train, len(design.y)) for fold in folds], method, predicted, progress
     )
     labels = pd.Index([fold.label for fold in folds], name="fold", tupleize_cols=False)
     if design.residual is not None:
@@ -194,121 +186,6 @@ def cross_validate(
         pd.Series(_score(scores, values), name="pooled"),
         predictions.iloc[np.argsort(rows_out, kind="stable")],
     )
-
-
-class Fold(NamedTuple):
-    """Positions among the rows used."""
-
-    label: Any
-    train: np.ndarray
-    test: np.ndarray
-
-
-def _folds(design: Design, data: Any, cv: Any, k: int, by: str | None, seed: Any) -> list[Fold]:
-    if not isinstance(cv, str):
-        return _given(design, data, cv, by)
-    one_of("cv", cv, SCHEMES)
-    n, rng = len(design.y), np.random.default_rng(seed)
-    if cv in ("loo", "kfold-rows"):
-        part = np.arange(n) if cv == "loo" else _dealt(np.ones(n), _checked(k, n, "rows"), rng)
-        labels = range(part.max() + 1)
-    else:
-        codes, levels = _groups(design, data, by)
-        if cv == "logo":
-            part, labels = codes, levels
-        else:
-            part = _dealt(
-                np.bincount(codes), _checked(k, len(levels), f"groups ({levels.name})"), rng
-            )[codes]
-            labels = range(k)
-    return [
-        Fold(label, np.flatnonzero(part != i), np.flatnonzero(part == i))
-        for i, label in enumerate(labels)
-    ]
-
-
-def _checked(k: int, most: int, what: str) -> int:
-    if not (isinstance(k, int | np.integer) and 2 <= k <= most):
-        raise ValueError(f"k={k!r}: the number of folds must lie between 2 and the {most} {what}")
-    return int(k)
-
-
-def _dealt(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Part (m,) of things of some sizes (m,): in random order, the largest first, each to the
-    part that has least.
-    """
-    order = rng.permutation(len(sizes))
-    order = order[np.argsort(-sizes[order], kind="stable")]
-    part, filled = np.empty(len(sizes), int), np.zeros(k)
-    for i in order:
-        part[i] = np.argmin(filled)
-        filled[part[i]] += sizes[i]
-    return part
-
-
-def _groups(design: Design, data: Any, by: str | None) -> tuple[np.ndarray, pd.Index]:
-    """Codes (n,) and labels of the groups."""
-    factors = {f.name: f for f in groupings(design)}
-    if by is None and not factors:
-        raise ValueError(
-            "this model has no groups to leave out: give by=, a column, or cv='kfold-rows'"
-        )
-    if by is None or by in factors:
-        f = min(factors.values(), key=lambda f: len(f.levels)) if by is None else factors[by]
-        return f.codes, f.levels.rename(f.name)
-    refuse_scanned(data, f"by={by!r} is no grouping factor")
-    column = get_column(as_frame(data), by, "argument by=").iloc[design.rows]
-    codes, levels = pd.factorize(column, sort=True)
-    missing = np.count_nonzero(codes < 0)
-    if missing:
-        raise ValueError(f"by={by!r} is missing in {missing} of the {len(codes)} rows used")
-    return codes, pd.Index(levels, name=by, tupleize_cols=False)
-
-
-def _given(design: Design, data: Any, cv: Any, by: str | None) -> list[Fold]:
-    """Folds of a splitter or of pairs."""
-    n = len(design.y)
-    if hasattr(cv, "split"):
-        pairs, where = _split(cv, design.y, _groups(design, data, by)[0]), np.arange(n)
-    else:
-        refuse_scanned(data, "cv has positions of them")
-        pairs, where = cv, np.full(len(as_frame(data)), -1)
-        where[design.rows] = np.arange(n)
-    try:
-        folds = [
-            Fold(i, _placed(where, train), _placed(where, test))
-            for i, (train, test) in enumerate(pairs)
-        ]
-    except (TypeError, ValueError, IndexError):
-        raise ValueError(
-            f"cv must be one of {', '.join(map(repr, SCHEMES))}, a splitter with a method split, "
-            f"or pairs of arrays (train, test) of positions among the {len(where)} rows"
-        ) from None
-    empty = [fold.label for fold in folds if not len(fold.test)]
-    if empty:
-        raise ValueError(f"fold {empty[0]} of cv has no row to predict among the rows used")
-    if not folds:
-        raise ValueError("cv makes no folds")
-    return folds
-
-
-def _split(cv: Any, y: np.ndarray, groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The groups parameter is ignored", UserWarning)
-        return list(cv.split(np.zeros((len(y), 1)), y, groups))
-
-
-def _placed(where: np.ndarray, rows: Any) -> np.ndarray:
-    """Places of rows that are used, each once."""
-    found = where[np.asarray(rows)] if len(rows) else where[:0]
-    return np.unique(found[found >= 0])
-
-
-def _others(rows: np.ndarray, n: int) -> np.ndarray:
-    """All n rows but some."""
-    mask = np.ones(n, bool)
-    mask[rows] = False
-    return np.flatnonzero(mask)
 
 
 def _conditional_predictions(

@@ -45,31 +45,40 @@ def log_score(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
 SCORES: dict[str, Score] = {"rmse": rmse, "mae": mae, "crps": crps, "log_score": log_score}
 
 
-def _scores(scoring: Any) -> dict[str, Score]:
-    """Scores by name."""
+def mean_log_score(y: np.ndarray, mean: np.ndarray, log_density: np.ndarray) -> float:
+    """Mean of -log density, of predictions that come with it."""
+    return float(-np.mean(log_density))
+
+
+LIKELIHOOD_SCORES: dict[str, Score] = {"rmse": rmse, "mae": mae, "log_score": mean_log_score}
+"Of predictions by a family, whose third number is the log of the predictive density."
+
+
+def _scores(scoring: Any, known: Mapping[str, Score] = SCORES) -> dict[str, Score]:
+    """Scores by name; known: those that have one."""
     if scoring is None:
-        return SCORES
+        return dict(known)
     if isinstance(scoring, Mapping):
-        return {name: _one_score(score) for name, score in scoring.items()}
+        return {name: _one_score(score, known) for name, score in scoring.items()}
     each = (
         [scoring]
         if isinstance(scoring, str) or not isinstance(scoring, Iterable)
         else list(scoring)
     )
-    return {_name(score): _one_score(score) for score in each}
+    return {_name(score): _one_score(score, known) for score in each}
 
 
 def _name(score: Any) -> str:
     return score if isinstance(score, str) else getattr(score, "__name__", "score")
 
 
-def _one_score(score: Any) -> Score:
+def _one_score(score: Any, known: Mapping[str, Score]) -> Score:
     if isinstance(score, str):
-        one_of("scoring", score, SCORES)
-        return SCORES[score]
+        one_of("scoring", score, known)
+        return known[score]
     if not callable(score):
         raise TypeError(
-            f"scoring must be among {', '.join(map(repr, SCORES))} or a function of (y, y_pred), "
+            f"scoring must be among {', '.join(map(repr, known))} or a function of (y, y_pred), "
             f"not {score!r}"
         )
     if _is_scorer(score):

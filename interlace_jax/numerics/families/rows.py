@@ -162,6 +162,13 @@ def derivatives_at(at: At, y, w, m):
     return jnp.stack([score, W], 1)
 
 
+def log_density_at(at: At, y, w, m):
+    """Log-density (n,) of responses y with weights w and m trials."""
+    free = [part[0] for part in at.free] if at.family.name == "ordinal" else at.free
+    row = Row(y, w, m)
+    return kernels(at.family, row, at.eta, free) + constants(at.family, row, free)
+
+
 def deviance_residuals_at(at: At, y, w, m):
     """Signed roots of twice what the log-density lacks of its largest value over eta: (n,).
 
