@@ -14,7 +14,7 @@ block by block.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,36 +144,43 @@ class _Problem:
     def evaluated(self, at: _Parameters) -> tuple[np.ndarray, np.ndarray]:
         """Fitted values, and variances over sigma^2 (n,), at some parameters."""
         design, rows = self.fit.design, self.rows
-        Lambdas, roots = (
-            relative_factors(design.factors, at.theta),
-            level_roots(design.factors, at.theta),
-        )
+        Lambdas = relative_factors(design.factors, at.theta)
+        roots = level_roots(design.factors, at.theta)
         R = matrices_of(self.layout, design.residual, psi_of(design, at.theta))
         fitted, variance = np.empty((2, len(rows.X)))
         for old, new in self.targets:
-            joint = np.concatenate([old, self.n + new])
+            V, target = self._covariances(old, new, R, Lambdas, roots)
             o = len(old)
-            residual = of_rows(self.layout, R, joint[None])[0] * np.outer(
-                self.sd[joint], self.sd[joint]
-            )
-            effects = [
-                _effects(Z[joint] @ Lam, codes[joint], L)
-                for Z, codes, Lam, L in zip(self.Z, self.codes, Lambdas, roots, strict=True)
-            ]
-            V = residual + sum(effects)
-            predicted = [
-                E for f, E in zip(design.factors, effects, strict=True) if f.name in self.included
-            ]
-            target = sum(predicted, residual if self.with_residual else np.zeros_like(V))
             C, own = target[o:, :o], np.diag(target)[o:]
             weighed = np.linalg.solve(V[:o, :o], C.T)
             a = rows.X[new] - weighed.T @ design.X[old]
             e = design.y[old] - design.shift[old] - design.X[old] @ at.beta
             shift = 0.0 if rows.offset is None else rows.offset[new]
             fitted[new] = rows.X[new] @ at.beta + shift + weighed.T @ e
-            left = own - np.einsum("no,on->n", C, weighed) + np.einsum("np,pq,nq->n", a, at.vcov, a)
-            variance[new] = left + (np.diag(V)[o:] - own if self.new_response else 0.0)
+            explained = np.einsum("no,on->n", C, weighed)
+            of_beta = np.einsum("np,pq,nq->n", a, at.vcov, a)
+            around = np.diag(V)[o:] - own if self.new_response else 0.0
+            variance[new] = own - explained + of_beta + around
         return fitted, variance
+
+    def _covariances(
+        self, old: np.ndarray, new: np.ndarray, R: Any, Lambdas: Any, roots: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Over sigma^2, of the responses of old and new rows together, and of what is predicted."""
+        factors = self.fit.design.factors
+        joint = np.concatenate([old, self.n + new])
+        sizes = np.outer(self.sd[joint], self.sd[joint])
+        residual = of_rows(self.layout, R, joint[None])[0] * sizes
+        effects = [
+            _effects(Z[joint] @ Lam, codes[joint], L)
+            for Z, codes, Lam, L in zip(self.Z, self.codes, Lambdas, roots, strict=True)
+        ]
+        V = residual + sum(effects)
+        target = residual if self.with_residual else np.zeros_like(V)
+        for factor, effect in zip(factors, effects, strict=True):
+            if factor.name in self.included:
+                target = target + effect
+        return V, target
 
 
 def _apart(codes: np.ndarray, levels: int) -> np.ndarray:

@@ -243,23 +243,25 @@ class _Centre:
     def question(self, name: str, place: Place) -> tuple[Question, tuple[float, float]]:
         """The question, and how far its coordinate may go down and up, in its units."""
         centre, unit, bounds = getattr(self, f"_{place.kind}")(name, place)
+        is_correlation = place.kind == "cor"
         i, j = ([np.zeros(b.k) for b in self.m.layout.blocks] for _ in range(2))
         if place.kind in ("sd", "cor"):
             block = self.m.layout.order[place.factor]
             j[block][place.i] = 1.0
-            i[block][place.j] = float(place.kind == "cor")
+            i[block][place.j] = float(is_correlation)
+        a = np.zeros(self.m.p)
+        if place.kind == "beta":
+            a = np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i])
         question = Question(
             i=tuple(i),
             j=tuple(j),
-            lengths=self._lengths(place) if place.kind == "cor" else np.ones(2),
-            is_correlation=np.bool_(place.kind == "cor"),
+            lengths=self._lengths(place) if is_correlation else np.ones(2),
+            is_correlation=np.bool_(is_correlation),
             is_sigma=np.bool_(place.kind == "sigma"),
             psi=np.zeros(self.r),
             others=np.zeros(self.r + 1 if self.r else 0),
             order=self.order,
-            a=np.linalg.solve(self.m.R.T, np.eye(self.m.p)[place.i])
-            if place.kind == "beta"
-            else np.zeros(self.m.p),
+            a=a,
             reml=np.bool_(self.fit.method == "REML"),
             centre=np.float64(centre),
             unit=np.float64(unit),
@@ -323,10 +325,9 @@ class _Centre:
         return 0.1 / np.linalg.norm(A, axis=0)
 
     def _lengths(self, place):
-        """Those of the rows of Lambda that a correlation is about."""
-        lengths = np.maximum(
-            np.linalg.norm(self.fit.Lambdas[place.factor], axis=1), self._small(place.factor)
-        )
+        """Lengths (2,) of the rows of Lambda that a correlation is about, none of them 0."""
+        of_rows = np.linalg.norm(self.fit.Lambdas[place.factor], axis=1)
+        lengths = np.maximum(of_rows, self._small(place.factor))
         return lengths[[place.j, place.i]]
 
     def _cor(self, name, _):

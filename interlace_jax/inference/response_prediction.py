@@ -124,30 +124,36 @@ def _by_differences(fit, rows, marginal, half):
     or logit scale.
     """
     e, V = fit.estimate, fit.joint_covariance
-    value = np.concatenate([e.theta, e.beta, e.gamma])
-    steps = STEP * np.sqrt(np.diag(V))
+    d, p = len(e.theta), len(e.beta)
     modes = [0.0 * b for b in fit.mode_arrays]
 
     def means(v):
-        d, p = len(e.theta), len(e.beta)
-        moved = fit.with_parameters(v[:d], v[d : d + p], v[d + p :])
-        return _means(moved, rows, expected(rows, v[d : d + p], modes), marginal)
+        theta, beta, gamma = np.split(v, [d, d + p])
+        moved = fit.with_parameters(theta, beta, gamma)
+        return _means(moved, rows, expected(rows, beta, modes), marginal)
 
-    centre, slopes = means(value), []
-    for step, unit in zip(steps, np.eye(len(value)), strict=True):
-        slopes.append(
-            (means(value + step * unit) - means(value - step * unit)) / (2.0 * step)
-            if step
-            else 0.0 * centre
-        )
-    J = np.array(slopes)
+    value = np.concatenate([e.theta, e.beta, e.gamma])
+    centre, J = means(value), _slopes(means, value, STEP * np.sqrt(np.diag(V)))
     se = np.sqrt(np.einsum("an,ab,bn->n", J, V, J))
-    bounded = fit.family.has_trials
-    to, back = (special.logit, special.expit) if bounded else (np.log, np.exp)
-    # a mean that may be negative has no scale but its own
-    if not bounded and np.nanmin(centre) <= 0:
-        lower, upper = centre - half * se, centre + half * se
-    else:
-        width = half * se / (centre * (1.0 - centre) if bounded else centre)
-        lower, upper = back(to(centre) - width), back(to(centre) + width)
+    lower, upper = _limits(centre, half * se, fit.family.has_trials)
     return pd.DataFrame(dict(fit=centre, lower=lower, upper=upper, se=se), index=rows.index)
+
+
+def _slopes(means, value, steps):
+    """Derivatives (d, n) of the means by central differences; 0 along a step of 0."""
+    slopes = []
+    for step, unit in zip(steps, np.eye(len(value)), strict=True):
+        up, down = means(value + step * unit), means(value - step * unit)
+        slopes.append((up - down) / (2.0 * step) if step else 0.0 * up)
+    return np.array(slopes)
+
+
+def _limits(centre, width, is_share):
+    """Limits of means: of shares on the logit scale, of others on the log scale if it is theirs."""
+    if is_share:
+        logit, inside = special.logit(centre), width / (centre * (1.0 - centre))
+        return special.expit(logit - inside), special.expit(logit + inside)
+    if np.nanmin(centre) <= 0:  # a mean that may be negative has no scale but its own
+        return centre - width, centre + width
+    relative = width / centre
+    return np.exp(np.log(centre) - relative), np.exp(np.log(centre) + relative)

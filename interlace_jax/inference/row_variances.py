@@ -5,7 +5,9 @@ fit.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -103,24 +105,35 @@ def _variances(kept: Kept, rows: Rows) -> np.ndarray:
         start + np.maximum(c, 0)[:, None] * block.k + np.arange(block.k)[None]
         for block, start, c in zip(layout.core, layout.offsets, code[chain:], strict=False)
     ]
+    core = list(zip(seen[chain:], columns, strict=True))
     total = np.einsum("np,pqs,nq->ns", x, kept.XX[q:, q:], x, optimize=True)
     for values, variance in zip(new, kept.unseen, strict=True):
         total += np.einsum("nk,kls,nl->ns", values, variance, values, optimize=True)
-    for (a, at), (b, other) in itertools.product(zip(seen[chain:], columns, strict=True), repeat=2):
-        total += np.einsum("nk,nkls,nl->ns", a, kept.XX[at[:, :, None], other[:, None, :]], b)
-    for a, at in zip(seen[chain:], columns, strict=True):
-        both = kept.XX[at, q:] + kept.XX[q:, at].transpose(1, 2, 0, 3)
-        total += np.einsum("nk,nkps,np->ns", a, both, x)
+    total += _of_core(kept.XX, q, core, x)
     for j in range(chain):
         a, level = seen[j], np.maximum(code[j], 0)
         total += np.einsum("nk,klns,nl->ns", a, kept.G[j][:, :, level], a)
         total += np.einsum("nk,kpns,np->ns", a, kept.ZX[j][:, q:, level], x)
-        for b, at in zip(seen[chain:], columns, strict=True):
-            total += np.einsum(
-                "nk,nlks,nl->ns", a, kept.ZX[j][:, at, level[:, None]].transpose(1, 2, 0, 3), b
-            )
+        for b, at in core:
+            met = kept.ZX[j][:, at, level[:, None]]
+            total += np.einsum("nk,nlks,nl->ns", a, met.transpose(1, 2, 0, 3), b)
         for h, B in enumerate(kept.B[j], j + 1):
             total += np.einsum("nk,klns,nl->ns", a, B[:, :, level], seen[h])
+    return total
+
+
+def _of_core(XX: np.ndarray, q: int, core: Sequence[Any], x: np.ndarray) -> np.ndarray | float:
+    """What the core's effects add, among each other and with the fixed part (n, 1 + d).
+
+    core: per block the effects' columns (n, k), and where in XX they stand (n, k).
+    """
+    total: np.ndarray | float = 0.0
+    for (a, at), (b, other) in itertools.product(core, repeat=2):
+        met = XX[at[:, :, None], other[:, None, :]]
+        total = total + np.einsum("nk,nkls,nl->ns", a, met, b)
+    for a, at in core:
+        both = XX[at, q:] + XX[q:, at].transpose(1, 2, 0, 3)
+        total = total + np.einsum("nk,nkps,np->ns", a, both, x)
     return total
 
 

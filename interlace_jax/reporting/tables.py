@@ -73,26 +73,26 @@ def table(
 
 
 def _of_fit(fit: FittedModel, title: str | None, level: float, words: Mapping[str, str]) -> Table:
-    rows = tidy(fit, level=level)
-    columns = {
-        "Term": [_term(row, words) for row in rows.itertuples()],
-        "Estimate": [shown(row.estimate, _places(row)) for row in rows.itertuples()],
-        "SE": [shown(row.std_error, _places(row)) for row in rows.itertuples()],
-        f"{level * 100:g}% CI": [
-            interval(row.conf_low, row.conf_high, _places(row)) for row in rows.itertuples()
-        ],
-        "df": list(map(degrees, rows["df"])),
-        "t": [shown(value, 2) for value in rows["statistic"]],
-        "p": list(map(p_value, rows["p_value"])),
-    }
-    if np.isinf(rows["df"]).any():
-        columns["z"] = columns.pop("t")
-        columns["p"] = columns.pop("p")
-        del columns["df"]
-    cells = list(zip(*columns.values(), strict=True))
-    rules = [i] if 0 < (i := int((rows["effect"] == "fixed").sum())) < len(rows) else []
+    frame = tidy(fit, level=level)
+    is_z = np.isinf(frame["df"]).any()
+    test = ("z", "p") if is_z else ("df", "t", "p")
+    columns = ("Term", "Estimate", "SE", f"{level * 100:g}% CI", *test)
+    cells = [_cells(row, words, is_z) for row in frame.itertuples()]
+    fixed = int((frame["effect"] == "fixed").sum())
+    rules = [fixed] if 0 < fixed < len(frame) else []
     heading = str(fit.design.formula) if title is None else title
-    return Table(heading, tuple(columns), cells, "l" + "r" * (len(columns) - 1), _notes(fit), rules)
+    return Table(heading, columns, cells, "l" + "r" * (len(columns) - 1), _notes(fit), rules)
+
+
+def _cells(row: Any, words: Mapping[str, str], is_z: bool) -> tuple[str, ...]:
+    """One row of `tidy` as text; z tests have no degrees of freedom to show."""
+    places = _places(row)
+    estimate, error = shown(row.estimate, places), shown(row.std_error, places)
+    limits = interval(row.conf_low, row.conf_high, places)
+    test = (shown(row.statistic, 2), p_value(row.p_value))
+    if not is_z:
+        test = (degrees(row.df), *test)
+    return (_term(row, words), estimate, error, limits, *test)
 
 
 def _places(row: Any) -> int:

@@ -163,30 +163,43 @@ def plan(
     codes = [np.asarray(c, np.int32) for c in codes]
     levels = [int(c.max()) + 1 for c in codes] if levels is None else list(levels)
     dims = [m * sum(s) for m, s in zip(levels, sizes, strict=True)]
-    separable = [across is None for _, across in covariances]
-    if subject is not None:
-        groups = int(subject.max()) + 1
-        separable = [
-            s and _nested(subject, c, groups) for s, c in zip(separable, codes, strict=True)
-        ]
+    separable = _separable(codes, covariances, subject)
     chain, core = _elimination_order(codes, levels, dims, separable)
     places = chain + core
-    codes = tuple(codes[g] for g in places)
-    levels = [levels[g] for g in places]
     rounded = pad if callable(pad) else bucket if pad else int
-    blocks = tuple(
-        Block(rounded(m) if covariances[g][1] is None else m, tuple(sizes[g]), *covariances[g])
-        for m, g in zip(levels, places, strict=True)
-    )
-    parents = tuple(
-        tuple(_parents(codes[j], codes[h], blocks[j].levels) for h in range(j + 1, len(chain)))
-        for j in range(len(chain))
-    )
+
+    def block(g):
+        within, across = covariances[g]
+        padded = rounded(levels[g]) if across is None else levels[g]
+        return Block(padded, tuple(sizes[g]), within, across)
+
+    blocks = tuple(block(g) for g in places)
+    codes = tuple(codes[g] for g in places)
     order = tuple(places.index(g) for g in range(len(places)))
+    parents = _parents_of_chain(codes[: len(chain)], blocks)
     dense = Layout(blocks, order, len(chain), parents, ())
     _require_room(dense.q, memory)
     entries, rows = _sparse_core(dense, codes, rounded) if core else ((), ())
     return Plan(Layout(blocks, order, len(chain), parents, entries), codes, rows)
+
+
+def _separable(codes, covariances, subject):
+    """Per factor whether its levels can be eliminated one by one: they do not covary, and none
+    parts a subject.
+    """
+    free = [across is None for _, across in covariances]
+    if subject is None:
+        return free
+    groups = int(subject.max()) + 1
+    return [is_free and _nested(subject, c, groups) for is_free, c in zip(free, codes, strict=True)]
+
+
+def _parents_of_chain(codes, blocks):
+    """Per factor of a nested chain the parents of its levels in every factor after it."""
+    return tuple(
+        tuple(_parents(child, parent, block.levels) for parent in codes[j:])
+        for j, (child, block) in enumerate(zip(codes, blocks, strict=False), 1)
+    )
 
 
 def _require_room(q, memory):
@@ -219,12 +232,11 @@ def _elimination_order(codes, levels, dims, separable):
     """
     by_size = sorted(range(len(codes)), key=lambda g: -dims[g])
     links = [g for g in by_size if separable[g]]
-    nested = {
-        (g, h)
-        for g in links
-        for h in links
-        if g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])
-    }
+
+    def is_within(g, h):
+        return g != h and levels[g] >= levels[h] and _nested(codes[g], codes[h], levels[g])
+
+    nested = {pair for pair in itertools.product(links, repeat=2) if is_within(*pair)}
 
     def chain_from(leaf):
         chain = [leaf]
@@ -233,9 +245,10 @@ def _elimination_order(codes, levels, dims, separable):
                 chain.append(h)
         return chain
 
-    chain = max(
-        (chain_from(g) for g in links), key=lambda c: (sum(dims[g] for g in c), -len(c)), default=[]
-    )
+    def gain(chain):
+        return sum(dims[g] for g in chain), -len(chain)
+
+    chain = max(map(chain_from, links), key=gain, default=[])
     return chain, [g for g in by_size if g not in chain]
 
 
@@ -254,30 +267,23 @@ def _sparse_core(layout, codes, rounded):
     """
     chain, blocks, q = layout.chain, layout.blocks, layout.q
     met = [_meetings(codes[j], codes[chain:], layout) for j in range(chain)]
-    counts = [
-        np.bincount(level, minlength=b.levels)
-        for (level, _, _), b in zip(met, blocks, strict=False)
-    ]
-    pairs = sum(b.k * (int(c @ (c + 1)) // 2) for c, b in zip(counts, blocks, strict=False))
+    pairs = 0
+    for (level, _, _), block in zip(met, blocks, strict=False):
+        count = np.bincount(level, minlength=block.levels)
+        pairs += block.k * (int(count @ (count + 1)) // 2)
     dense_flops = sum(b.levels * b.k for b in blocks[:chain]) * q**2
     if pairs * FLOPS_PER_PAIR > dense_flops:
         return (), ()
     entries = []
     for j, (level, column, _) in enumerate(met):
         e = rounded(len(level) + 1)  # at least one empty entry, for padding
-        wanted = [parent[level] * np.int64(q) + column for parent in layout.parents[j]]
-        up = [
-            np.searchsorted(met[h][0] * q + met[h][1], key) for h, key in enumerate(wanted, j + 1)
-        ]
+        up = []
+        for parent, (outer, theirs, _) in zip(layout.parents[j], met[j + 1 :], strict=True):
+            wanted = parent[level] * np.int64(q) + column
+            up.append(np.searchsorted(outer * q + theirs, wanted))
+        columns = (_padded(places, e, 0) for places in (level, column))
         pairs = all_pairs(level, column, q, rounded)
-        entries.append(
-            Entries(
-                _padded(level, e, 0),
-                _padded(column, e, 0),
-                tuple(_padded(u, e, 0) for u in up),
-                pairs,
-            )
-        )
+        entries.append(Entries(*columns, tuple(_padded(u, e, 0) for u in up), pairs))
     return tuple(entries), tuple(rows for _, _, rows in met)
 
 
@@ -293,9 +299,8 @@ def _meetings(codes, core_codes, layout):
     for other, block, offset in zip(core_codes, layout.core, layout.offsets, strict=False):
         met, where = np.unique(codes.astype(np.int64) * block.levels + other, return_inverse=True)
         level, at = np.divmod(met, block.levels)
-        keys.append(
-            ((level * layout.q + offset + at * block.k)[:, None] + np.arange(block.k)).ravel()
-        )
+        first = level * layout.q + offset + at * block.k
+        keys.append((first[:, None] + np.arange(block.k)).ravel())
         rows.append(start + where.ravel() * block.k)
         start += len(keys[-1])
     keys = np.concatenate(keys)

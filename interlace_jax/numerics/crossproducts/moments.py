@@ -74,8 +74,9 @@ class Moments:
         if layout is None or self.residual is not None:
             return None
         p = "p" if self.p else ""
-        whole = "+".join(filter(None, (self.layout.open_q, p))) or "0"
-        c = whole if not self.layout.entries else p or "0"
+        used = [size for size in (self.layout.open_q, p) if size]
+        whole = "+".join(used) or "0"
+        c = (p or "0") if self.layout.entries else whole
         each = range(len(self.G))
         return Moments(
             layout=layout,
@@ -298,9 +299,8 @@ def design_products(plan: Plan, X, Z, w) -> dict[str, Any]:
     chunks of them add up.
     """
     layout, codes, t = plan.layout, plan.codes, plan.layout.chain
-    q, p, dense = layout.q, X.shape[1], not layout.entries
     columns = _core_columns(layout, codes)
-    core = Z[t:]
+    core = list(zip(columns, Z[t:], strict=True))
     G, B, E, ZX = [], [], [], []
     for j in range(t):
         levels = layout.blocks[j].levels
@@ -309,21 +309,30 @@ def design_products(plan: Plan, X, Z, w) -> dict[str, Any]:
         nested = range(j + 1, t) if layout.parents else ()  # those of a sparse plan are not
         B.append(tuple(_sum_by(_outer(wz, Z[h]), codes[j], levels) for h in nested))
         zx = _sum_by(_outer(wz, X), codes[j], levels)
-        if q and dense:
-            met = jnp.zeros((levels, q, wz.shape[1]), X.dtype)
-            for cols, z in zip(columns, core, strict=True):
+        if layout.q and not layout.entries:
+            met = jnp.zeros((levels, layout.q, wz.shape[1]), X.dtype)
+            for cols, z in core:
                 met = met.at[codes[j][:, None], cols].add(_outer(z, wz))
             zx = jnp.concatenate([jnp.moveaxis(met, (0, 1, 2), (2, 1, 0)), zx], 1)
-        elif q:
+        elif layout.q:
             met = jnp.zeros((layout.entries[j].level.shape[0], wz.shape[1]), X.dtype)
-            for row, z in zip(plan.rows[j], core, strict=True):
-                met = met.at[row[:, None] + jnp.arange(z.shape[1])[None]].add(_outer(z, wz))
+            for row, (_, z) in zip(plan.rows[j], core, strict=True):
+                entry = row[:, None] + jnp.arange(z.shape[1])[None]
+                met = met.at[entry].add(_outer(z, wz))
             E.append(met.T)
         ZX.append(zx)
-    XX = jnp.zeros((q + p, q + p), X.dtype).at[q:, q:].set(X.T @ (w[:, None] * X))
-    for cols, z in zip(columns, core, strict=True):
-        for others, other in zip(columns, core, strict=True):
-            XX = XX.at[cols[:, :, None], others[:, None, :]].add(_outer(w[:, None] * z, other))
-        cross = jnp.zeros((q, p), X.dtype).at[cols].add(_outer(w[:, None] * z, X))
-        XX = XX.at[:q, q:].add(cross).at[q:, :q].add(cross.T)
+    XX = _core_products(core, layout.q, X, w)
     return dict(G=tuple(G), B=tuple(B), E=tuple(E), ZX=tuple(ZX), XX=XX)
+
+
+def _core_products(core, q, X, w):
+    """[Z_core X]'W[Z_core X] (q + p, q + p). core: per block its columns (n, k) and Z (n, k)."""
+    p = X.shape[1]
+    XX = jnp.zeros((q + p, q + p), X.dtype).at[q:, q:].set(X.T @ (w[:, None] * X))
+    for cols, z in core:
+        wz = w[:, None] * z
+        for others, other in core:
+            XX = XX.at[cols[:, :, None], others[:, None, :]].add(_outer(wz, other))
+        cross = jnp.zeros((q, p), X.dtype).at[cols].add(_outer(wz, X))
+        XX = XX.at[:q, q:].add(cross).at[q:, :q].add(cross.T)
+    return XX

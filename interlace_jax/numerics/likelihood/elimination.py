@@ -142,41 +142,54 @@ def _reduce(form, given, across, m):
 
 
 def _eliminate_chain(form, given, m, C, S, keep=False):
+    """Eliminate the nested factors one after another: log-determinant, what is left of S, and, if
+    they are kept, the levels.
+
+    C: per factor its cross-products (k, c, m) with the core, X and y. S: those of the latter.
+    """
     layout = m.layout
     G, B, E = list(m.G), [list(b) for b in m.B], list(m.E)
     logdet, kept = 0.0, []
     for j in range(layout.chain):
-        blocks = [C[j], *B[j]]
-        if E or keep:
-            k, levels = G[j].shape[1:]
-            blocks.append(
-                jnp.broadcast_to(jnp.eye(k, dtype=G[j].dtype)[:, :, None], (k, k, levels))
-            )
-        added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], blocks)
+        with_root = E or keep
+        root_block = [_identities(G[j])] if with_root else []
+        added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], [C[j], *B[j], *root_block])
         logdet = logdet + added
-        root, root_right = (UB.pop(), VB.pop()) if E or keep else (None, None)
-        UE = None
+        root, root_right = (UB.pop(), VB.pop()) if with_root else (None, None)
         if E:
             entries = layout.entries[j]
-            UE, VE = (
-                jnp.einsum("abe,be->ae", T[:, :, entries.level], E[j]) for T in (root, root_right)
-            )
+            UE, VE = (_at_entries(T, E[j], entries) for T in (root, root_right))
             S = _sparse_update(S, UE, VE, UC, VC, entries)
         else:
+            UE = UC[:, : layout.q]
             S = Cross(*map(jnp.subtract, S, parts(_gram(UC, VC), layout.q)))
         for h, parent in enumerate(layout.parents[j], j + 1):
-            U = UB[h - j - 1]
-            G[h] = G[h] - _pass_up(U, VB[h - j - 1], parent, G[h])
-            C[h] = C[h] - _pass_up(U, VC, parent, C[h])
-            for i in range(h + 1, layout.chain):
-                B[h][i - h - 1] = B[h][i - h - 1] - _pass_up(
-                    U, VB[i - j - 1], parent, B[h][i - h - 1]
-                )
+            U, V = UB[h - j - 1], VB[h - j - 1]
+            outer = VB[h - j :]
+            G[h] = _less(G[h], U, V, parent)
+            C[h] = _less(C[h], U, VC, parent)
+            B[h] = [_less(b, U, V, parent) for b, V in zip(B[h], outer, strict=True)]
             if E:
                 fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], VE)
                 E[h] = E[h].at[:, entries.up[h - j - 1]].add(-fill)
-        kept.append(Level(root, tuple(UB), UC[:, : layout.q] if UE is None else UE))
+        kept.append(Level(root, tuple(UB), UE))
     return logdet, S, kept
+
+
+def _identities(G):
+    """I (k, k, m) of every level of G (k, k, m)."""
+    k, levels = G.shape[1:]
+    return jnp.broadcast_to(jnp.eye(k, dtype=G.dtype)[:, :, None], (k, k, levels))
+
+
+def _at_entries(T, E, entries):
+    """T (a, b, m) E (b, e), each entry of E at its level."""
+    return jnp.einsum("abe,be->ae", T[:, :, entries.level], E)
+
+
+def _less(A, U, V, parent):
+    """A without what the levels below each of its own have taken over: U'V, summed by parent."""
+    return A - _pass_up(U, V, parent, A)
 
 
 def _sparse_update(S, UE, VE, UC, VC, entries):
@@ -279,11 +292,10 @@ def eliminate(Lams, Ls, m: Moments) -> Eliminated:
     identities = [jnp.eye(len(Lam), dtype=Lam.dtype) for Lam in Lams[:chain]]
     S = parts(m.XX, q)
     _, S, levels = _eliminate_chain(_FACTOR_FORM, identities, scaled, C, S, keep=True)
-    core = (
-        inverse_lower(cholesky(_with_identity(_scale_both(Lams[chain:], Ls, layout, S.core))))
-        if layout.core
-        else None
-    )
+    core = None
+    if layout.core:
+        M = _with_identity(_scale_both(Lams[chain:], Ls, layout, S.core))
+        core = inverse_lower(cholesky(M))
     return Eliminated(layout, levels, core, list(Lams), list(Ls))
 
 

@@ -1,6 +1,7 @@
 """Conditional modes and covariances of the random effects by Krylov methods and random probes."""
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,41 +84,58 @@ def mode_covariances(t, m: Products, probes, eliminated_probes):
     def without_Q(V):
         return apply_A(V - Q @ (Q.T @ V))
 
+    known = _of_eliminated(t, f, m, Q, AQ, without_Q, eliminated_probes)
+    found = [_averaged(known, m.A[0])]
+    split = [_split(V, m) for V in (AQ, Q, without_Q(probes), probes)]
+    for U, A, aq, q, az, z in zip(f.U, m.A[1:], *split, strict=False):
+        part = _Known(U, _gram(U), _gram(U), aq, q, _level_samples(az, z))
+        found.append(_averaged(part, A))
+    return _user_covariances(_with_core(found, t, f, m) if m.layout.q else found, m)
+
+
+class _Known(NamedTuple):
+    """What is known of the covariances of one factor, level by level, and samples of the rest."""
+
+    U: Any  # (k, k, m): the covariances are U'U + U'AU, or of the eliminated factor as `known` says
+    least: Any  # (k, k, m)
+    known: Any  # (k, k, m)
+    aq: Any  # AQ and Q (k, m, r) on the levels
+    q: Any
+    samples: Any  # (k, k, m, T)
+
+
+def _of_eliminated(t, f, m, Q, AQ, without_Q, probes) -> _Known:
+    """The factor that was eliminated, whose effects follow those of the others."""
     first = m.layout.blocks[0]
     half = _whitened(m.G[0], conditioned_factors(t, m.layout.blocks, m.A)[0])[1]
     inner = sum(congruence(m, 0, h, _gram(U)) for h, U in enumerate(f.U, 1))
 
-    def onto_eliminated(V):
+    def onto_levels(V):
         return _times(half, _down(m, _spread(f, m, V)))
 
-    Z = eliminated_probes.reshape(first.k, first.levels, -1)
+    Z = probes.reshape(first.k, first.levels, -1)
     met = _times(_transposed(half), Z)
     image = _join([_times(U, product(m, h, 0, met)) for h, U in enumerate(f.U, 1)])
-    parts = [(half, f.W, f.W + _sandwich(f.W, inner), onto_eliminated(AQ), onto_eliminated(Q))]
-    samples = [_level_samples(onto_eliminated(without_Q(image)), Z)]
-    split = [_split(V, m) for V in (AQ, Q, without_Q(probes), probes)]
-    for U, aq, q, az, z in zip(f.U, *split, strict=True):
-        parts.append((U, _gram(U), _gram(U), aq, q))
-        samples.append(_level_samples(az, z))
-    found = [
-        _averaged(*part, sample, A) for part, sample, A in zip(parts, samples, m.A, strict=False)
-    ]
-    return _user_covariances(_with_core(found, t, f, m) if m.layout.q else found, m)
+    samples = _level_samples(onto_levels(without_Q(image)), Z)
+    known = f.W + _sandwich(f.W, inner)
+    return _Known(half, f.W, known, onto_levels(AQ), onto_levels(Q), samples)
 
 
-def _averaged(U, least, known, aq, q, samples, A):
+def _averaged(part: _Known, A):
     """Mean over probes (k, k, m) of known + U'(AQQ' + samples)U, what is least possible, and errors
     of the diagonal.
 
     Samples are whitened: they err in proportion to what they estimate. Errors (k, m) are in the
     user's units.
     """
-    T, unit = samples.shape[-1], jnp.linalg.inv(A)
-    samples = jnp.sum(U[:, :, None, :, None] * samples[:, None], 0)
+    U = part.U
+    T, unit = part.samples.shape[-1], jnp.linalg.inv(A)
+    samples = jnp.sum(U[:, :, None, :, None] * part.samples[:, None], 0)
     samples = jnp.sum(samples[:, :, None] * U[None, :, :, :, None], 1)
-    S = known + _sandwich(_transposed(U), _level_blocks(aq, q)) + jnp.mean(samples, -1)
+    along_Q = _sandwich(_transposed(U), _level_blocks(part.aq, part.q))
+    S = part.known + along_Q + jnp.mean(samples, -1)
     of_probes = jnp.einsum("ia,ib,abmt->imt", unit, unit, samples)
-    return S, least, jnp.std(of_probes, -1) / jnp.sqrt(T - 1.0)
+    return S, part.least, jnp.std(of_probes, -1) / jnp.sqrt(T - 1.0)
 
 
 def _with_core(found, t, f, m):
