@@ -130,12 +130,11 @@ def own_and_shrunk(fit: Fit, g: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     w = np.ones(len(design.y)) if design.weights is None else np.sqrt(design.weights)
     left = fit.resid.to_numpy() + np.einsum("nk,nk->n", f.Z, fit.mode_arrays[g][f.codes])
     own = np.full((len(f.levels), len(f.columns)), np.nan)
-    for i, rows in enumerate(
-        np.split(np.argsort(f.codes, kind="stable"), np.cumsum(np.bincount(f.codes))[:-1])
-    ):
-        b, _, rank, _ = np.linalg.lstsq(
-            f.Z[rows] * w[rows, None], left[rows] * w[rows], rcond=1e-10
-        )
+    starts = np.cumsum(np.bincount(f.codes))[:-1]
+    by_level = np.split(np.argsort(f.codes, kind="stable"), starts)
+    Z, left = f.Z * w[:, None], left * w
+    for i, rows in enumerate(by_level):
+        b, _, rank, _ = np.linalg.lstsq(Z[rows], left[rows], rcond=1e-10)
         own[i] = b if rank == len(b) else np.nan
     return centre + own, centre + fit.mode_arrays[g], centre
 
@@ -247,7 +246,8 @@ def _held(
     own = {design.offset_column, *(name for factor in design.factors for name in factor.variables)}
     for name in frame.columns.difference(list(own), sort=False):
         if (frame.groupby(f.codes)[name].nunique() > 1).any():
-            held[name] = [value := _middle(frame[name])] * len(held)
+            value = _middle(frame[name])
+            held[name] = [value] * len(held)
             said.append(f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}")
     return held, said
 
@@ -379,9 +379,8 @@ def over(fit: Fit, x: str, by: Sequence[str], at: Mapping[str, Any] | None, leve
     for name in (x, *by):
         one_of("x" if name == x else "by", name, list(frame))
     where = dict(at or {})
-    numbers_of = {
-        name: frame[name].to_numpy(float) for name in frame if frame[name].dtype.kind in "iuf"
-    }
+    numeric = [name for name in frame if frame[name].dtype.kind in "iuf"]
+    numbers_of = {name: frame[name].to_numpy(float) for name in numeric}
     if x in numbers_of and x not in where:
         where[x] = np.linspace(numbers_of[x].min(), numbers_of[x].max(), POINTS)
     for name in by:
@@ -390,11 +389,11 @@ def over(fit: Fit, x: str, by: Sequence[str], at: Mapping[str, Any] | None, leve
     found = marginal_means(fit, x, by, where, level)
     table = found.assign(**{name: in_order(found[name]) for name in by})
     table[x] = names_of(table[x])
-    held = [name for name in frame if name not in (x, *by)]
-    said = [
-        f"{name} = {where[name]}" if name in where else _said(name, numbers_of) for name in held
-    ]
-    return Over(table, tuple(by), frame, "; ".join(["an average group", *said]))
+    said = ["an average group"]
+    for name in frame:
+        if name not in (x, *by):
+            said.append(f"{name} = {where[name]}" if name in where else _said(name, numbers_of))
+    return Over(table, tuple(by), frame, "; ".join(said))
 
 
 def marginal_means(
@@ -410,11 +409,9 @@ def marginal_means(
 def _few(values: np.ndarray) -> np.ndarray:
     """All of a few different values, of many their quartiles."""
     different = np.unique(values)
-    return (
-        different
-        if len(different) <= 3
-        else np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
-    )
+    if len(different) <= 3:
+        return different
+    return np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
 
 
 def _said(name: str, numbers_of: Mapping[str, np.ndarray]) -> str:

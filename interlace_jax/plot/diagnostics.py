@@ -12,6 +12,8 @@ from .data import quantiles, smooth
 from .generalized import covary, frequencies, independent_residuals, is_generalized, link_scale
 from .style import BLUE, DRAWN, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
 
+NAME = (0.12, 0.04)  # width and height of a name, in parts of the plot
+
 
 def residuals(fit: Fit) -> p9.ggplot:
     """Residuals against fitted values, with a local average: without a bend if the model has the
@@ -30,18 +32,19 @@ def residuals(fit: Fit) -> p9.ggplot:
     line, points = smooth(x, y), pd.DataFrame({"x": x, "y": y})
     points = points.sample(min(DRAWN, len(x)), random_state=0).sort_index()
     n, response = len(points), fit.design.response
-    weighted = kind == "residual" and fit.design.weights is not None
+    is_weighted = kind == "residual" and fit.design.weights is not None
+    weighted = " x sqrt(weight)" if is_weighted else ""
+    rows = f"{len(x):,} rows" if n == len(x) else f"{n:,} of {len(x):,} rows"
+    size, alpha = 1.5 if n <= 1000 else 0.9, min(0.6, max(0.15, 1000 / n))
     return (
         p9.ggplot(points, p9.aes("x", "y"))
         + p9.geom_hline(yintercept=0, color=GREY, size=0.5)
-        + p9.geom_point(
-            color=INK, size=1.5 if n <= 1000 else 0.9, alpha=min(0.6, max(0.15, 1000 / n)), stroke=0
-        )
+        + p9.geom_point(color=INK, size=size, alpha=alpha, stroke=0)
         + p9.geom_line(data=line, color=ORANGE, size=1.0)
         + p9.labs(
             x=f"{'mean of' if covary(fit) else 'fitted'} {link_scale(fit)}",
-            y=f"{kind} of {response}{' x sqrt(weight)' * weighted}",
-            title=f"Residuals against fitted values, {f'{n:,} of ' * (n < len(x))}{len(x):,} rows",
+            y=f"{kind} of {response}{weighted}",
+            title=f"Residuals against fitted values, {rows}",
             subtitle="Orange: local average",
         )
         + _theme(6.0, 4.0)
@@ -216,13 +219,11 @@ def _indexed_influence(
 
 def _apart(named: pd.DataFrame, points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """The points whose names can be shown without overlap, chosen in the order given."""
-    place = np.column_stack(
-        [named[x] / max(np.ptp(points[x]), 1e-300), named[y] / max(np.ptp(points[y]), 1e-300)]
-    )
+    spans = [max(np.ptp(points[axis]), 1e-300) for axis in (x, y)]
+    place = named[[x, y]].to_numpy(float) / spans
     kept: list[int] = []
     for i, at in enumerate(place):
-        if not any(
-            abs(at[0] - place[j, 0]) < 0.12 and abs(at[1] - place[j, 1]) < 0.04 for j in kept
-        ):
+        overlaps = np.abs(place[kept] - at) < NAME
+        if not overlaps.all(axis=1).any():
             kept.append(i)
     return named.iloc[kept]

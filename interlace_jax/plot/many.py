@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,20 +34,15 @@ def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -
     table["found"] = np.where(table["found"], "yes", "no")
     named = _apart(table[table["found"] == "yes"].nsmallest(label, "p"), table, "x", "y")
     threshold = table.loc[table["found"] == "yes", "y"].min()
-    line = (
-        []
-        if np.isnan(threshold)
-        else p9.geom_hline(yintercept=threshold, color=GREY, linetype="dashed")
-    )
-    n = len(table)
+    line = p9.geom_hline(yintercept=threshold, color=GREY, linetype="dashed")
+    n, count = len(table), sum(table["found"] == "yes")
+    size, above = 2.0 if n <= 500 else 1.3, 0.015 * np.ptp(table["y"])
     return (
         p9.ggplot(table, p9.aes("x", "y"))
         + p9.geom_vline(xintercept=0, color=GREY, size=0.5)
-        + line
-        + p9.geom_point(p9.aes(color="found"), size=2.0 if n <= 500 else 1.3, alpha=0.7, stroke=0)
-        + p9.geom_text(
-            p9.aes(label="name"), named, size=7, va="bottom", nudge_y=0.015 * np.ptp(table["y"])
-        )
+        + ([] if np.isnan(threshold) else line)
+        + p9.geom_point(p9.aes(color="found"), size=size, alpha=0.7, stroke=0)
+        + p9.geom_text(p9.aes(label="name"), named, size=7, va="bottom", nudge_y=above)
         + p9.scale_color_manual({"yes": ORANGE, "no": GREY}, guide=None)
         + p9.scale_y_continuous(labels=_powers, expand=(0.06, 0))
         + p9.scale_x_continuous(expand=(0.08, 0))
@@ -54,8 +50,7 @@ def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -
             x=f"estimate of {coefficient}",
             y="p-value",
             title=f"{coefficient} in {n:,} models",
-            subtitle=f"Orange: {sum(table['found'] == 'yes'):,} models at a false "
-            f"discovery rate of {alpha:.0%}",
+            subtitle=f"Orange: {count:,} models at a false discovery rate of {alpha:.0%}",
         )
         + _theme(6.0, 4.5)
     )
@@ -80,36 +75,17 @@ def heatmap(
     _check(many, Many)
     if coefficient is not None:
         _check_coefficient(many, coefficient)
-    t, adjusted = many.fe_tvalues, many.adjusted_pvalues("bh")
     if where is None:
-        kept = (
-            [coefficient] if coefficient else [name for name in t if name != "Intercept"] or list(t)
-        )
-        at = pd.DataFrame({"x": np.repeat(kept, len(t)), "y": np.tile(t.index.map(str), len(kept))})
-        axes, order = ("", "model"), list(t.index.map(str))
-        at = at.assign(x=pd.Categorical(at["x"], kept), y=pd.Categorical(at["y"], order[::-1]))
-        width = min(2.5 + 0.8 * len(kept), 8.0)
-        values, p = (table[kept].to_numpy().T.ravel() for table in (t, adjusted))
+        tiles = _by_coefficient(many, coefficient)
     else:
-        if coefficient is None or len(where) != len(t) or where.shape[1] != 2:
-            raise ValueError(
-                f"where= needs a coefficient, one of {listed(t)}, and two columns with {len(t)} "
-                "rows"
-            )
-        where = in_order_of(t, where, "where")
-        axes = tuple(map(str, where.columns))
-        x, y = (names_of(where.iloc[:, i]).reset_index(drop=True) for i in range(2))
-        y = y if y.dtype == float else y.cat.reorder_categories(y.cat.categories[::-1])
-        at, width = pd.DataFrame({"x": x, "y": y}), 6.5
-        values, p = t[coefficient].to_numpy(), adjusted[coefficient].to_numpy()
-    table = at.assign(t=values, found=p <= alpha)
-    largest, rows = float(np.nanmax(np.abs(values))), table["y"].nunique()
-    return (
+        tiles = _by_place(many, coefficient, where)
+    table = tiles.table.assign(found=tiles.table["adjusted"] <= alpha)
+    largest, rows = float(table["t"].abs().max()), table["y"].nunique()
+    size = 1.0 if rows <= NAMED else 0.5
+    plot = (
         p9.ggplot(table, p9.aes("x", "y"))
         + p9.geom_tile(p9.aes(fill="t"))
-        + p9.geom_point(
-            data=table[table["found"]], size=1.0 if rows <= NAMED else 0.5, color=INK, stroke=0
-        )
+        + p9.geom_point(data=table[table["found"]], size=size, color=INK, stroke=0)
         + p9.scale_fill_gradient2(
             low=BLUE,
             mid="#F7F7F7",
@@ -119,15 +95,59 @@ def heatmap(
             name="t",
         )
         + p9.labs(
-            x=axes[0],
-            y=axes[1],
-            title=f"t values{f' of {coefficient}' if coefficient else ''} in {len(t):,} models",
+            x=tiles.axes[0],
+            y=tiles.axes[1],
+            title=f"t values{f' of {coefficient}' if coefficient else ''} in {len(many):,} models",
             subtitle=f"Dots: at a false discovery rate of {alpha:.0%}",
         )
-        + _theme(width, _height(rows))
+        + _theme(tiles.width, _height(rows))
         + p9.theme(panel_grid_major=p9.element_blank())
-        + (_level_names(rows) if isinstance(table["y"].dtype, pd.CategoricalDtype) else [])
     )
+    if isinstance(table["y"].dtype, pd.CategoricalDtype):
+        plot = plot + _level_names(rows)
+    return plot
+
+
+class _Tiles(NamedTuple):
+    """A row for each tile, `x y t adjusted`, with adjusted p-values."""
+
+    table: pd.DataFrame
+    axes: tuple[str, ...]
+    width: float
+
+
+def _by_coefficient(many: Many, coefficient: str | None) -> _Tiles:
+    """Models by coefficients, the first model on top."""
+    t, adjusted = many.fe_tvalues, many.adjusted_pvalues("bh")
+    shown = [name for name in t if name != "Intercept"] or list(t)
+    if coefficient is not None:
+        shown = [coefficient]
+    models = list(t.index.map(str))
+    table = pd.DataFrame(
+        {
+            "x": pd.Categorical(np.repeat(shown, len(t)), shown),
+            "y": pd.Categorical(np.tile(models, len(shown)), models[::-1]),
+            "t": t[shown].to_numpy().T.ravel(),
+            "adjusted": adjusted[shown].to_numpy().T.ravel(),
+        }
+    )
+    return _Tiles(table, ("", "model"), min(2.5 + 0.8 * len(shown), 8.0))
+
+
+def _by_place(many: Many, coefficient: str | None, where: pd.DataFrame) -> _Tiles:
+    """One coefficient, each model at its place."""
+    t, adjusted = many.fe_tvalues, many.adjusted_pvalues("bh")
+    if coefficient is None or len(where) != len(t) or where.shape[1] != 2:
+        raise ValueError(
+            f"where= needs a coefficient, one of {listed(t)}, and two columns with {len(t)} rows"
+        )
+    where = in_order_of(t, where, "where")
+    x, y = (names_of(where.iloc[:, i]).reset_index(drop=True) for i in range(2))
+    if y.dtype != float:
+        y = y.cat.reorder_categories(y.cat.categories[::-1])
+    values, p = t[coefficient].to_numpy(), adjusted[coefficient].to_numpy()
+    table = pd.DataFrame({"x": x, "y": y, "t": values, "adjusted": p})
+    return _Tiles(table, tuple(map(str, where.columns)), 6.5)
 
 
 def _check_coefficient(many: Many, name: str) -> None:
@@ -136,8 +156,6 @@ def _check_coefficient(many: Many, name: str) -> None:
 
 def _broken(name: str) -> str:
     """A long name of a parameter in lines."""
-    return (
-        name
-        if len(name) <= 24
-        else name.replace(".(", "\n.(").replace("|", "\n|", ".(" not in name)
-    )
+    if len(name) <= 24:
+        return name
+    return name.replace(".(", "\n.(").replace("|", "\n|", ".(" not in name)

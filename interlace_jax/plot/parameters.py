@@ -104,23 +104,22 @@ def coefficients(
         _check(fit, Fit)
     check_level(level)
     table = forest(fits, names, intercept, level, dict(labels or {}), exponentiate)
-    several, rows = len(fits) > 1, table["term"].nunique()
-    dodge = p9.position_dodge(0.6 if several else 0.0)
-    aes = p9.aes(
-        "term",
-        "estimate",
-        ymin="conf_low",
-        ymax="conf_high",
-        **({"color": "model"} if several else {}),
-    )
+    aes = p9.aes("term", "estimate", ymin="conf_low", ymax="conf_high")
+    rows = table["term"].nunique()
+    if len(fits) > 1:
+        dodge, crowd = p9.position_dodge(0.6), 0.6 + 0.3 * len(fits)
+        layers = [
+            p9.geom_pointrange(p9.aes(color="model"), position=dodge, size=0.5, na_rm=True),
+            _legend_of_models(list(table["model"].cat.categories[::-1])),
+        ]
+    else:
+        layers, crowd = [p9.geom_pointrange(color=BLUE, size=0.5, na_rm=True)], 1.0
+    if exponentiate:
+        layers.append(p9.scale_y_log10())
     return (
         p9.ggplot(table, aes)
         + p9.geom_hline(yintercept=1 if exponentiate else 0, color=GREY, size=0.5)
-        + p9.geom_pointrange(
-            position=dodge, size=0.5, na_rm=True, **({} if several else {"color": BLUE})
-        )
-        + ([p9.scale_y_log10()] if exponentiate else [])
-        + ([_legend_of_models(list(table["model"].cat.categories[::-1]))] if several else [])
+        + layers
         + p9.coord_flip()
         + p9.scale_x_discrete(labels=_names_in_lines)
         + p9.labs(
@@ -129,7 +128,7 @@ def coefficients(
             color="model",
             title="Coefficients",
         )
-        + _theme(7.0, 1.3 + 0.3 * max(rows, 3) * (1.0 if not several else 0.6 + 0.3 * len(fits)))
+        + _theme(7.0, 1.3 + 0.3 * max(rows, 3) * crowd)
     )
 
 
@@ -151,12 +150,8 @@ def _one_of(names: list[str], otherwise: str) -> str:
 
 
 def _colours(count: int) -> list[str]:
-    """Colours of so many models or levels; those of the palette as long as they last."""
-    return (
-        list(COLOURS[:count])
-        if count <= len(COLOURS)
-        else [COLOURS[i % len(COLOURS)] for i in range(count)]
-    )
+    """Colours of so many models or levels; where the palette ends it begins again."""
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def effects(
@@ -189,29 +184,12 @@ def effects(
     colour, panel = (others + [None, None])[:2]
     numeric = means[x].dtype == float
     mapping = {"color": colour, "fill": colour, "group": colour} if colour else {"group": 1}
-    look = {} if colour else {"color": BLUE}
-    dodge = p9.position_dodge(0.0 if numeric or not colour else 0.4)
-    band = p9.geom_ribbon(
-        p9.aes(ymin="lower", ymax="upper"),
-        alpha=0.2,
-        color="none",
-        **({} if colour else {"fill": BLUE}),
-    )
-    spans = p9.geom_pointrange(
-        p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look
-    )
-    return (
-        p9.ggplot(means, p9.aes(x, "emmean", **mapping))
-        + ([_rows_beneath(fit, x, shown.data, colour)] if points else [])
-        + ([band] if numeric else [])
-        + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
-        + ([] if numeric else [spans])
-        + (
-            [p9.scale_color_manual(_colours(n)), p9.scale_fill_manual(_colours(n))]
-            if (n := shown.colours)
-            else []
-        )
-        + ([p9.facet_wrap(panel, labeller="label_both")] if panel else [])
+    plot = p9.ggplot(means, p9.aes(x, "emmean", **mapping))
+    if points:
+        plot = plot + _rows_beneath(fit, x, shown.data, colour)
+    plot = (
+        plot
+        + _means_with_intervals(numeric, colour, 0.4)
         + p9.labs(
             y=f"{mean_name(fit)}, with {level:.0%} interval",
             title=f"Effect of {x}{' by ' * bool(others)}{' and '.join(others)}",
@@ -221,6 +199,30 @@ def effects(
         + p9.theme(strip_text=p9.element_text(size=8))
         + _category_axis(means[x])
     )
+    if shown.colours:
+        colours = _colours(shown.colours)
+        plot = plot + [p9.scale_color_manual(colours), p9.scale_fill_manual(colours)]
+    if panel:
+        plot = plot + p9.facet_wrap(panel, labeller="label_both")
+    return plot
+
+
+def _means_with_intervals(
+    numeric: bool, colour: str | None, apart: float, band: bool = True
+) -> list:
+    """Means joined by a line, with their limits `lower` and `upper` as a band or as bars.
+
+    numeric: whether they are over a number. apart: distance of the colours at one level.
+    """
+    limits = p9.aes(ymin="lower", ymax="upper")
+    dodge = p9.position_dodge(0.0 if numeric or not colour else apart)
+    look = {} if colour else {"color": BLUE}
+    alpha = 1.0 if numeric else 0.5
+    line = p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=alpha, **look)
+    if numeric and band:
+        fill = {} if colour else {"fill": BLUE}
+        return [p9.geom_ribbon(limits, alpha=0.2, color="none", **fill), line]
+    return [line, p9.geom_pointrange(limits, position=dodge, size=0.5, na_rm=True, **look)]
 
 
 def _rows_beneath(fit: Fit, x: str, data: pd.DataFrame, colour: str | None) -> p9.geom_point:
@@ -283,17 +285,10 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
     table[x] = names_of(table[x])
     colour = panels.pop() if panels else None
     numeric = table[x].dtype == float
-    dodge = p9.position_dodge(0.0 if numeric or not colour else 0.5)
-    look = {} if colour else {"color": BLUE}
     groups = {"color": colour, "group": colour} if colour else {"group": 1}
-    return (
+    plot = (
         p9.ggplot(table, p9.aes(x, value, **groups))
-        + p9.geom_line(position=dodge, size=0.8, na_rm=True, alpha=1.0 if numeric else 0.5, **look)
-        + p9.geom_pointrange(
-            p9.aes(ymin="lower", ymax="upper"), position=dodge, size=0.5, na_rm=True, **look
-        )
-        + ([p9.scale_color_manual(_colours(table[colour].nunique()))] if colour else [])
-        + ([p9.facet_wrap(panels)] if panels else [])
+        + _means_with_intervals(numeric, colour, 0.5, band=False)
         + p9.labs(
             y=f"{_what(means)}, with {means.level:.0%} interval",
             title=f"Marginal {kind}{' by ' * bool(names)}{' and '.join(reversed(names))}",
@@ -301,6 +296,11 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
         + _theme(6.0, 4.0)
         + _category_axis(table[x])
     )
+    if colour:
+        plot = plot + p9.scale_color_manual(_colours(table[colour].nunique()))
+    if panels:
+        plot = plot + p9.facet_wrap(panels)
+    return plot
 
 
 def _what(means: MarginalMeans) -> str:

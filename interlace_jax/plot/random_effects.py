@@ -40,14 +40,17 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
     g = place(fit, factor)
     table = effects(fit, g, level)
     table["clear"] = np.where((table["lower"] > 0) | (table["upper"] < 0), "yes", "no")
-    f, m = fit.model.design.factors[g], len(fit.model.design.factors[g].levels)
+    f = fit.model.design.factors[g]
+    m = len(f.levels)
+    if m <= NAMED:
+        bar, point = 0.9, p9.geom_point(size=1.8)
+    else:
+        bar, point = 0.25, p9.geom_point(size=0.3, color=INK, stroke=0)
     return (
         p9.ggplot(table, p9.aes("estimate", "key", color="clear"))
         + p9.geom_vline(xintercept=0, color=GREY, size=0.5)
-        + p9.geom_segment(
-            p9.aes(x="lower", xend="upper", yend="key"), size=0.9 if m <= NAMED else 0.25
-        )
-        + (p9.geom_point(size=1.8) if m <= NAMED else p9.geom_point(size=0.3, color=INK, stroke=0))
+        + p9.geom_segment(p9.aes(x="lower", xend="upper", yend="key"), size=bar)
+        + point
         + p9.facet_wrap("panel", scales="free", nrow=1)
         + p9.scale_color_manual({"yes": BLUE, "no": GREY}, guide=None)
         + p9.labs(
@@ -74,21 +77,19 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
     fit.model.engine.require("plots_of_rows")
     g = place(fit, factor)
     f = fit.model.design.factors[g]
-    chosen = list(f.columns[:2] if terms is None else [terms] if isinstance(terms, str) else terms)
-    if not 1 <= len(chosen) <= 2 or not set(chosen) <= set(f.columns):
-        raise ValueError(f"terms must be one or two of {listed(f.columns)}, not {terms!r}")
+    chosen = _chosen(f.columns, terms)
     at = [f.columns.index(name) for name in chosen]
     own, shrunk, centre = own_and_shrunk(fit, g)
     known = np.isfinite(own).all(1)
-    columns = {
-        f"{kind}{i}": values[known, j]
-        for kind, values in (("a", own), ("b", shrunk))
-        for i, j in enumerate(at)
-    }
-    table = pd.DataFrame(columns | {"level": f.levels[known].astype(str)})
+    table = pd.DataFrame({"level": f.levels[known].astype(str)})
+    for i, j in enumerate(at):
+        table[f"a{i}"], table[f"b{i}"] = own[known, j], shrunk[known, j]
     words = p9.labs(title=f"Shrinkage of {f.name}", subtitle=_from_where(fit, int((~known).sum())))
     names = [label(fit, f, name) for name in chosen]
-    draw = _arrows if len(at) == 2 else _dumbbells if len(table) <= NAMED else _against_own
+    if len(at) == 2:
+        draw = _arrows
+    else:
+        draw = _dumbbells if len(table) <= NAMED else _against_own
     return draw(table, names, f.name, centre[at]) + words
 
 
@@ -101,20 +102,30 @@ def _from_where(fit: Fit, left_out: int) -> str:
     return f"From least squares in each group alone to the mixed model{without}"
 
 
+def _chosen(columns: Sequence[str], terms: str | Sequence[str] | None) -> list[str]:
+    """One or two columns of a factor, by default the first two."""
+    if terms is None:
+        return list(columns[:2])
+    chosen = [terms] if isinstance(terms, str) else list(terms)
+    if not 1 <= len(chosen) <= 2 or not set(chosen) <= set(columns):
+        raise ValueError(f"terms must be one or two of {listed(columns)}, not {terms!r}")
+    return chosen
+
+
 def _arrows(table: pd.DataFrame, names: list[str], _: str, centre: np.ndarray) -> p9.ggplot:
-    few = len(table) <= NAMED
     average = pd.DataFrame({"a0": [centre[0]], "a1": [centre[1]]})
+    moves, blue = p9.aes(xend="b0", yend="b1"), {"color": BLUE}
+    if len(table) <= NAMED:
+        head = p9.arrow(length=0.06, type="closed")
+        own = p9.geom_point(color=GREY, size=1.8, stroke=0.5)
+        layers = [own, p9.geom_segment(moves, alpha=0.8, size=0.5, arrow=head, **blue)]
+    else:  # of very many arrows a point is the head
+        own = p9.geom_point(color=GREY, size=0.8, stroke=0)
+        heads = p9.geom_point(p9.aes("b0", "b1"), size=0.8, stroke=0, **blue)
+        layers = [own, p9.geom_segment(moves, alpha=0.15, size=0.5, **blue), heads]
     return (
         p9.ggplot(table, p9.aes("a0", "a1"))
-        + p9.geom_point(color=GREY, size=1.8 if few else 0.8, stroke=0.5 if few else 0)
-        + p9.geom_segment(
-            p9.aes(xend="b0", yend="b1"),
-            color=BLUE,
-            alpha=0.8 if few else 0.15,
-            size=0.5,
-            arrow=p9.arrow(length=0.06, type="closed") if few else None,
-        )
-        + ([] if few else p9.geom_point(p9.aes("b0", "b1"), color=BLUE, size=0.8, stroke=0))
+        + layers
         + p9.geom_point(data=average, shape="+", size=6, stroke=1.2, color=ORANGE)
         + p9.labs(
             x=names[0],
@@ -185,11 +196,12 @@ def fitted_lines(
     x = predictor(fit, g, frame, x)
     shown = shown_levels(fit, g, groups, most)
     data, curves, held = lines(fit, g, frame, x, shown)
-    sampled = (
-        f"{len(shown)} of {len(f.levels):,} levels"
-        if len(shown) < len(f.levels)
-        else f"all {len(shown)} levels"
-    )
+    sampled = f"all {len(shown)} levels"
+    if len(shown) < len(f.levels):
+        sampled = f"{len(shown)} of {len(f.levels):,} levels"
+    axis = p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))
+    if data["x"].dtype == float:
+        axis = p9.scale_x_continuous(breaks=breaks_extended(4))
     columns, groups = _columns(len(shown)), list(data["group"].cat.categories)
     strips = dict(zip(groups, _shortened(groups, 7), strict=True))
     return (
@@ -208,11 +220,7 @@ def fitted_lines(
         )
         + _theme(max(1.3 * columns, 6.0), max(2.6, 1.0 + 1.25 * np.ceil(len(shown) / columns)))
         + p9.theme(strip_text=p9.element_text(size=8), panel_spacing=0.01)
-        + (
-            p9.scale_x_continuous(breaks=breaks_extended(4))
-            if data["x"].dtype == float
-            else p9.theme(axis_text_x=p9.element_text(rotation=45, ha="right"))
-        )
+        + axis
     )
 
 
