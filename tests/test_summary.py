@@ -2,52 +2,33 @@
 
 import copy
 import warnings
-from dataclasses import replace
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import summaries
+from helpers.summaries import at
 from scipy import special
 
 import interlace_jax as interlace
 from interlace_jax.inference.coefficients import Coefficients
-from interlace_jax.models import parameters
 from interlace_jax.result import Fit
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sleepstudy():
-    return interlace.load_dataset("sleepstudy")
+    return summaries.sleepstudy()
 
 
-@pytest.fixture(scope="module")
-def slope(sleepstudy):
-    return interlace.fit("Reaction ~ Days + (1 + Days | Subject)", sleepstudy)
+@pytest.fixture
+def slope():
+    return summaries.slope()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def crossed():
-    data = interlace.load_dataset("crossed")
-    data.loc[3:5, "rt"] = np.nan
-    return interlace.fit("rt ~ condition + (1 + condition | subject)", data, groups="item")
-
-
-def at(fit, **changes):
-    """The fit with other numbers in its estimate: tables for results that data seldom give."""
-    return with_estimate(fit.model, replace(fit.estimate, **changes))
-
-
-def with_estimate(model, estimate):
-    """A REML fit of any estimate, singular where its theta is."""
-    fit = Fit(model, estimate, "REML", "satterthwaite")
-    return Fit(
-        model,
-        replace(estimate, vanishing=[np.diag(Lam) == 0.0 for Lam in fit.Lambdas]),
-        "REML",
-        "satterthwaite",
-    )
+    return summaries.crossed()
 
 
 def judged_by(fit, coefficients):
@@ -272,121 +253,5 @@ def test_html_escapes_names(sleepstudy):
 
 # Singular fits
 
-ALTERNATIVE = "try (1 + Days || Subject), "
-
-
-def test_a_factor_without_variance_is_named_and_what_to_do():
-    with pytest.warns(interlace.SingularFitWarning) as caught:
-        fit = interlace.fit("Yield ~ 1 + (1 | Batch)", interlace.load_dataset("dyestuff2"))
-    message = str(caught[0].message)
-    assert message == fit.singularity
-    assert "the standard deviation of '(Intercept)' across 'Batch' is estimated as 0" in message
-    assert message.endswith("consider leaving (1 | Batch) out")
-    assert message in " ".join(str(fit.summary()).split())
-
-
-def test_a_nested_factor_without_variance_is_written_as_a_term_of_its_own():
-    fit = interlace.fit("strength ~ 1 + (1 | batch/cask)", interlace.load_dataset("pastes"))
-    message = at(fit, theta=np.array([0.0, 1.0])).singularity
-    assert "consider leaving (1 | cask:batch) out" in message
-    assert message.count("estimated as 0") == 1
-
-
-@pytest.mark.parametrize(
-    ("theta", "pieces"),
-    [
-        (
-            [0.9, 0.2, 0.0],
-            ["'(Intercept)' and 'Days' (+1.00) of 'Subject' are perfectly correlated", ALTERNATIVE],
-        ),
-        (
-            [0.9, -0.2, 0.0],
-            ["'(Intercept)' and 'Days' (-1.00) of 'Subject' are perfectly correlated", ALTERNATIVE],
-        ),
-        ([0.9, 0.0, 0.0], ["deviation of 'Days' across 'Subject' is estimated as 0", ALTERNATIVE]),
-        (
-            [0.0, 0.0, 0.2],
-            ["deviation of '(Intercept)' across 'Subject' is estimated as 0", ALTERNATIVE],
-        ),
-        (
-            [0.0, 0.0, 0.0],
-            [
-                "deviation of '(Intercept)' and 'Days' across 'Subject' is estimated as 0",
-                ALTERNATIVE,
-            ],
-        ),
-    ],
-)
-def test_a_singular_correlated_term_is_told_by_what_is_wrong(slope, theta, pieces):
-    fit = at(slope, theta=np.array(theta))
-    assert fit.is_singular
-    message = fit.singularity
-    assert all(piece in message for piece in pieces), message
-
-
-def test_an_uncorrelated_slope_without_variance_is_to_be_left_out(sleepstudy, slope):
-    model = interlace.compile("Reaction ~ Days + (1 + Days || Subject)", sleepstudy)
-    estimate = replace(slope.estimate, theta=np.array([0.9, 0.0]))
-    message = with_estimate(model, estimate).singularity
-    assert "consider leaving 'Days' out of the random effects of 'Subject'" in message
-    assert "||" not in message
-
-
-def test_three_effects_of_rank_two_determine_each_other(slope):
-    model = interlace.compile(
-        "score ~ 1 + (0 + Machine | Worker)", interlace.load_dataset("machines")
-    )
-    estimate = replace(slope.estimate, theta=np.array([1.0, 0.5, 0.4, 1.0, 0.7, 0.0]))
-    message = with_estimate(model, estimate).singularity
-    assert "'Machine[A]', 'Machine[B]' and 'Machine[C]' of 'Worker' determine each other" in message
-    assert "try (0 + Machine || Worker)" in message
-
 
 # Data frames
-
-
-def test_varcorr_has_lme4s_rows(crossed):
-    S = crossed.covariances["subject"].to_numpy()
-    table = crossed.varcorr
-    assert table[["grp", "var1", "var2"]].fillna("").to_numpy().tolist() == [
-        ["subject", "(Intercept)", ""],
-        ["subject", "condition[T.incongruent]", ""],
-        ["subject", "(Intercept)", "condition[T.incongruent]"],
-        ["item", "(Intercept)", ""],
-        ["Residual", "", ""],
-    ]
-    vcov = [S[0, 0], S[1, 1], S[0, 1], crossed.variance_components["item"], crossed.scale]
-    np.testing.assert_allclose(table["vcov"], vcov)
-    sdcor = np.sqrt(vcov)
-    sdcor[2] = S[0, 1] / np.sqrt(S[0, 0] * S[1, 1])
-    np.testing.assert_allclose(table["sdcor"], sdcor)
-
-
-def test_varcorr_pairs_columns_of_one_term_only_and_knows_no_correlation_with_a_constant():
-    S = pd.DataFrame(np.diag([4.0, 9.0, 0.0]), ["a", "b", "c"], ["a", "b", "c"])
-    factor = SimpleNamespace(name="g", columns=("a", "b", "c"), sizes=(1, 2))
-    table = parameters.varcorr_table([factor], {"g": S}, 1.0)
-    assert table["var2"].dropna().tolist() == ["c"]
-    np.testing.assert_array_equal(table["sdcor"], [2.0, 3.0, 0.0, np.nan, 1.0])
-
-
-def test_varcov_is_block_diagonal_over_factors(crossed):
-    whole = crossed.varcov
-    names = [
-        ("subject", "(Intercept)"),
-        ("subject", "condition[T.incongruent]"),
-        ("item", "(Intercept)"),
-    ]
-    assert whole.index.tolist() == names
-    assert whole.columns.equals(whole.index)
-    np.testing.assert_array_equal(whole.loc["subject", "subject"], crossed.covariances["subject"])
-    assert (
-        whole.loc[("item", "(Intercept)"), ("item", "(Intercept)")]
-        == crossed.variance_components["item"]
-    )
-    assert (whole.loc["subject", "item"].to_numpy() == 0).all()
-
-
-def test_varcov_of_one_factor_is_its_covariance_matrix(slope):
-    assert slope.varcov.columns.tolist() == ["(Intercept)", "Days"]
-    np.testing.assert_array_equal(slope.varcov, slope.covariances["Subject"])

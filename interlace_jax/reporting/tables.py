@@ -77,14 +77,14 @@ def _of_fit(fit: FittedModel, title: str | None, level: float, words: Mapping[st
     is_z = np.isinf(frame["df"]).any()
     test = ("z", "p") if is_z else ("df", "t", "p")
     columns = ("Term", "Estimate", "SE", f"{level * 100:g}% CI", *test)
-    cells = [_cells(row, words, is_z) for row in frame.itertuples()]
+    cells = [_row_of(row, words, is_z) for row in frame.itertuples()]
     fixed = int((frame["effect"] == "fixed").sum())
     rules = [fixed] if 0 < fixed < len(frame) else []
     heading = str(fit.design.formula) if title is None else title
     return Table(heading, columns, cells, "l" + "r" * (len(columns) - 1), _notes(fit), rules)
 
 
-def _cells(row: Any, words: Mapping[str, str], is_z: bool) -> tuple[str, ...]:
+def _row_of(row: Any, words: Mapping[str, str], is_z: bool) -> tuple[str, ...]:
     """One row of `tidy` as text; z tests have no degrees of freedom to show."""
     places = _places(row)
     estimate, error = shown(row.estimate, places), shown(row.std_error, places)

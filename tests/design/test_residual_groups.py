@@ -3,40 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.visits import frame
 from numpy.testing import assert_array_equal
 
 import interlace_jax as interlace
 from interlace_jax.design.design import build
 from interlace_jax.design.formula import parse
-from interlace_jax.design.residual_formula import TAGS, residual_of
-from interlace_jax.numerics.covariance.correlations import Toeplitz
-from interlace_jax.numerics.covariance.structures import AR1, Structure
-
-
-def frame(n=12, m=4, seed=0):
-    rng = np.random.default_rng(seed)
-    d = pd.DataFrame(
-        {"id": np.repeat([f"S{i}" for i in range(n)], m), "t": np.tile(np.arange(m), n)}
-    )
-    d["visit"] = "V" + (d["t"] + 1).astype(str)
-    d["arm"] = np.where(d["id"].str[1:].astype(int) % 2, "B", "A")
-    d["x"], d["y"] = rng.normal(size=len(d)), rng.normal(size=len(d))
-    return d.sample(frac=1.0, random_state=1).reset_index(drop=True)
 
 
 def groups(d=None, formula="y ~ x", **arguments):
     d = frame() if d is None else d
     return build(parse(formula, **arguments), d).residual
-
-
-def test_text_and_objects_say_the_same():
-    assert residual_of("ar1h(visit | arm / id)") == interlace.Residual(
-        AR1(heterogeneous=True), time="visit", subject="id", by="arm"
-    )
-    assert residual_of("sp_exp(a, b | id)").time == ("a", "b")
-    assert residual_of(" us( `my visit` | id )").time == ("my visit",)
-    for tag in TAGS:
-        assert str(residual_of(f"{tag}(visit | id)")) == f"{tag}(visit | id)"
 
 
 def test_subjects_with_the_same_visits_share_a_pattern():
@@ -137,29 +114,6 @@ def test_dispersions_that_say_nothing_are_refused():
         groups(dispersion=3)
 
 
-def test_parameters_that_the_data_cannot_tell_apart_are_named():
-    d = frame()
-    for formula, residual, dispersion, message in [
-        ("y ~ x + (1 | id)", "cs(visit | id)", None, r"cs within 'id' is what \(1 \| id\) is"),
-        (
-            "y ~ x + (1 | id)",
-            "us(visit | id)",
-            None,
-            "us within 'id' contains every random effect of 'id' already",
-        ),
-        ("y ~ x + (1 | id)", "toep(visit | id)", None, r"cannot tell 'id.\(Intercept\)'.* apart"),
-        (
-            "y ~ x",
-            "us(visit | id)",
-            "~ visit",
-            r"cannot tell 'sd V2'.*'log sd visit\[T.V2\]'.* apart",
-        ),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            interlace.compile(formula, d, residual=residual, dispersion=dispersion)
-    interlace.compile("y ~ x + (1 | id)", d, residual="ar1(visit | id)", dispersion="~ arm")
-
-
 def test_a_structure_in_the_formula_points_to_the_argument():
     with pytest.raises(ValueError, match=r"is an argument, residual='us\(visit \| id\)'"):
         parse("y ~ x + us(visit | id)")
@@ -168,13 +122,3 @@ def test_a_structure_in_the_formula_points_to_the_argument():
 def test_without_random_effects_the_arguments_are_named():
     with pytest.raises(ValueError, match="or give residual= or dispersion="):
         parse("y ~ x")
-
-
-def test_objects_are_checked():
-    with pytest.raises(TypeError, match=r"the structure of a Residual is one such as AR1\(\)"):
-        interlace.Residual("ar1", time="t", subject="id")
-    with pytest.raises(TypeError, match="subject must be the name of a column"):
-        interlace.Residual(Toeplitz(), time="t", subject=3)
-    with pytest.raises(TypeError, match="residual must be text"):
-        parse("y ~ x", residual=AR1())
-    assert issubclass(Toeplitz, Structure)

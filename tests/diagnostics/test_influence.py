@@ -3,7 +3,6 @@ counted.
 """
 
 import copy
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -11,17 +10,9 @@ import pytest
 from helpers import oracle
 from helpers.cases import load_case
 from helpers.diagnostics import reference, structured
-from helpers.fits import arguments, fitted, quiet_fit, sleepstudy
+from helpers.fits import arguments, fitted, quiet_fit
+from helpers.influence import measured
 from numpy.testing import assert_allclose
-
-import interlace_jax as interlace
-
-MEASURES = ["cooksd", "mdffits", "covtrace", "covratio"]
-
-
-@cache
-def measured(name, level=None, method="exact"):
-    return fitted(name).influence(level, method)
 
 
 def definitions(fit, beta, vcov, varcov):
@@ -192,87 +183,4 @@ def test_unknown_factors_and_methods_are_named():
         fit.influence(method="approx")
 
 
-# The infinitesimal jackknife ----------------------------------------------------------------------
-
-
-def test_effects_add_up_to_zero():
-    """Counting every group twice changes no estimate of an ML fit: the derivatives are those of
-    the score.
-    """
-    fit = fitted("sleepstudy_slope_ML")
-    effects = fit.jackknife().effects
-    assert_allclose(effects.sum() / effects.abs().sum(), 0.0, atol=1e-6)
-
-
-def test_of_a_balanced_design_it_gives_the_standard_errors_of_maximum_likelihood():
-    """Groups with one design are a sample of least-squares coefficients, and CR0 is the sample's
-    covariance over m.
-    """
-    fit = fitted("sleepstudy_slope_REML")
-    each = (
-        sleepstudy()
-        .groupby("Subject")
-        .apply(lambda d: pd.Series(np.polyfit(d.Days, d.Reaction, 1)[::-1]))
-    )
-    wanted = np.cov(each.T, bias=True) / 18
-    assert_allclose(fit.jackknife().cov.iloc[:2, :2], wanted, rtol=1e-9)
-
-
-def test_it_is_near_the_jackknife_of_deletions():
-    """m = 18: the deletion jackknife is larger by about (m / (m - 1))^2 and by what is of second
-    order.
-    """
-    fit = fitted("sleepstudy_slope_REML")
-    deleted = [
-        quiet_fit(
-            "Reaction ~ Days + (Days | Subject)", sleepstudy().query("Subject != @s")
-        ).parameters
-        for s in sleepstudy().Subject.unique()[:6]
-    ]
-    exact = fit.parameters - pd.DataFrame(deleted)
-    effects = fit.jackknife().effects.iloc[:6]
-    error = (effects.to_numpy() - exact).abs().max()
-    assert (error < 0.3 * exact.abs().max()).all()
-
-
-def test_crossed_groups_are_refused():
-    with pytest.raises(ValueError, match="crossed"):
-        fitted("penicillin_REML").jackknife()
-    with pytest.raises(ValueError, match="independent.*'plate'"):
-        fitted("penicillin_REML").jackknife("plate")
-
-
-def test_nested_groups_are_those_of_the_outermost_factor():
-    found = fitted("pastes_REML").jackknife()
-    assert found.by == "batch"
-    assert found.effects.shape == (10, 4)
-    with pytest.raises(ValueError, match="independent"):
-        fitted("pastes_REML").jackknife("cask:batch")
-
-
 # Beside the data ----------------------------------------------------------------------------------
-
-
-def test_augment_gives_the_rows_used_with_everything_beside_them():
-    frame = sleepstudy().set_index(pd.Index(range(1000, 1180)))
-    frame.loc[1003, "Days"] = np.nan
-    fit = quiet_fit("Reaction ~ Days + (Days | Subject)", frame)
-    found = fit.augment()
-    assert found.index.equals(fit.resid.index)
-    assert_allclose(found["Reaction"] - found[".fitted"], found[".resid_conditional"])
-    assert_allclose(found[".leverage_overall"], fit.leverage()["overall"])
-    assert found[".cooksd"].notna().all()
-    assert ".cooksd" not in fit.augment(None)
-
-
-def test_hlmdiags_names_are_aliases():
-    fit = fitted("sleepstudy_slope_REML")
-    by_subject = interlace.hlm_influence(fit, "Subject")
-    assert by_subject.columns[:4].tolist() == MEASURES
-    assert_allclose(by_subject["cooksd"], measured("sleepstudy_slope_REML", "Subject")["cooksd"])
-    residuals = interlace.hlm_resid(fit, type="marginal", full_data=False)
-    assert_allclose(residuals[".resid"] + residuals[".fitted"], fit.model.design.y)
-    effects = interlace.hlm_resid(fit, level="Subject")
-    assert effects.columns.tolist() == [".ranef.Subject.(Intercept)", ".ranef.Subject.Days"]
-    assert_allclose(interlace.hlm_augment(fit, "Subject")[".cooksd"], by_subject["cooksd"])
-    assert ".mdffits" in interlace.hlm_augment(fit)

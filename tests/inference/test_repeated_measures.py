@@ -3,7 +3,6 @@ derivatives.
 """
 
 import itertools
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.fits import quiet_fit
+from helpers.repeated import data, fit
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -30,25 +30,6 @@ def sleep():
         .melt("id", var_name="drug", value_name="extra")
     )
     return frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
-
-
-@cache
-def data(seed=0):
-    """30 subjects, 4 visits, a tenth missing; variance grows and neighbours correlate."""
-    rng = np.random.default_rng(seed)
-    n, m = 30, 4
-    C = 0.6 ** np.abs(np.subtract.outer(range(m), range(m)))
-    E = rng.multivariate_normal(np.zeros(m), C * np.outer([1, 1.3, 1.6, 2], [1, 1.3, 1.6, 2]), n)
-    d = pd.DataFrame({"id": np.repeat(np.arange(n), m), "t": np.tile(np.arange(m), n)})
-    d["arm"] = np.where(d["id"] % 2, "B", "A")
-    d["visit"] = "V" + d["t"].astype(str)
-    d["y"] = 3 + 0.4 * d["t"] * (d["arm"] == "B") + E.ravel()
-    return d[rng.random(len(d)) < 0.9].sample(frac=1.0, random_state=1).reset_index(drop=True)
-
-
-@cache
-def fit(residual, formula="y ~ arm * visit", **arguments):
-    return quiet_fit(formula, data(), residual=residual, **dict(arguments))
 
 
 def test_two_visits_are_the_paired_t_test():
@@ -142,17 +123,6 @@ def test_sigma_is_the_first_groups_and_the_model_is_not():
     assert_allclose(a.deviance, b.deviance, rtol=0, atol=1e-7)
     assert_allclose(b.sigma, a.structure.estimate["sd | B"], rtol=1e-5)
     assert "The residual variance above is that of arm A." in str(a.summary())
-
-
-def test_likelihood_ratios_know_what_contains_what():
-    names = ["cs(visit | id)", "csh(visit | id)", "us(visit | id)"]
-    fits = [fit(name, method="ML") for name in names]
-    table = interlace.anova(*fits)
-    statistic = fits[0].deviance - fits[1].deviance
-    assert_allclose(table["Pr(>Chisq)"].iloc[1], stats.chi2.sf(statistic, 3), rtol=1e-6)
-    assert_allclose(table["Pr(>Chisq) boundary"].iloc[1], table["Pr(>Chisq)"].iloc[1])
-    with pytest.raises(ValueError, match="do not include residual cs"):
-        interlace.anova(fits[0], fit("ad(visit | id)", method="ML"))
 
 
 def test_the_likelihood_and_the_fit_have_derivatives():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.fits import fitted, quiet_fit, sleepstudy
+from helpers.resampled import _parametric, _sleep
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from scipy import stats
@@ -17,38 +18,8 @@ from interlace_jax.inference.terms import variables
 
 
 @cache
-def _sleep():
-    return fitted("sleepstudy_slope_REML")
-
-
-@cache
-def _parametric():
-    return _sleep().bootstrap(400, seed=1)
-
-
-@cache
 def _cases():
     return _sleep().bootstrap(150, seed=1, kind="cases")
-
-
-def _marginal_covariance(fit, rows):
-    """Cov(y) of some rows by the definition, for one factor."""
-    f = fit.model.design.factors[0]
-    L, Z, codes = fit.Lambdas[0], f.Z[rows], f.codes[rows]
-    together = Z @ L @ L.T @ Z.T * (codes[:, None] == codes[None])
-    w = fit.model.design.weights
-    return fit.scale * (together + np.diag(1 / w[rows] if w is not None else np.ones(len(rows))))
-
-
-@pytest.mark.parametrize("name", ["sleepstudy_slope_REML", "weighted_REML"])
-def test_simulated_responses_have_the_mean_and_covariance_of_the_model(name):
-    fit, nsim = fitted(name), 20000
-    rows = np.r_[0:4, 10:13]
-    Y = fit.simulate(nsim, seed=2).to_numpy()[rows]
-    expected = _marginal_covariance(fit, rows)
-    mean = fit.predict(include_re=False).to_numpy()[rows]
-    assert_allclose(Y.mean(1), mean, atol=5 * np.sqrt(expected.max() / nsim))
-    assert_allclose(np.cov(Y), expected, atol=8 * expected.max() / np.sqrt(nsim))
 
 
 def test_the_same_seed_gives_the_same_draws_and_another_others():
@@ -213,22 +184,7 @@ def test_bootstrap_errors_are_near_those_of_the_fit():
     assert (bias[fit.fe_bse.index].abs() < 4 * fit.fe_bse / np.sqrt(400)).all()
 
 
-def test_bootstrap_intervals_are_found_among_the_others():
-    table = _sleep().confint(method="boot", nsim=400, seed=1, parm="beta_")
-    assert_frame_equal(table, _parametric().confint().loc[["Intercept", "Days"]], rtol=1e-6)
-
-
 def test_cases_may_have_predictors_of_any_size():
     frame = sleepstudy().assign(x=lambda f: 1e9 * (f.Days + 1.0))
     fit = quiet_fit("Reaction ~ x + {x**2} + (1 | Subject)", frame)
     assert fit.bootstrap(2, seed=1, kind="cases", progress=False).many.converged.all()
-
-
-def test_intervals_have_the_order_of_those_of_the_fit():
-    fit = fitted("sleepstudy_slope_REML")
-    made = fit.bootstrap(20, seed=1, progress=False)
-    assert (
-        list(made.confint().index)
-        == list(made.confint(kind="basic").index)
-        == list(fit.confint().index)
-    )

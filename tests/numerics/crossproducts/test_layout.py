@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from helpers import arrays, oracle
 
-from interlace_jax.numerics.covariance import block as block_module
 from interlace_jax.numerics.crossproducts import layout as layout_module
 
 every_kind = pytest.mark.parametrize("kind", oracle.KINDS)
@@ -15,20 +14,6 @@ crossed_kinds = pytest.mark.parametrize("kind", [k for k in oracle.KINDS if "cro
 @pytest.fixture
 def sparse(monkeypatch):
     monkeypatch.setattr(layout_module, "FLOPS_PER_PAIR", 0)
-
-
-def test_parameters_are_lower_triangles_by_column_as_the_oracle_has_them():
-    for kind in oracle.KINDS:
-        for factor in oracle.random_design(0, kind).factors:
-            block = block_module.Block(factor.m, tuple(len(t) for t in factor.terms))
-            assert list(block.parameters) == factor.pattern
-            assert block.k == factor.Z.shape[1]
-
-
-def test_parameter_count_is_the_length_of_theta():
-    for kind in oracle.KINDS:
-        problem = oracle.random_design(0, kind)
-        assert block_module.parameter_count(arrays.plan(problem).layout.blocks) == problem.d
 
 
 @every_kind
