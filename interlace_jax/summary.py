@@ -109,13 +109,19 @@ def _family_parts(fit: FittedGeneralizedModel) -> Iterator[Table]:
         table = predictor_table(fit, key)
         if len(table):
             yield _z_table(title, table)
-    if len(numbers := family_params(fit)):
-        rows = [
-            [name, *_significant(row)]
-            for name, row in zip(numbers.index, numbers.to_numpy(), strict=True)
-        ]
+    numbers = family_params(fit)
+    if len(numbers):
+        rows = _named_rows(numbers)
         title = "Thresholds:" if fit.family.name == "ordinal" else "Family:"
         yield Table(title, ("", "Estimate", "Std. Error", "2.5%", "97.5%"), rows, "lrrrr")
+
+
+def _named_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Rows of numbers with their names in front."""
+    return [
+        [name, *_significant(numbers)]
+        for name, numbers in zip(table.index, table.to_numpy(), strict=True)
+    ]
 
 
 def _z_table(title: str, table: pd.DataFrame) -> Table:
@@ -224,10 +230,7 @@ def _residual_covariance(fit: FittedModel) -> Iterator[str | Table]:
     if given is None:
         return
     table = residual_table(uncertainty(fit))
-    rows = [
-        [name, *_significant(numbers)]
-        for name, numbers in zip(table.index, table[LIMITS].to_numpy(), strict=True)
-    ]
+    rows = _named_rows(table[LIMITS])
     yield Table("Residual covariance:", ("", "Estimate", "2.5%", "97.5%"), rows, "lrrr")
     if reference := given.reference:
         yield f"The residual variance above is that {reference}."

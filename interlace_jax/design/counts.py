@@ -164,7 +164,8 @@ def _checked_labels(family, name, labels, column, is_ordered):
 def response_parts(formula: Formula, family: Distribution) -> tuple[dict[str, Part], bool]:
     """The parts of the left side, `y` and perhaps `of`, and whether it is a quotient."""
     text = formula.response or ""
-    is_quotient = len(sides := _cut(text, "/")) == 2
+    sides = _cut(text, "/")
+    is_quotient = len(sides) == 2
     if match := re.fullmatch(r"cbind\s*\((.*)\)", text, re.DOTALL):
         pieces = [piece for _, piece in _cut(match[1], ",")]
         if not family.has_trials:
@@ -288,9 +289,9 @@ def _binomial(coding, made, y, other, weights, trials, index):
         made = replace(made, trials=y + other)
     elif other is not None or trials is not None or _is_share(y):
         y, weights, made = _shares(coding, made, y, other, weights, trials, index)
-    if made.trials is not None and (empty := made.trials <= 0).any():
+    if made.trials is not None and (made.trials <= 0).any():
         _refuse_rows(
-            empty,
+            made.trials <= 0,
             made.trials,
             index,
             response,

@@ -86,6 +86,7 @@ def why_unusable(y: np.ndarray) -> str | None:
     """Why there is no model of a response (n,), whatever the design."""
     if is_constant(y):
         return "the response is constant"
-    if is_out_of_range(size := largest(y)):
+    size = largest(y)
+    if is_out_of_range(size):
         return f"the response is of size {size:.0e}, and its variance out of floating-point range"
     return None

@@ -312,7 +312,8 @@ class _Resolver(ast.NodeTransformer):
         if ".".join(names) not in self.known and self._is_of_namespace(path):
             return node
         for size in range(len(names), 0, -1):
-            if (name := ".".join(names[:size])) in self.known:
+            name = ".".join(names[:size])
+            if name in self.known:
                 column: ast.expr = self._column(name)
                 for attribute in names[size:]:
                     column = ast.Attribute(column, attribute, ast.Load())

@@ -99,7 +99,8 @@ def _dataset(data: Any, folder: Path) -> Any:
         if not Path(data).exists():
             raise ValueError(f"there is no file {str(data)!r}")
         return arrow.dataset(data, format=_format(Path(data)))
-    if isinstance(lazy := nw.from_native(data, pass_through=True), nw.LazyFrame):
+    lazy = nw.from_native(data, pass_through=True)
+    if isinstance(lazy, nw.LazyFrame):
         # Categories of polars stand in the order of their rows: as in its frames, text has an order
         # of its own.
         lazy.with_columns(selectors.categorical().cast(nw.String)).sink_parquet(

@@ -276,11 +276,13 @@ def _groups(residual, columns, subject, subjects) -> tuple[np.ndarray, tuple]:
     codes, labels = _coded(columns[residual.by])
     group = np.zeros(len(subjects), int)
     group[subject] = codes
-    if len(changed := np.flatnonzero(group[subject] != codes)):
-        found = columns[residual.by][subject == subject[changed[0]]].unique()
+    changed = np.flatnonzero(group[subject] != codes)
+    if len(changed):
+        one = subject[changed[0]]
+        found = columns[residual.by][subject == one].unique()
         raise ValueError(
             f"residual '{residual}' has parameters by {residual.by!r}, which changes within "
-            f"{residual.subject!r} {listed([subjects[subject[changed[0]]]])}: {listed(found)}; it "
+            f"{residual.subject!r} {listed([subjects[one]])}: {listed(found)}; it "
             "must be one value for every subject"
         )
     return group, tuple(labels)
@@ -422,7 +424,8 @@ def _refuse_rare(residual, subject, visit, visits) -> None:
     seen = np.zeros((subject.max() + 1, len(visits)))
     seen[subject, visit] = 1.0
     together = seen.T @ seen
-    if (rare := np.flatnonzero(np.diagonal(together) < 2)).size:
+    rare = np.flatnonzero(np.diagonal(together) < 2)
+    if len(rare):
         raise ValueError(
             f"residual '{residual}' has a variance for every {residual.time[0]!r}, but "
             f"{listed([visits[rare[0]]])} is seen once; leave that row out, or use a structure "

@@ -28,7 +28,9 @@ def why_unsafe(formula: Formula) -> str | None:
     for part in parts_of(formula).values():
         for term in part.formula:
             for factor in term.factors:
-                if factor.eval_method.value == "python" and (reason := _why(factor.expr)):
+                is_code = factor.eval_method.value == "python"
+                reason = _why(factor.expr) if is_code else None
+                if reason:
                     return f"{reason} in {factor.expr!r}"
     return None
 

@@ -332,7 +332,8 @@ def score(fit: FittedModel, q: np.ndarray) -> float:
     design = fit.design
     w = design.w
     q = q - q.mean()
-    if not (size := np.sqrt(np.mean(q**2))) > 0:
+    size = np.sqrt(np.mean(q**2))
+    if not size > 0:
         return np.nan
     q = q / size
     b = fit.model.with_response(q + design.shift).engine.modes(fit.estimate)

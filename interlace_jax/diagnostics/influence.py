@@ -196,16 +196,16 @@ def _user_thetas(t, m):
 @np.errstate(divide="ignore", invalid="ignore")  # deletions that leave no model are NaN
 def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]) -> pd.DataFrame:
     design, e = fit.design, fit.estimate
-    se, without = np.sqrt(np.diag(e.vcov)), np.sqrt(np.einsum("rpp->rp", deleted.vcov))
+    se = np.sqrt(np.diag(e.vcov))
+    without = np.sqrt(np.einsum("rpp->rp", deleted.vcov))
     change = (e.beta - deleted.beta) / se
     R, R_deleted = e.vcov / np.outer(se, se), deleted.vcov / np.outer(se, se)
     ratio, p = np.linalg.solve(R, R_deleted), max(len(se), 1)
+    weighed = np.linalg.solve(R, change.T).T
+    weighed_deleted = np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]
     table = dict(
-        cooksd=np.einsum("rp,rp->r", change, np.linalg.solve(R, change.T).T) / p,
-        mdffits=np.einsum(
-            "rp,rp->r", change, np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]
-        )
-        / p,
+        cooksd=np.einsum("rp,rp->r", change, weighed) / p,
+        mdffits=np.einsum("rp,rp->r", change, weighed_deleted) / p,
         covtrace=np.abs(np.trace(ratio, axis1=1, axis2=2) - len(se)),
         covratio=np.linalg.det(ratio),
     )

@@ -16,9 +16,8 @@ from ..support.arguments import one_of
 from ..support.later import special
 
 KINDS = ("response", "pearson", "deviance", "working", "quantile")
-FARTHEST = (
-    1e-16  # probability of a tail below which a residual has no digits: 8.2 standard deviations
-)
+# probability of a tail below which a residual has no digits: 8.2 standard deviations
+FARTHEST = 1e-16
 
 
 def response_residuals(

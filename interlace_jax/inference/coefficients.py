@@ -136,7 +136,7 @@ class KenwardRogerCoefficients(Coefficients):
     adjusted: Adjusted
 
     def df(self, L: np.ndarray) -> np.ndarray:
-        """Those of F tests with one numerator degree of freedom."""
+        """Kenward and Roger's, those of F tests with one numerator degree of freedom."""
         return np.array([f_approximation(row[None], self.adjusted)[0] for row in L])
 
     def scale_and_df(self, L: np.ndarray) -> tuple[float, float]:

@@ -61,7 +61,8 @@ def check_rows(L: np.ndarray, rhs: np.ndarray, labels: Sequence[str], joint: boo
             f"the hypothesis {listed(empty)} says nothing about the coefficients: all of them "
             "cancel"
         )
-    if joint and (against := _contradiction(L, rhs)):
+    against = _contradiction(L, rhs) if joint else []
+    if against:
         raise ValueError(
             f"the hypotheses {listed([labels[i] for i in against])} contradict each other"
         )

@@ -257,7 +257,8 @@ def _warn_of_strangers(
         if len(rows) == 0 or (rows >= 0).any():
             continue
         for name, levels in zip(factor.variables, factor.variable_levels, strict=True):
-            if pair := _look_alikes(get_column(frame, name, f"factor {factor.name!r}"), levels):
+            pair = _look_alikes(get_column(frame, name, f"factor {factor.name!r}"), levels)
+            if pair:
                 warnings.warn(
                     f"none of the levels of {factor.name!r} in newdata is known to the fit, where "
                     f"{pair[0]!r} is spelled {pair[1]!r}: their random effects are taken as 0",
@@ -353,7 +354,7 @@ def _refuse_new_covariances(factors: Sequence[Factor], rows: Rows) -> None:
 
 
 def _chunk_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """The same over sigma^2: the rows are appended to those of the fit, with weight zero."""
+    """Variances over sigma^2 of some rows, appended to those of the fit with weight zero."""
     design, m = fit.design, fit.model.moments
     n = len(design.y)
     codes, levels = _codes_of_all(design.factors, rows)

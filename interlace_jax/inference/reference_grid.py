@@ -45,7 +45,8 @@ def grid_values(
 def _numbers_as_categories(design: Design) -> set[str]:
     """Variables that the fixed part has as `C(x)`."""
     coded = () if design.specs is None else design.specs["X"].encoder_state
-    return {found[1] for expr in coded if (found := re.match(r"C\(`?([^`,()]+)`?[,)]", expr))}
+    found = (re.match(r"C\(`?([^`,()]+)`?[,)]", expr) for expr in coded)
+    return {match[1] for match in found if match}
 
 
 def _values(column: pd.Series, is_category: bool) -> list[Any] | np.ndarray:

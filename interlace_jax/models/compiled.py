@@ -56,7 +56,8 @@ class CompiledModel:
 
     def __init__(self, design: Design, data: Any, arguments: dict[str, Any], core: str = "auto"):
         self.design, self.data, self.arguments, self.core_choice = design, data, arguments, core
-        if is_constant(y := design.y if design.offset is None else design.y - design.offset):
+        y = design.y if design.offset is None else design.y - design.offset
+        if is_constant(y):
             raise ValueError(
                 f"the response {design.response!r} is {y[0]:g} in all {len(y)} rows: there is "
                 "nothing to fit"
@@ -133,8 +134,8 @@ class CompiledModel:
         return self.engine.estimate(reml, None)
 
     def with_response(self, y, *, weights=None, offset=None) -> Self | TracedModel:
-        """The same model of another response y (n,), and of other weights or offset (n,): one
-        number per row used.
+        """The model of another response y (n,), and of other weights or offset (n,): one number
+        per row used.
 
         Inside `jax.jit`, `grad` or `vmap` any of them may be traced; the model is then a
         `TracedModel`, with `moments`, `deviance`, `loglik` and `estimate`. So the fit of a formula

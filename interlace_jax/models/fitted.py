@@ -90,18 +90,18 @@ class FittedModel:
     def refitted(
         self, design: Design, method: str | None = None, df_method: str | None = None
     ) -> Self:
-        """The same model fitted to another design, by default by the same method and with the
-        same rule for df.
+        """The model fitted to another design, by default by the same method and with the same
+        rule for df.
         """
         model = self.model.with_design(design)
         return self.of(model, method or self.method, df_method or self.df_method)
 
     def refit(self, y: Iterable[float]) -> Self:
-        """The same model fitted to another response, one number per row used."""
+        """The model fitted to another response, one number per row used."""
         return self.of(self.model.with_response(y), self.method, self.df_method)
 
     def by(self, method: str) -> Self:
-        """The same model fitted by "ML" or "REML", without repeating the warnings of this fit."""
+        """The model fitted by "ML" or "REML", without repeating the warnings of this fit."""
         if method == self.method:
             return self
         with warnings.catch_warnings():

@@ -43,12 +43,12 @@ def residual_doubt(design: Design, engine: Engine, e: Estimate, reml: bool) -> s
     """Why the residual variance of a fit means nothing, in words; None where it does."""
     if is_confounded(design)[0]:
         return confounded_message(design)
+    is_saturated = _effects(design) + len(design.columns) >= len(design.y)
+    is_small = e.sigma < NEAR_ZERO * engine.products.scale
+    if not (is_saturated and is_small):
+        return None
     less = _with_less_effect(e.theta, [f.block for f in design.factors])
-    if (
-        _effects(design) + len(design.columns) >= len(design.y)
-        and e.sigma < NEAR_ZERO * engine.products.scale
-        and engine.deviance(less, reml) - engine.deviance(e.theta, reml) < RISE
-    ):
+    if engine.deviance(less, reml) - engine.deviance(e.theta, reml) < RISE:
         return (
             "the residual standard deviation is estimated as 0 (the random effects of "
             f"{_names(design)}, as many as rows, account for everything): coefficients and "

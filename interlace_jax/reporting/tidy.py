@@ -142,12 +142,13 @@ def _ran_vals(fit: FittedModel, level: float) -> pd.DataFrame:
         fit.design.factors, fit.mode_arrays, fit.mode_covariances, strict=True
     ):
         bounds = limits[f.name].to_numpy().reshape(*b.shape, 2)
+        variance = np.einsum("mkk->mk", covariance)
         table = {
             "group": f.name,
             "level": np.repeat(f.levels.to_numpy(), len(f.columns)),
             "term": np.tile(np.array(f.columns, object), len(b)),
             "estimate": b.ravel(),
-            "std_error": np.sqrt(np.einsum("mkk->mk", covariance)).ravel(),
+            "std_error": np.sqrt(variance).ravel(),
             "conf_low": bounds[..., 0].ravel(),
             "conf_high": bounds[..., 1].ravel(),
         }

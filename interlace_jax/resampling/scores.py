@@ -32,14 +32,15 @@ def crps(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
     """
     z = (y - mean) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-    return float(
-        np.mean(sd * (z * (2.0 * special.ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi)))
-    )
+    between = 2.0 * special.ndtr(z) - 1.0  # the probability of -|z| to |z|, signed
+    score = z * between + 2.0 * density - 1.0 / np.sqrt(np.pi)
+    return float(np.mean(sd * score))
 
 
 def log_score(y: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> float:
     """Mean of -log density of normal predictions."""
-    return float(np.mean(0.5 * ((y - mean) / sd) ** 2 + np.log(sd) + 0.5 * np.log(2.0 * np.pi)))
+    z = (y - mean) / sd
+    return float(np.mean(0.5 * z**2 + np.log(sd)) + 0.5 * np.log(2.0 * np.pi))
 
 
 SCORES: dict[str, Score] = {"rmse": rmse, "mae": mae, "crps": crps, "log_score": log_score}

@@ -19,7 +19,10 @@ VISITS = "inference/test_repeated_measures.py"
 TESTED_IN = {
     "arrays/moments.py": "test_functional.py",
     "arrays/precision.py": "transforms/test_dtypes.py",
+    "arrays/simulation.py": "bayes/test_bayes.py",
     "batch.py": "many/test_many.py",
+    "bayes/arviz.py": "bayes/test_bayes.py",
+    "bayes/log_density.py": "bayes/test_bayes.py",
     "design/selection.py": "resampling/test_regrouping.py",
     "diagnostics/response_residuals.py": "diagnostics/test_generalized_findings.py",
     "engines/dense.py": "models/test_compiled.py",

@@ -38,7 +38,7 @@ def beyond(t, blocks):
 
 
 def following(t, blocks):
-    """The same as a list, empty where there are none."""
+    """The numbers beyond those of the blocks as a list, empty where there are none."""
     psi = beyond(t, blocks)
     return [psi] if len(psi) else []
 

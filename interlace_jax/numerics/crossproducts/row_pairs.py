@@ -90,7 +90,7 @@ class ByClass:
     squares: Any
 
     def with_answer(self, answer: Answer) -> ByClass:
-        """The same design with another response."""
+        """These cross-products with those of another response."""
         Zy, Xy, yy, squares = answer
         return replace(self, products=self.products._replace(Zy=Zy, Xy=Xy, yy=yy), squares=squares)
 
@@ -99,7 +99,7 @@ class ByClass:
         return self.of_matrices(self.structure.matrices(psi, self.patterns), m)
 
     def of_matrices(self, R, m: Moments):
-        """The same from the covariance matrices R (m, m, P) of the patterns."""
+        """Moments of the rows whitened by R (m, m, P) of the patterns, and log|R|."""
         logdet, half = whiteners(R, self.patterns.count)
         f = self.classes.entries(jnp.einsum("iap,ibp->abp", half, half))
         made = jax.tree.map(lambda a: jnp.tensordot(f, a, 1), self.products)
@@ -272,8 +272,8 @@ def _met_dense(layout, columns, pairs, ZL, ZR, j, code, levels, kinds):
 
 
 def _met_sparse(plan, pairs, ZL, ZR, j, kinds):
-    """The same at the entries of a sparse core, (kinds, k, e): the rows of a pair meet the same
-    level.
+    """Products with the core at the entries of a sparse one, (kinds, k, e): the rows of a pair
+    meet the same level.
     """
     left, right, kind, w = pairs
     layout = plan.layout

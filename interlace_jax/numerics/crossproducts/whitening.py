@@ -35,7 +35,7 @@ class ByRow:
     squares: Any
 
     def with_answer(self, answer) -> ByRow:
-        """The same design with another response: its rows (m, N), and y~ y~' by pattern."""
+        """These rows with another response: (m, N), and y~ y~' by pattern."""
         y, squares = answer
         return replace(self, X=self.X.at[-1].set(y), squares=squares)
 
@@ -44,7 +44,7 @@ class ByRow:
         return self.of_matrices(self.structure.matrices(psi, self.patterns), m)
 
     def of_matrices(self, R, m: Moments):
-        """The same from the covariance matrices R (m, m, P) of the patterns."""
+        """Moments of the rows whitened by R (m, m, P) of the patterns, and log|R|."""
         logdet, half = whiteners(R, self.patterns.count)
         half = half[:, :, self.pattern]
 

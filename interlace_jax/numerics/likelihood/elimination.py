@@ -63,15 +63,15 @@ def reduce(t, m: Moments) -> Reduced:
 
 
 def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
-    """The same from the relative factors Lambda~ (k, k) of the blocks, and of the core's the
-    roots of K, or None.
+    """What is left for beta and sigma, from the relative factors Lambda~ (k, k) of the blocks,
+    and of the core's the roots of K, or None.
     """
     return _reduce(_FACTOR_FORM, Lams, Ls, m)
 
 
 def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
-    """The same from the relative covariances Lambda~ Lambda~' (k, k) of the blocks, and of the
-    core's K, or None.
+    """What is left for beta and sigma, from the relative covariances Lambda~ Lambda~' (k, k) of
+    the blocks, and of the core's K, or None.
 
     Slower, but linear in the covariances where it matters: smooth at and across the boundary.
     """

@@ -140,10 +140,9 @@ def _basis(block, A):
 
 
 def _coordinates(S, basis):
-    """Those of S (k, k) in a basis (f, k, k)."""
-    return jnp.linalg.solve(
-        jnp.einsum("fij,gij->fg", basis, basis), jnp.einsum("fij,ij->f", basis, S)
-    )
+    """Coordinates (f,) of S (k, k) in a basis (f, k, k), by least squares."""
+    gram = jnp.einsum("fij,gij->fg", basis, basis)
+    return jnp.linalg.solve(gram, jnp.einsum("fij,ij->f", basis, S))
 
 
 def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
@@ -160,7 +159,8 @@ def f_approximation(L: np.ndarray, a: Adjusted) -> tuple[float, float]:
     M = L.T @ np.linalg.solve(L @ a.vcov @ L.T, L)
     T = M @ a.dvcov
     t = np.einsum("iaa->i", T)
-    A1, A2 = t @ a.W @ t, np.einsum("ij,iab,jba->", a.W, T, T)
+    A1 = t @ a.W @ t
+    A2 = np.einsum("ij,iab,jba->", a.W, T, T)
     rest = 1.0 - A2 / q  # 1 / E
     if abs(A1 - q * A2) <= ALIKE * A1 or abs(rest) < NEAR_TWO:
         return 2.0 * q / A2, 1.0
