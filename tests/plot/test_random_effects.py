@@ -124,7 +124,7 @@ def test_shrinkage_uses_weights_and_leaves_out_groups_that_do_not_determine_thei
     alone = quiet_fit("Reaction ~ Days + (1 + Days | Subject)", frame.drop(range(1, 10)))
     drawn = plot.shrinkage(alone)
     assert len(drawn.data) == 17
-    assert drawn.labels.subtitle.endswith("left out: 1 that are too small for one")
+    assert drawn.labels.subtitle.endswith("left out as too small for an own estimate: 1")
 
 
 def test_lines_of_groups_are_at_common_values_of_what_varies_within_them():
