@@ -58,6 +58,8 @@ TESTED_IN = {
     "numerics/uncertainty/kenward_roger_2009.py": "against/test_residual_references.py",
     "numerics/uncertainty/row_information.py": "inference/test_prediction.py",
     "plot/generalized.py": "plot/test_generalized_plots.py",
+    "plot/repeated.py": "plot/test_repeated_data.py",
+    "reporting/family_equations.py": "reporting/test_generalized_reports.py",
     "runtime/compilation.py": "runtime/test_calls.py",
     "runtime/devices.py": "engines/test_processes.py",
     "runtime/island.py": "runtime/test_calls.py",
