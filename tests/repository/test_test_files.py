@@ -67,6 +67,10 @@ TESTED_IN = {
     "runtime/programs/operations.py": "runtime/programs/test_numpy_code.py",
     "runtime/programs/trace.py": "runtime/programs/test_tiers.py",
     "runtime/programs/trees.py": "runtime/programs/test_tiers.py",
+    "sklearn/encoder.py": "test_sklearn_effects.py",
+    "sklearn/frames.py": "test_sklearn.py",
+    "sklearn/mixed_effects.py": "test_sklearn_effects.py",
+    "sklearn/regressor.py": "test_sklearn.py",
 }
 "Files whose claims stand in another test file, as they show themselves only from outside."
 
