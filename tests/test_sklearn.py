@@ -5,12 +5,14 @@ pipelines and searches.
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
+from scipy import special
 
 import interlace_jax as interlace
 
@@ -25,13 +27,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import estimator_checks
 
-from interlace_jax.sklearn import MixedModelRegressor
+from interlace_jax.sklearn import MixedModelClassifier, MixedModelRegressor
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
         "9 coefficients of 9 rows with positive weight are refused"
     ),
 }
+
+
+class ClassesInFours(MixedModelClassifier):
+    """Rows in turn belong to four groups, as below."""
+
+    def fit(self, X, y, groups=None, sample_weight=None):
+        return super().fit(X, y, np.arange(len(X)) % 4, sample_weight)
 
 
 class InFours(MixedModelRegressor):
@@ -51,7 +60,9 @@ def data():
     "ignore:nothing is random:UserWarning", "ignore::sklearn.exceptions.SkipTestWarning"
 )
 @estimator_checks.parametrize_with_checks(
-    [MixedModelRegressor()], expected_failed_checks=lambda _: EXPECTED_FAILURES, xfail_strict=True
+    [MixedModelRegressor(), MixedModelClassifier()],
+    expected_failed_checks=lambda _: EXPECTED_FAILURES,
+    xfail_strict=True,
 )
 def test_scikit_learn_finds_nothing_wrong(estimator, check):
     check(estimator)
@@ -68,6 +79,7 @@ def test_scikit_learn_finds_nothing_wrong(estimator, check):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_nor_with_random_effects(check):
     check("InFours", InFours())
+    check("ClassesInFours", ClassesInFours())
 
 
 def test_it_is_the_fit_of_its_formula(data):
@@ -228,7 +240,12 @@ def test_a_pickled_model_predicts_the_same(data):
     again = pickle.loads(pickle.dumps(model))
     assert_allclose(again.predict(data[0]), model.predict(data[0]), rtol=1e-13)
     assert again.get_params() == dict(
-        formula="~ Days + (1 | Subject)", groups=None, random=None, method="ML", include_re=True
+        formula="~ Days + (1 | Subject)",
+        groups=None,
+        random=None,
+        method="ML",
+        include_re=True,
+        family="gaussian",
     )
 
 
@@ -296,3 +313,88 @@ def test_the_package_does_not_need_scikit_learn():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "interlace_jax.sklearn needs scikit-learn" in done.stdout
     assert not hasattr(interlace, "MixedModelRegressor")
+
+
+# Other families -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def answers():
+    rng = np.random.default_rng(7)
+    g = np.repeat(np.arange(20), 15)
+    x = rng.normal(size=300)
+    p = special.expit(0.3 + 0.8 * x + rng.normal(size=20)[g])
+    X = pd.DataFrame({"x": x, "g": g.astype(str)})
+    return X, np.where(rng.random(300) < p, "right", "wrong"), rng.poisson(np.exp(x * 0.5 + 1))
+
+
+def test_a_classifier_is_the_binomial_fit_of_its_formula(answers):
+    X, y, _ = answers
+    model = MixedModelClassifier("~ x + (1 | g)").fit(X, y)
+    fit = interlace.fit("y ~ x + (1 | g)", X.assign(y=y), family="binomial")
+    assert model.classes_.tolist() == ["right", "wrong"]  # the second is the one of P(...)
+    assert_allclose(model.result_.fe_params, fit.fe_params, rtol=1e-10)
+    assert_allclose(model.predict_proba(X)[:, 1], fit.fittedvalues, rtol=1e-9)
+    assert_allclose(model.predict_proba(X).sum(1), 1.0)
+    assert (model.predict(X) == np.where(fit.fittedvalues > 0.5, "wrong", "right")).all()
+    assert model.score(X, y) > 0.6
+    spelled = MixedModelClassifier(groups="g", link="probit", nagq=5).fit(X, y).result_
+    assert spelled.nagq == 5 and spelled.family == interlace.Bernoulli("probit")
+
+
+def test_groups_that_are_not_known_are_averaged_over(answers):
+    X, y, counts = answers
+    model = MixedModelClassifier("~ x + (1 | g)").fit(X, y)
+    new = X.head(4).assign(g="somebody new")
+    average = model.result_.predict(new, marginal=True)
+    assert_allclose(model.predict_proba(new)[:, 1], average, rtol=1e-12)
+    typical = model.result_.predict(new)
+    assert (abs(average - 0.5) < abs(typical - 0.5)).all()
+    without = clone(model).set_params(include_re=False).fit(X, y)
+    assert_allclose(without.predict_proba(X)[:, 1], model.result_.predict(X, marginal=True))
+    apart = MixedModelClassifier("~ x").fit(X[["x"]], y, groups=X["g"])
+    assert_allclose(apart.predict_proba(X[["x"]], groups=X["g"]), model.predict_proba(X), rtol=1e-8)
+    assert_allclose(apart.predict_proba(new[["x"]]), model.predict_proba(new), rtol=1e-8)
+
+
+def test_counts_are_regressed_by_their_family(answers):
+    X, _, counts = answers
+    model = MixedModelRegressor("~ x + (1 | g)", family="poisson")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, counts)
+        fit = interlace.fit("y ~ x + (1 | g)", X.assign(y=counts), family="poisson")
+    assert_allclose(model.predict(X), fit.fittedvalues, rtol=1e-9)
+    with pytest.raises(ValueError, match="return_std=True is for linear models"):
+        model.predict(X, return_std=True)
+    with pytest.raises(ValueError, match="nothing is random in this model of family='poisson'"):
+        MixedModelRegressor(family="poisson").fit(X[["x"]], counts)
+
+
+def test_what_is_no_pair_of_classes_is_refused(answers):
+    X, y, counts = answers
+    with pytest.raises(ValueError, match="3 classes: more belong to family='ordinal'"):
+        MixedModelClassifier("~ x + (1 | g)").fit(X, np.arange(300) % 3)
+    with pytest.raises(ValueError, match="The type of the target has 1 class"):
+        MixedModelClassifier("~ x + (1 | g)").fit(X, np.ones(300))
+    with pytest.raises(ValueError, match="those of one class, at most, are zero"):
+        MixedModelClassifier("~ x + (1 | g)").fit(X, y, sample_weight=(y == "right") * 1.0)
+    with pytest.raises(ValueError, match="nothing is random in this model with link='probit'"):
+        MixedModelClassifier(link="probit").fit(X[["x"]], y)
+    with pytest.warns(UserWarning, match="which is a logistic regression"):
+        plain = MixedModelClassifier().fit(X[["x"]], y)
+    p = plain.predict_proba(X[["x"]])[:, 1]
+    assert_allclose(
+        [np.sum(p - (y == "wrong")), np.sum(X["x"] * (p - (y == "wrong")))], 0, atol=1e-3
+    )
+
+
+def test_probabilities_are_scored_by_groups(answers):
+    X, y, _ = answers
+    model, folds = MixedModelClassifier("~ x + (1 | g)"), GroupKFold(2)
+    arguments = dict(groups=X["g"], cv=folds, scoring="neg_log_loss", error_score="raise")
+    scores = cross_val_score(model, X, y, **arguments)
+    train, test = next(folds.split(X, y, X["g"]))
+    fit = clone(model).fit(X.iloc[train], y[train]).result_
+    p = fit.predict(X.iloc[test], marginal=True)
+    assert scores[0] == pytest.approx(np.mean(np.log(np.where(y[test] == "wrong", p, 1 - p))))

@@ -5,6 +5,7 @@ level or averaged.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..support.later import special
 from .prediction import _refuse_unseen, _rows, included_factors
 
 TYPES = ("response", "link")
+UNSEEN = ("typical", "average")
 STEP = 1e-4  # of the differences by a parameter, in its standard errors
 
 
@@ -32,6 +34,7 @@ def predict_generalized(
     offset: str | Iterable[float] | None = None,
     interval: str | None = None,
     level: float = 0.95,
+    unseen: str = "typical",
 ) -> pd.Series | pd.DataFrame:
     """Expected responses for the rows of a frame (by default those of the fit), or `fit lower upper
     se`.
@@ -47,8 +50,11 @@ def predict_generalized(
     interval: "confidence", without random effects (include_re=False or marginal=True). Limits of
     the response are those of the link, transformed; averages have them on the scale of the log, or
     of the logit of a probability.
+    unseen: of levels that the fit has not seen, "typical" takes random effects of 0, "average"
+    averages the response over them, with the random effects of other factors as they are.
     """
     one_of("type", type, TYPES)
+    one_of("unseen", unseen, UNSEEN)
     design = fit.design
     if marginal:
         if type == "link":
@@ -63,6 +69,12 @@ def predict_generalized(
         for f, b in zip(design.factors, fit.mode_arrays, strict=True)
     ]
     eta = expected(rows, fit.estimate.beta, modes)
+    if unseen == "average":
+        if type == "link" or interval is not None:
+            raise ValueError(
+                "unseen='average' is for responses, type='response', without interval="
+            )
+        return fit.labelled(_means(fit, _unseen_only(rows), eta, True), rows.index)
     if interval is None:
         values = eta if type == "link" else _means(fit, rows, eta, marginal)
         return fit.labelled(values, rows.index)
@@ -81,6 +93,12 @@ def predict_generalized(
     if marginal or isinstance(fit.family, ZeroInflated) and type == "response":
         return _by_differences(fit, rows, marginal, half)
     return _transformed(fit, rows, eta, type, half)
+
+
+def _unseen_only(rows: Rows) -> Rows:
+    """The rows with a Z of 0 where the level is known, so that only the others add variance."""
+    Z = [np.where(c[:, None] < 0, z, 0.0) for c, z in zip(rows.codes, rows.Z, strict=True)]
+    return replace(rows, Z=Z)
 
 
 def _means(fit, rows: Rows, eta: np.ndarray, marginal: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ except ImportError as err:
         "interlace_jax.sklearn needs scikit-learn 1.6 or newer: python -m pip install scikit-learn"
     ) from err
 
+from .classifier import MixedModelClassifier as MixedModelClassifier
 from .encoder import RandomEffectsEncoder as RandomEffectsEncoder
 from .mixed_effects import MixedEffects as MixedEffects
 from .regressor import MixedModelRegressor as MixedModelRegressor

@@ -1,4 +1,4 @@
-"""A linear mixed model of columns of X."""
+"""A mixed model of columns of X, of any family."""
 
 from __future__ import annotations
 
@@ -9,25 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import assert_all_finite, column_or_1d
 
 from ..design.design import Design, build
-from ..design.formula import SPELLINGS, Term, parse
-from ..design.frames import MissingValues
-from ..design.grouping import NOWHERE
+from ..design.formula import SPELLINGS, parse
 from ..design.new_data import new_data
-from ..fitting import fit as fit_formula
-from .frames import GROUPS, complete, frame_of, group_names
+from ..numerics.families.family import Gaussian, family_of
+from .estimator import MixedModelEstimator
+from .frames import GROUPS, complete
 
 
-class MixedModelRegressor(RegressorMixin, BaseEstimator):
-    """A linear mixed model that scikit-learn can tune, validate and put at the end of a pipeline.
+class MixedModelRegressor(RegressorMixin, MixedModelEstimator):
+    """A mixed model that scikit-learn can tune, validate and put at the end of a pipeline.
 
     Parameters
     ----------
@@ -39,10 +33,13 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
     random
         Random-effects terms, as in `interlace.fit`.
     method
-        `"REML"` or `"ML"`.
+        `"REML"` or `"ML"`, of linear models; others are fitted by maximum likelihood.
     include_re
         Whether predictions add the random effects of the groups known; groups that the fit has not
-        seen get the population's value either way.
+        seen get the population's value either way, which of other families is an average.
+    family
+        The distribution of y, as in `interlace.fit`: "gaussian", "poisson", "gamma" and the like.
+        Trials are not taken here: `MixedModelClassifier` is for two outcomes.
 
     X is a data frame, or an array, whose columns are then `x0`, `x1`, ... Missing values are
     refused: impute before, in the pipeline.
@@ -51,7 +48,8 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
     and `random` may use; where these name no grouping factor, each group has a random intercept.
     scikit-learn passes them on with metadata routing, after `set_fit_request(groups=True)`.
 
-    Without any groups nothing is random: then the model is fitted by least squares, with a warning.
+    Without any groups nothing is random: then a linear model is fitted by least squares, with a
+    warning, and another family is refused.
 
     Attributes
     ----------
@@ -75,9 +73,10 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         random: str | Iterable[str] | None = None,
         method: str = "REML",
         include_re: bool = True,
+        family: Any = "gaussian",
     ):
         self.formula, self.groups, self.random = formula, groups, random
-        self.method, self.include_re = method, include_re
+        self.method, self.include_re, self.family = method, include_re, family
 
     def fit(
         self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None
@@ -87,92 +86,43 @@ class MixedModelRegressor(RegressorMixin, BaseEstimator):
         y (n,). groups (n,): the column `groups`, see above. sample_weight (n,): prior weights, as
         in `interlace.fit`.
         """
-        frame = frame_of(self, X, groups, reset=True)
-        names = list(frame) if groups is None else list(frame)[:-1]
         y = column_or_1d(y, warn=True, dtype=np.float64, input_name="y")
         assert_all_finite(y, input_name="y")
-        check_consistent_length(frame, y)
-        response = next(
-            name
-            for name in ("y", *(f"y{i}" for i in range(len(frame.columns))))
-            if name not in frame
-        )
-        weights = None if sample_weight is None else column_or_1d(sample_weight, dtype=np.float64)
-        arguments = dict(data=frame.assign(**{response: y}), weights=weights, na_action="raise")
-        formula, factors = f"{response} {self._right_side(names)}", group_names(self.groups, names)
-        self._grouped = groups is not None
-        terms = self._terms(formula, factors)
-        if self._grouped and not terms:
-            factors = [GROUPS]
-        elif self._grouped and not any(GROUPS in term.group for term in terms):
-            raise ValueError(
-                "groups are given to fit, but the model has a grouping factor of its own, "
-                f"{terms[0].factor!r}: write (1 | {GROUPS}) into the formula to have both"
-            )
-        try:
-            self.result_ = self._fitted(formula, factors, bool(terms), arguments)
-        except MissingValues as err:
-            raise ValueError(
-                f"missing values in {err.where}: impute them, or leave out these rows"
-            ) from None
+        options = dict(method=self.method) if self._is_linear else dict(family=self.family)
+        self.result_ = self._estimated(X, y, groups, sample_weight, **options)
         return self
 
-    def _fitted(
-        self, formula: str, factors: list[str], has_terms: bool, arguments: dict[str, Any]
-    ) -> Any:
-        if has_terms or self._grouped:
-            return fit_formula(
-                formula, groups=factors, random=self.random, method=self.method, **arguments
+    @property
+    def _is_linear(self) -> bool:
+        return family_of(self.family) == Gaussian()
+
+    def _without_groups(self, formula: str, arguments: dict[str, Any]) -> Any:
+        if not self._is_linear:
+            raise ValueError(
+                f"nothing is random in this model of family={self.family!r}: write {SPELLINGS}, or "
+                "give groups to fit"
             )
         warnings.warn(
             "nothing is random in this model, which is fitted by least squares: write "
             f"{SPELLINGS}, or give groups to fit",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return LeastSquares.fit(formula, **arguments)
 
     def predict(self, X: Any, return_std: bool = False, groups: Any = None) -> Any:
         """Expected response (n,), and with return_std the standard deviations (n,) of new
-        responses.
+        responses, which linear models have.
 
         groups: as given to `fit`; without them all rows are of groups that the fit has not seen.
         """
-        check_is_fitted(self)
-        if groups is not None and not self._grouped:
-            raise ValueError("groups are given to predict, but were not to fit")
-        frame = frame_of(self, X, groups, reset=False)
-        if self._grouped and groups is None:
-            frame[GROUPS] = NOWHERE
+        frame = self._new_frame(X, groups)
         if not return_std:
-            return complete(self.result_.predict(frame, self.include_re))
+            return self._expected(frame)
+        if not self._is_linear:
+            raise ValueError("return_std=True is for linear models, family='gaussian'")
         found = self.result_.predict(frame, self.include_re, interval="prediction")
         return complete(found["fit"]), found["se"].to_numpy()
-
-    def _right_side(self, names: list[str]) -> str:
-        """The formula, or one of all columns."""
-        if self.formula is None:
-            taken = {
-                name
-                for term in self._terms("~ 1", group_names(self.groups, names))
-                for name in term.group
-            }
-            return "~ " + (" + ".join(_quoted(name) for name in names if name not in taken) or "1")
-        if not (isinstance(self.formula, str) and self.formula.lstrip().startswith("~")):
-            raise ValueError(
-                "formula must be a right side, '~ x + (1 | g)', as y is given apart; not "
-                f"{self.formula!r}"
-            )
-        return self.formula.strip()
-
-    def _terms(self, formula: str, factors: list[str]) -> tuple[Term, ...]:
-        """Random-effects terms of the parameters; there may be none."""
-        random = [self.random] if isinstance(self.random, str) else list(self.random or ())
-        return parse(formula, factors, [*random, f"(1 | {GROUPS})"]).terms[:-1]
-
-
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() else f"`{name}`"
 
 
 @dataclass(frozen=True, eq=False)
