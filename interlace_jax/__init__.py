@@ -20,6 +20,9 @@ from .functional import moments as moments
 from .functional import predict as predict
 from .functional import random_effects as random_effects
 from .generalized import GeneralizedFit as GeneralizedFit
+from .inference.average_effects import comparisons as comparisons
+from .inference.average_effects import predictions as predictions
+from .inference.average_effects import slopes as slopes
 from .inference.likelihood_ratio import anova as anova
 from .inference.marginal_means import emmeans as emmeans
 from .numerics.covariance.across import Kernel as Kernel

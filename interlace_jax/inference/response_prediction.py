@@ -141,7 +141,19 @@ def _by_differences(fit, rows, marginal, half):
     """Delta method over all parameters, by central differences of the means; limits on the log
     or logit scale.
     """
-    e, V = fit.estimate, fit.joint_covariance
+    centre, J = mean_derivatives(fit, rows, marginal)
+    se = np.sqrt(np.einsum("an,ab,bn->n", J, fit.joint_covariance, J))
+    lower, upper = limits_of_means(centre, half * se, fit.family.has_trials)
+    return pd.DataFrame(dict(fit=centre, lower=lower, upper=upper, se=se), index=rows.index)
+
+
+def mean_derivatives(
+    fit: FittedGeneralizedModel, rows: Rows, marginal: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expected responses (n,) of rows whose random effects are 0 or averaged over, and their
+    derivatives (a, n) by (theta, beta, gamma); 0 by what has no standard error.
+    """
+    e = fit.estimate
     d, p = len(e.theta), len(e.beta)
     modes = [0.0 * b for b in fit.mode_arrays]
 
@@ -151,10 +163,7 @@ def _by_differences(fit, rows, marginal, half):
         return _means(moved, rows, expected(rows, beta, modes), marginal)
 
     value = np.concatenate([e.theta, e.beta, e.gamma])
-    centre, J = means(value), _slopes(means, value, STEP * np.sqrt(np.diag(V)))
-    se = np.sqrt(np.einsum("an,ab,bn->n", J, V, J))
-    lower, upper = _limits(centre, half * se, fit.family.has_trials)
-    return pd.DataFrame(dict(fit=centre, lower=lower, upper=upper, se=se), index=rows.index)
+    return means(value), _slopes(means, value, STEP * np.sqrt(np.diag(fit.joint_covariance)))
 
 
 def _slopes(means, value, steps):
@@ -166,7 +175,7 @@ def _slopes(means, value, steps):
     return np.array(slopes)
 
 
-def _limits(centre, width, is_share):
+def limits_of_means(centre, width, is_share):
     """Limits of means: of shares on the logit scale, of others on the log scale if it is theirs."""
     if is_share:
         logit, inside = special.logit(centre), width / (centre * (1.0 - centre))
