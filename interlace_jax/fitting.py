@@ -181,7 +181,9 @@ def fit_many(
         `residual` and `dispersion` go with `responses` and `by`, not with `predictors`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array
-        (rows, models), a memory map (read in slices), or a list of column names of `data`. A
+        (rows, models), a memory map (read in slices), a list of column names of `data`, or a
+        DataArray of xarray with any dimensions (row, channel, time), whose models are labelled by
+        its coordinates. Rooms of `interlace_jax.doors` read brain images, MNE and AnnData. A
         missing value leaves that row out of that model only. The formula is evaluated once, so
         `poly(x, 2)` or `scale(x)` is that of all rows in every model; `many[label]` evaluates it in
         the rows that this model has, and its coefficients then differ in unit.

@@ -4,14 +4,28 @@ were fitted.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..support.arguments import listed, numbers
 
 # bytes of an array in memory up to which it is copied, so that later changes do not matter
 COPIED = 2**30
+
+
+class Labelled(NamedTuple):
+    """Columns of numbers that are read in slices, as `fit_many` takes them for `responses` and
+    `weights`, with a label each.
+    """
+
+    values: Any
+    """(rows, models): an array, or anything with `ndim`, `shape`, `dtype` and slices of columns
+    that NumPy can read.
+    """
+    columns: pd.Index
+    "(models,) what tells the models apart."
 
 
 class Columns:

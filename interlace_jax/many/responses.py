@@ -28,8 +28,9 @@ from ..runtime.devices import workers
 from ..support.arguments import listed
 from ..support.later import jax, jnp
 from .chunks import Chunk, Chunking, Failure, chunk_size, filled, unfit_rows
-from .columns import Columns, matrix_of_numbers
+from .columns import Columns, Labelled, matrix_of_numbers
 from .designs import chunk_of, parts_of_one_shape
+from .dimensions import has_dimensions, stacked
 from .fingerprints import fingerprint
 from .lanes import ROUNDS, Lanes, in_slices
 
@@ -282,8 +283,8 @@ def responses_of(
         )
     as_frame(data)
     Y, labels = _as_matrix(in_order_of(data, responses, "responses"), data, "responses")
-    if len(Y) != len(data):
-        raise ValueError(f"responses has {len(Y)} rows, but the data have {len(data)}")
+    if Y.shape[0] != len(data):
+        raise ValueError(f"responses has {Y.shape[0]} rows, but the data have {len(data)}")
     weights = _weights_by_response(data, arguments["weights"], Y.shape, labels)
     if weights is not None:
         arguments = arguments | {"weights": None}
@@ -303,6 +304,8 @@ def _weights_by_response(
     data: Any, weights: Any, shape: tuple[int, int], labels: pd.Index
 ) -> Columns | None:
     """A matrix of weights, a column for each response; None where all have the same."""
+    if has_dimensions(weights):
+        weights = stacked(data, weights, "weights", labels.names)
     if getattr(weights, "ndim", 0) != 2 and not hasattr(weights, "columns"):
         return None
     W, names = _as_matrix(in_order_of(data, weights, "weights"), data, "weights")
@@ -325,13 +328,17 @@ def _weights_by_response(
 
 def _as_matrix(responses: Any, data: Any, what: str) -> tuple[Any, pd.Index]:
     """Responses, or weights, as something with columns to slice, and their labels."""
+    if has_dimensions(responses):
+        responses = stacked(data, responses, what)
     if isinstance(responses, list | tuple) and all(isinstance(name, str) for name in responses):
         responses = _columns_of(data, responses)
     if not hasattr(responses, "columns"):
         Y = matrix_of_numbers(responses, what)
         return Y, pd.RangeIndex(Y.shape[1])
     labels = (
-        responses.columns if isinstance(responses, pd.DataFrame) else pd.Index(responses.columns)
+        responses.columns
+        if isinstance(responses, pd.DataFrame | Labelled)
+        else pd.Index(responses.columns)
     )
     if not len(labels):
         raise ValueError(f"{what} has no columns")
@@ -341,6 +348,8 @@ def _as_matrix(responses: Any, data: Any, what: str) -> tuple[Any, pd.Index]:
             f"{what} has {listed(twice)} more than once: a label stands for one model; rename the "
             "others"
         )
+    if isinstance(responses, Labelled):
+        return matrix_of_numbers(responses.values, what), labels
     if isinstance(responses, pd.DataFrame):
         # whatever labels narwhals cannot have
         responses = responses.set_axis(range(len(labels)), axis=1)

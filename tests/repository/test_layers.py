@@ -36,6 +36,7 @@ ORDER = (
     "generalized",
     "batch",
     "fitting",
+    "doors",
     "arrays",
     "functional",
     "layers",
