@@ -11,6 +11,7 @@ import functools
 import os
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -29,6 +30,7 @@ _SWITCHES = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 
+_TRANSFERS = ("host_to_device", "device_to_host", "device_to_device")
 _CHECK_EVERY = 8  # programs; each takes some 200 memory maps
 _MAPS = "/proc/self/maps"
 _lock = threading.RLock()
@@ -146,7 +148,7 @@ def own_rules():
     Transfers and promotions are allowed, programs are compiled, and intermediate infinities, which
     selections leave out, are no errors. Where JAX is not imported there is nothing to set.
     """
-    if not is_imported():
+    if not is_imported() or _are_usual():
         yield
         return
     with (
@@ -159,6 +161,17 @@ def own_rules():
         yield
 
 
+def _are_usual() -> bool:
+    """Whether JAX's rules are already those: to ask costs a tenth of setting them."""
+    known = jax.config
+    guards = (getattr(known, f"jax_transfer_guard_{way}", "unknown") for way in _TRANSFERS)
+    return (
+        known.jax_numpy_dtype_promotion == "standard"
+        and not (known.jax_disable_jit or known.jax_debug_nans or known.jax_debug_infs)
+        and all(guard in (None, "allow") for guard in guards)
+    )
+
+
 class _OneBlasThread:
     """JAX's CPU LAPACK spins on SciPy's BLAS threads: with a busy neighbour a factorisation takes
     60 times as long.
@@ -168,23 +181,31 @@ class _OneBlasThread:
     """
 
     def __init__(self):
-        self._lock, self._inside, self._limit = threading.Lock(), 0, None
+        self._lock, self._inside = threading.Lock(), 0
+        self._found: list[tuple[Any, int]] = []  # libraries, and their threads before
 
     @functools.cached_property
-    def _controller(self) -> ThreadpoolController:
-        return ThreadpoolController()
+    def _libraries(self) -> list:
+        return ThreadpoolController().select(user_api="blas").lib_controllers
 
     def __enter__(self):
         with self._lock:
             if self._inside == 0:
-                self._limit = self._controller.limit(limits=1, user_api="blas")
+                self._found = [(library, library.num_threads) for library in self._libraries]
+                self._set(1)
             self._inside += 1
 
     def __exit__(self, *_):
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._limit.restore_original_limits()
+                self._set(None)
+
+    def _set(self, number: int | None) -> None:
+        """So many threads, or those that were found, where it was another number."""
+        for library, before in self._found:
+            if before != 1:
+                library.set_num_threads(before if number is None else number)
 
 
 _BLAS = _OneBlasThread()

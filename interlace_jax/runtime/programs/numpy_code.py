@@ -44,8 +44,8 @@ SPECIAL = {
     "zeta": "zeta",
 }  # fmt: skip
 REDUCE = {
-    "reduce_sum": "sum", "reduce_prod": "prod", "reduce_max": "max", "reduce_min": "min",
-    "reduce_and": "all", "reduce_or": "any",
+    "reduce_sum": "add", "reduce_prod": "multiply", "reduce_max": "maximum",
+    "reduce_min": "minimum", "reduce_and": "logical_and", "reduce_or": "logical_or",
 }  # fmt: skip
 OF_NOTHING = {"reduce_max": -np.inf, "reduce_min": np.inf}
 ACCUMULATE = {"cumsum": "add", "cumprod": "multiply", "cummax": "maximum", "cummin": "minimum"}
@@ -593,7 +593,8 @@ class _Operation:
             return f"np.full({_shape(self.out.shape)}, {OF_NOTHING[self.name]!r}, '{dtype}')"
         over = f"{axes[0]}" if len(axes) == 1 else f"{axes}"
         summing = self.name in ("reduce_sum", "reduce_prod") and np.issubdtype(dtype, np.integer)
-        return f"{x}.{REDUCE[self.name]}({over}{f', dtype={str(dtype)!r}' if summing else ''})"
+        kind = f", dtype={str(dtype)!r}" if summing else ""
+        return f"np.{REDUCE[self.name]}.reduce({x}, {over}{kind})"
 
     def _argmax(self, x):
         return f"{x}.argmax({self.params['axes'][0]}).astype('{self.out.dtype}')"
@@ -632,6 +633,8 @@ class _Operation:
             return x
         if not given:
             self.thin, self.new = x, True
+            if all(size == 1 for size in shape):
+                return f"np.array({x}, '{self.out.dtype}', ndmin={len(shape)})"
             return f"np.full({_shape(shape)}, {x}, '{self.out.dtype}')"
         full = [1] * len(shape)
         for d, size in zip(self.params["broadcast_dimensions"], given, strict=True):
@@ -707,6 +710,8 @@ class _Operation:
         return f"np.stack(({', '.join(args)},), {self.params['axis']})"
 
     def _pad(self, x, value):
+        if all(tuple(c) == (0, 0, 0) for c in self.params["padding_config"]):
+            return x
         config = "".join(_shape(c) + ", " for c in self.params["padding_config"])
         return f"pad({x}, {value}, ({config}))"
 
@@ -817,9 +822,13 @@ class _Operation:
             return f"np.einsum('{_letters(len(a.shape), len(b.shape), ca, cb, ba, bb)}', {x}, {y})"
         left, rows = _matrix(x, a.shape, ca, last=True)
         right, columns = _matrix(y, b.shape, cb, last=False)
-        product = f"{left} @ {right}"
+        product = f"{self._copied(left, a)} @ {self._copied(right, b)}"
         plain = len(rows) <= 1 and len(columns) <= 1
         return product if plain else f"({product}).reshape({_shape((*rows, *columns))})"
+
+    def _copied(self, matrix, aval):
+        """An operand that had to be copied into shape, under a name: others may need it too."""
+        return self._part(matrix, aval.shape, aval.dtype) if "reshape" in matrix else matrix
 
     def _cholesky(self, x):
         self.new = True

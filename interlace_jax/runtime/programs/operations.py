@@ -15,6 +15,7 @@ from scipy.linalg import lapack
 from ...support.later import special  # noqa: F401 - for the programs
 
 CLIP, FILL, PROMISED = "clip", "fill", "promised"  # what becomes of an index that is out of bounds
+SMALL = 16  # equations of a system, of which many are solved side by side
 COMBINED = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
@@ -80,14 +81,15 @@ def flat_places(shape, index, window, dims, rank, mode):
 def gather(x, places, shape, fill):
     """Entries of x at `flat_places`, in a result of some shape."""
     flat, inside = places
-    found = x.reshape(-1)[np.broadcast_to(flat, shape)]
+    found = x.reshape(-1)[flat if flat.shape == shape else np.broadcast_to(flat, shape)]
     return found if inside is None else np.where(inside, found, fill)
 
 
 def _within(places, updates):
     """Flat indices and updates, without what is outside."""
     flat, inside = places
-    flat = np.broadcast_to(flat, updates.shape)
+    if flat.shape != updates.shape:
+        flat = np.broadcast_to(flat, updates.shape)
     if inside is None:
         return flat.reshape(-1), updates.reshape(-1)
     inside = np.broadcast_to(inside, updates.shape)
@@ -244,14 +246,17 @@ def eigh(x, lower):
 
 def triangular_solve(a, b, left_side, lower, transpose, unit):
     """X with op(a) x = b, or x op(a) = b where a is not on the left side."""
-    if a.ndim > 2:
-        return _by_matrix(
-            lambda a, b: (triangular_solve(a, b, left_side, lower, transpose, unit),), a, b
-        )[0]
     if not b.size:
         return b
     if not left_side:
-        return triangular_solve(a, b.T, True, lower, not transpose, unit).T
+        turned = b.swapaxes(-1, -2)
+        return triangular_solve(a, turned, True, lower, not transpose, unit).swapaxes(-1, -2)
+    if a.ndim > 2 and a.shape[-1] <= SMALL:
+        return _substituted(a, b, lower, transpose, unit)
+    if a.ndim > 2:
+        return _by_matrix(
+            lambda a, b: (triangular_solve(a, b, True, lower, transpose, unit),), a, b
+        )[0]
     if a.shape[0] == 1:
         return b.copy() if unit else b / a
     if a.dtype == np.float32:
@@ -262,18 +267,19 @@ def triangular_solve(a, b, left_side, lower, transpose, unit):
         found, fault = solve(a.T, b, lower=not lower, trans=int(not transpose), unitdiag=unit)
     else:
         found, fault = solve(a, b, lower=lower, trans=int(transpose), unitdiag=unit)
-    return found if fault == 0 else _exactly_singular(a, b, lower, transpose, unit)
+    return found if fault == 0 else _substituted(a, b, lower, transpose, unit)
 
 
-def _exactly_singular(a, b, lower, transpose, unit):
-    """Substitution that divides by zero, as XLA does where LAPACK refuses."""
-    a = a.T if transpose else a
-    order = range(len(a)) if lower != transpose else reversed(range(len(a)))
-    x = np.zeros(b.shape, b.dtype)
-    for i in order:
-        done = slice(0, i) if lower != transpose else slice(i + 1, None)
-        x[i] = b[i] - a[i, done] @ x[done]
-        x[i] = x[i] if unit else x[i] / a[i, i]
+def _substituted(a, b, lower, transpose, unit):
+    """Solutions by substitution, of many systems at once; by zero it divides, as XLA does."""
+    if transpose:
+        a, lower = a.swapaxes(-1, -2), not lower
+    n = a.shape[-1]
+    x = np.empty(b.shape, b.dtype)
+    for i in range(n) if lower else reversed(range(n)):
+        done = slice(0, i) if lower else slice(i + 1, None)
+        rest = b[..., i, :] - (a[..., i, None, done] @ x[..., done, :])[..., 0, :]
+        x[..., i, :] = rest if unit else rest / a[..., i, i, None]
     return x
 
 

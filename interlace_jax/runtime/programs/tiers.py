@@ -39,7 +39,7 @@ executables = Later(f"{__package__}.executables")
 _ways: ContextVar[set[str] | None] = ContextVar("ways", default=None)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Use:
     """A program at exact sizes: how long it has run as NumPy, and whether it is compiled."""
 
@@ -88,13 +88,13 @@ class _Program:
         """The arrays, numbers too."""
         return [a if isinstance(a, np.ndarray) else np.asarray(a)[()] for a in self.flat.leaves]
 
-    def executable(self, goes_on: Callable[[], bool] | None = None):
+    def executable(self, use: _Use, goes_on: Callable[[], bool] | None = None):
         """The compiled program from memory or disk; else compiled now while `goes_on` says so."""
         exact, function = Flat(self.arguments, general=False), self.function.of(*self.arguments)
         text = self._described(exact.tree, repr(function.options))
-        found = executables.find(self.key, text)
+        found = executables.find(use, text)
         if found is None and goes_on is not None:
-            return executables.make(self.key, text, function, exact, goes_on)
+            return executables.make(use, text, function, exact, goes_on)
         return found
 
     def _described(self, tree, *more: str) -> str | None:
@@ -201,7 +201,7 @@ def _by_xla(program: _Program, use: _Use) -> tuple[bool, Any]:
     """Run it compiled, in memory, on disk, or compiled now; not done where JAX is to do it."""
     if use.gave_up or not executables.are_possible():
         return False, None
-    found = executables.in_memory(program.key) or program.executable(_always)
+    found = executables.in_memory(use) or program.executable(use, _always)
     use.is_compiled = True
     ran("xla")
     return True, executables.call(found, program.leaves)
@@ -217,7 +217,7 @@ def _compile_if_it_pays(program: _Program, use: _Use) -> None:
         return
     if not use.was_sought and is_imported():
         use.was_sought = True
-        use.is_compiled = executables.are_possible() and program.executable() is not None
+        use.is_compiled = executables.are_possible() and program.executable(use) is not None
     if use.is_compiled or use.seconds < PATIENCE:
         return
     if not executables.are_possible():
@@ -226,7 +226,7 @@ def _compile_if_it_pays(program: _Program, use: _Use) -> None:
 
     def work(goes_on):
         try:
-            use.is_compiled = program.executable(goes_on) is not None
+            use.is_compiled = program.executable(use, goes_on) is not None
         except Exception:  # noqa: BLE001 - then it stays NumPy
             use.gave_up = True
 

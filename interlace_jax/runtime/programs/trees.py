@@ -14,6 +14,7 @@ arrays; and `sizes`, their values.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,13 @@ class Node:
     kind: type
     names: tuple[Any, ...] | None
     parts: tuple[Any, ...]
+
+    def __hash__(self):
+        """Computed once: trees are keys."""
+        known = vars(self).get("_hash")
+        if known is None:
+            known = vars(self)["_hash"] = hash((self.kind, self.names, self.parts))
+        return known
 
 
 class Unnamed(ValueError):
@@ -120,7 +128,7 @@ class Flat:
         if "_flat" not in vars(value):
             flat = Flat.__new__(Flat)
             flat.leaves, flat.sizes, flat._general = [], {}, True
-            flat.tree = flat._parts(value, general)
+            flat.tree = _interned(flat._parts(value, general))
             vars(value)["_flat"] = flat
         flat = vars(value)["_flat"]
         self.leaves += flat.leaves
@@ -131,13 +139,11 @@ class Flat:
         if general is not None:
             self._add(getattr(value, "sizes", {}))
         names, parts = [], []
-        for f in dataclasses.fields(value):
-            part, inner = (
-                getattr(value, f.name),
-                None if general is None else getattr(general, f.name),
-            )
-            names.append(f.name)
-            if f.metadata.get("static"):
+        for name, is_static in _fields(type(value)):
+            part = getattr(value, name)
+            inner = None if general is None else getattr(general, name)
+            names.append(name)
+            if is_static:
                 parts.append(Static(part if inner is None else inner))
             else:
                 parts.append(self._taken(part, inner))
@@ -163,16 +169,39 @@ class Flat:
             return Leaf("float64", ())
         shape = tuple(value.shape)
         if dims is None:
-            return Leaf(value.dtype.name, shape)
-        names = dims.split(" ")
+            return Leaf(_dtype_name(value.dtype), shape)
         found = list(shape)
-        for i, name in enumerate(names[: len(shape)]):
-            if name == "_" or shape[i] == 0:
+        for i, (size, is_name) in enumerate(_dimensions(dims)[: len(shape)]):
+            if size is None or shape[i] == 0:
                 continue
-            found[i] = Size(name)
-            if name.isidentifier():
-                self._add({name: shape[i]})
-        return Leaf(value.dtype.name, tuple(found))
+            found[i] = size
+            if is_name:
+                self._add({size: shape[i]})
+        return Leaf(_dtype_name(value.dtype), tuple(found))
+
+
+@functools.cache
+def _fields(kind: type) -> list[tuple[str, bool]]:
+    """The fields of a container, and which of them are static."""
+    return [(f.name, bool(f.metadata.get("static"))) for f in dataclasses.fields(kind)]
+
+
+@functools.lru_cache(1024)
+def _dimensions(dims: str) -> list[tuple[Size | None, bool]]:
+    """Sizes named in a description of an array, None where one counts; whether each is a name."""
+    return [(None if d == "_" else Size(d), d.isidentifier()) for d in dims.split(" ")]
+
+
+@functools.cache
+def _dtype_name(dtype) -> str:
+    """NumPy makes these names anew every time."""
+    return dtype.name
+
+
+@functools.lru_cache(1024)
+def _interned(tree: Node) -> Node:
+    """One tree for all that are equal, which a dictionary tells without looking inside."""
+    return tree
 
 
 def rebuilt(tree, leaves, size=None):
