@@ -129,6 +129,26 @@ class CompiledModel:
         """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
         return -0.5 * self.deviance(theta, reml)
 
+    def loss(self, theta, y=None, X=None, *, reml: bool = True):
+        """Minus the log-likelihood (restricted by default), Float[], for gradients by anything.
+
+        theta: Float[d]. y: another response, Float[n]; X: other fixed-effects columns, Float[n, p],
+        with any number p, such as the last layer of a network. beta and sigma are at their optimum.
+        Each may be traced, all are differentiated, and all is computed in float64::
+
+            jax.grad(lambda w: model.loss(theta, X=features(w)))(w)
+        """
+        if X is not None and (np.ndim(X) != 2 or len(X) != len(self.design.y)):
+            raise ValueError(
+                f"X has shape {np.shape(X)}, but the model has {len(self.design.y)} rows: it must "
+                f"be ({len(self.design.y)}, columns)"
+            )
+        self.engine.require("traced_rows")
+        y = None if y is None else self._row_vector("y", y)
+        rows = {name: values for name, values in (("y", y), ("X", X)) if values is not None}
+        theta = theta if is_jax_array(theta) else self.checked_theta(theta)
+        return 0.5 * TracedModel(self.design, rows).deviance(theta, reml)
+
     def estimate(self, reml: bool = True) -> Estimate:
         """The fitted model as arrays, without names, tables or warnings."""
         return self.engine.estimate(reml, None)

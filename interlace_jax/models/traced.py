@@ -30,8 +30,8 @@ class TracedModel:
     """
 
     def __init__(self, design: Design, rows: dict[str, Any]):
-        """rows: `y`, `weights` and `offset`, those given, as NumPy arrays or traced; the design
-        has the others.
+        """rows: `y`, `X`, `weights`, `offset`, those given, as NumPy arrays or traced; the design has
+        the others.
         """
         concrete = {name: a for name, a in rows.items() if not is_traced(a)}
         self.design = replace(design, **concrete)
@@ -40,12 +40,12 @@ class TracedModel:
     @property
     def moments(self) -> Moments:
         """Cross-products of the rows for the array-level functions, in JAX's own precision."""
-        plan, X, Z, rows, K = self._arguments()
-        rows, X, Z, K = jax.tree.map(
+        plan, Z, rows, K = self._arguments()
+        rows, Z, K = jax.tree.map(
             partial(jnp.asarray, dtype=jnp.result_type(float, *self.traced.values())),
-            (rows | self.traced, X, Z, K),
+            (rows | self.traced, Z, K),
         )
-        return moments(plan, X=X, Z=Z, K=K, **rows)
+        return moments(plan, Z=Z, K=K, **rows)
 
     def deviance(self, theta, reml: bool = True):
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum."""
@@ -66,27 +66,27 @@ class TracedModel:
 
     def _in_float64(self, function, reml, *theta):
         """`function` of the rows, to be differentiated by those that are traced and by theta."""
-        plan, X, Z, rows, K = self._arguments()
+        plan, Z, rows, K = self._arguments()
 
         def of_arrays(*arrays):
             given = rows | dict(zip(self.traced, arrays, strict=False))
-            return function(plan, X, Z, given, K, reml, *arrays[len(self.traced) :])
+            return function(plan, Z, given, K, reml, *arrays[len(self.traced) :])
 
         return island(of_arrays)(*self.traced.values(), *theta)
 
     def _arguments(self):
         plan, y, X, Z, weights, offset, K = padded_model(self.design, int)
-        return plan, X, Z, dict(y=y, weights=weights, offset=offset), K
+        return plan, Z, dict(y=y, X=X, weights=weights, offset=offset), K
 
 
 @jit
-def _deviance(plan, X, Z, rows, K, reml, theta):
-    m = moments(plan, X=X, Z=Z, K=K, **rows)
+def _deviance(plan, Z, rows, K, reml, theta):
+    m = moments(plan, Z=Z, K=K, **rows)
     return deviance(to_conditioned(theta, m.layout, m.A), m, reml)
 
 
 @jit
-def _estimate(plan, X, Z, rows, K, reml):
+def _estimate(plan, Z, rows, K, reml):
     """All in floating point, as what is differentiated must be."""
-    found = estimate(moments(plan, X=X, Z=Z, K=K, **rows), reml)
-    return jax.tree.map(lambda a: a.astype(X.dtype), found)
+    found = estimate(moments(plan, Z=Z, K=K, **rows), reml)
+    return jax.tree.map(lambda a: a.astype(rows["y"].dtype), found)

@@ -1,5 +1,7 @@
 """Fits of a formula inside JAX's transformations: the rows of a compiled model may be traced."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +100,30 @@ def test_rows_are_checked_where_they_are_known(model, rows, message):
         model.with_response(**dict(y=model.design.y) | rows)
     with pytest.raises(ValueError, match="y has shape"):
         jax.jit(lambda y: model.with_response(y).loglik(THETA))(jnp.ones(3))
+
+
+@WIDTHS
+def test_the_loss_has_derivatives_by_theta_response_and_columns(model, wide):
+    """Against differences of the log-likelihood of models with moved rows."""
+    y, X = model.design.y, model.design.X
+    assert_allclose(model.loss(THETA), -model.loglik(THETA), rtol=1e-6)
+    rng = np.random.default_rng(1)
+    v = [0.1 * THETA, rng.standard_normal(180), 0.01 * rng.standard_normal((180, 2))]
+    with jax.enable_x64(wide):
+        at = [jnp.asarray(a) for a in (THETA, y, X)]
+        slopes = quick_jit(jax.grad(model.loss, argnums=(0, 1, 2)))(*at)
+    for j, (slope, along) in enumerate(zip(slopes, v, strict=True)):
+        ends = []
+        for s in (1e-4, -1e-4):
+            moved = [THETA, y, X]
+            moved[j] = moved[j] + s * along
+            design = replace(model.design, y=moved[1], X=moved[2])
+            ends.append(-model.with_design(design).loglik(moved[0]))
+        expected = (ends[0] - ends[1]) / 2e-4
+        # Rounding y, of some 300, to single precision moves a derivative by 1e-5 of itself.
+        assert_allclose(np.vdot(np.asarray(slope, float), along), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_columns_for_a_loss_are_one_row_a_row(model):
+    with pytest.raises(ValueError, match=r"X has shape \(3, 2\).*it must be \(180, columns\)"):
+        model.loss(THETA, X=np.ones((3, 2)))
