@@ -30,8 +30,8 @@ class TracedModel:
     """
 
     def __init__(self, design: Design, rows: dict[str, Any]):
-        """rows: `y`, `X`, `weights`, `offset`, those given, as NumPy arrays or traced; the design has
-        the others.
+        """rows: `y X weights offset`, those given, as NumPy arrays or traced; the design has the
+        others.
         """
         concrete = {name: a for name, a in rows.items() if not is_traced(a)}
         self.design = replace(design, **concrete)
