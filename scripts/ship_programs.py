@@ -45,6 +45,10 @@ FORMULAS = [
     "y ~ x + (1 | a) + (1 | b) + (1 | e)",
     "y ~ x + (1 | c) + (1 | a) + (1 | b)",
 ]
+RESAMPLED = ["y ~ x + (1 | a)", "y ~ x + (1 + x | a)", "y ~ x + (1 | a) + (1 | b)"]
+GENERALIZED = ["(1 | a)", "(1 + x | a)", "(1 | a) + (1 | b)"]
+FAMILIES = [("count", "poisson"), ("success", "binomial")]
+VISITS = [3, 4, 5]
 
 
 def frame(rows=240, seed=0):
@@ -56,7 +60,22 @@ def frame(rows=240, seed=0):
         rng.normal(size=size)[codes] for size, codes in ((24, a), (8, a // 3), (10, b), (6, e))
     ]
     y = sum(effects) + (1.0 + rng.normal(size=24)[a]) * numbers["x"] + rng.normal(size=rows)
-    return pd.DataFrame(dict(y=y, noise=rng.normal(size=rows), a=a, b=b, c=a // 3, e=e, **numbers))
+    eta = 0.3 * numbers["x"] + 0.5 * rng.normal(size=24)[a]
+    responses = dict(
+        noise=rng.normal(size=rows),
+        count=rng.poisson(np.exp(eta)),
+        success=1 * (rng.random(rows) < 1.0 / (1.0 + np.exp(-eta))),
+    )
+    return pd.DataFrame(dict(y=y, a=a, b=b, c=a // 3, e=e, **numbers, **responses))
+
+
+def visits(count, subjects=40, seed=0):
+    """Data of a trial: so many visits of every subject."""
+    rng, rows = np.random.default_rng(seed), subjects * count
+    person, visit = np.repeat(np.arange(subjects), count), np.tile(np.arange(count), subjects)
+    y = rng.normal(size=subjects)[person] + rng.normal(size=rows)
+    x = rng.normal(size=rows)
+    return pd.DataFrame(dict(y=y, x=x, id=person, visit=pd.Categorical(visit)))
 
 
 def ask(formula, data):
@@ -70,6 +89,28 @@ def ask(formula, data):
     fit.random_effects_se, fit.leverage(), fit.r2(), fit.icc()  # noqa: B018
     fit.confint(), str(fit.optimum)  # noqa: B018
     interlace_jax.fit(formula, data.assign(y=data["noise"]))  # singular: what looks at the boundary
+    if formula in RESAMPLED:
+        fit.bootstrap(40, seed=1, progress=False)
+        fit.influence("a")
+
+
+def ask_generalized(formula, data, family):
+    """Everything that a first session asks of a fit of a generalised model."""
+    fit = interlace_jax.fit(formula, data, family=family)
+    str(fit.summary())
+    fit.predict(data.iloc[:5])
+
+
+def _kernels_of_what_is_kept():
+    """The names of the kernels whose programs are kept from now on: a set that grows."""
+    found, keep = set(), store.keep
+
+    def noted(description, source):
+        found.add(description.partition("\n")[0])
+        keep(description, source)
+
+    store.keep = noted
+    return found
 
 
 def main(archive):
@@ -78,12 +119,20 @@ def main(archive):
     with tempfile.TemporaryDirectory() as home:
         store.platformdirs.user_cache_dir = lambda name: home
         store.SHIPPED = Path(home) / "none"
+        kernels = _kernels_of_what_is_kept()
         for formula in FORMULAS:
             ask(formula, frame())
             print(formula, flush=True)
+        for bars, (response, family) in itertools.product(GENERALIZED, FAMILIES):
+            ask_generalized(f"{response} ~ x + {bars}", frame(), family)
+            print(family, bars, flush=True)
+        for count in VISITS:
+            trial = interlace_jax.fit("y ~ x + visit", visits(count), residual="us(visit | id)")
+            str(trial.summary())
+            print(count, "visits", flush=True)
         found = sorted(Path(home).rglob("p*.py"))
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as packed:
-            packed.comment = store.fingerprint().encode()
+            packed.comment = store.provenance(kernels).encode()
             for path in found:
                 packed.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_LZMA)
     print(f"{len(found)} programs, {os.path.getsize(archive) / 1e6:.2f} MB")

@@ -16,7 +16,7 @@ from interlace_jax.many.lanes import Lanes, Rounds, fit_lanes
 from interlace_jax.numerics.crossproducts import moments
 from interlace_jax.numerics.estimation import bfgs, estimate
 from interlace_jax.runtime import calls
-from interlace_jax.runtime.programs import tiers, trace
+from interlace_jax.runtime.programs import store, tiers, trace
 
 LANES = 40
 KINDS = ["slope", "crossed_slopes"]
@@ -98,6 +98,7 @@ def test_lanes_do_not_see_each_other():
 def test_as_numpy_one_program_serves_any_number_of_lanes(monkeypatch):
     monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
     monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
+    monkeypatch.setattr(store, "SHIPPED", "none")
     tiers.forget()
     traced, real = [], trace.program
     monkeypatch.setattr(

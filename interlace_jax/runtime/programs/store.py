@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import json
 import os
 import stat
 import tempfile
@@ -50,6 +51,12 @@ def _file_fingerprint(kernel: str) -> str:
     """A hash of the file in which a kernel "module:function" is written, if there is one."""
     path = PACKAGE.joinpath(*kernel.partition(":")[0].split(".")[1:]).with_suffix(".py")
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def provenance(kernels) -> str:
+    """What the programs of kernels were made from, as text: an archive of them says it."""
+    files = {kernel: _file_fingerprint(kernel) for kernel in sorted(kernels)}
+    return json.dumps({"sources": fingerprint(), "kernels": files})
 
 
 def name_of(description: str) -> str:

@@ -26,6 +26,7 @@ def home(tmp_path_factory, monkeypatch):
     """One store for this file, so that each program is traced once."""
     folder = tmp_path_factory.getbasetemp() / "programs-of-this-file"
     monkeypatch.setattr(store.platformdirs, "user_cache_dir", lambda name: str(folder))
+    monkeypatch.setattr(store, "SHIPPED", folder / "none")
     monkeypatch.delenv("INTERLACE_JAX_CACHE", raising=False)
     monkeypatch.setitem(sys.modules, doubled.__module__, SimpleNamespace(doubled=doubled))
     tiers.forget()
@@ -105,6 +106,8 @@ def test_a_program_serves_data_of_every_size(monkeypatch):
 CODE = """
     import sys, warnings
     import interlace_jax
+    from interlace_jax.runtime.programs import store
+    store.SHIPPED = "none"
     data = interlace_jax.load_dataset({data!r})
     fit = interlace_jax.fit({formula!r}, data)
     str(fit.summary())
