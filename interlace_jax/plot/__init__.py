@@ -14,6 +14,11 @@ from .diagnostics import residuals as residuals
 from .diagnostics import rootogram as rootogram
 from .many import heatmap as heatmap
 from .many import volcano as volcano
+from .maps import clusters as clusters
+from .maps import curve as curve
+from .maps import slices as slices
+from .maps import topography as topography
+from .maps import variance_fractions as variance_fractions
 from .parameters import coefficients as coefficients
 from .parameters import density as density
 from .parameters import effects as effects

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,28 +11,39 @@ import plotnine as p9
 
 from ..batch import Many
 from ..design.alignment import in_order_of
+from ..many.fits import false_discovery
 from ..support.arguments import listed, one_of
 from .data import names_of
 from .diagnostics import _apart
 from .style import BLUE, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
 
 
-def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -> p9.ggplot:
-    """Estimates of one coefficient against their p-values, a point a model; the smallest p-values
-    are named.
+def volcano(
+    many: Many,
+    coefficient: str,
+    alpha: float = 0.05,
+    label: int | Sequence[Any] = 8,
+    moderated: bool = False,
+) -> p9.ggplot:
+    """Estimates of one coefficient against their p-values, a point a model; some models are named.
 
-    alpha: false discovery rate (Benjamini & Hochberg) at which a model is coloured.
+    alpha: false discovery rate (Benjamini & Hochberg) at which a model is coloured. label: how many
+    of these are named, those with the smallest p-values; or the labels of the models to name.
+    moderated: p-values of `many.moderate(coefficient)`.
     """
     _check(many, Many)
     _check_coefficient(many, coefficient)
-    p = many.fe_pvalues[coefficient]
-    found = many.adjusted_pvalues("bh")[coefficient] <= alpha
+    if moderated:
+        p = many.moderate(coefficient)["p"].set_axis(many.labels)
+    else:
+        p = many.fe_pvalues[coefficient]
+    found = false_discovery(p, "bh") <= alpha
     table = pd.DataFrame(
         {"x": many.fe_params[coefficient], "p": np.maximum(p, 1e-300), "found": found}
     ).dropna()
     table = table.assign(name=table.index.map(str), y=-np.log10(table["p"]))
     table["found"] = np.where(table["found"], "yes", "no")
-    named = _apart(table[table["found"] == "yes"].nsmallest(label, "p"), table, "x", "y")
+    named = _apart(_named(table, label), table, "x", "y")
     threshold = table.loc[table["found"] == "yes", "y"].min()
     line = p9.geom_hline(yintercept=threshold, color=GREY, linetype="dashed")
     n, count = len(table), sum(table["found"] == "yes")
@@ -48,12 +59,22 @@ def volcano(many: Many, coefficient: str, alpha: float = 0.05, label: int = 8) -
         + p9.scale_x_continuous(expand=(0.08, 0))
         + p9.labs(
             x=f"estimate of {coefficient}",
-            y="p-value",
+            y="moderated p-value" if moderated else "p-value",
             title=f"{coefficient} in {n:,} models",
             subtitle=f"Orange: {count:,} models at a false discovery rate of {alpha:.0%}",
         )
         + _theme(6.0, 4.5)
     )
+
+
+def _named(table: pd.DataFrame, label: int | Sequence[Any]) -> pd.DataFrame:
+    """The points that bear names."""
+    if isinstance(label, int):
+        return table[table["found"] == "yes"].nsmallest(label, "p")
+    unknown = [name for name in label if name not in table.index]
+    if unknown:
+        raise ValueError(f"label has {listed(unknown)}, which no model is called")
+    return table.loc[list(label)]
 
 
 def _powers(values: Sequence[float]) -> list[str]:

@@ -13,6 +13,8 @@ import plotnine as p9
 
 from ..batch import Many
 from ..inference.marginal_means import MarginalMeans
+from ..maps.clusters import ClusterTest
+from ..maps.curves import Curve
 from ..result import Fit
 
 NAMED = 60  # levels up to which their names are shown
@@ -26,6 +28,8 @@ COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 TAKEN = {
     Fit: "a fit, as interlace_jax.fit(...) gives it",
     Many: "many fits, as interlace_jax.fit_many(...) gives them",
+    ClusterTest: "a tested map, as many.clusters(...) gives it",
+    Curve: "a curve, as many.curves(...) gives it",
     MarginalMeans: "marginal means, as interlace_jax.emmeans(fit, ...) gives them",
     pd.DataFrame: "a table of influence, as fit.influence(...) gives it",
 }
