@@ -8,6 +8,7 @@ than compute are refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -20,6 +21,8 @@ from formulaic.model_spec import ModelSpec, ModelSpecs
 from formulaic.parser.types import Factor as Expression
 from formulaic.transforms import contrasts
 
+from .design.auxiliary import Predictor
+from .design.counts import Observed
 from .design.design import Design
 from .design.formula import Formula, Term
 from .design.grouping import Factor
@@ -35,8 +38,13 @@ from .inference.coefficients import (
     coefficients,
 )
 from .inference.prediction import predict
+from .inference.response_prediction import predict_generalized
 from .inference.row_variances import Kept, kept_information
+from .models import response
 from .models.fitted import FittedModel
+from .models.generalized import FittedGeneralizedModel
+from .models.linear_predictor import Rows
+from .models.parameters import level_roots, relative_factors
 from .numerics.covariance.across import Kernel, Known
 from .numerics.covariance.block import Block
 from .numerics.covariance.correlations import (
@@ -59,9 +67,37 @@ from .numerics.covariance.structures import (
 )
 from .numerics.crossproducts.layout import Layout
 from .numerics.estimation.estimate import Estimate
+from .numerics.families.family import (
+    Bernoulli,
+    Beta,
+    BetaBinomial,
+    Binomial,
+    Distribution,
+    Gamma,
+    Gaussian,
+    InverseGaussian,
+    NegativeBinomial,
+    Ordinal,
+    Poisson,
+    Student,
+    Truncated,
+    ZeroInflated,
+)
 from .numerics.uncertainty.curvature import Curvature
 from .numerics.uncertainty.kenward_roger import Adjusted
 from .support.arguments import check_level
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parameters:
+    """Estimates of a generalised model: theta (d,) absolute, beta (p,), gamma (r,) on free
+    scales.
+    """
+
+    theta: np.ndarray
+    beta: np.ndarray
+    gamma: np.ndarray
+
 
 VERSION = 1
 CLASSES = {
@@ -70,13 +106,16 @@ CLASSES = {
         Formula, Term, Factor, Design, Block, Layout, Estimate, Curvature, Adjusted, Kept,
         Unstructured, Diagonal, HomogeneousDiagonal, CompoundSymmetry, AR1, BoundaryAvoiding, Known,
         Residual, Power, ResidualGroups, ResidualCovariance, FreeCorrelations, Toeplitz,
-        Antedependence, ARMA11, Exponential, SquaredExponential, Matern,
+        Antedependence, ARMA11, Exponential, SquaredExponential, Matern, Observed, Predictor,
+        Parameters, Bernoulli, Beta, BetaBinomial, Binomial, Gamma, Gaussian, InverseGaussian,
+        NegativeBinomial, Ordinal, Poisson, Student, Truncated, ZeroInflated,
     )
 }  # fmt: skip
 CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
 CONTRASTS = {f"{name}Contrasts": getattr(contrasts, f"{name}Contrasts") for name in CODINGS}
 ENGINES = ("dense", "iterative")  # of linear models
 LABELS = re.compile(r"str|string|object|bool|u?int\d+|float\d+")  # types of levels
+OF_FAMILIES = ("family_params", "parameter_cov")
 TABLES = ("fe_params", "fe_bse", "fe_df", "fe_tvalues", "fe_pvalues", "fe_conf_int", "varcorr")
 
 
@@ -203,17 +242,22 @@ def save(fit: FittedModel, path: str | os.PathLike) -> None:
     other machines. No pickle is in it, and reading it executes nothing. A fit is refused, with the
     reason, if its formula calls functions of yours, or if a structure within levels or subjects is
     yours. Of levels that covary, and of subjects whose residuals do, there is what predictions
-    need: not the matrix or kernel, nor intervals that the rows of the fit enter.
+    need: not the matrix or kernel, nor intervals that the rows of the fit enter. Of generalised
+    models there are all predictions, with their intervals; a family of yours is refused.
     """
     if reason := why_unsafe(fit.design.formula):
         raise ValueError(
             "a file can hold formulas that compute with functions they know only; there is "
             f"{reason}"
         )
-    if fit.model.engine.name not in ENGINES:
-        raise ValueError(
-            "a file can hold linear models: pickle the fit of a generalised one instead"
-        )
+    if isinstance(fit, FittedGeneralizedModel):
+        if tied := [f.name for f in fit.design.factors if f.across is not None]:
+            raise ValueError(
+                f"a file cannot hold the covariance of the levels of {tied[0]!r} in a generalised "
+                "model: pickle the fit instead"
+            )
+    elif fit.model.engine.name not in ENGINES:
+        raise ValueError("a file cannot hold this model: pickle the fit instead")
     writer = _Writer()
     text = json.dumps(dict(version=VERSION, content=writer.json(_content(fit))))
     arrays = {f"a{i}": np.asarray(a) for i, a in enumerate(writer.arrays)}
@@ -228,21 +272,23 @@ def _content(fit: FittedModel) -> dict[str, Any]:
         if design.specs is None
         else {key: _state(design.specs[key]) for key in _keys(design.formula)}
     )
+    is_linear = not isinstance(fit, FittedGeneralizedModel)
     return dict(
         design=_without_rows(design),
         specs=specs,
-        estimate=e,
+        estimate=e if is_linear else Parameters(e.theta, e.beta, e.gamma),
+        joint=None if is_linear else fit.joint_covariance,
         modes=list(fit.mode_arrays),
         curvature=Curvature(*map(np.asarray, fit.curvature)),
         vcov=by_rule.vcov,
         adjusted=getattr(by_rule, "adjusted", None),
         by_column=getattr(by_rule, "by_column", None),
-        information=_information(fit),
+        information=_information(fit) if is_linear else None,
         facts={
             name: getattr(fit, name)
             for name in ("method", "df_method", "nobs", "sigma", "deviance", "llf", "aic", "bic")
         },
-        tables={name: getattr(fit, name) for name in TABLES},
+        tables={name: getattr(fit, name) for name in TABLES + OF_FAMILIES * (not is_linear)},
         random_effects=fit.random_effects,
         summary=str(fit.summary()),
     )
@@ -295,7 +341,17 @@ def _without_rows(design: Design) -> Design:
         rows=np.empty(0, int),
         specs=None,
         residual=given,
+        observed=_without_trials(design.observed),
+        predictors=tuple(_without_values(p) for p in design.predictors),
     )
+
+
+def _without_trials(seen: Observed | None) -> Observed | None:
+    return None if seen is None else dataclasses.replace(seen, trials=None)
+
+
+def _without_values(p: Predictor) -> Predictor:
+    return dataclasses.replace(p, D=None if p.D is None else np.empty((0, len(p.columns))))
 
 
 # Loading ------------------------------------------------------------------------------------------
@@ -328,7 +384,8 @@ def load(path: str | os.PathLike) -> SavedFit:
             f"{os.fspath(path)!r} was saved by a later version of interlace_jax (format "
             f"{version}): update the package"
         )
-    return SavedFit(content)
+    is_linear = content["design"].observed is None
+    return SavedFit(content) if is_linear else SavedGeneralizedFit(content)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,6 +485,61 @@ class SavedFit:
 
     def __repr__(self) -> str:
         return f"<SavedFit of {self.design.formula} by {self.method}, {self.nobs} rows>"
+
+
+class SavedGeneralizedFit(SavedFit):
+    """A generalised fit from a file: predictions on every scale with their intervals, and tables.
+
+    Beside those of `SavedFit`: `family`, `family_params`, `parameter_cov`.
+    """
+
+    @property
+    def family(self) -> Distribution:
+        """The distribution of the response."""
+        return self.design.observed.family
+
+    @property
+    def scale(self) -> float:
+        """1: theta is absolute."""
+        return 1.0
+
+    @functools.cached_property
+    def Lambdas(self) -> list[np.ndarray]:  # noqa: N802 - as of a fit
+        """Covariance factors (k, k), lower triangular."""
+        return relative_factors(self.design.factors, self.estimate.theta)
+
+    @property
+    def level_roots(self) -> list[np.ndarray | None]:
+        """None for each factor: levels do not covary."""
+        return level_roots(self.design.factors, self.estimate.theta)
+
+    @property
+    def joint_covariance(self) -> np.ndarray:
+        """Covariance of (theta, beta, gamma)."""
+        return self._content["joint"]
+
+    @property
+    def beta_covariance(self) -> np.ndarray:
+        """Covariance of the coefficients (p, p)."""
+        return self._content["vcov"]
+
+    def free_rows(self, rows: Rows) -> list[np.ndarray]:
+        """Parameters of the family in rows, on their free scales: (n,) each."""
+        return response.free_rows(self.design, self.estimate.gamma, rows.D, len(rows.X))
+
+    def labelled(self, values: np.ndarray, index: pd.Index) -> pd.Series | pd.DataFrame:
+        """Means (n,) as a Series, probabilities of categories as a frame."""
+        return response.labelled(self.family, values, index)
+
+    def with_parameters(
+        self, theta: np.ndarray, beta: np.ndarray, gamma: np.ndarray
+    ) -> SavedGeneralizedFit:
+        """The same fit with other estimates, for what is computed of them alone."""
+        return SavedGeneralizedFit(self._content | {"estimate": Parameters(theta, beta, gamma)})
+
+    def predict(self, data: Any, *args: Any, **options: Any) -> pd.Series | pd.DataFrame:
+        """Predictions for new rows, as by `predict` of the fit, with its arguments."""
+        return predict_generalized(self, data, *args, **options)
 
 
 def _refuse(what: str) -> NoReturn:

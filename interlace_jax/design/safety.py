@@ -56,7 +56,7 @@ def _why(code: str) -> str | None:
 
 
 def _is_known(name: str) -> bool:
-    return name in TRANSFORMS and name not in NUMPY or name in FUNCTIONS
+    return name in TRANSFORMS and name not in NUMPY or name in FUNCTIONS or name == "cbind"
 
 
 def _is_plain_function(path: str) -> bool:

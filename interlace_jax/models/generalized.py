@@ -391,9 +391,7 @@ class FittedGeneralizedModel(FittedModel):
 
     def labelled(self, values: np.ndarray, index: pd.Index) -> pd.Series | pd.DataFrame:
         """Means (n,) as a Series, probabilities of categories as a frame."""
-        if values.ndim == 1:
-            return pd.Series(values, index=index)
-        return pd.DataFrame(values, index=index, columns=list(self.family.categories))
+        return response.labelled(self.family, values, index)
 
     @functools.cached_property
     def fittedvalues(self) -> pd.Series | pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from ..design.auxiliary import Predictor
 from ..design.design import Design
@@ -81,6 +82,13 @@ def variance(
 def deviance_residuals(family: Distribution, y, w, m, eta, free) -> np.ndarray:
     """Signed roots (n,) of twice what the log-density lacks of that of a row's own best mean."""
     return _by_row(_deviance_residuals, family, eta, free, y, w, m)
+
+
+def labelled(family: Distribution, values: np.ndarray, index: pd.Index) -> pd.Series | pd.DataFrame:
+    """Means (n,) as a Series, probabilities of the categories of an ordinal response as a frame."""
+    if values.ndim == 1:
+        return pd.Series(values, index=index)
+    return pd.DataFrame(values, index=index, columns=list(family.categories))
 
 
 def derivatives(family: Distribution, y, w, m, eta, free) -> np.ndarray:

@@ -272,7 +272,7 @@ class Source:
             return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
         if isinstance(value, type | types.FunctionType):
             return self._known(value, value)
-        if dataclasses.is_dataclass(value):
+        if "__dataclass_fields__" in vars(type(value)):  # of its own: others hold more than these
             fields = [f for f in dataclasses.fields(value) if f.init]
             inner = ", ".join(f"{f.name}={self.of(getattr(value, f.name))}" for f in fields)
             return f"{self._known(type(value), type(value))}({inner})"
