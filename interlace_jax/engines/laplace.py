@@ -244,16 +244,18 @@ class Laplace(Engine):
             "numbers"
         )
 
-    def joint_deviance(self, theta, beta, gamma):
+    def joint_deviance(self, theta, beta, gamma, offset=None):
         """-2 log-likelihood at (theta, beta, gamma): a number for NumPy arrays, traceable for
-        JAX arrays.
+        JAX arrays. offset (n,): in place of the design's.
         """
-        begun = self.begun
-        if any(is_jax_array(a) for a in (theta, beta, gamma)):
-            return island(lambda *at: _deviance(*at, begun.data, begun.RD))(
-                *map(jnp.asarray, (theta, beta, gamma))
+        begun, given = self.begun, (theta, beta, gamma)
+        if offset is not None:
+            given = (*given, offset - self.design.shift)
+        if any(is_jax_array(a) for a in given):
+            return island(lambda *at: _deviance(*at[:3], _moved(begun.data, *at[3:]), begun.RD))(
+                *map(jnp.asarray, given)
             )
-        return float(run(_deviance, theta, beta, gamma, begun.data, begun.RD))
+        return float(run(_deviance, *given[:3], _moved(begun.data, *given[3:]), begun.RD))
 
     def conditioned_covariance(self, e: GeneralizedEstimate) -> np.ndarray:
         """Covariance of all conditioned coordinates."""
@@ -305,6 +307,15 @@ def _user(x, data, RD):
 @jit
 def _conditioned_theta(theta, data):
     return to_conditioned(theta, data.layout, data.A)
+
+
+def _moved(data, change=None):
+    """The data with more in their offset; change (n,): of the rows used."""
+    if change is None:
+        return data
+    xp = jnp if is_jax_array(change) else np
+    unused = len(data.offset) - len(change)
+    return replace(data, offset=data.offset + xp.concatenate([change, np.zeros(unused)]))
 
 
 @jit

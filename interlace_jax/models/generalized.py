@@ -101,13 +101,15 @@ class CompiledGeneralizedModel(CompiledModel):
         """The family's numbers (r,) where the search starts, on their free scales."""
         return self.engine.joint_start().g
 
-    def deviance(self, theta, beta, phi=()):
+    def deviance(self, theta, beta, phi=(), *, offset=None):
         """-2 log-likelihood by Laplace's approximation.
 
         theta (d,): absolute, lme4's order. beta (p,). phi (r,): numbers of the family on their free
         scales (logarithms of what is positive, the first threshold and logarithms of the gaps after
         it, coefficients of predictors); nothing where the family has none. The mode of the random
         effects is searched inside; derivatives of every order are those of the implicit function.
+        offset (n,): in place of the model's, one number for each row used; with derivatives too, so
+        that it may be what a network puts out.
         """
         wanted = {"theta": len(self.theta0), "beta": len(self.beta0), "phi": len(self.phi0)}
         given = [_vector(a) for a in (theta, beta, phi)]
@@ -116,11 +118,13 @@ class CompiledGeneralizedModel(CompiledModel):
                 raise ValueError(
                     f"{name} of this model is {size} numbers, not an array of shape {values.shape}"
                 )
-        return self.engine.joint_deviance(*given)
+        if offset is not None:
+            offset = self._row_vector("offset", offset)
+        return self.engine.joint_deviance(*given, offset)
 
-    def loglik(self, theta, beta, phi=()):
+    def loglik(self, theta, beta, phi=(), *, offset=None):
         """Log-likelihood: minus half of `deviance`."""
-        return -0.5 * self.deviance(theta, beta, phi)
+        return -0.5 * self.deviance(theta, beta, phi, offset=offset)
 
     def estimate(self, reml: bool = False) -> GeneralizedEstimate:
         """The fitted model as arrays, without names, tables or warnings."""
