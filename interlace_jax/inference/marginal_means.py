@@ -24,7 +24,7 @@ from ..support.warnings import RankWarning
 from .coefficients import Coefficients, coefficients
 from .mean_contrasts import Named, adjusted, adjustment, contrast_weights, interaction_weights
 from .reference_grid import ReferenceGrid, grid_values
-from .scales import ResponseScale, scale_of
+from .scales import ResponseScale, scale_of, untransformed
 from .terms import variables
 
 RESULTS = (
@@ -72,11 +72,11 @@ def emmeans(
     data; or "cells", as often as they do within each combination shown.
     ddf: "satterthwaite", "kenward-roger" or "normal", by default the fit's, or the `coefficients`
     of `fit.robust()`. level: of the intervals.
-    type: of generalised models, "link" or "response": means are taken back from the link, and
-    contrasts become (odds) ratios where the link is a logarithm or a logit. They are those of a
-    level whose random effects are 0 (and of counts beside zero inflation); bias_adjust: of all
-    levels, to second order in the variance of the random effects (`predict(marginal=True)` has the
-    integral).
+    type: of generalised models, and of linear ones of log(y) or sqrt(y), "link" or "response":
+    means are taken back from the link, and contrasts become (odds) ratios where the link is a
+    logarithm or a logit. They are those of a level whose random effects are 0 (and of counts beside
+    zero inflation); bias_adjust: of all levels, to second order in the variance of the random
+    effects (`predict(marginal=True)` has the integral).
 
     Where each level of a factor occurs with one level of another only, as drugs within routes, the
     mean of a route is over its own drugs. What the data cannot tell, as the mean over cells of
@@ -104,6 +104,8 @@ def emmeans(
     shift = 0.0 if fit.design.offset is None or trend else float(fit.design.offset.mean())
     if trend and type == "response":
         raise ValueError("trend= gives slopes on the scale of the link: use type='link'")
+    scale = scale_of(fit, type, bias_adjust)
+    response = str(fit.design.response)
     return MarginalMeans(
         grid=found.cells,
         L=found.L,
@@ -113,9 +115,9 @@ def emmeans(
         by=tuple(by),
         level=level,
         shift=shift,
-        response=fit.design.response,
+        response=response if scale is None else untransformed(response),
         trend=trend,
-        scale=scale_of(fit, type, bias_adjust),
+        scale=scale,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 from ..models import response
 from ..models.fitted import FittedModel
 from ..models.linear_predictor import _of_fit
-from ..numerics.families.family import Distribution, Ordinal
+from ..numerics.families.family import Distribution, Gaussian, Ordinal
 from ..support.arguments import one_of
 
 TYPES = ("link", "response")
+TRANSFORMED = re.compile(r"(?:np\.|numpy\.)?(log|sqrt)\((.*)\)")
 RATIOS = {"logit": "odds ratio", "log": "ratio"}
 STEP = 1e-3  # of the differences that give the curvature of an inverse link
 
@@ -83,6 +85,23 @@ class ResponseScale:
         return table.assign(contrast=names, **changed).rename(columns={"estimate": self.ratio})
 
 
+def untransformed(name: str) -> str:
+    """The variable inside log(y) or sqrt(y), the name itself where it is no such response."""
+    found = TRANSFORMED.fullmatch(name)
+    return found[2].strip() if found and transformation_of(name) else name
+
+
+def transformation_of(name: str) -> Distribution | None:
+    """What takes a mean of log(y) or sqrt(y) back to y; None where the response is none of
+    these.
+    """
+    found = TRANSFORMED.fullmatch(name)
+    if found is None:
+        return None
+    depths = np.cumsum([(c == "(") - (c == ")") for c in found[2]])
+    return None if (depths < 0).any() else Gaussian(found[1])
+
+
 def scale_of(fit: FittedModel, type: str, bias_adjust: bool) -> ResponseScale | None:
     """The scale that marginal means are given on; None where it is that of the link, or of a
     linear model.
@@ -92,9 +111,10 @@ def scale_of(fit: FittedModel, type: str, bias_adjust: bool) -> ResponseScale | 
         if bias_adjust:
             raise ValueError("bias_adjust=True is for means of the response: use type='response'")
         return None
-    if fit.design.observed is None:
+    seen = fit.design.observed
+    family = transformation_of(fit.design.response) if seen is None else seen.family
+    if family is None:
         return None
-    family = fit.design.observed.family
     if isinstance(family, Ordinal):
         raise ValueError(
             "an ordinal response has no mean: marginal means are on the scale of the link, "
@@ -103,9 +123,8 @@ def scale_of(fit: FittedModel, type: str, bias_adjust: bool) -> ResponseScale | 
     variance = None
     if bias_adjust:
         rows = _of_fit(fit.design)
-        variance = float(
-            response.random_variances(
-                fit.design.factors, fit.Lambdas, fit.level_roots, rows.Z
-            ).mean()
-        )
+        pieces = fit.design.factors, fit.Lambdas, fit.level_roots, rows.Z
+        variance = float(response.random_variances(*pieces).mean())
+        if seen is None:  # Lambda is relative to sigma, and the residual is averaged over too
+            variance = fit.scale * (1.0 + variance)
     return ResponseScale(getattr(family, "base", family), variance)
