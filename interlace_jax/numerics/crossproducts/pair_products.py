@@ -47,9 +47,9 @@ def all_pairs(level, column, q, rounded) -> Pairs:
     """
     sizes = np.bincount(level).astype(np.int32)
     entry, column = np.arange(len(level), dtype=np.int32), column.astype(np.int32)
-    before = _count_up(sizes)
+    before = count_up(sizes)
     after = np.repeat(sizes, sizes) - before - 1
-    second = np.repeat(entry + 1, after) + _count_up(after)
+    second = np.repeat(entry + 1, after) + count_up(after)
     keys = (np.repeat(column * np.int32(q), after) + column.take(second)).astype(np.int64) << 32
     keys |= np.arange(len(keys))
     keys.sort()  # much faster than sorting places together with where they came from
@@ -68,7 +68,7 @@ def all_pairs(level, column, q, rounded) -> Pairs:
     )
 
 
-def _count_up(sizes):
+def count_up(sizes):
     """0, 1, ... for each of the sizes."""
     return np.arange(sizes.sum(), dtype=np.int32) - np.repeat(
         (np.cumsum(sizes) - sizes).astype(np.int32), sizes
@@ -91,7 +91,7 @@ def chunked(sizes, width, rounded):
     total = int(chunks.sum())
     chunks[-1:] += rounded(total) - total
     group = np.repeat(np.arange(len(sizes), dtype=np.int32), chunks)
-    return group, width * _count_up(chunks)
+    return group, width * count_up(chunks)
 
 
 def subtract_products(core, U, V, column, pairs: Pairs):

@@ -30,9 +30,11 @@ from ..covariance.parameters import conditioned_factors
 from ..crossproducts.layout import Layout
 from ..crossproducts.moments import Moments
 from ..crossproducts.pair_products import subtract_products
+from ..crossproducts.rounds import RoundMoments
 from ..linalg.levels import absorb, whiten
 from ..linalg.matrices import cholesky, inverse_lower, logdet_quadratic, symmetric
 from .coordinates import roots
+from .rounds import eliminate_by_rounds
 
 
 class Reduced(NamedTuple):
@@ -66,6 +68,9 @@ def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
     """What is left for beta and sigma, from the relative factors Lambda~ (k, k) of the blocks,
     and of the core's the roots of K, or None.
     """
+    if isinstance(m, RoundMoments):
+        logdet, S = eliminate_by_rounds(Lams, m)
+        return _reduced(logdet, S)
     return _reduce(_FACTOR_FORM, Lams, Ls, m)
 
 
@@ -137,7 +142,11 @@ def _reduce(form, given, across, m):
     core_logdet, explained = (
         form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
     )
-    logdet, S = logdet + core_logdet, S.rest - explained
+    return _reduced(logdet + core_logdet, S.rest - explained)
+
+
+def _reduced(logdet, S):
+    """`Reduced` of what is left (p + 1, p + 1) of the cross-products of X and y."""
     return Reduced(logdet, S[:-1, :-1], S[:-1, -1], S[-1, -1])
 
 
