@@ -106,11 +106,13 @@ def fit(
         first parameter (dispersion, size, precision); without it that is one number.
     core
         How crossed factors are handled. `"dense"` holds the levels that cannot be eliminated one by
-        one as a matrix: exact, up to a few thousand of them. `"iterative"` never forms it: linear
-        time and memory, for any number of levels; the log-likelihood is known up to a small noise
-        and `theta` to a small part of its standard error, given in `optimum.noise` and
-        `optimum.theta_noise`. `"auto"` takes the dense core where an evaluation of it is predicted
-        to take under a second and two gigabytes.
+        one as a matrix: exact, up to a few thousand of them. `"sparse"` eliminates those that meet
+        few others before: exact too, for many levels that nearly nest, such as songs, albums and
+        artists. `"iterative"` never forms a matrix: linear time and memory, for any number of
+        levels; the log-likelihood is known up to a small noise and `theta` to a small part of its
+        standard error, given in `optimum.noise` and `optimum.theta_noise`. `"auto"` takes the dense
+        core where an evaluation of it is predicted to take under a second and two gigabytes, then
+        the sparse one where that takes under a second.
     family
         The distribution of the response: `"gaussian"`, `"binomial"`, `"poisson"`, `"nbinom2"`,
         `"nbinom1"`, `"gamma"`, `"inverse_gaussian"`, `"beta"`, `"betabinomial"`, `"student"`,

@@ -113,7 +113,7 @@ CLASSES = {
 }  # fmt: skip
 CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
 CONTRASTS = {f"{name}Contrasts": getattr(contrasts, f"{name}Contrasts") for name in CODINGS}
-ENGINES = ("dense", "iterative")  # of linear models
+ENGINES = ("dense", "sparse", "iterative")  # of linear models
 LABELS = re.compile(r"str|string|object|bool|u?int\d+|float\d+")  # types of levels
 OF_FAMILIES = ("family_params", "parameter_cov")
 TABLES = ("fe_params", "fe_bse", "fe_df", "fe_tvalues", "fe_pvalues", "fe_conf_int", "varcorr")

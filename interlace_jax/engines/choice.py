@@ -1,4 +1,4 @@
-"""Which engine fits a model: the dense core or the iterative one."""
+"""Which engine fits a model: the dense core, the sparse one or the iterative one."""
 
 from __future__ import annotations
 
@@ -9,23 +9,47 @@ from ..support.later import Later
 from .dense import Dense
 from .engine import Engine
 from .laplace import Laplace
+from .sparse import Sparse
 
 iterative = Later(f"{__package__}.iterative")  # brings JAX with it
 
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
 SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
 SECONDS_PER_FLOP = 2.5e-11
+# rows times pairs of factors for which an order of sparse elimination is looked for: some seconds
+MOST_MEETINGS = 2_000_000
 
 
 def engine_for(design: Design, choice: str) -> Engine:
-    """The engine of a design; choice: "auto", "dense" or "iterative", as `core=` of `fit`."""
+    """The engine of a design; choice: "auto", "dense", "sparse" or "iterative", as `core=` of
+    `fit`.
+    """
     if design.observed is not None:
         return Laplace(design)
-    return (iterative.Iterative if wants_iterative(design, choice) else Dense)(design)
+    if choice == "sparse":
+        return _sparse(design)
+    if not wants_iterative(design, choice):
+        return Dense(design)
+    if choice == "auto" and _is_worth_ordering(design):
+        found = Sparse(design)
+        if SECONDS_PER_FLOP * found.rounds.flops <= DENSE_SECONDS:
+            return found
+    return iterative.Iterative(design)
+
+
+def _sparse(design):
+    if reason := _why_not(design):
+        raise ValueError(f'core="sparse" {reason}; use core="auto"')
+    return Sparse(design)
+
+
+def _is_worth_ordering(design):
+    factors = len(design.factors)
+    return len(design.y) * factors * (factors - 1) // 2 <= MOST_MEETINGS
 
 
 def wants_iterative(design: Design, choice: str) -> bool:
-    """Whether a model is fitted by the iterative core; choice: "auto", "dense" or "iterative"."""
+    """Whether a model is too large for the dense core; choice: "auto", "dense" or "iterative"."""
     reason = _why_not(design)
     if choice == "iterative" and reason:
         raise ValueError(f'core="iterative" {reason}; use core="auto"')

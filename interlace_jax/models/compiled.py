@@ -31,7 +31,7 @@ from ..support.later import catch_up, is_jax_array, is_traced
 from .residual_identifiability import check_residual_covariance
 from .traced import TracedModel
 
-CORES = ("auto", "dense", "iterative")
+CORES = ("auto", "dense", "sparse", "iterative")
 _HELD = {
     "weights": snapshot_vector,
     "offset": snapshot_vector,

@@ -72,9 +72,9 @@ class CompiledGeneralizedModel(CompiledModel):
                 "first"
             )
         data = snapshot(data)
-        if core == "iterative":
+        if core in ("sparse", "iterative"):
             raise ValueError(
-                f"core='iterative' is for linear mixed models, not for family={family.name!r}"
+                f"core={core!r} is for linear mixed models, not for family={family.name!r}"
             )
         parsed = parse(formula, groups, random, proportion=family.has_trials)
         parsed = with_auxiliary(parsed, dispersion=dispersion, zero_inflation=zero_inflation)

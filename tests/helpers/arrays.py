@@ -10,7 +10,7 @@ import numpy as np
 from helpers.oracle import Array, Problem
 
 from interlace_jax.numerics.covariance import block
-from interlace_jax.numerics.crossproducts import cells, layout, moments
+from interlace_jax.numerics.crossproducts import cells, layout, moments, rounds
 from interlace_jax.numerics.estimation import bfgs, estimate
 from interlace_jax.numerics.likelihood import coordinates, elimination, gaussian, random_effects
 from interlace_jax.runtime import calls as calls_
@@ -77,6 +77,16 @@ def sparse(problem: Problem, empty: int = 0) -> cells.Products:
     m = calls_.run(_moments, plan, y, X, Z, w, offset)
     with calls_.float64():
         return cells.assemble(plan, m, Z, w, [devices.device()])
+
+
+def by_rounds(problem: Problem, most: int) -> rounds.RoundMoments:
+    """The moments of a problem for an elimination by at most so many rounds, as NumPy."""
+    factors = problem.factors
+    blocks = [block.Block(f.m, tuple(len(term) for term in f.terms)) for f in factors]
+    plan = rounds.separate([f.codes for f in factors], blocks)
+    y, X, Z, w, offset = rows(problem)
+    m, met = calls_.run(_moments, plan, y, X, Z, w, offset), rounds.meetings(plan)
+    return rounds.with_rounds(plan, m, met, rounds.rounds_of(plan, met, most), Z, w)
 
 
 def batched_lapack(compiled) -> list[str]:

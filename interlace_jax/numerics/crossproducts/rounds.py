@@ -1,8 +1,8 @@
 """Crossed factors whose matrix M = I + Lambda'Z'WZ Lambda stays sparse: in which order its columns
 are eliminated, and what each of them meets.
 
-A *round* is a set of columns that do not meet each other, each of which meets few others, whatever
-their factor: all of them are eliminated at once, and what they meet gets filled in. Rounds end
+A *round* is a set of columns that do not meet each other and meet few others, whatever their
+factor: all of them are eliminated at once, and what they meet gets filled in. Rounds end
 where the dense matrix of what is left, the core, costs less than the next one. Few albums have two
 artists: whole factors do not nest, but nearly all of their levels do (the minimum degree of
 George & Liu 1989, SIAM Review 31(1), many columns at a time).
@@ -27,7 +27,7 @@ from .moments import Moments
 from .pair_products import count_up
 
 FLOPS_OF_CUBE = 3.2  # the core's factorisation and its derivative take so many times q^3
-MOST_ROUNDS = 16
+MOST_ROUNDS = 6  # each adds to the time of compilation
 MOST_PAIRS = 30_000_000  # in all rounds: what their lists may take of memory
 
 
@@ -202,9 +202,8 @@ def _eliminate(keys, n, most):
 
 
 def _independent(a, b, degree, active, tie):
-    """Columns of at most twice the least degree that do not meet, those of low degree first."""
-    least = int(degree[active].min())
-    free = active & (degree <= max(2 * least, 2))
+    """Columns of at most median degree that do not meet, those of low degree first."""
+    free = active & (degree <= np.median(degree[active]))
     rank = np.empty(len(degree), np.int64)
     rank[np.lexsort((tie, degree))] = np.arange(len(degree))
     chosen = np.zeros(len(degree), bool)

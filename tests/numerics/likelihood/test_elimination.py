@@ -33,9 +33,9 @@ every_kind = pytest.mark.parametrize("kind", oracle.KINDS)
 crossed_kinds = pytest.mark.parametrize("kind", [k for k in oracle.KINDS if "crossed" in k])
 
 
-def check(problem, pad=False):
+def check(problem, pad=False, m=None):
     """Everything that follows from theta, by ML and REML, against the oracle."""
-    m = arrays.condition(problem, pad)
+    m = arrays.condition(problem, pad) if m is None else m
     used, theta = problem.used(), oracle.random_theta(problem, 3)
     for reml in (True, False):
         found = arrays.kernel(theta, m, reml)
