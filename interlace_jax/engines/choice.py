@@ -16,8 +16,9 @@ iterative = Later(f"{__package__}.iterative")  # brings JAX with it
 DENSE_SECONDS, DENSE_BYTES = 1.0, 2e9  # an evaluation of the dense core may take so much
 SECONDS_PER_CUBE = 8e-11  # of a core of q columns: factorisation and inverse take so many times q^3
 SECONDS_PER_FLOP = 2.5e-11
-# rows times pairs of factors for which an order of sparse elimination is looked for: some seconds
-MOST_MEETINGS = 2_000_000
+# An order of sparse elimination is looked for where a level meets at most so many of other factors,
+# on average and counted by rows, and all of them so many: that takes up to some seconds.
+MOST_MET, MOST_MEETINGS = 16, 5_000_000
 
 
 def engine_for(design: Design, choice: str) -> Engine:
@@ -44,8 +45,10 @@ def _sparse(design):
 
 
 def _is_worth_ordering(design):
-    factors = len(design.factors)
-    return len(design.y) * factors * (factors - 1) // 2 <= MOST_MEETINGS
+    factors = design.factors
+    meetings = len(design.y) * len(factors) * (len(factors) - 1) // 2
+    levels = sum(len(f.levels) for f in factors)
+    return 2 * meetings <= MOST_MET * levels and meetings <= MOST_MEETINGS
 
 
 def wants_iterative(design: Design, choice: str) -> bool:
