@@ -3,16 +3,12 @@
     python benchmarks/first_call.py [--peers PYTHON] [--rscript RSCRIPT] [--shipped ARCHIVE]
         [--only verbs,whole,ten,sixty] [data set ...]
 
-CPU and wall milliseconds, all programs in turns in one run:
-
-- `verbs`: the first and the second call of each verb in one process;
-- `whole`: a process that imports, reads a CSV, fits, and prints the summary;
-- `ten`: ten models of one data set in a process, fitted and summarised;
-- `sixty`: sixty models of different shape in a process, and its memory.
+CPU and wall milliseconds, all programs in turns in one run: the first and the second call of each
+verb in one process (`verbs`); a process that imports, reads a CSV, fits and summarises (`whole`);
+ten models of one data set (`ten`); sixty models of different shape, and memory (`sixty`).
 
 The store of programs is `empty`, `filled` by the process before, or `shipped`: a new user's, with
-the archive that `scripts/ship_programs.py ARCHIVE` makes (by default the package's own, if any).
-Peers are left out where their interpreter is not given or lacks them.
+the archive of `scripts/ship_programs.py`. Peers are left out where they are not given.
 """
 
 import argparse
@@ -69,8 +65,8 @@ LMERTEST = {
 PYTHON = """
     import json, sys, time, warnings
     warnings.simplefilter("ignore")
-    {before}
     start = time.process_time()
+    {before}
     import {package}, pandas
     data, formula = pandas.read_csv({csv!r}), {formula!r}
     fit, rows = None, {{"import": [1e3 * (time.process_time() - start)]}}
@@ -89,7 +85,7 @@ PYTHON = """
 R = """
     clock <- function() {{ t <- proc.time(); 1e3 * c(t[[1]] + t[[2]], t[[3]]) }}
     start <- clock(); suppressMessages(library(lmerTest))
-    data <- read.csv({csv!r}, stringsAsFactors = TRUE); formula <- {formula!r}
+    data <- read.csv({csv!r}, stringsAsFactors = TRUE)
     rows <- list(import = (clock() - start)[1]); fit <- NULL
     for (verb in {verbs}) {{
         times <- c()
@@ -174,10 +170,10 @@ def r(interpreter):
     """A function that runs a session of lmerTest."""
 
     def session(csv, formula, verbs, times=2):
-        pairs = ", ".join(f"c({name!r}, {verb!r})" for name, verb in verbs.items())
-        given = dict(csv=csv, formula="FORMULA", times=times, verbs=f"list({pairs})")
-        code = textwrap.dedent(R).format(**given)
-        return run([interpreter, "-e", code.replace("'FORMULA'", formula)])
+        calls = {name: verb.replace("(formula", f"({formula}") for name, verb in verbs.items()}
+        pairs = ", ".join(f"c({name!r}, {verb!r})" for name, verb in calls.items())
+        code = textwrap.dedent(R).format(csv=csv, times=times, verbs=f"list({pairs})")
+        return run([interpreter, "-e", code])
 
     return session
 

@@ -87,7 +87,7 @@ def ask(formula, data):
     fit.predict(data.iloc[:5], interval="prediction")
     fit.anova(ddf="kenward-roger")
     fit.random_effects_se, fit.leverage(), fit.r2(), fit.icc()  # noqa: B018
-    fit.confint(), str(fit.optimum)  # noqa: B018
+    fit.confint(), fit.confint(method="profile"), str(fit.optimum)
     interlace_jax.fit(formula, data.assign(y=data["noise"]))  # singular: what looks at the boundary
     if formula in RESAMPLED:
         fit.bootstrap(40, seed=1, progress=False)

@@ -188,7 +188,8 @@ class Profiles:
     def _lanes(self, asked: int) -> int:
         m = self.m
         numbers = m.XX.size + sum(a.size for part in (m.G, m.E, m.ZX, *m.B) for a in part)
-        numbers += sum(a.size for a in jax.tree.leaves(m.residual))
+        if m.residual is not None:
+            numbers += sum(a.size for a in jax.tree.leaves(m.residual))
         return int(np.clip(LANES_NUMBERS // (4 * numbers), 1, asked))
 
     def _warn(self, part: Limit) -> None:
