@@ -445,3 +445,69 @@ def test_what_is_no_frame_is_refused_in_words(arguments):
 def test_anova_takes_fits():
     with pytest.raises(TypeError, match="anova compares fits of this package, not int"):
         interlace.anova(fitted("sleepstudy_slope_REML"), 3)
+
+
+# Names that tables and functions use themselves ---------------------------------------------------
+
+TAKEN = ["contrast", "t", "p", "se", "df", "lower", "estimate", "term", "level"]
+TAKEN += ["I", "exp", "C", "T", "index", "lambda", "a b", "µ"]
+
+
+def numbers(found):
+    """All numbers of a table or a mapping of tables, in their order."""
+    if isinstance(found, dict):
+        return np.concatenate([numbers(table) for table in found.values()])
+    frame = getattr(found, "frame", found)
+    if isinstance(frame, pd.Series):
+        frame = frame.to_frame()
+    return frame.select_dtypes("number").to_numpy(float).ravel()
+
+
+VERBS = {
+    "coefficients": lambda fit, x, f, g: fit.fe_conf_int,
+    "anova": lambda fit, x, f, g: fit.anova(),
+    "test": lambda fit, x, f, g: fit.test({x: 1.0}),
+    "emmeans": lambda fit, x, f, g: interlace.emmeans(fit, f),
+    "pairs": lambda fit, x, f, g: interlace.emmeans(fit, f).pairs(),
+    "trend": lambda fit, x, f, g: interlace.emmeans(fit, f, trend=x),
+    "predict": lambda fit, x, f, g: fit.predict(
+        pd.DataFrame({x: [0.3], f: ["b"], g: ["g1"]}), interval="prediction"
+    ),
+    "unseen": lambda fit, x, f, g: fit.predict(
+        pd.DataFrame({x: [0.3], f: ["b"], g: ["new"]}), interval="confidence"
+    ),
+    "augment": lambda fit, x, f, g: fit.augment().filter(regex=r"^\."),
+    "random effects": lambda fit, x, f, g: fit.random_effects,
+    "confint": lambda fit, x, f, g: fit.confint("wald"),
+    "tidy": lambda fit, x, f, g: fit.tidy(),
+    "glance": lambda fit, x, f, g: fit.glance(),
+    "drop1": lambda fit, x, f, g: fit.drop1(),
+    "varcorr": lambda fit, x, f, g: fit.varcorr,
+}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "f": np.tile(["a", "b", "c"], 20)})
+    frame["g"] = np.repeat([f"g{i}" for i in range(6)], 10)
+    frame["y"] = frame.x + np.repeat(rng.normal(size=6), 10) + rng.normal(size=60)
+    return frame, quiet_fit("y ~ x + f + (1 | g)", frame)
+
+
+@pytest.mark.parametrize("first", range(len(TAKEN)))
+def test_columns_may_have_any_name(plain, first):
+    frame, expected = plain
+    names = [TAKEN[(first + i) % len(TAKEN)] for i in range(4)]
+    renamed = frame.rename(columns=dict(zip("xfgy", names, strict=True)))
+    x, f, g, y = (f"`{n}`" if " " in n or n == "lambda" else n for n in names)
+    fit = quiet_fit(f"{y} ~ {x} + {f} + (1 | {g})", renamed)
+    for verb, ask in VERBS.items():
+        found, known = ask(fit, *names[:3]), ask(expected, "x", "f", "g")
+        assert_allclose(numbers(found), numbers(known), rtol=1e-8, err_msg=verb)
+    assert all(name in str(fit.summary()) for name in names)
+
+
+def test_no_factor_has_the_name_of_the_residual(plain):
+    with pytest.raises(ValueError, match="has the name of the residual in all tables; rename it"):
+        interlace.fit("y ~ x + (1 | residual)", plain[0].rename(columns={"g": "residual"}))
