@@ -23,7 +23,7 @@ from scipy.stats import chi2
 import interlace_jax as interlace
 
 ROWS = {"sd_(Intercept)|g": 0, "sd_x|g": 1, "cor_x.(Intercept)|g": 2, "sigma": 3}
-STARTS = list(itertools.product((-2.0, 0.0), (-2.0, 0.0), (-1.5, 0.0, 1.5), (-1.0,)))
+STARTS = list(itertools.product((-4.0, -2.0, 0.0), (-4.0, -2.0, 0.0), (-1.5, 0.0, 1.5), (-1.0,)))
 
 
 def dataset(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
