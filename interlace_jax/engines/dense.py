@@ -29,6 +29,7 @@ from .packing import padded_model, plan_of
 
 # conditioned parameters of a user's start below this start at 0, where saddles are recognised
 AT_ZERO = 1e-4
+LARGE_CURVATURE = 1 << 22  # numbers of residuals times parameters from which a Hessian takes long
 SMALL = 1 << 23  # numbers of a model up to which a search takes a tenth of a second or less
 
 
@@ -109,7 +110,11 @@ class Dense(Engine):
 
     def curvature(self, e: Estimate, reml: bool) -> Curvature:
         """Second-order facts at an estimate."""
-        return run(_curvature, e.t, np.log(e.sigma), self.products, reml)
+        m = self.products
+        of_residual = sum(map(np.size, jax.tree.leaves(m.residual)))
+        straight = of_residual * len(e.t) > LARGE_CURVATURE
+        made = _straight_curvature if straight else _curvature
+        return run(made, e.t, np.log(e.sigma), m, reml)
 
     def hessian(self, e: Estimate, reml: bool) -> np.ndarray:
         """Hessian (d, d) of the profiled deviance in conditioned parameters."""
@@ -128,6 +133,7 @@ _mode_covariances = light(jit(mode_covariances))
 _light_if_small = partial(light, where=_is_small)
 _settle = _light_if_small(jit(settle))
 _curvature = _light_if_small(jit(curvature))
+_straight_curvature = jit(partial(curvature, straight=True))
 
 
 @_light_if_small

@@ -100,10 +100,62 @@ class ByClass:
 
     def of_matrices(self, R, m: Moments):
         """Moments of the rows whitened by R (m, m, P) of the patterns, and log|R|."""
-        logdet, half = whiteners(R, self.patterns.count)
-        f = self.classes.entries(jnp.einsum("iap,ibp->abp", half, half))
+        f, logdet = self._weights(R)
         made = jax.tree.map(lambda a: jnp.tensordot(f, a, 1), self.products)
         return replace(m, **made._asdict()), logdet
+
+    def _weights(self, R):
+        """F (K,) of the classes, and log|R|."""
+        logdet, half = whiteners(R, self.patterns.count)
+        return self.classes.entries(jnp.einsum("iap,ibp->abp", half, half)), logdet
+
+    def _weights_at(self, psi):
+        return self._weights(self.structure.matrices(psi, self.patterns))
+
+    def linearised(self, psi, m: Moments) -> Linearised:
+        """The cross-products as linear functions of psi about a point."""
+        f, by_psi = along_axes(lambda psi: self._weights_at(psi)[0], psi)
+        value, slopes = (
+            jax.tree.map(lambda a, w=w: jnp.tensordot(w, a, 1), self.products) for w in (f, by_psi)
+        )
+        return Linearised(psi, value, slopes)
+
+    def curved(self, psi, gradient: Products, m: Moments):
+        """Log|R| plus the inner product of the cross-products with a gradient by them: a function
+        of psi without cross-products in it.
+        """
+        pairs = zip(jax.tree.leaves(self.products), jax.tree.leaves(gradient), strict=True)
+        gamma = sum(jnp.tensordot(a, g, g.ndim) for a, g in pairs)
+
+        def function(psi):
+            f, logdet = self._weights_at(psi)
+            return logdet + gamma @ f
+
+        return function
+
+
+def along_axes(function, x):
+    """function(x), and its derivatives by every entry of x (r,) on a leading axis."""
+    value, along = jax.linearize(function, x)
+    return value, lax.map(along, jnp.eye(x.shape[0], dtype=x.dtype))
+
+
+@container
+class Linearised:
+    """Cross-products that are linear in psi, without log|R|: first derivatives are those of the
+    model.
+    """
+
+    psi: Any  # (r,)
+    products: Products  # at psi
+    slopes: Products  # with a leading axis (r,)
+
+    def at(self, psi, m: Moments):
+        """Moments at psi, and 0."""
+        away = psi - self.psi
+        pairs = self.products, self.slopes
+        made = jax.tree.map(lambda a, slope: a + jnp.tensordot(away, slope, 1), *pairs)
+        return replace(m, **made._asdict()), 0.0
 
 
 @container

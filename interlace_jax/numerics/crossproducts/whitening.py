@@ -16,7 +16,15 @@ from ...support.later import jax, jnp, lax
 from ..covariance.residual import Patterns, ResidualCovariance, whiteners
 from .layout import Plan
 from .moments import Basis, Moments, design_products, root_weights
-from .row_pairs import by_place, conditioned_rows, joined, products_by_pattern
+from .row_pairs import (
+    Linearised,
+    Products,
+    along_axes,
+    by_place,
+    conditioned_rows,
+    joined,
+    products_by_pattern,
+)
 
 
 @container
@@ -46,14 +54,50 @@ class ByRow:
     def of_matrices(self, R, m: Moments):
         """Moments of the rows whitened by R (m, m, P) of the patterns, and log|R|."""
         logdet, half = whiteners(R, self.patterns.count)
+        return replace(m, **self._products(half, m)._asdict()), logdet
+
+    def _products(self, half, m: Moments) -> Products:
+        """Cross-products of the rows whitened by L^-1 (m, m, P)."""
         half = half[:, :, self.pattern]
 
         def whitened(rows):
             return jnp.einsum("abn,cbn->anc", half, rows).reshape(-1, rows.shape[0])
 
         X = whitened(self.X)
-        made = design_products(self.plan, X, [whitened(z) for z in self.Z], jnp.ones_like(X[:, 0]))
-        return replace(m, **joined(made, m.layout.q)._asdict()), logdet
+        Z = [whitened(z) for z in self.Z]
+        return joined(design_products(self.plan, X, Z, jnp.ones_like(X[:, 0])), m.layout.q)
+
+    def _whiteners_at(self, psi):
+        R = self.structure.matrices(psi, self.patterns)
+        return R, *whiteners(R, self.patterns.count)
+
+    def linearised(self, psi, m: Moments) -> Linearised:
+        """The cross-products as linear functions of psi about a point."""
+        found = along_axes(lambda psi: self._products(self._whiteners_at(psi)[2], m), psi)
+        return Linearised(psi, *found)
+
+    def curved(self, psi, gradient: Products, m: Moments):
+        """Log|R| plus the inner product of the cross-products with a gradient by them: a function
+        of psi without rows in it.
+
+        The inner product is tr(S R^-1), summed over patterns; its derivative by L^-1 is 2 L^-1 S.
+        """
+        R, _, half = self._whiteners_at(psi)
+
+        def inner(half):
+            pairs = zip(
+                jax.tree.leaves(self._products(half, m)), jax.tree.leaves(gradient), strict=True
+            )
+            return sum(jnp.sum(a * g) for a, g in pairs)
+
+        root = jnp.einsum("abp,cbp->acp", R, half)  # L = R L^-T
+        S = 0.5 * jnp.einsum("abp,bcp->acp", root, jax.grad(inner)(half))
+
+        def function(psi):
+            _, logdet, half = self._whiteners_at(psi)
+            return logdet + jnp.sum(S * jnp.einsum("iap,ibp->abp", half, half))
+
+        return function
 
 
 @container

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from ...support.later import jax, jnp, lax
+from ..covariance.parameters import beyond
 from ..crossproducts.moments import Moments
 from ..estimation.boundary import zero_columns
 from ..likelihood.coordinates import log_prior
@@ -53,32 +55,57 @@ class Derivatives(NamedTuple):
     dC: jax.Array  # (d, p, p) its derivatives by t
 
 
-def derivatives(t, log_sigma, m: Moments, reml) -> Derivatives:
+def derivatives(t, log_sigma, m: Moments, reml, straight: bool = False) -> Derivatives:
     """One pass of derivatives by t over one elimination; those by log sigma follow from where sigma
     enters.
 
     The joint deviance is logdet(t) + nu (log 2 pi + 2 log sigma) + lack(t), with lack = r2(t) /
-    sigma^2.
+    sigma^2. straight: for a model with residual covariance, the same by two simpler derivatives,
+    which pays where its cross-products are large; it takes longer to compile.
     """
 
-    def pieces(t):
+    def pieces(t, m):
         reduced = reduce(t, m)
         profiled = profile(reduced, m, reml)
         lack = profiled.r2 * jnp.exp(2.0 * (jnp.log(m.scale) - log_sigma))
         return profiled.logdet + lack - 2.0 * log_prior(t, m), (lack, inverse(reduced.XX))
 
-    (_, (lack, C)), (H, (dlack, dC)) = jacobian(jax.grad(pieces, has_aux=True), t)
+    bent = 0.0
+    if straight:
+        m, bent = _straightened(lambda m: pieces(t, m)[0], t, m)
+    (_, (lack, C)), (H, (dlack, dC)) = jacobian(jax.grad(lambda t: pieces(t, m), has_aux=True), t)
+    H = H + bent  # of log|R| and of how A bends
     cross = -2.0 * dlack[:, None]
     return Derivatives(
         jnp.block([[H, cross], [cross.T, 4.0 * lack[None, None]]]), C, jnp.moveaxis(dC, -1, 0)
     )
 
 
-def curvature(t, log_sigma, m: Moments, reml) -> Curvature:
+def _straightened(deviance, t, m: Moments):
+    """The moments with cross-products linear in psi, and what second derivatives (d, d) then lack.
+
+    With cross-products A(psi) the deviance is g(t, A(psi)) + log|R|. Its second derivatives are
+    those of g where A goes straight, without classes or rows in them, and those of log|R| +
+    <dg/dA, A(psi)> with dg/dA held, which need R alone.
+    """
+    residual, psi = m.residual, beyond(t, m.layout.blocks)
+    straight = residual.linearised(psi, m)
+    whole = replace(m, residual=straight)
+
+    def by_products(products):
+        return deviance(replace(whole, residual=replace(straight, products=products)))
+
+    curved = residual.curved(psi, jax.grad(by_products)(straight.products), m)
+    d, r = t.shape[0], psi.shape[0]
+    bent = jacobian(jax.grad(curved), psi)[1]
+    return whole, jnp.zeros((d, d), t.dtype).at[d - r :, d - r :].set(bent)
+
+
+def curvature(t, log_sigma, m: Moments, reml, straight: bool = False) -> Curvature:
     """Covariance of beta and of the variance parameters, and the derivatives of the former by
     the latter.
     """
-    return in_user_units(derivatives(t, log_sigma, m, reml), t, log_sigma, m)
+    return in_user_units(derivatives(t, log_sigma, m, reml, straight), t, log_sigma, m)
 
 
 def in_user_units(found: Derivatives, t, log_sigma, m: Moments) -> Curvature:
