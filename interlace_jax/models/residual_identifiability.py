@@ -77,7 +77,8 @@ def _confounded(design: Design) -> list[str]:
         theta = _generic(design, np.random.default_rng(seed))
         J = _derivatives(design, theta, rows)
         size = np.linalg.norm(J, axis=0)
-        _, values, vectors = np.linalg.svd(J / np.where(size > 0, size, 1.0))
+        triangle = np.linalg.qr(J / np.where(size > 0, size, 1.0), mode="r")  # J has many rows
+        _, values, vectors = np.linalg.svd(triangle)
         if len(values) == J.shape[1] and values[-1] > INDEPENDENT:
             return []
         found.append(np.abs(vectors[-1]))
@@ -92,18 +93,26 @@ def _names(design: Design) -> list[str]:
 
 def _derivatives(design: Design, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """DV / d(theta, log sigma^2) of some rows, one column a parameter."""
+    first = len(theta) - design.residual.covariance.size
+    steps = STEP * np.eye(len(theta))
 
-    def V(theta):
-        return _covariance(design, theta, rows).ravel()
+    def residuals(theta):
+        return residual_covariances(design, theta, rows[None])[0].ravel()
 
-    def slope(step):
-        return (V(theta + step) - V(theta - step)) / (2.0 * STEP)
+    def effects(theta):
+        return _effects(design, theta, rows).ravel()
 
-    return np.column_stack([*map(slope, STEP * np.eye(len(theta))), V(theta)])
+    def slope(part, step):
+        return (part(theta + step) - part(theta - step)) / (2.0 * STEP)
+
+    of_effects = [slope(effects, step) for step in steps[:first]]
+    of_residuals = [slope(residuals, step) for step in steps[first:]]
+    return np.column_stack([*of_effects, *of_residuals, residuals(theta) + effects(theta)])
 
 
-def _covariance(design: Design, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    total = residual_covariances(design, theta, rows[None])[0]
+def _effects(design: Design, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Covariance (r, r) of the random effects in some rows, columns of Z scaled to size 1."""
+    total = np.zeros((len(rows), len(rows)))
     Lambdas, roots = relative_factors(design.factors, theta), level_roots(design.factors, theta)
     for f, Lam, L in zip(design.factors, Lambdas, roots, strict=True):
         code, U = f.codes[rows], f.Z[rows] @ Lam / np.sqrt(np.mean(f.Z[rows] ** 2))
