@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..design.design import Design
 from ..design.residual_groups import ResidualGroups
+from ..numerics.covariance.correlations import FreeCorrelations
 from ..numerics.covariance.residual import Patterns, reported
 from ..numerics.covariance.structures import Correlated
 from ..numerics.crossproducts.row_layout import RowLayout
@@ -64,7 +65,7 @@ def _shape_names(given: ResidualGroups) -> list[str]:
     names = within.shape_names(k)
     if within.over == "distances":
         return list(names)
-    if len(names) == k * (k - 1) // 2 > 1 and within.over == "visits":
+    if isinstance(within, FreeCorrelations):
         names = [f"rho {visits[j]},{visits[i]}" for i in range(k) for j in range(i)]
     elif within.over == "order":
         names = [f"rho {a},{b}" for a, b in zip(visits, visits[1:], strict=False)]
