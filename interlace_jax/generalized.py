@@ -89,9 +89,6 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
     leverage = _refused(
         "leverage()", "residuals('pearson') and scaled_residuals() show single rows"
     )
-    influence = _refused(
-        "influence()", "leave rows or groups out with update(data=...) and compare"
-    )
     jackknife = _refused("jackknife()", "standard errors are those of the likelihood")
     augment = _refused(
         "augment()", "fittedvalues, residuals() and scaled_residuals() are its columns"

@@ -13,12 +13,15 @@ from ..design.grouping import Factor
 from ..engines.packing import padded_model
 from ..inference.prediction import estimates_by_t
 from ..models.fitted import FittedModel
+from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import component_pairs, relative_factors
 from ..models.residual import residual_names, residual_values
+from ..models.response import family_names, natural_gamma
 from ..numerics.crossproducts.layout import bucket
 from ..numerics.estimation.bfgs import STATUS
 from ..numerics.likelihood.coordinates import to_user
 from ..numerics.uncertainty.sensitivity import case_pull, deletion_gradients
+from ..resampling.generalized_refits import ending, fit_without, unfit
 from ..resampling.refits import refit_without
 from ..resampling.regrouping import _check_independent, factor_named
 from ..runtime.calls import run
@@ -70,13 +73,21 @@ def influence(fit: FittedModel, level: str | None = None, method: str = "exact")
 
     Where the rows left do not determine the model (too few levels, a coefficient lost) numbers are
     NaN; `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
+    Generalised models are refitted one after the other from the estimates of the fit; there is no
+    `rvc.sigma2`, and the numbers of the family have an `rvc` each.
     """
     one_of("method", method, METHODS)
     fit.model.engine.require("deletion")
     design = fit.design
     by = None if level is None else factor_named(design, level)
     index = design.index if by is None else by.levels.rename(by.name)
-    table = _measures(fit, *(_exact(fit, by) if method == "exact" else _one_step(fit, by)))
+    if isinstance(fit, FittedGeneralizedModel):
+        if method != "exact":
+            raise ValueError("method='onestep' is for linear mixed models: use method='exact'")
+        found = _one_by_one(fit, by)
+    else:
+        found = _exact(fit, by) if method == "exact" else _one_step(fit, by)
+    table = _measures(fit, *found)
     table.attrs["failed"] = int(table["cooksd"].isna().sum())
     return table.set_index(index)
 
@@ -106,6 +117,34 @@ def _exact(fit: FittedModel, by: Factor | None) -> tuple[Deleted, dict[str, np.n
     singular[places] = refits.singular
     found = Deleted(*(_put(len(counts), places, a) for a in (e.beta, e.vcov, e.theta, e.sigma)))
     return found, dict(singular=singular, status=status)
+
+
+def _one_by_one(
+    fit: FittedGeneralizedModel, by: Factor | None
+) -> tuple[Deleted, dict[str, np.ndarray]]:
+    """Refits of a generalised model, missing where they cannot be made or outcomes are separated;
+    how they ended, whether they are singular, and the family's numbers.
+    """
+    design, n = fit.design, fit.nobs
+    codes, count = (np.arange(n), n) if by is None else (by.codes, len(by.levels))
+    p, names = len(design.columns), family_names(design)
+    own = natural_gamma(design, fit.estimate.gamma)
+    shapes = (p,), (p, p), (len(fit.theta),), (len(names),)
+    beta, vcov, theta, numbers = (np.full((count, *shape), np.nan) for shape in shapes)
+    status, singular = np.full(count, "", object), np.zeros(count, bool)
+    for i in range(count):
+        used = codes != i
+        status[i] = unfit(design, used) or ""
+        if status[i]:
+            continue
+        less = fit_without(fit.model, used, fit.theta)
+        status[i], singular[i] = ending(less), less.is_singular
+        if less.separation is None:
+            beta[i], vcov[i], theta[i] = less.estimate.beta, less.beta_covariance, less.theta
+            numbers[i] = natural_gamma(design, less.estimate.gamma)
+    change = {f"rvc.{name}": numbers[:, j] / own[j] - 1.0 for j, name in enumerate(names)}
+    found = Deleted(beta, vcov, theta, np.ones(count))
+    return found, change | dict(singular=singular, status=status)
 
 
 def _put(count: int, places: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -195,11 +234,11 @@ def _user_thetas(t, m):
 
 @np.errstate(divide="ignore", invalid="ignore")  # deletions that leave no model are NaN
 def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]) -> pd.DataFrame:
-    design, e = fit.design, fit.estimate
-    se = np.sqrt(np.diag(e.vcov))
+    design, e, vcov = fit.design, fit.estimate, fit.beta_covariance
+    se = np.sqrt(np.diag(vcov))
     without = np.sqrt(np.einsum("rpp->rp", deleted.vcov))
     change = (e.beta - deleted.beta) / se
-    R, R_deleted = e.vcov / np.outer(se, se), deleted.vcov / np.outer(se, se)
+    R, R_deleted = vcov / np.outer(se, se), deleted.vcov / np.outer(se, se)
     ratio, p = np.linalg.solve(R, R_deleted), max(len(se), 1)
     weighed = np.linalg.solve(R, change.T).T
     weighed_deleted = np.linalg.solve(R_deleted, change[:, :, None])[:, :, 0]
@@ -213,9 +252,12 @@ def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]
         f"dfbetas.{name}": change[:, j] * se[j] / without[:, j]
         for j, name in enumerate(design.columns)
     }
-    before = _components(design, e.theta[None], np.array([fit.sigma]))
+    is_linear = design.observed is None
+    scale = fit.sigma if is_linear else 1.0
+    before = _components(design, e.theta[None], np.array([scale]))
     after = _components(design, deleted.theta, deleted.sigma)
-    table |= {f"rvc.{name}": after[name] / before[name] - 1.0 for name in before}
+    names = [name for name in before if is_linear or name != "sigma2"]
+    table |= {f"rvc.{name}": after[name] / before[name] - 1.0 for name in names}
     return pd.DataFrame(table | outcome)
 
 

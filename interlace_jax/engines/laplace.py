@@ -28,9 +28,17 @@ from .packing import padded_rows
 
 # curvature of the deviance by a free number of the family below which it is not determined
 FLAT = 1e-3
-AVAILABLE = ("checks", "plots_of_rows", "profiles", "bootstrap", "report", "equation")
-AVAILABLE += ("cross_validation",)
-SMALL = 1 << 16  # numbers of a model up to which it runs in milliseconds however it is compiled
+AVAILABLE = (
+    "checks",
+    "plots_of_rows",
+    "profiles",
+    "bootstrap",
+    "report",
+    "equation",
+    "cross_validation",
+    "deletion",
+)
+SMALL = 1 << 12  # numbers of a model up to which it runs in milliseconds however it is compiled
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from .contrasts import Hypothesis, check_rows, contrast_matrix
 
 # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RANK = 1e-8
+FEW = 1000  # numbers that take less time one by one than SciPy takes to be imported
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
 _kenward_roger = jit(kenward_roger)
@@ -189,6 +192,8 @@ def _ratio(a, b):
 def t_quantile(probability: float, df: Any) -> np.ndarray:
     """Quantile of Student's t; normal where df is infinite."""
     infinite = np.isinf(df)
+    if np.asarray(infinite).all():  # without SciPy, which takes longer to import than a fit
+        return np.full(np.shape(df), NormalDist().inv_cdf(probability))
     return np.where(
         infinite,
         special.ndtri(probability),
@@ -199,7 +204,15 @@ def t_quantile(probability: float, df: Any) -> np.ndarray:
 def t_pvalue(t: Any, df: Any) -> np.ndarray:
     """Two-sided p-value of t statistics; normal where df is infinite."""
     t, infinite = -np.abs(t), np.isinf(df)
+    if np.size(t) <= FEW and np.asarray(infinite).all():
+        return _normal_tails(np.asarray(t, float))
     return 2.0 * np.where(infinite, special.ndtr(t), special.stdtr(np.where(infinite, 1.0, df), t))
+
+
+def _normal_tails(z: np.ndarray) -> np.ndarray:
+    """Twice the normal distribution function of numbers below 0."""
+    values = [math.erfc(-v * math.sqrt(0.5)) for v in z.ravel()]
+    return np.array(values, float).reshape(z.shape)
 
 
 def f_pvalue(F: float, q: int, df: float) -> float:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..engines.laplace import FLAT
 from ..numerics.crossproducts.layout import Plan
 from ..numerics.estimation import bfgs, generalized
 from ..numerics.estimation.boundary import near_zero
@@ -28,8 +29,6 @@ from .lanes import Rounds, _first, _gathered
 
 LAPLACE_ROUNDS = Rounds(first=8, later=3, smallest=32)
 SMALL = 1 << 15  # rows of all lanes up to which they run in milliseconds however they are compiled
-# curvature of the deviance by a free number of the family below which it is not determined
-FLAT = 1e-3
 
 
 class LaplaceLanes(NamedTuple):
@@ -90,8 +89,8 @@ def _given_axes(given: Given, own: bool) -> Any:
     return replace(given, row=row, offset=None, X=None, Z=None, K=None, D=None, g0=0)
 
 
-def _data_axes(given: Given, own: bool) -> Any:
-    """Where the lanes are in conditioned rows."""
+def _data_axes(given: Given | Data, own: bool) -> Any:
+    """Where the lanes are in conditioned rows, which have been made or will be."""
     if own:
         return 0
     row = Row(0, 0 if np.ndim(given.row.w) == 2 else None, None)
@@ -140,25 +139,21 @@ def _advance(data: Data, x: Place, states: State, trips) -> tuple[State, Found]:
     def one(data, x, state):
         return generalized.trip(data, x, generalized.approach(data, x, state))
 
-    axes = (axes_of(data), 0, 0)
+    axes = (_axes(data), 0, 0)
     lanes = jax.vmap(one, axes)
     states = jax.lax.fori_loop(0, trips, lambda _, s: lanes(data, x, s), states)
     return states, jax.vmap(generalized.ended, axes)(data, x, states)
 
 
-def axes_of(data: Data) -> Any:
-    """Where the lanes are in conditioned rows that have been made."""
-    return _data_axes(
-        Given(data.family, data.row, None, None, None, None, None, None, data.nodes),
-        data.X.ndim == 3,
-    )
+def _axes(data: Data) -> Any:
+    return _data_axes(data, data.X.ndim == 3)
 
 
 @_program
 def _settle(data: Data, x: Place, u):
-    return jax.vmap(
-        lambda d, x, u: generalized.settle(d, x, Modes(tuple(u))), (axes_of(data), 0, 0)
-    )(data, x, u)
+    return jax.vmap(lambda d, x, u: generalized.settle(d, x, Modes(tuple(u))), (_axes(data), 0, 0))(
+        data, x, u
+    )
 
 
 @_program
@@ -166,12 +161,10 @@ def _facts(data: Data, x: Place, H, u, RD):
     """What is reported of every lane."""
 
     def one(data, x, H, u, RD):
-        near = Modes(tuple(u))
-        return generalized.facts(data, x, near, RD), generalized.joint_hessian(data, x, H, near)
+        facts = generalized.facts(data, x, Modes(tuple(u)), RD)
+        return facts, generalized.joint_hessian(data, x, H, Modes(tuple(facts.u)))
 
-    return jax.vmap(one, (axes_of(data), 0, 0, 0, 0 if data.X.ndim == 3 else None))(
-        data, x, H, u, RD
-    )
+    return jax.vmap(one, (_axes(data), 0, 0, 0, 0 if data.X.ndim == 3 else None))(data, x, H, u, RD)
 
 
 def _some(data: Data, x: Place, more: Any, index: np.ndarray, size: int):

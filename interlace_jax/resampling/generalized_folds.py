@@ -8,22 +8,18 @@ of one dimension.
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..design.counts import check_response
-from ..design.design import Design
-from ..many.chunks import unfit_rows
 from ..models import response
 from ..models.generalized import CompiledGeneralizedModel, FittedGeneralizedModel
 from ..models.linear_predictor import _of_fit
 from ..numerics.families.family import Ordinal
 from ..support.progress import progress_bar
 from .folds import CrossValidation, Fold, folds_of
+from .generalized_refits import ending, fit_without, unfit
 from .scores import LIKELIHOOD_SCORES, _score, _scores
 
 COLUMNS = ["observed", "predicted", "log_density"]
@@ -82,7 +78,7 @@ def _predicted(model: CompiledGeneralizedModel, fold: Fold) -> _Predicted:
     design, test = model.design, fold.test
     used = np.isin(np.arange(len(design.y)), fold.train)
     observed = (design.y / design.observed.m)[test]
-    if reason := _unfit(design, used):
+    if reason := unfit(design, used):
         nothing = np.full(len(test), np.nan)
         return _Predicted(np.array([observed, nothing, nothing]), reason, False, False)
     fit = fit_without(model, used)
@@ -99,38 +95,6 @@ def _predicted(model: CompiledGeneralizedModel, fold: Fold) -> _Predicted:
     return _Predicted(
         np.array([observed, mean, density]), ending(fit), fit.converged, fit.is_singular
     )
-
-
-def ending(fit: FittedGeneralizedModel) -> str:
-    """How the search ended, or what separates the outcomes."""
-    if fit.separation is not None:
-        return f"separated: {fit.separation.message}"
-    return "converged" if fit.converged else fit.optimum.status
-
-
-def _unfit(design: Design, used: np.ndarray) -> str | None:
-    """Why the rows used (n,) do not determine the model."""
-    if used.sum() <= design.X.shape[1]:
-        return f"{used.sum()} rows that are left are too few"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            check_response(design.observed, design.y, used, design.response, design.index)
-    except ValueError as err:
-        return str(err)
-    return unfit_rows(design, used, "that are left")
-
-
-def fit_without(
-    model: CompiledGeneralizedModel, used: np.ndarray, theta0: np.ndarray | None = None
-) -> FittedGeneralizedModel:
-    """The model fitted to the rows used (n,): the others have weight 0, and predictions all the
-    same.
-    """
-    design = replace(model.design, weights=np.where(used, model.design.w, 0.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return FittedGeneralizedModel.of(model.with_design(design), theta0=theta0)
 
 
 def _effect_variances(fit: FittedGeneralizedModel) -> np.ndarray:

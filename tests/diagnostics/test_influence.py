@@ -14,6 +14,8 @@ from helpers.fits import arguments, fitted, quiet_fit
 from helpers.influence import measured
 from numpy.testing import assert_allclose
 
+import interlace_jax as interlace
+
 
 def definitions(fit, beta, vcov, varcov):
     """The measures of one deletion by their definitions, from what a refit gives (variances as
@@ -184,3 +186,22 @@ def test_unknown_factors_and_methods_are_named():
 
 
 # Beside the data ----------------------------------------------------------------------------------
+
+
+def test_groups_are_left_out_of_generalised_models():
+    data = interlace.load_dataset("cbpp")
+    formula = "incidence ~ period + (1 | herd)"
+    fit = interlace.fit(formula, data, family="binomial", trials="size")
+    table = fit.influence("herd")
+    herd = table.index[3]
+    less = interlace.fit(formula, data[data["herd"] != herd], family="binomial", trials="size")
+    change = (fit.fe_params - less.fe_params).to_numpy()
+    cook = change @ np.linalg.solve(fit.fe_cov.to_numpy(), change) / 4
+    assert table.loc[herd, "cooksd"] == pytest.approx(cook, rel=1e-4)
+    dfbeta = (fit.fe_params - less.fe_params) / less.fe_bse
+    assert table.loc[herd, "dfbetas.period[T.p2]"] == pytest.approx(dfbeta.iloc[1], rel=1e-4)
+    change = (less.theta[0] / fit.theta[0]) ** 2 - 1.0
+    assert table.loc[herd, "rvc.var_(Intercept)|herd"] == pytest.approx(change, rel=1e-4)
+    assert (table["status"] == "converged").all() and table.attrs["failed"] == 0
+    with pytest.raises(ValueError, match="method='onestep' is for linear mixed models"):
+        fit.influence("herd", method="onestep")

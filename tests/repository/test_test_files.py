@@ -63,6 +63,7 @@ TESTED_IN = {
     "plot/repeated.py": "plot/test_repeated_data.py",
     "reporting/family_equations.py": "reporting/test_generalized_reports.py",
     "resampling/folds.py": "resampling/test_cross_validation.py",
+    "resampling/generalized_refits.py": "resampling/test_generalized_folds.py",
     "runtime/compilation.py": "runtime/test_calls.py",
     "runtime/devices.py": "engines/test_processes.py",
     "runtime/island.py": "runtime/test_calls.py",
