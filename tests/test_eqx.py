@@ -15,7 +15,8 @@ from helpers.grouped_rows import dense_conditional, dense_nll
 from numpy.testing import assert_allclose, assert_array_equal
 
 import interlace_jax as interlace
-from interlace_jax.eqx import RandomEffects, decayed
+from interlace_jax.eqx import GeneralizedRandomEffects, RandomEffects, decayed
+from interlace_jax.layers import laplace
 
 CODES = np.arange(24) % 6
 X = np.random.default_rng(0).standard_normal(24).astype(np.float32)
@@ -118,6 +119,22 @@ def test_a_formula_makes_the_layer_whose_likelihood_is_that_of_the_fit():
     assert_allclose(layer.nll(residual, *encode(sleep)), fit.deviance / 2, rtol=1e-5)
     state = layer.condition(residual, *encode(sleep))
     assert_allclose(state.modes["Subject"], fit.random_effects["Subject"], rtol=2e-3, atol=1e-2)
+
+
+def test_a_layer_with_a_family_has_the_numbers_of_the_functions_below_it():
+    layer, family = GeneralizedRandomEffects({"g": 8}), interlace.Bernoulli()
+    y, g = (Y > 0).astype(float), {"g": CODES}
+    rows = laplace.read_answers(layer.factors, X, y, g)
+    assert_allclose(
+        eqx.filter_jit(layer.nll)(X, y, g, scale=2.0),
+        2 * laplace.nll(layer.raw, layer.factors, family, rows),
+        rtol=1e-6,
+    )
+    state = layer.condition(X, y, g)
+    mean, variance = layer(state, {"g": np.array([0, -1])})
+    assert_allclose(mean, [state.modes["g"][0, 0], 0.0], rtol=1e-6)
+    assert_allclose(variance, [state.covariances["g"][0, 0, 0], 1.0], rtol=1e-6)
+    assert jax.tree.leaves(decayed(layer)) == [False]
 
 
 def test_the_package_needs_neither_framework():

@@ -12,7 +12,9 @@ from flax import nnx
 from helpers.grouped_rows import dense_conditional, dense_nll
 from numpy.testing import assert_allclose, assert_array_equal
 
-from interlace_jax.nnx import Covariance, RandomEffects, decayed
+from interlace_jax import Poisson
+from interlace_jax.layers import laplace
+from interlace_jax.nnx import Covariance, GeneralizedRandomEffects, RandomEffects, decayed
 
 CODES = np.arange(24) % 6
 X = np.random.default_rng(0).standard_normal(24)
@@ -119,6 +121,19 @@ def test_a_checkpoint_of_orbax_brings_parameters_and_blups_back(model, tmp_path)
     for ours, theirs in zip(fresh.effects(rows), model.effects(rows), strict=True):
         assert_array_equal(ours, theirs)
     assert float(fresh.loss()) == float(model.loss())
+
+
+def test_a_layer_with_a_family_has_the_numbers_of_the_functions_below_it():
+    layer, family = GeneralizedRandomEffects({"g": 8}, family=Poisson()), Poisson()
+    y, g = np.floor(np.abs(Y)), {"g": CODES}
+    rows = laplace.read_answers(layer.factors, X, y, g)
+    expected = laplace.nll(layer.raw[...], layer.factors, family, rows)
+    assert_allclose(nnx.jit(lambda layer: layer.nll(X, y, g))(layer), expected, rtol=1e-6)
+    layer.condition(X, y, g)
+    mean, variance = layer({"g": np.array([0, -1])})
+    state = layer.state.get_value()
+    assert_allclose(mean, [state.modes["g"][0, 0], 0.0], rtol=1e-6)
+    assert_allclose(variance, [state.covariances["g"][0, 0, 0], 1.0], rtol=1e-6)
 
 
 def test_several_responses_in_a_batch(model):

@@ -125,8 +125,13 @@ class Factors:
         ends = np.cumsum([block.size for block in self.blocks])
         places = [np.arange(ends[i] - self.blocks[i].size, ends[i]) for i in kept]
         links = tuple(link for link in self.nested if not set(link) & set(names))
-        each = (tuple(values[i] for i in kept) for values in (self.names, self.levels, self.sizes))
-        return Factors(*each, links), np.concatenate(places)
+        found = Factors(
+            names=tuple(self.names[i] for i in kept),
+            levels=tuple(self.levels[i] for i in kept),
+            sizes=tuple(self.sizes[i] for i in kept),
+            nested=links,
+        )
+        return found, np.concatenate(places)
 
     def relative_factors(self, raw) -> list[Any]:
         """Lambda (k, k) of every factor."""
