@@ -41,6 +41,8 @@ class RandomEffects(eqx.Module):
         Columns of mutually uncorrelated terms, `{"user": (1, 1)}` for `(1 + x || user)`; by default
         all are correlated.
 
+    Notes
+    -----
     The likelihood is that of the whole data, so that the shrinkage is part of the loss. `raw` (d,)
     and `log_sigma` () are leaves as any other, which weight decay is to leave alone: `decayed` is
     the mask for it. All is computed in JAX's own precision, whatever that of the network. Codes may
@@ -193,6 +195,8 @@ class GeneralizedRandomEffects(eqx.Module):
     family
         `interlace_jax.Bernoulli(link)`, the default, or `interlace_jax.Poisson(link)`.
 
+    Notes
+    -----
     The effects are integrated out by Laplace's approximation with the observed information, as
     formulas with `family=` are; derivatives are exact, by the implicit function theorem. Variances
     are absolute, on the scale of the link: all start at 1. With few rows of 0 and 1 a level the

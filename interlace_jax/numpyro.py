@@ -42,6 +42,8 @@ class MixedModel(dist.Distribution):
     levels, nested
         As in `moments`: how many levels there are, where codes are traced.
 
+    Notes
+    -----
     The sampler sees theta, sigma and the parameters of loc alone, whatever the number of levels;
     `draw_effects` gives the effects afterwards. One response: several are for `jax.vmap`.
 

@@ -34,18 +34,20 @@ class RandomEffectsEncoder(TransformerMixin, BaseEstimator):
     random_state
         Of the division into folds, as scikit-learn takes it.
 
-    All columns of X are ids, of any type. They are crossed random intercepts of one linear mixed
-    model, fitted jointly. `fit(X, y).transform(X)` is not `fit_transform(X, y)`: the latter gives
-    each row the effect that the other folds say its ids have, so that nothing of its own y is in
-    its code, as scikit-learn's `TargetEncoder` does. An id that is not there has 0, the mean. An id
-    of a column without repetitions tells nothing, and has 0 too.
-
     Attributes
     ----------
     effects_
         By column the effect of every id, in units of y: a list of Series.
     n_features_in_, feature_names_in_
         As in every estimator.
+
+    Notes
+    -----
+    All columns of X are ids, of any type. They are crossed random intercepts of one linear mixed
+    model, fitted jointly. `fit(X, y).transform(X)` is not `fit_transform(X, y)`: the latter gives
+    each row the effect that the other folds say its ids have, so that nothing of its own y is in
+    its code, as scikit-learn's `TargetEncoder` does. An id that is not there has 0, the mean. An id
+    of a column without repetitions tells nothing, and has 0 too.
 
     Examples
     --------

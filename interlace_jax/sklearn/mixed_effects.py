@@ -54,16 +54,6 @@ class MixedEffects(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     random_state
         Of the division into folds, as scikit-learn takes it.
 
-    f is fitted to y - Z b, then the effects to y - f(X), by the exact maximum likelihood of their
-    variances, until the deviance stays. Groups need not be columns of X: those given to `fit` are
-    the column `groups`. Missing values in X are the regressor's to judge where X is a data frame.
-
-    Residuals of the training rows are smaller than those of new rows, so that `sigma_` and
-    intervals come from residuals out of fold: they have the noise and the mean squared error of f.
-    On five simulated data sets (200 groups of 7 rows, boosting) this predicted new rows of known
-    groups with an error of 0.770 and had a `sigma_` of 0.763; effects from residuals out of fold,
-    0.791 and 0.764.
-
     Attributes
     ----------
     regressor_
@@ -76,6 +66,18 @@ class MixedEffects(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         How many rounds there were.
     n_features_in_, feature_names_in_
         As in every estimator.
+
+    Notes
+    -----
+    f is fitted to y - Z b, then the effects to y - f(X), by the exact maximum likelihood of their
+    variances, until the deviance stays. Groups need not be columns of X: those given to `fit` are
+    the column `groups`. Missing values in X are the regressor's to judge where X is a data frame.
+
+    Residuals of the training rows are smaller than those of new rows, so that `sigma_` and
+    intervals come from residuals out of fold: they have the noise and the mean squared error of f.
+    On five simulated data sets (200 groups of 7 rows, boosting) this predicted new rows of known
+    groups with an error of 0.770 and had a `sigma_` of 0.763; effects from residuals out of fold,
+    0.791 and 0.764.
 
     Source: Hajjem, Bellavance and Larocque (2014), Journal of Statistical Computation and
     Simulation 84(6), with exact maximum likelihood in the place of one EM step a round.
