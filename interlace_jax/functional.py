@@ -13,6 +13,7 @@ Shapes: n rows, p columns of X, k columns of a factor's Z, d parameters theta.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .arrays.moments import NamedMoments, moments_by_host, moments_by_levels
 from .arrays.precision import floats_in_own_precision, in_own_precision
 from .numerics.covariance.block import parameter_count
 from .numerics.crossproducts.moments import Moments
+from .numerics.estimation.bfgs import EXHAUSTED
 from .numerics.estimation.estimate import Estimate
 from .numerics.estimation.estimate import estimate as _estimate
 from .numerics.likelihood.coordinates import to_conditioned, user_blocks
@@ -32,6 +34,8 @@ from .result import Fit
 from .runtime.calls import own_rules
 from .support.arguments import listed
 from .support.later import is_traced, jax, jnp
+
+ROUNDING = 100  # units of the last digit that a dependent column may keep of its size
 
 
 @own_rules()
@@ -127,10 +131,32 @@ def estimate(m: Moments, reml=True) -> Estimate:
     search ended.
 
     Differentiable in the moments, by the implicit function theorem; see `Estimate`. Under `jax.jit`
-    it compiles once for each number of levels and coefficients. Columns of X must not depend on
-    each other: where they do, theta is arbitrary and `vcov` of no meaning.
+    it compiles once for each number of levels and coefficients.
+
+    Columns of X that depend on those before them are refused with a ValueError; where they are
+    traced, beta is NaN and `converged` False instead.
     """
-    return _estimate(_in_jax(m), reml)
+    m = _in_jax(m)
+    is_own = _independent_columns(m)
+    is_sound = jnp.all(is_own)
+    if not is_traced(is_sound) and not is_sound:
+        raise ValueError(
+            f"columns {np.flatnonzero(~np.asarray(is_own)).tolist()} of X depend on those before "
+            "them: leave them out"
+        )
+    found = _estimate(m, reml)
+    return replace(
+        found,
+        beta=jnp.where(is_sound, found.beta, jnp.nan),
+        predicted_decrease=jnp.where(is_sound, found.predicted_decrease, jnp.inf),
+        status=jnp.where(is_sound, found.status, EXHAUSTED),
+    )
+
+
+def _independent_columns(m):
+    """Which columns of X (p,) are more than sums of those before them and rounding."""
+    rest, size = jnp.abs(jnp.diagonal(m.R)), jnp.sqrt(jnp.sum(m.R**2, 0))
+    return rest > ROUNDING * jnp.finfo(m.R.dtype).eps * size
 
 
 @own_rules()

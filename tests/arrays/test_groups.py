@@ -145,3 +145,16 @@ def test_other_names_than_those_of_the_moments_are_refused(by_name):
     m, e = by_name
     with pytest.raises(ValueError, match="groups has 'h', but the moments have 'g'"):
         interlace.predict(e, m, X, {"h": G})
+
+
+def test_columns_of_x_that_depend_on_others_are_refused_or_missing():
+    days = np.arange(6.0)
+    wide = np.column_stack([np.ones(6), days, 2.0 - 3.0 * days])
+    with pytest.raises(ValueError, match=r"columns \[2\] of X depend on those before them"):
+        interlace.estimate(interlace.moments(Y, wide, {"g": G}))
+    found = quick_jit(lambda X: interlace.estimate(interlace.moments(Y, X, {"g": G})))(wide)
+    assert np.isnan(found.beta).all() and not found.converged
+    far = np.column_stack([np.ones(6), 1e6 + days])  # as years are, and worse
+    assert np.isfinite(
+        quick_jit(interlace.estimate)(interlace.moments(Y, far, {"g": G})).beta
+    ).all()
