@@ -49,6 +49,7 @@ def fit(
     trials: str | float | Iterable[float] | None = None,
     nagq: int = 1,
     zero_inflation: str | None = None,
+    contrasts: Mapping[str, Any] | None = None,
 ) -> Fit | GeneralizedFit:
     """Fit a linear mixed model, or with `family` a generalised one.
 
@@ -131,6 +132,12 @@ def fit(
     zero_inflation
         A one-sided formula for the logit of the probability of a zero beside those of the counts;
         `"~ 1"` for one number. With a truncated family all zeros are of that kind (a hurdle model).
+    contrasts
+        How columns of categories are coded, in all terms: `{"prime": "sum"}`. `"treatment"` (the
+        default), `("treatment", level)`, `"sum"`, `"helmert"`, `"sdif"` (each level against the one
+        before it, as MASS's), `"poly"`, `"SAS"`; or the matrix itself, as R has it: an array
+        (levels, contrasts), a mapping from names to columns, or a frame whose index has the levels.
+        Coefficients are called `prime[S.a]`; of a mapping or frame by its names.
 
     Raises
     ------
@@ -142,6 +149,7 @@ def fit(
     >>> fit("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
     """
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    arguments |= dict(contrasts=contrasts)
     predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
     generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
     model = _compiled(formula, data, groups, random, core, residual, generalized, arguments)
@@ -171,6 +179,7 @@ def fit_many(
     trials: str | float | Iterable[float] | None = None,
     nagq: int = 1,
     zero_inflation: str | None = None,
+    contrasts: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> Many | GeneralizedMany | Scan:
@@ -178,7 +187,7 @@ def fit_many(
 
     Parameters
     ----------
-    formula, data, groups, random, method, offset, na_action, cov, residual, dispersion
+    formula, data, groups, random, method, offset, na_action, cov, residual, dispersion, contrasts
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
         `residual` and `dispersion` go with `responses` and `by`, not with `predictors`.
     responses
@@ -248,13 +257,13 @@ def fit_many(
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     if family_of(family) != Gaussian() or zero_inflation is not None:
         _check_generalized(family, method, df_method, dtype, predictors, residual)
-        given = dict(arguments, family=family, trials=trials, nagq=nagq)
+        given = dict(arguments, family=family, trials=trials, nagq=nagq, contrasts=contrasts)
         given |= dict(dispersion=dispersion, zero_inflation=zero_inflation)
         source = formula, data, groups, random, responses, by
         return _fit_many_generalized(*source, given, checkpoint, progress)
     _check_linear(trials, nagq)
     method, df_method = method or "REML", df_method or "satterthwaite"
-    parsed = parse(formula, groups, random, residual, dispersion)
+    parsed = parse(formula, groups, random, residual, dispersion, contrasts=contrasts)
     if (parsed.residual or parsed.dispersion) and (predictors is not None or dtype != "float64"):
         raise ValueError(
             "residual= and dispersion= go with responses= or by=, and with dtype='float64'"
@@ -262,7 +271,7 @@ def fit_many(
     if isinstance(dispersion, Power) and dispersion.is_of_fitted:
         raise ValueError(f"dispersion={dispersion} needs a fit after another: use fit one by one")
     if predictors is not None:
-        null = fit(formula, data, groups, random, method=method, **arguments)
+        null = fit(formula, data, groups, random, method=method, contrasts=contrasts, **arguments)
         return scan(null, predictors, exact, progress)
     if exact:
         raise ValueError("exact= belongs to predictors=")
@@ -274,7 +283,7 @@ def fit_many(
         )
     given = dict(
         work.arguments, residual=residual, dispersion=dispersion, method=method, df_method=df_method
-    )
+    ) | dict(contrasts=contrasts)
     single = functools.partial(_one_of_many, work, given)
     many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:
@@ -314,7 +323,8 @@ def _fit_many_generalized(
     predictors = {name: given[name] for name in ("dispersion", "zero_inflation")}
     family = with_zero_inflation(family_of(given["family"]), given["zero_inflation"])
     check_dispersion(family, given["dispersion"])
-    parsed = parse(formula, groups, random, proportion=family.has_trials)
+    written = dict(contrasts=given["contrasts"], proportion=family.has_trials)
+    parsed = parse(formula, groups, random, **written)
     parsed = with_auxiliary(parsed, **predictors)
     names = ("weights", "offset", "na_action", "cov", "trials")
     rows = {name: given[name] for name in names} | {"family": family}
@@ -351,6 +361,7 @@ def compile(
     trials: str | float | Iterable[float] | None = None,
     nagq: int = 1,
     zero_inflation: str | None = None,
+    contrasts: Mapping[str, Any] | None = None,
 ) -> Model | GeneralizedModel:
     """Turn a formula and data into functions of theta, without fitting.
 
@@ -362,6 +373,7 @@ def compile(
             "function of theta: use interlace_jax.fit"
         )
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
+    arguments |= dict(contrasts=contrasts)
     predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)
     generalized = dict(family=family, trials=trials, nagq=nagq, **predictors)
     return _compiled(formula, data, groups, random, core, residual, generalized, arguments)

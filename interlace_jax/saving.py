@@ -22,6 +22,7 @@ from formulaic.parser.types import Factor as Expression
 from formulaic.transforms import contrasts
 
 from .design.auxiliary import Predictor
+from .design.column_contrasts import MatrixContrasts
 from .design.counts import Observed
 from .design.design import Design
 from .design.formula import Formula, Term
@@ -113,6 +114,7 @@ CLASSES = {
 }  # fmt: skip
 CODINGS = ("Treatment", "SAS", "Sum", "Helmert", "Diff", "Poly", "Custom")
 CONTRASTS = {f"{name}Contrasts": getattr(contrasts, f"{name}Contrasts") for name in CODINGS}
+CONTRASTS["MatrixContrasts"] = MatrixContrasts
 ENGINES = ("dense", "sparse", "iterative")  # of linear models
 LABELS = re.compile(r"str|string|object|bool|u?int\d+|float\d+")  # types of levels
 OF_FAMILIES = ("family_params", "parameter_cov")

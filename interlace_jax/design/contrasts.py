@@ -111,7 +111,8 @@ def C(
 ) -> FactorValues:
     """Values as categories. Whole numbers are labelled without decimals, however they are stored.
 
-    contrasts: as formulaic's `C` takes them, or R's `contr.*` by name or called; options: of a
+    contrasts: as formulaic's `C` takes them, R's `contr.*` by name or called, or what makes them
+    of the levels, `of(levels)`; options: of a
     `contr.*` by name, as R has them (`base=2` is the second level). levels: of these only, in this
     order.
     """
@@ -126,7 +127,7 @@ def C(
 
     def encoder(values, reduced_rank, drop_rows, encoder_state, model_spec):
         coded = contrasts
-        if isinstance(contrasts, SizedContrasts):
+        if hasattr(contrasts, "of"):
             known = (
                 levels
                 or encoder_state.get("categories")

@@ -22,6 +22,7 @@ from ..numerics.families.family import Distribution, Ordinal
 from ..support.arguments import listed
 from ..support.warnings import RankWarning
 from .auxiliary import Predictor, predictors
+from .column_contrasts import check_columns
 from .counts import Coding, Observed, coding_of, observed, response_parts, without_response
 from .covariances import structured, tied_factors
 from .determinacy import _dependence, independent_columns
@@ -39,6 +40,7 @@ from .model_matrices import (
     of_other_rows,
     offset_of,
     parts_of,
+    plain_variables,
     refuse_gaps,
     refuse_infinite,
     response_of,
@@ -186,6 +188,7 @@ def build(
     if response:
         parts = _response_parts(formula, family) | parts
     columns = used_columns(frame, parts, formula.terms, context) | residual_columns(formula, frame)
+    check_columns(formula.contrasts, columns, plain_variables(parts))
     w, shift = row_vector(frame, "weights", weights), row_vector(frame, "offset", offset)
     if w is not None:
         check_weights(w)

@@ -24,6 +24,7 @@ from formulaic.parser.types import Factor
 from narwhals import selectors
 
 from ..support.arguments import listed
+from .column_contrasts import check_columns
 from .design import Design, Evaluated, finish
 from .evaluation import with_state
 from .expressions import columns_in
@@ -37,6 +38,7 @@ from .model_matrices import (
     find_gaps,
     model_matrices,
     parts_of,
+    plain_variables,
     refuse_gaps,
     refuse_infinite,
     used_columns,
@@ -143,7 +145,9 @@ class _Table:
         pa = importlib.import_module("pyarrow")
         schema = self.dataset.schema
         empty = self._frame(pa.Table.from_batches([], schema), pa)
-        needed = list(used_columns(empty, self.parts, self.formula.terms, None))
+        found = used_columns(empty, self.parts, self.formula.terms, None)
+        check_columns(self.formula.contrasts, found, plain_variables(self.parts))
+        needed = list(found)
         needed += [v for v in (self.weights, self.offset) if v is not None and v not in needed]
         for name in (v for v in (self.weights, self.offset) if v is not None):
             row_vector(empty, "weights" if name == self.weights else "offset", name)

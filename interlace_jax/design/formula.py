@@ -11,14 +11,16 @@ then not be mistaken for lme4's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
 from ..support.arguments import texts
+from .column_contrasts import Declared, declared
 from .dialect import plain
 from .residual_formula import TAGS, Power, Residual, dispersion_of, residual_of
 
@@ -64,6 +66,8 @@ class Formula:
     "How the residuals of one subject covary; None: they do not."
     dispersion: str | Power | None = None
     "On what the residual SD depends: the right side of a formula, or a power; None: on nothing."
+    contrasts: Declared = ()
+    "How columns are coded that are not coded by treatment contrasts."
 
     def __str__(self) -> str:
         offsets = [f"offset({inner})" for inner in self.offsets]
@@ -78,6 +82,7 @@ def parse(
     residual: str | Residual | None = None,
     dispersion: str | Power | None = None,
     *,
+    contrasts: Mapping[str, Any] | Declared | None = None,
     proportion: bool = False,
 ) -> Formula:
     """Read a mixed-model formula in lme4's grammar.
@@ -86,6 +91,7 @@ def parse(
     `random` ("(1 + x | g)", or several) and from bars inside `formula`; the three may be mixed, and
     are kept in the order formula, groups, random. Without a left side ("~ x") the response is None.
     With `residual` ("us(visit | id)") or `dispersion` ("~ sex") there may be no random effects.
+    contrasts: by column how all terms code it, `{"prime": "sum"}`.
     proportion: whether the left side may be a quotient of two columns, successes / trials.
 
     Raises ValueError, quoting the piece and a right spelling, for malformed text or when no random
@@ -97,7 +103,8 @@ def parse(
         )
     terms = tuple(map(plain, texts("random", random, "(1 + x | g)")))
     given = residual_of(residual), dispersion_of(dispersion)
-    return _parse(plain(formula), texts("groups", groups, "g"), terms, proportion, *given)
+    parsed = _parse(plain(formula), texts("groups", groups, "g"), terms, proportion, *given)
+    return replace(parsed, contrasts=declared(contrasts))
 
 
 @lru_cache(maxsize=1024)

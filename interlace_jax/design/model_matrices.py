@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,7 @@ from formulaic.utils.variables import Variable
 from interface_meta import override
 
 from ..support.arguments import listed
+from .column_contrasts import CodingError, Declared, coded
 from .contrasts import CODING
 from .dialect import CONSTANTS, FUNCTIONS, STATISTICS, check_numbers, hint, translated
 from .evaluation import evaluate
@@ -62,6 +63,8 @@ class Part:
     """The columns as products of plain variables, () the intercept; None when there is anything
     else.
     """
+    contrasts: Declared = ()
+    "Of the formula, by column."
 
 
 @lru_cache(maxsize=1024)
@@ -87,7 +90,7 @@ def parts_of(formula: Formula) -> dict[str, Part]:
         )
     for name, text in formula.auxiliary:
         parts[name] = _part(text, f"argument {name}={text!r}")
-    return parts
+    return {key: replace(part, contrasts=formula.contrasts) for key, part in parts.items()}
 
 
 def offset_of(matrices: Matrices, given: np.ndarray | None) -> np.ndarray | None:
@@ -209,6 +212,14 @@ def used_columns(
             if name not in columns:
                 columns[name] = get_column(frame, name, f"term {term.text!r}")
     return columns
+
+
+def plain_variables(parts: Mapping[str, Part]) -> list[str]:
+    """Names of columns that terms have as they are, the response left out."""
+    found = (
+        text for key, part in parts.items() if key != "y" for text, plain in part.variables if plain
+    )
+    return list(dict.fromkeys(found))
 
 
 def _columns_of(
@@ -425,10 +436,10 @@ def _materialize(
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("error", DataMismatchWarning)
         try:
-            return _materializer(frame, context, states).get_model_matrix(
+            return _materializer(frame, context, states, _contrasts_of(parts)).get_model_matrix(
                 spec, output="numpy", na_action="ignore"
             )
-        except _LevelError:
+        except (_LevelError, CodingError):
             raise
         except Exception as err:
             where, reason = _culprit(parts, frame, context), _reason(err)
@@ -442,9 +453,15 @@ def _advice(where: str, reason: str) -> str:
     return hint(where) if "NameError: name " in reason else ""
 
 
-def evaluated(formula: formulaic.SimpleFormula, frame: pd.DataFrame) -> formulaic.ModelMatrix:
+def _contrasts_of(parts: Mapping[str, Part]) -> Declared:
+    return next((part.contrasts for part in parts.values()), ())
+
+
+def evaluated(
+    formula: formulaic.SimpleFormula, frame: pd.DataFrame, contrasts: Declared
+) -> formulaic.ModelMatrix:
     """The matrix of a part's formula, or of a term of it, on its own."""
-    return _materializer(frame, None, {}).get_model_matrix(formula)
+    return _materializer(frame, None, {}, contrasts).get_model_matrix(formula)
 
 
 def _culprit(
@@ -453,7 +470,7 @@ def _culprit(
     """The part that fails on its own."""
     for part in parts.values():
         try:
-            _materializer(frame, context, {}).get_model_matrix(
+            _materializer(frame, context, {}, part.contrasts).get_model_matrix(
                 part.formula, output="numpy", na_action="ignore"
             )
         except Exception:
@@ -507,10 +524,13 @@ class _Materializer(PandasMaterializer):
 
     states: _States = {}
     "The fit's, by factor; empty in the fit itself."
+    contrasts: Mapping[str, tuple[Any, ...]] = {}
 
     @override
     def _lookup(self, name: str) -> Any:
         values, variables = super()._lookup(name)
+        if name in self.contrasts:
+            return coded(values, self.contrasts[name], name), variables
         if isinstance(values, pd.Series) and values.dtype.kind in "iu":
             values = values.astype(np.float64)  # products of whole numbers would overflow
         if isinstance(values, pd.Series) and values.dtype == bool:
@@ -535,10 +555,10 @@ class _Materializer(PandasMaterializer):
 
 
 def _materializer(
-    frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States
+    frame: pd.DataFrame, context: Mapping[str, Any] | None, states: _States, contrasts: Declared
 ) -> _Materializer:
     materializer = _Materializer(frame, context=_functions(context))
-    materializer.states = states
+    materializer.states, materializer.contrasts = states, dict(contrasts)
     return materializer
 
 

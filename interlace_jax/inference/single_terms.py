@@ -81,7 +81,9 @@ def _without_fixed(design: Design, frame: pd.DataFrame, name: str) -> Design:
     """The design without a term of the fixed part, evaluated anew in the rows used (n, v)."""
     whole = parts_of(design.formula)["X"].formula
     matrix = evaluated(
-        formulaic.SimpleFormula([term for term in whole if str(term) != name]), frame
+        formulaic.SimpleFormula([term for term in whole if str(term) != name]),
+        frame,
+        design.formula.contrasts,
     )
     X, names = np.asarray(matrix, float).reshape(len(frame), -1), tuple(matrix.columns)
     if design.observed is not None and isinstance(design.observed.family, Ordinal):

@@ -72,7 +72,7 @@ class Terms:
     @functools.cached_property
     def spec(self) -> ModelSpec:
         """How formulaic coded the fixed part: factors, contrasts, columns by term."""
-        return evaluated(parts_of(self.design.formula)["X"].formula, self.frame).model_spec
+        return self._evaluated(parts_of(self.design.formula)["X"].formula).model_spec
 
     @functools.cached_property
     def columns(self) -> dict[str, list[int]]:
@@ -214,7 +214,10 @@ class Terms:
     def _encoded(self, expr: str) -> np.ndarray:
         """A factor on its own: an indicator per level, or its numeric columns."""
         factor = next(f for s in self.spec.structure for f in s.term.factors if f.expr == expr)
-        return np.asarray(evaluated(formulaic.SimpleFormula([Term([factor])]), self.frame), float)
+        return np.asarray(self._evaluated(formulaic.SimpleFormula([Term([factor])])), float)
+
+    def _evaluated(self, formula: formulaic.SimpleFormula) -> formulaic.ModelMatrix:
+        return evaluated(formula, self.frame, self.design.formula.contrasts)
 
 
 @dataclass(frozen=True, eq=False)

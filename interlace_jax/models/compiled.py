@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
+from ..design.column_contrasts import Declared, declared
 from ..design.covariances import snapshot_cov
 from ..design.design import Design, build
 from ..design.determinacy import is_constant, is_out_of_range, largest
@@ -37,6 +38,7 @@ _HELD = {
     "offset": snapshot_vector,
     "trials": snapshot_vector,
     "cov": snapshot_cov,
+    "contrasts": declared,
 }
 
 
@@ -78,13 +80,14 @@ class CompiledModel:
         core: str = "auto",
         residual: str | Residual | None = None,
         dispersion: str | Power | None = None,
+        contrasts: Mapping[str, Any] | Declared | None = None,
         **arguments: Any,
     ) -> Self:
         """The model of a formula and data; arguments: `weights offset na_action cov` of `fit`,
         all of them.
         """
         one_of("core", core, CORES)
-        parsed = parse(formula, groups, random, residual, dispersion)
+        parsed = parse(formula, groups, random, residual, dispersion, contrasts=contrasts)
         arguments = held(arguments)
         if is_scanned(data):
             if parsed.residual or parsed.dispersion:
@@ -207,12 +210,14 @@ class CompiledModel:
 
         In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`,
         `"~ . + x"`. On the right it is a summand: a product or power of it is refused.
-        arguments: `weights offset na_action cov residual dispersion core`.
+        arguments: `weights offset na_action cov residual dispersion contrasts core`.
         """
         old = self.design.formula
         dispersion = f"~ {old.dispersion}" if isinstance(old.dispersion, str) else old.dispersion
         kept = dict(core=self.core_choice, residual=old.residual, dispersion=dispersion)
+        kept |= dict(contrasts=old.contrasts)
         kept |= {name: self.arguments[name] for name in kept if name in self.arguments}
+        is_coded_anew = "contrasts" in arguments
         given = {name: arguments.pop(name, value) for name, value in kept.items()}
         if unknown := set(arguments) - set(self.arguments):
             known = ", ".join([*self.arguments, *kept])
@@ -225,6 +230,8 @@ class CompiledModel:
             + tilde
             + _fill_dots(new_right, right)
         )
+        if not is_coded_anew:
+            given["contrasts"] = tuple(pair for pair in old.contrasts if _names(text, pair[0]))
         return self.of(
             text, self.data if data is None else data, **self.arguments | arguments | given
         )
@@ -255,6 +262,10 @@ def _check_dots(right: str) -> None:
                 'others added or taken away, as in "~ . + x"; write the whole formula for anything '
                 "else"
             )
+
+
+def _names(text: str, variable: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(variable)}(?![\w.])", text) is not None
 
 
 def _fill_dots(text: str, old: str) -> str:

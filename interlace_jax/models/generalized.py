@@ -76,7 +76,8 @@ class CompiledGeneralizedModel(CompiledModel):
             raise ValueError(
                 f"core={core!r} is for linear mixed models, not for family={family.name!r}"
             )
-        parsed = parse(formula, groups, random, proportion=family.has_trials)
+        written = dict(contrasts=arguments.get("contrasts"), proportion=family.has_trials)
+        parsed = parse(formula, groups, random, **written)
         parsed = with_auxiliary(parsed, dispersion=dispersion, zero_inflation=zero_inflation)
         rows = {name: arguments[name] for name in ("weights", "offset", "na_action", "cov")}
         design = build(parsed, data, **rows, family=family, trials=trials)
