@@ -315,3 +315,40 @@ def test_random_part_in_three_spellings_is_one_model():
             rtol=1e-12,
         )
     assert_array_equal(fitted("sleepstudy_int_REML").theta.shape, (1,))
+
+
+@pytest.mark.parametrize(
+    ("name", "there"), [("params", "fe_params"), ("fixef", "fe_params"), ("VarCorr", "varcorr")]
+)
+def test_names_of_other_packages_point_to_ours(name, there):
+    fit = fitted("sleepstudy_slope_REML")
+    with pytest.raises(AttributeError, match=f"use .{there}"):
+        getattr(fit, name)
+    assert hasattr(fit, there) and not hasattr(fit, "anything")
+
+
+def test_the_package_shows_what_is_public_and_opens_its_doors():
+    shown = dir(interlace)
+    assert {"fit", "predictions", "plot"} <= set(shown) and not {"models", "numerics"} & set(shown)
+    assert interlace.plot.effects
+    with pytest.raises(AttributeError, match=r"method of a fit: fit\.confint"):
+        interlace.confint  # noqa: B018
+    with pytest.raises(AttributeError, match="'lmer'$"):
+        interlace.lmer  # noqa: B018
+
+
+def test_predictions_without_the_groups_say_how_to_have_them():
+    fit = fitted("sleepstudy_slope_REML")
+    new = pd.DataFrame({"Days": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"'Subject'.*include_re=False"):
+        fit.predict(new)
+    assert len(fit.predict(new, include_re=False)) == 2
+
+
+def test_reml_fits_of_one_fixed_part_may_be_compared_as_they_are():
+    fit = fitted("sleepstudy_slope_REML")
+    less = fit.update("~ . - (1 + Days | Subject) + (1 | Subject)")
+    assert less.formula == "Reaction ~ 1 + Days + (1 | Subject)"
+    with pytest.warns(UserWarning, match="refit=False can compare them as they are"):
+        table = interlace.anova(less, fit, names=["intercepts", "slopes"])
+    assert table.index.tolist() == ["intercepts", "slopes"]

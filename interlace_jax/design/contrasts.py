@@ -96,6 +96,7 @@ contr = types.SimpleNamespace(
     helmert=_without_base("helmert"),
     poly=_without_base("poly"),
     diff=_without_base("diff"),
+    sdif=_without_base("diff"),
     custom=ContrastsRegistry.custom,
 )
 "R's `contr.sum` and the like, in formulas."

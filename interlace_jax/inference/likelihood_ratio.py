@@ -27,6 +27,10 @@ from ..support.later import special
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
 REFITTED = "REML fits are refitted by ML: REML criteria of different fixed parts cannot be compared"
+REFITTED_ALIKE = (
+    "REML fits are refitted by ML; as their fixed parts are the same, refit=False can compare them "
+    "as they are"
+)
 
 
 def anova(
@@ -74,7 +78,8 @@ def anova(
     labels = _labels(names, len(fits))
     orders = [_order(fit.design, fits[0].design) for fit in fits]
     if refit and any(f.method == "REML" for f in fits):
-        warnings.warn(REFITTED, stacklevel=2)
+        alike = len({fit.design.columns for fit in fits}) == 1
+        warnings.warn(REFITTED_ALIKE if alike else REFITTED, stacklevel=2)
         fits = tuple(f.by("ML") for f in fits)
     compared = [_Compared(*parts) for parts in zip(labels, fits, orders, strict=True)]
     for one, other in itertools.pairwise(compared):

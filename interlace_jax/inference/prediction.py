@@ -212,6 +212,7 @@ def _rows(
         }
     else:
         random = [f.name for f in design.factors if new_response or f.name in included]
+        _check_groups(design, data, [name for name in random if name in included])
         new = new_data(
             design, data, offset, random=random, unknown=excluded, residual=with_subjects
         )
@@ -228,6 +229,18 @@ def _rows(
     ]
     codes = [found[f.name][1] if f.name in included else none for f in design.factors]
     return replace(rows, Z=Z, codes=codes), subjects
+
+
+def _check_groups(design: Design, data: Any, included: Sequence[str]) -> None:
+    """Refuse rows that do not say which level they are of."""
+    there = set(as_frame(data).columns)
+    for factor in design.factors:
+        absent = [name for name in factor.variables if name not in there]
+        if factor.name in included and absent:
+            raise ValueError(
+                f"newdata has no column {absent[0]!r}, whose levels have random effects; predict "
+                "with include_re=False for population values, without any"
+            )
 
 
 def _warn_of_unknown(design: Design, new: NewDesign) -> None:

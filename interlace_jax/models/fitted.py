@@ -132,6 +132,11 @@ class FittedModel:
         return self.model.design
 
     @property
+    def formula(self) -> str:
+        """The formula in lme4's spelling, with what `groups=` and `random=` added."""
+        return str(self.design.formula)
+
+    @property
     def theta(self) -> np.ndarray:
         """Entries (d,) of the relative factors Lambda: factors as in `ngroups`, lower triangles
         column by column.
