@@ -10,9 +10,24 @@ from ..result import Fit
 from ..support.arguments import check_level, listed
 from .data import quantiles, smooth
 from .generalized import covary, frequencies, independent_residuals, is_generalized, link_scale
-from .style import BLUE, DRAWN, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
+from .style import (
+    BLUE,
+    DRAWN,
+    GREY,
+    INK,
+    NAMED,
+    ORANGE,
+    _check,
+    _fitting,
+    _height,
+    _level_names,
+    _name_width,
+    _shortened,
+    _theme,
+)
 
-NAME = (0.12, 0.04)  # width and height of a name, in parts of the plot
+NAME = (0.18, 0.04)  # width and height of a name, in parts of the plot
+MEASURES = {"cooksd": "Cook's distance"}
 
 
 def residuals(fit: Fit) -> p9.ggplot:
@@ -168,14 +183,18 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
         }
     )
     what = table.index.name or "observation"
+    named = MEASURES.get(measure, measure)
+    room = 6.0 - _name_width(points["name"]) - 0.6
     base = 1.0 if measure == "covratio" else 0.0  # what a row without influence has
     draw = _named_influence if len(points) <= NAMED else _indexed_influence
     return (
-        draw(points, base, measure, what, label)
+        draw(points, base, named, what, label)
         + p9.scale_color_manual({"yes": ORANGE, "no": BLUE}, guide=None)
         + p9.labs(
-            title=f"Influence of each {what}: {measure}",
-            subtitle="Orange: more than three interquartile ranges beyond the quartiles",
+            title=_fitting(f"Influence of each {what}: {named}", room, 12),
+            subtitle=_fitting(
+                "Orange: more than three interquartile ranges beyond the quartiles", room
+            ),
         )
     )
 
@@ -203,13 +222,18 @@ def _indexed_influence(
     points = points.assign(at=np.arange(1, len(points) + 1))
     named = _apart(points[points["rank"] <= label].sort_values("rank"), points, "at", "value")
     step = 0.03 * np.ptp(points["value"])
-    named = named.assign(y=named["value"] + np.where(named["value"] >= base, step, -step))
+    above = named["value"] >= base
+    named = named.assign(
+        y=named["value"] + np.where(above, step, -step),
+        name=_shortened(named["name"].tolist(), 8),
+        side=np.where(named["at"] > 0.8 * len(points), "right", "left"),
+    )
     return (
         p9.ggplot(points, p9.aes("at", "value", color="outside"))
         + p9.geom_hline(yintercept=base, color=GREY, size=0.5)
         + p9.geom_segment(p9.aes(xend="at", y=base, yend="value"), size=0.3, alpha=0.5)
         + p9.geom_point(size=1.0, stroke=0)
-        + p9.geom_text(p9.aes(y="y", label="name"), named, size=7, color=INK)
+        + p9.geom_text(p9.aes(y="y", label="name", ha="side"), named, size=7, color=INK)
         + p9.scale_x_continuous(expand=(0.04, 0))
         + p9.scale_y_continuous(expand=(0.06, 0))
         + p9.labs(x=f"{what}, in order", y=measure)

@@ -15,7 +15,7 @@ from ..many.fits import false_discovery
 from ..support.arguments import listed, one_of
 from .data import names_of
 from .diagnostics import _apart
-from .style import BLUE, GREY, INK, NAMED, ORANGE, _check, _height, _level_names, _theme
+from .style import BLUE, GREY, INK, NAMED, ORANGE, _check, _fitting, _height, _level_names, _theme
 
 
 def volcano(
@@ -103,6 +103,7 @@ def heatmap(
     table = tiles.table.assign(found=tiles.table["adjusted"] <= alpha)
     largest, rows = float(table["t"].abs().max()), table["y"].nunique()
     size = 1.0 if rows <= NAMED else 0.5
+    of = f" of {coefficient}" if coefficient else ""
     plot = (
         p9.ggplot(table, p9.aes("x", "y"))
         + p9.geom_tile(p9.aes(fill="t"))
@@ -118,7 +119,7 @@ def heatmap(
         + p9.labs(
             x=tiles.axes[0],
             y=tiles.axes[1],
-            title=f"t values{f' of {coefficient}' if coefficient else ''} in {len(many):,} models",
+            title=_fitting(f"t values{of} in {len(many):,} models", tiles.width - 1.5, 12),
             subtitle=f"Dots: at a false discovery rate of {alpha:.0%}",
         )
         + _theme(tiles.width, _height(rows))

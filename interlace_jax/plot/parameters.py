@@ -20,7 +20,18 @@ from . import data
 from .data import components, forest, in_order, names_of, over
 from .generalized import link_scale, mean_name, observed, ratio
 from .many import _broken
-from .style import BLUE, COLOURS, DRAWN, GREY, ORANGE, _category_axis, _check, _panels, _theme
+from .style import (
+    BLUE,
+    COLOURS,
+    DRAWN,
+    GREY,
+    ORANGE,
+    _category_axis,
+    _check,
+    _fitting,
+    _panels,
+    _theme,
+)
 
 
 def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
@@ -193,7 +204,7 @@ def effects(
         + p9.labs(
             y=f"{mean_name(fit)}, with {level:.0%} interval",
             title=f"Effect of {x}{' by ' * bool(others)}{' and '.join(others)}",
-            subtitle=shown.condition,
+            subtitle=_fitting(shown.condition, 7.0 if panel else 5.5),
         )
         + _theme(8.0 if panel else 6.5, 4.3)
         + p9.theme(strip_text=p9.element_text(size=8))

@@ -21,6 +21,7 @@ from .style import (
     NAMED,
     ORANGE,
     _check,
+    _fitting,
     _height,
     _level_axis,
     _level_names,
@@ -42,6 +43,7 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
     table["clear"] = np.where((table["lower"] > 0) | (table["upper"] < 0), "yes", "no")
     f = fit.model.design.factors[g]
     m = len(f.levels)
+    width = 3.0 * max(1.5 / max(len(f.columns), 1), 1.0) - 0.6
     if m <= NAMED:
         bar, point = 0.9, p9.geom_point(size=1.8)
     else:
@@ -51,7 +53,9 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
         + p9.geom_vline(xintercept=0, color=GREY, size=0.5)
         + p9.geom_segment(p9.aes(x="lower", xend="upper", yend="key"), size=bar)
         + point
-        + p9.facet_wrap("panel", scales="free", nrow=1)
+        + p9.facet_wrap(
+            "panel", scales="free", nrow=1, labeller=lambda name: _fitting(name, width, 8)
+        )
         + p9.scale_color_manual({"yes": BLUE, "no": GREY}, guide=None)
         + p9.labs(
             x=f"difference from the average, with {level:.0%} interval",
@@ -128,8 +132,8 @@ def _arrows(table: pd.DataFrame, names: list[str], _: str, centre: np.ndarray) -
         + layers
         + p9.geom_point(data=average, shape="+", size=6, stroke=1.2, color=ORANGE)
         + p9.labs(
-            x=names[0],
-            y=names[1],
+            x=_fitting(names[0], 5.0, 10),
+            y=_fitting(names[1], 3.2, 10),
             caption="Grey: alone; blue: mixed model; orange cross: the average group",
         )
         + _theme(6.0, 4.5)
@@ -145,7 +149,7 @@ def _dumbbells(table: pd.DataFrame, names: list[str], factor: str, centre: np.nd
         + p9.geom_point(color=GREY, size=1.8)
         + p9.geom_point(p9.aes(x="b0"), color=BLUE, size=1.8)
         + p9.labs(
-            x=names[0],
+            x=_fitting(names[0], 4.0, 10),
             y=factor,
             caption="Grey: alone; blue: mixed model; orange line: the average group",
         )
@@ -164,8 +168,8 @@ def _against_own(
         + p9.geom_hline(yintercept=centre[0], color=ORANGE, size=0.5)
         + p9.geom_point(color=BLUE, size=1.0, alpha=0.5, stroke=0)
         + p9.labs(
-            x=f"{names[0]}, in the group alone",
-            y=f"{names[0]}, mixed model",
+            x=_fitting(f"{names[0]}, in the group alone", 5.0, 10),
+            y=_fitting(f"{names[0]}, mixed model", 3.2, 10),
             caption=f"{len(table):,} levels of {factor}; dashed: no shrinkage; orange line: the "
             "average group",
         )

@@ -19,6 +19,7 @@ from ..result import Fit
 
 NAMED = 60  # levels up to which their names are shown
 LINE_OF_NAME, ROOM_FOR_NAMES = 16, 66  # characters of a category's name, and of all side by side
+LETTER = 0.008  # inches that a letter of one point is wide
 HALF = 16  # characters of either end of a long name
 DRAWN = 10_000  # points that a picture can show
 # Okabe & Ito's, apart for all kinds of eyes
@@ -104,6 +105,12 @@ def _height(m: int) -> float:
 def _panels(count: int) -> p9.theme:
     size = p9.theme(strip_text=p9.element_text(size=8))
     return _theme(1.0 + 2.5 * min(count, 3), 1.2 + 2.0 * np.ceil(count / 3)) + size
+
+
+def _fitting(text: str, inches: float, points: float = 9.0) -> str:
+    """Text in lines that a picture has room for, in letters of so many points."""
+    most = max(int(inches / (LETTER * points)), 8)
+    return "\n".join(textwrap.fill(line, most) for line in text.split("\n"))
 
 
 def _category_axis(column: pd.Series) -> list[Any]:
