@@ -87,7 +87,7 @@ def load_dataset(name: str) -> pd.DataFrame:
 
     Examples
     --------
-    >>> load_dataset("sleepstudy").shape
+    >>> interlace_jax.load_dataset("sleepstudy").shape
     (180, 3)
     """
     if name not in DATASETS:

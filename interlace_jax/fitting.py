@@ -146,7 +146,14 @@ def fit(
 
     Examples
     --------
-    >>> fit("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    <Fit of Reaction ~ Days + (1 + Days | Subject) by REML, 180 rows>
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> round(fit.deviance, 2)
+    184.05
     """
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     arguments |= dict(contrasts=contrasts)
@@ -231,6 +238,11 @@ def fit_many(
         that was killed goes on from them and ends with the same numbers as one that was not.
     progress
         Show a progress bar; by default when there is more than one chunk.
+
+    >>> cake = interlace_jax.load_dataset("cake")
+    >>> many = interlace_jax.fit_many("angle ~ temp + (1 | replicate)", cake, by="recipe")
+    >>> many.fe_params.shape
+    (3, 6)
 
     A model that cannot be fitted (a constant response, one level, too few rows) does not stop the
     others: its row is missing and its `status` says why.
@@ -366,6 +378,11 @@ def compile(
     """Turn a formula and data into functions of theta, without fitting.
 
     Arguments and errors as in `fit`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> round(float(model.loglik([0.97, 0.02, 0.23])), 2)
+    -871.82
     """
     if isinstance(dispersion, Power) and dispersion.is_of_fitted:
         raise ValueError(

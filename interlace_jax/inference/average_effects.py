@@ -75,7 +75,7 @@ def predictions(
     >>> sleep = interlace_jax.load_dataset("sleepstudy")
     >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
     >>> interlace_jax.predictions(fit, {"Days": [0, 9]}).round(1)
-       Days  estimate   se    df  lower  upper
+       Days  estimate    se    df  lower  upper
     0   0.0     251.4   6.8  17.0  237.0  265.8
     1   9.0     345.6  14.6  17.0  314.7  376.5
     """

@@ -68,6 +68,12 @@ def anova(
     includes all and toep includes ar1; their parameters are not at a boundary.
 
     Raises ValueError for models that are not nested or were fitted to different data.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> slopes = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep, method="ML")
+    >>> less = slopes.update("~ Days + (1 | Subject)")
+    >>> interlace_jax.anova(less, slopes, names=["same", "differ"])["Chisq"].round(2).tolist()
+    [nan, 42.14]
     """
     if len(fits) < 2:
         raise ValueError(

@@ -82,8 +82,11 @@ def emmeans(
     mean of a route is over its own drugs. What the data cannot tell, as the mean over cells of
     which one is empty, is NaN (R: nonEst), and a `RankWarning` names the cells.
 
+    >>> cake = interlace_jax.load_dataset("cake")
+    >>> fit = interlace_jax.fit("angle ~ recipe * temp + (1 | recipe:replicate)", cake)
     >>> means = interlace_jax.emmeans(fit, "recipe", by="temp")
-    >>> means.pairs()
+    >>> len(means.frame), len(means.pairs())
+    (18, 18)
     """
     check_fit("emmeans", fit)
     check_level(level)

@@ -4,6 +4,7 @@ messages exist.
 
 import ast
 import contextlib
+import doctest
 import importlib
 import inspect
 import io
@@ -43,6 +44,26 @@ def test_page_prints_what_it_shows(page):
             with contextlib.redirect_stdout(io.StringIO()) as caught:
                 exec(block, names)
             printed = caught.getvalue()
+
+
+def with_own_data():
+    """Public functions whose docstrings have examples that load what they need."""
+    everything = vars(interlace) | vars(plot)
+    return [
+        pytest.param(function, id=name)
+        for name, function in sorted(everything.items())
+        if inspect.isfunction(function)
+        and ">>> " in (function.__doc__ or "")
+        and "load_dataset(" in function.__doc__
+    ]
+
+
+@pytest.mark.parametrize("function", with_own_data())
+def test_examples_of_a_docstring_print_what_they_show(function):
+    names = {"interlace_jax": interlace, "plot": plot}
+    examples = doctest.DocTestFinder(recurse=False).find(function, globs=names)
+    results = [doctest.DocTestRunner().run(test) for test in examples]
+    assert results and all(found.attempted and not found.failed for found in results)
 
 
 def study(rows=480):
