@@ -1,9 +1,5 @@
 """Linear mixed models on JAX: lme4's formulas and numbers, exact derivatives, batches of fits."""
 
-import importlib as _importlib
-import types as _types
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-
 from .batch import GeneralizedMany as GeneralizedMany
 from .batch import Many as Many
 from .datasets import load_dataset as load_dataset
@@ -73,21 +69,3 @@ from .support.warnings import SeparationWarning as SeparationWarning
 from .support.warnings import SingularFitWarning as SingularFitWarning
 
 __version__ = "0.1.0"
-
-_DOORS = ("plot", "sklearn", "nnx", "eqx", "numpyro")
-
-
-def __dir__() -> list[str]:
-    """What is public; the rooms that make it up are left out."""
-    own = (n for n, v in globals().items() if not isinstance(v, _types.ModuleType))
-    return sorted({*(n for n in own if not n.startswith("_")), *_DOORS, "__version__"})
-
-
-if not _TYPE_CHECKING:
-
-    def __getattr__(name: str):
-        """The modules that are imported when asked for; methods of fits are named as such."""
-        if name in _DOORS:
-            return _importlib.import_module(f"{__name__}.{name}")
-        hint = f"; it is a method of a fit: fit.{name}" if hasattr(Fit, name) else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

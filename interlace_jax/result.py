@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,29 +26,6 @@ from .resampling.cross_validation import cross_validated
 from .resampling.intervals import confint
 from .saving import save
 from .summary import Summary
-
-ELSEWHERE = {
-    "params": "fe_params",
-    "coef": "tidy() for coefficients, .random_effects for levels",
-    "coef_": "fe_params",
-    "fixef": "fe_params",
-    "ranef": "random_effects",
-    "bse": "fe_bse",
-    "tvalues": "fe_tvalues",
-    "pvalues": "fe_pvalues",
-    "conf_int": "fe_conf_int, or .confint() for all parameters",
-    "cov_params": "fe_cov",
-    "vcov": "fe_cov",
-    "VarCorr": "varcorr",
-    "cov_re": "covariances",
-    "logLik": "llf",
-    "AIC": "aic",
-    "BIC": "bic",
-    "getME": "theta, .model.design for matrices",
-    "df_resid": "glance()",
-    "fitted": "fittedvalues",
-}
-"What R and other packages of Python call what is here."
 
 
 class Fit(FittedModel):
@@ -92,14 +68,6 @@ class Fit(FittedModel):
         """95% intervals of the coefficients: columns `lower` and `upper`."""
         half = t_quantile(0.975, self.fe_df) * self.fe_bse
         return pd.DataFrame({"lower": self.fe_params - half, "upper": self.fe_params + half})
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """What other packages call so is named; nothing else is answered here."""
-            there = ELSEWHERE.get(name)
-            hint = f"; use .{there}" if there else ""
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{hint}")
 
     coefficients = coefficients
     test = test

@@ -317,26 +317,6 @@ def test_random_part_in_three_spellings_is_one_model():
     assert_array_equal(fitted("sleepstudy_int_REML").theta.shape, (1,))
 
 
-@pytest.mark.parametrize(
-    ("name", "there"), [("params", "fe_params"), ("fixef", "fe_params"), ("VarCorr", "varcorr")]
-)
-def test_names_of_other_packages_point_to_ours(name, there):
-    fit = fitted("sleepstudy_slope_REML")
-    with pytest.raises(AttributeError, match=f"use .{there}"):
-        getattr(fit, name)
-    assert hasattr(fit, there) and not hasattr(fit, "anything")
-
-
-def test_the_package_shows_what_is_public_and_opens_its_doors():
-    shown = dir(interlace)
-    assert {"fit", "predictions", "plot"} <= set(shown) and not {"models", "numerics"} & set(shown)
-    assert interlace.plot.effects
-    with pytest.raises(AttributeError, match=r"method of a fit: fit\.confint"):
-        interlace.confint  # noqa: B018
-    with pytest.raises(AttributeError, match="'lmer'$"):
-        interlace.lmer  # noqa: B018
-
-
 def test_predictions_without_the_groups_say_how_to_have_them():
     fit = fitted("sleepstudy_slope_REML")
     new = pd.DataFrame({"Days": [1.0, 2.0]})
