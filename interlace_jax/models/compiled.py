@@ -214,8 +214,8 @@ class CompiledModel:
         """
         old = self.design.formula
         dispersion = f"~ {old.dispersion}" if isinstance(old.dispersion, str) else old.dispersion
-        kept = dict(core=self.core_choice, residual=old.residual, dispersion=dispersion)
-        kept |= dict(contrasts=old.contrasts)
+        kept: dict[str, Any] = dict(core=self.core_choice, contrasts=old.contrasts)
+        kept |= dict(residual=old.residual, dispersion=dispersion)
         kept |= {name: self.arguments[name] for name in kept if name in self.arguments}
         is_coded_anew = "contrasts" in arguments
         given = {name: arguments.pop(name, value) for name, value in kept.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ LONGEST = 2.0  # of these steps, on the scale of the link
 FOUND = 1e-6  # step at which they have ended
 
 
-def is_generalized(fit: Fit) -> bool:
+def is_generalized(fit: Fit) -> TypeGuard[FittedGeneralizedModel]:
     """Whether a fit has a family."""
     return isinstance(fit, FittedGeneralizedModel)
 
