@@ -68,22 +68,19 @@ def load_dataset(name: str) -> pd.DataFrame:
     References
     ----------
     .. [1] Belenky, G. et al. (2003). Patterns of performance degradation and restoration during
-    sleep restriction
-       and subsequent recovery: a sleep dose-response study. Journal of Sleep Research 12, 1-12.
+       sleep restriction and subsequent recovery: a sleep dose-response study. Journal of Sleep
+       Research 12, 1-12.
     .. [2] Davies, O. L. and Goldsmith, P. L., eds. (1972). Statistical Methods in Research and
-    Production, 4th ed.
-       Hafner, New York.
+       Production, 4th ed. Hafner, New York.
     .. [3] Box, G. E. P. and Tiao, G. C. (1973). Bayesian Inference in Statistical Analysis.
-    Addison-Wesley.
+       Addison-Wesley.
     .. [4] Cook, F. E. (1938). Chocolate cake, I. Optimum baking temperature. Master's thesis, Iowa
-    State College. .. [5] Cochran, W. G. and Cox, G. M. (1957). Experimental Designs, 2nd ed. Wiley,
-    New York.
+       State College.
+    .. [5] Cochran, W. G. and Cox, G. M. (1957). Experimental Designs, 2nd ed. Wiley, New York.
     .. [6] Milliken, G. A. and Johnson, D. E. (1992). Analysis of Messy Data, Volume 1: Designed
-    Experiments.
-       Chapman and Hall, London.
+       Experiments. Chapman and Hall, London.
     .. [7] Lesnoff, M. et al. (2004). Within-herd spread of contagious bovine pleuropneumonia in
-    Ethiopian highlands.
-       Preventive Veterinary Medicine 64, 27-40.
+       Ethiopian highlands. Preventive Veterinary Medicine 64, 27-40.
 
     Examples
     --------

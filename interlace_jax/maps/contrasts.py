@@ -77,11 +77,13 @@ def test(
 
     Returns
     -------
-    A row for each model and hypothesis: the label of the model, `hypothesis`, and `estimate se df
-    lower upper t p`, or `F num_df den_df p` of a joint test. `.query("model == 'Cz'")` has the rows
-    of `many["Cz"].test(...)`. Degrees of freedom are Satterthwaite's for each model (F: Fai &
-    Cornelius 1996, J. Stat. Comput. Simul. 54), or infinite with `df_method="normal"`. Numbers are
-    missing where a model was not fitted, or has no such coefficient.
+    DataFrame
+        A row for each model and hypothesis: the label of the model, `hypothesis`, and `estimate se
+        df lower upper t p`, or `F num_df den_df p` of a joint test. `.query("model == 'Cz'")` has
+        the rows of `many["Cz"].test(...)`. Degrees of freedom are Satterthwaite's for each model
+        (F: Fai & Cornelius 1996, J. Stat. Comput. Simul. 54), or infinite with
+        `df_method="normal"`. Numbers are missing where a model was not fitted, or has no such
+        coefficient.
 
     Raises
     ------

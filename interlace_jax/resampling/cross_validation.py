@@ -69,10 +69,22 @@ def cross_val(
     parameters count as known. `predicted` is the expected response (of binomial families a
     proportion), and scores are `"rmse" "mae" "log_score"`, of an ordinal response `"log_score"`.
 
+    A fold is what `fit` on its training rows and `predict` on its test rows give. The formula is
+    evaluated once, in all rows, and that is the same thing as long as its columns span the same
+    space whatever rows they are made from: so for `poly`, `scale`, `center` and every coding of a
+    factor in the fixed part, and in random terms with an intercept whose columns are correlated. It
+    is not for knots placed by the data (`bs` or `cr` with `df=`), for transforms of the response,
+    nor for random terms without correlations or intercept (`||`, `0 + scale(x)`), whose columns the
+    held-out rows shift a little: compute such columns before, or give `knots=`.
+
+    A fold that cannot be fitted (a level of a fixed factor in the test rows only, fewer than two
+    groups left) has missing scores, and says why in `status`.
+
     Parameters
     ----------
-    formula, data, groups, random, method, weights, offset, na_action, cov, residual, dispersion,
-    family, trials, nagq, zero_inflation
+    formula, data, groups, random, method, weights, offset, na_action
+        As in `fit`.
+    cov, residual, dispersion, family, trials, nagq, zero_inflation
         As in `fit`. Where residuals covary predictions are without what the other rows of a subject
         tell of a residual.
     cv
@@ -93,17 +105,6 @@ def cross_val(
         Of the k-fold schemes: anything `numpy.random.default_rng` takes.
     progress
         Show a progress bar; by default when there is more than one chunk of folds.
-
-    A fold is what `fit` on its training rows and `predict` on its test rows give. The formula is
-    evaluated once, in all rows, and that is the same thing as long as its columns span the same
-    space whatever rows they are made from: so for `poly`, `scale`, `center` and every coding of a
-    factor in the fixed part, and in random terms with an intercept whose columns are correlated. It
-    is not for knots placed by the data (`bs` or `cr` with `df=`), for transforms of the response,
-    nor for random terms without correlations or intercept (`||`, `0 + scale(x)`), whose columns the
-    held-out rows shift a little: compute such columns before, or give `knots=`.
-
-    A fold that cannot be fitted (a level of a fixed factor in the test rows only, fewer than two
-    groups left) has missing scores, and says why in `status`.
 
     Raises
     ------
