@@ -308,9 +308,9 @@ def test_one_factor_has_nothing_to_iterate_on():
     ):
         interlace.fit("y ~ x + (1 | g)", frame(), core="iterative")
     with pytest.raises(
-        ValueError, match="core must be 'auto' or 'dense' or 'iterative', not 'sparse'"
+        ValueError, match="core must be 'auto' or 'dense' or 'sparse' or 'iterative', not 'huge'"
     ):
-        interlace.fit(INTERCEPTS, frame(), core="sparse")
+        interlace.fit(INTERCEPTS, frame(), core="huge")
 
 
 def test_the_dense_core_is_taken_until_it_would_be_slow_or_large():
