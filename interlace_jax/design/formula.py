@@ -104,7 +104,8 @@ def parse(
     terms = tuple(map(plain, texts("random", random, "(1 + x | g)")))
     given = residual_of(residual), dispersion_of(dispersion)
     parsed = _parse(plain(formula), texts("groups", groups, "g"), terms, proportion, *given)
-    return replace(parsed, contrasts=declared(contrasts))
+    coding = declared(contrasts)
+    return replace(parsed, contrasts=coding) if coding else parsed
 
 
 @lru_cache(maxsize=1024)
