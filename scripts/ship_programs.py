@@ -46,8 +46,13 @@ FORMULAS = [
     "y ~ x + (1 | c) + (1 | a) + (1 | b)",
 ]
 RESAMPLED = ["y ~ x + (1 | a)", "y ~ x + (1 + x | a)", "y ~ x + (1 | a) + (1 | b)"]
-GENERALIZED = ["(1 | a)", "(1 + x | a)", "(1 | a) + (1 | b)"]
-FAMILIES = [("count", "poisson"), ("success", "binomial")]
+# generalised models have programs for each number of coefficients
+FIXED = ["1", "x", "x + z", "x + z + u", "x + z + u + x:z"]
+GENERALIZED = [f"{fixed} + (1 | a)" for fixed in FIXED]
+GENERALIZED += [
+    f"{fixed} + {bars}" for fixed in FIXED[1:3] for bars in ("(1 + x | a)", "(1 | a) + (1 | b)")
+]
+FAMILIES = {"count": "poisson", "success": "binomial", "cbind(success, failures)": "binomial"}
 VISITS = [3, 4, 5]
 
 
@@ -61,10 +66,12 @@ def frame(rows=240, seed=0):
     ]
     y = sum(effects) + (1.0 + rng.normal(size=24)[a]) * numbers["x"] + rng.normal(size=rows)
     eta = 0.3 * numbers["x"] + 0.5 * rng.normal(size=24)[a]
+    success = 1 * (rng.random(rows) < 1.0 / (1.0 + np.exp(-eta)))
     responses = dict(
         noise=rng.normal(size=rows),
         count=rng.poisson(np.exp(eta)),
-        success=1 * (rng.random(rows) < 1.0 / (1.0 + np.exp(-eta))),
+        success=success,
+        failures=4 - success,
     )
     return pd.DataFrame(dict(y=y, a=a, b=b, c=a // 3, e=e, **numbers, **responses))
 
@@ -123,9 +130,9 @@ def main(archive):
         for formula in FORMULAS:
             ask(formula, frame())
             print(formula, flush=True)
-        for bars, (response, family) in itertools.product(GENERALIZED, FAMILIES):
-            ask_generalized(f"{response} ~ x + {bars}", frame(), family)
-            print(family, bars, flush=True)
+        for right, (response, family) in itertools.product(GENERALIZED, FAMILIES.items()):
+            ask_generalized(f"{response} ~ {right}", frame(), family)
+            print(response, "~", right, flush=True)
         for count in VISITS:
             trial = interlace_jax.fit("y ~ x + visit", visits(count), residual="us(visit | id)")
             str(trial.summary())

@@ -111,10 +111,15 @@ class Dense(Engine):
     def curvature(self, e: Estimate, reml: bool) -> Curvature:
         """Second-order facts at an estimate."""
         m = self.products
-        of_residual = sum(map(np.size, jax.tree.leaves(m.residual)))
-        straight = of_residual * len(e.t) > LARGE_CURVATURE
-        made = _straight_curvature if straight else _curvature
+        made = _straight_curvature if self._is_long(len(e.t)) else _curvature
         return run(made, e.t, np.log(e.sigma), m, reml)
+
+    def _is_long(self, directions: int) -> bool:
+        """Whether residuals that covary make the curvature long; without them JAX is not needed."""
+        residual = self.products.residual
+        if residual is None:
+            return False
+        return sum(map(np.size, jax.tree.leaves(residual))) * directions > LARGE_CURVATURE
 
     def hessian(self, e: Estimate, reml: bool) -> np.ndarray:
         """Hessian (d, d) of the profiled deviance in conditioned parameters."""
