@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.arrays import batched_lapack
 from helpers.matrices import positive
 from numpy.testing import assert_allclose
 
 from interlace_jax.numerics.linalg import batching, matrices
 from interlace_jax.numerics.linalg import levels as levels_module
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def test_lapack_is_given_one_matrix_at_a_time():

@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose
 
 from interlace_jax.numerics.linalg import levels as levels_module
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 
 @pytest.mark.parametrize("k", range(1, 6))
 def test_whiten_factors_every_level(k):
