@@ -278,9 +278,7 @@ def test_nests_in_nests_count_alike_at_each_level():
     assert_allclose(emmeans(fit, "b").frame.emmean, wanted, rtol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "name", ["contrast", "emmean", "estimate", "se", "df", "lower", "upper", "t", "p", "F"]
-)
+@pytest.mark.parametrize("name", ["contrast", "emmean", "df", "F"])
 def test_variables_may_bear_the_names_of_columns_of_results(name):
     frame = unbalanced()
     fits = [

@@ -37,7 +37,7 @@ def test_influence_of_rows_with_equal_labels_is_drawn():
     table = influence_table(10).set_axis([1] * 10)
     drawn = plot.influence(table)
     assert len(drawn.data) == drawn.data["key"].nunique() == 10
-    assert drawn.labels.title == "Influence of each observation: cooksd"
+    assert drawn.labels.title == "Influence of each observation: Cook's distance"
 
 
 def test_influence_colours_what_is_far_out():
