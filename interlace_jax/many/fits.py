@@ -27,7 +27,7 @@ from .chunks import Chunk, theta_names_of
 from .curvature import KEPT, LaneCurvatures, curvatures
 from .designs import Designs
 from .responses import Responses
-from .run import run_all
+from .run import linear_tables, run_all
 
 
 class ManyFits:
@@ -36,6 +36,8 @@ class ManyFits:
 
     A coefficient or variance that a model does not have is missing in its row.
     """
+
+    _tables_of = staticmethod(linear_tables)
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class ManyFits:
         progress: bool | None = None,
     ) -> Self:
         """Fit all models. single: makes the full fit of the model at a place."""
-        work, table = run_all(work, method, checkpoint, progress)
+        work, table = run_all(work, method, cls._tables_of, checkpoint, progress)
         return cls(work, method, df_method, table, single)
 
     @property

@@ -39,7 +39,6 @@ from .fits import ManyFits, _united
 from .lanes import _first
 from .laplace import LAPLACE_ROUNDS, LaneEstimates, LaplaceLanes, fit_lanes
 from .responses import Responses
-from .run import run_all
 
 BYTES = 5 << 18  # of an array (rows, lanes) that stays in a processor's cache
 ARRAYS = 64  # such arrays at a time, on an accelerator
@@ -284,19 +283,7 @@ class ManyGeneralizedFits(ManyFits):
     Coefficients are on the scale of the link; `theta` is absolute; tests are z tests.
     """
 
-    @classmethod
-    def of(
-        cls,
-        work: GeneralizedResponses | GeneralizedGroups,
-        method: str,
-        df_method: str,
-        single: Callable[[int], Any],
-        checkpoint: Any = None,
-        progress: bool | None = None,
-    ) -> Self:
-        """Fit all models by maximum likelihood. single: makes the full fit of one, by its place."""
-        work, table = run_all(work, "ML", checkpoint, progress, generalized_tables)
-        return cls(work, "ML", "normal", table, single)
+    _tables_of = staticmethod(generalized_tables)
 
     def by(self, method: str) -> Self:
         """Itself: generalised models are fitted by maximum likelihood."""

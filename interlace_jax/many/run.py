@@ -29,16 +29,15 @@ from .responses import Responses
 def run_all(
     work: Responses | Designs,
     method: str,
+    tables_of: Callable[..., tuple[list[pd.DataFrame], list[Failure]]],
     checkpoint: Any = None,
     progress: bool | None = None,
-    tables_of: Callable[..., tuple[list[pd.DataFrame], list[Failure]]] | None = None,
 ) -> tuple[Responses | Designs, pd.DataFrame]:
     """Fit all chunks: the work as it was divided, and a table with one row a model, in order.
 
-    tables_of: what fits the i-th part of the work, `tables_of(work, method, i)`, where it is not
-    that of linear models. All local devices take part, and those of the other processes of a job
-    (`jax.distributed`): each process takes its share of the chunks and gets the whole table. The
-    first process decides how the work is divided.
+    tables_of: what fits the i-th part of the work, `tables_of(work, method, i)`. All local devices
+    take part, and those of the other processes of a job (`jax.distributed`): each process takes its
+    share of the chunks and gets the whole table. The first process decides how the work is divided.
     """
     identity = _identity(work, method) if checkpoint is not None else {}
     store = Store(Path(checkpoint), identity) if checkpoint is not None and is_first() else None
@@ -47,9 +46,7 @@ def run_all(
     work.is_kept = checkpoint is not None
     if checkpoint is not None and store is None:
         store = Store(Path(checkpoint), identity)
-    one = functools.partial(
-        _chunk_table, functools.partial(tables_of or linear_tables, work, method), store
-    )
+    one = functools.partial(_chunk_table, functools.partial(tables_of, work, method), store)
     mine = share(len(work))
     show = (len(mine) > 1 if progress is None else progress) and is_first()
     total = len(work.labels) // jax.process_count()

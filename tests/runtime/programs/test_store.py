@@ -146,7 +146,6 @@ def test_a_broken_archive_is_no_error(tmp_path, monkeypatch):
     assert store.find("a program") is None
 
 
-@pytest.mark.skipif(not store.SHIPPED.exists(), reason="programs are packed before a release")
 def test_the_programs_that_come_with_the_package_are_of_its_kernels():
     with zipfile.ZipFile(store.SHIPPED) as archive:
         made_from = archive.comment.decode()
