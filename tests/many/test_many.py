@@ -78,6 +78,15 @@ def _same(many: interlace.Many, label, fit: interlace.Fit) -> None:
     assert many.converged[label] and many.status[label] == "converged"
 
 
+def _same_effects(many: interlace.Many, other: interlace.Many, rows: np.ndarray) -> None:
+    """Fits of the same numbers in another container or company: searches may differ by rounding,
+    and end within 1e-6 standard errors of each other.
+    """
+    errors = other.fe_bse.iloc[rows]
+    difference = many.fe_params.iloc[rows].to_numpy() - other.fe_params.iloc[rows].to_numpy()
+    assert_allclose(difference / errors, 0, atol=1e-6)
+
+
 @each_design
 def test_every_response_is_the_fit_of_its_own(name):
     many = _many(name)
@@ -141,16 +150,14 @@ def test_responses_may_come_in_any_form(tmp_path):
         (pl.DataFrame(joined), names),
     ]
     forms += [(frame, pd.DataFrame(Y)), (frame, np.ma.masked_array(Y, mask=False))]
-    expected = _many("crossed").fe_params
+    expected = _many("crossed")
     for data, responses in forms:
-        found = interlace.fit_many(
-            "~ x + (1 + x | g) + (1 | h)", data, responses=responses
-        ).fe_params
-        assert_array_equal(found, expected)
+        found = interlace.fit_many("~ x + (1 + x | g) + (1 | h)", data, responses=responses)
+        _same_effects(found, expected, np.arange(12))
         labels = (
             responses if isinstance(responses, list) else getattr(responses, "columns", range(12))
         )
-        assert list(found.index) == list(labels)
+        assert list(found.fe_params.index) == list(labels)
 
 
 def test_what_is_masked_is_missing():
@@ -185,7 +192,7 @@ def test_a_missing_value_leaves_out_that_row_of_that_response_only(name):
         _same(many, j, fit)
         assert_allclose(many.fe_df.loc[j], fit.fe_df, rtol=1e-3)
     whole = np.setdiff1d(np.arange(12), [1, 11])
-    assert_array_equal(many.fe_params.loc[whole], _many(name).fe_params.loc[whole])
+    _same_effects(many, _many(name), whole)
 
 
 def test_models_without_fixed_effects_may_have_missing_values():
