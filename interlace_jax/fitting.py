@@ -196,7 +196,6 @@ def fit_many(
     ----------
     formula, data, groups, random, method, offset, na_action, cov, residual, dispersion, contrasts
         As in `fit`. With `responses` the formula has no left side: `"~ x + (1 + x | g)"`.
-        `residual` and `dispersion` go with `responses` and `by`, not with `predictors`.
     responses
         The responses, one column a model and one row for each row of `data`: a frame, an array
         (rows, models), a memory map (read in slices), a list of column names of `data`, or a
@@ -276,15 +275,14 @@ def fit_many(
     _check_linear(trials, nagq)
     method, df_method = method or "REML", df_method or "satterthwaite"
     parsed = parse(formula, groups, random, residual, dispersion, contrasts=contrasts)
-    if (parsed.residual or parsed.dispersion) and (predictors is not None or dtype != "float64"):
-        raise ValueError(
-            "residual= and dispersion= go with responses= or by=, and with dtype='float64'"
-        )
+    covarying = dict(residual=residual, dispersion=dispersion)
+    if (parsed.residual or parsed.dispersion) and dtype != "float64":
+        raise ValueError("residual= and dispersion= need dtype='float64'")
     if isinstance(dispersion, Power) and dispersion.is_of_fitted:
         raise ValueError(f"dispersion={dispersion} needs a fit after another: use fit one by one")
     if predictors is not None:
-        null = fit(formula, data, groups, random, method=method, contrasts=contrasts, **arguments)
-        return scan(null, predictors, exact, progress)
+        given = dict(arguments, method=method, contrasts=contrasts, **covarying)
+        return scan(fit(formula, data, groups, random, **given), predictors, exact, progress)
     if exact:
         raise ValueError("exact= belongs to predictors=")
     source = (parsed, data, responses if by is None else by, arguments, dtype)
@@ -293,9 +291,8 @@ def fit_many(
         warnings.warn(
             f"in all models {confounded_message(work.design)}", SingularFitWarning, stacklevel=2
         )
-    given = dict(
-        work.arguments, residual=residual, dispersion=dispersion, method=method, df_method=df_method
-    ) | dict(contrasts=contrasts)
+    given = dict(work.arguments, method=method, df_method=df_method, **covarying)
+    given |= dict(contrasts=contrasts)
     single = functools.partial(_one_of_many, work, given)
     many = Many.of(work, method, df_method, single, checkpoint, progress)
     if is_imported() and jax.process_count() > 1:

@@ -42,15 +42,24 @@ def responses(rows: pd.DataFrame, sets: int, rng: np.random.Generator) -> np.nda
     return whole[rows["id"], :, rows["t"]]
 
 
+def hypotheses(fit: interlace.Fit) -> dict[str, np.ndarray]:
+    """The difference of the arms at the last visit, and the interaction that `anova` tests."""
+    names = list(fit.fe_params.index)
+    unit = dict(zip(names, np.eye(len(names)), strict=True))
+    beside = [name for name in names if name.startswith("arm[T.B]:visit")]
+    return {
+        "last visit": (unit["arm[T.B]"] + unit[beside[-1]])[None],
+        "arm:visit": np.stack([unit[name] for name in beside]),
+    }
+
+
 def p_values(fit: interlace.Fit) -> dict[str, float]:
-    """Of the last visit's difference and of the interaction, by rule."""
-    L = np.zeros(len(fit.fe_params))
-    L[[fit.fe_params.index.get_loc(name) for name in ("arm[T.B]", "arm[T.B]:visit[T.v4]")]] = 1.0
-    found = {}
-    for rule in RULES:
-        found[f"last visit, {rule}"] = fit.test(L[None], ddf=rule)["p"].iloc[0]
-        found[f"arm:visit, {rule}"] = fit.anova(ddf=rule).loc["arm:visit"].iloc[-1]
-    return found
+    """Of both hypotheses, by rule."""
+    return {
+        f"{name}, {rule}": fit.test(L, ddf=rule)["p"].iloc[0]
+        for rule in RULES
+        for name, L in hypotheses(fit).items()
+    }
 
 
 def main() -> None:

@@ -1,15 +1,16 @@
 """One response, very many candidate predictors: each tested with the variances of the model without
 it.
 
-With C = [Z Lambda, X], V relative to sigma^2, and Henderson's H = C'WC + diag(I, 0) = T T' of the
-null model,
+With R = L L' the covariance of the residuals over sigma^2, W the weights, and all rows times
+L^-1 W^1/2, so that they have independent residuals of variance sigma^2: with C = [Z Lambda, X], and
+Henderson's H = C'C + diag(I, 0) = T T' of the null model,
 
-    P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1 = W - W C H^-1 C'W
-    b = g'Py,   a = g'Wg - |T^-1 C'W g|^2,   beta = b / a
+    P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1 = I - C H^-1 C'
+    b = g'Py,   a = g'g - |T^-1 C'g|^2,   beta = b / a
     sigma^2 = (y'Py - b^2 / a) / (n - p - 1),   se = sigma / sqrt(a)
 
-for a candidate g: matrix products, no rows are whitened (EMMAX: Kang et al. 2010, Nat. Genet. 42).
-By ML sigma^2 is over n.
+for a candidate g: matrix products (EMMAX: Kang et al. 2010, Nat. Genet. 42). By ML sigma^2 is over
+n.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..many.columns import matrix_of_numbers
 from ..many.designs import Designs
 from ..many.fits import ManyFits
 from ..models.fitted import FittedModel
+from ..models.residual import whitener
 from ..support.arguments import whole_number
 from ..support.progress import progress_bar
 from .contrasts import t_tests
@@ -73,8 +75,9 @@ def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | No
     All other tests have the variances of the null model, so that strong effects, whose variance is
     a part of what that model estimates, get a p-value that is too large rather than too small.
     Degrees of freedom are those of the level at which a candidate varies: for one that is constant
-    within the levels of a factor, their number less the fixed effects that are constant there, less
-    one; n - p - 1 otherwise. Exact ones have Satterthwaite's.
+    within the levels of a factor, or within subjects whose residuals covary, their number less the
+    fixed effects that are constant there, less one; n - p - 1 otherwise. Exact ones have
+    Satterthwaite's.
 
     Raises ValueError, TypeError for predictors that are no numbers, or have other rows than the
     data.
@@ -126,19 +129,20 @@ def _filled(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class _Products:
     """What every candidate needs of the null model."""
 
+    half: Any
+    "(n, n) L^-1 W^1/2, sparse."
     C: Any
     "(n, q + p) [Z Lambda, X], sparse where levels do not covary."
     root: np.ndarray
     "(q + p, q + p) lower triangular T."
-    w: np.ndarray
     Py: np.ndarray
     yPy: float
     degrees: float
     "n - p - 1, or n by ML."
     residual_df: float
     levels: list[tuple[np.ndarray, np.ndarray, float]]
-    """By factor: codes, first row of each level, and df of candidates that are constant within
-    levels.
+    """By factor, and of subjects whose residuals covary: codes, first row of each level, and df of
+    candidates that are constant within levels.
     """
 
     @classmethod
@@ -148,30 +152,28 @@ class _Products:
             _effects(f, Lam, L)
             for f, Lam, L in zip(d.factors, null.Lambdas, null.level_roots, strict=True)
         ]
-        C = scipy.sparse.hstack([*parts, scipy.sparse.csr_array(d.X)], format="csr")
+        half = whitener(d, null.theta)
+        C = half @ scipy.sparse.hstack([*parts, scipy.sparse.csr_array(d.X)], format="csr")
         (n, p), q = d.X.shape, C.shape[1] - d.X.shape[1]
-        H = (C.T @ (C * d.w[:, None])).toarray()
+        H = (C.T @ C).toarray()
         H[np.arange(q), np.arange(q)] += 1.0
         root = np.linalg.cholesky(H)
-        y = d.y - d.shift
-        solved = scipy.linalg.cho_solve((root, True), C.T @ (d.w * y))
-        Py = d.w * (y - C @ solved)
+        y = half @ (d.y - d.shift)
+        Py = y - C @ scipy.linalg.cho_solve((root, True), C.T @ y)
         df = n - p - 1.0
-        levels = [_within(f, d) for f in d.factors]
-        return cls(
-            C, root, d.w, Py, float(y @ Py), df if null.method == "REML" else float(n), df, levels
-        )
+        levels = [_within(codes, d) for codes in _groupings(d)]
+        degrees = df if null.method == "REML" else float(n)
+        return cls(half, C, root, Py, float(y @ Py), degrees, df, levels)
 
     def tests(self, G: np.ndarray) -> dict[str, Any]:
         """Estimates and tests of candidates G (n, r)."""
-        size = np.einsum("nr,n,nr->r", G, self.w, G)
-        inside = scipy.linalg.solve_triangular(
-            self.root, self.C.T @ (self.w[:, None] * G), lower=True
-        )
+        whitened = self.half @ G
+        size = np.einsum("nr,nr->r", whitened, whitened)
+        inside = scipy.linalg.solve_triangular(self.root, self.C.T @ whitened, lower=True)
         a = size - np.einsum("kr,kr->r", inside, inside)
         is_new = a > COLLINEAR * size
         a = np.where(is_new, a, np.nan)
-        b = G.T @ self.Py
+        b = whitened.T @ self.Py
         estimate = b / a
         se = np.sqrt((self.yPy - b * estimate) / self.degrees / a)
         df, t = np.where(is_new, self._df(G), np.nan), estimate / se
@@ -197,10 +199,17 @@ def _effects(f: Factor, Lam: np.ndarray, L: np.ndarray | None) -> Any:
     return scipy.sparse.csr_array(Z @ scipy.sparse.kron(across, Lam, format="csr"))
 
 
-def _within(f: Factor, design: Design) -> tuple[np.ndarray, np.ndarray, float]:
-    _, first = np.unique(f.codes, return_index=True)
-    constant = (design.X == design.X[first][f.codes]).all(0).sum()
-    return f.codes, first, float(max(len(f.levels) - constant - 1, 1))
+def _groupings(design: Design) -> list[np.ndarray]:
+    """Codes (n,) of every factor, and of the subjects whose residuals covary."""
+    codes = [f.codes for f in design.factors]
+    correlated = design.residual is not None and design.residual.residual is not None
+    return [*codes, design.residual.rows.subject] if correlated else codes
+
+
+def _within(codes: np.ndarray, design: Design) -> tuple[np.ndarray, np.ndarray, float]:
+    _, first, level = np.unique(codes, return_index=True, return_inverse=True)
+    constant = (design.X == design.X[first][level]).all(0).sum()
+    return level, first, float(max(len(first) - constant - 1, 1))
 
 
 class _WithCandidate(Designs):

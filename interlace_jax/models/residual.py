@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from ..design.design import Design
 from ..design.residual_groups import ResidualGroups
@@ -143,6 +144,23 @@ def of_rows(layout: RowLayout, R: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def matrices_of(layout: RowLayout, given: ResidualGroups, psi: np.ndarray) -> np.ndarray:
     """R (P, m, m) of the patterns of other rows than those of the fit."""
     return np.moveaxis(run(_matrices, layout.patterns, psi, given.covariance), -1, 0)
+
+
+def whitener(design: Design, theta: np.ndarray) -> scipy.sparse.csr_array:
+    """L^-1 W^1/2 (n, n), with R = L L' and W the weights: rows times it have independent residuals
+    of variance sigma^2.
+    """
+    root = np.sqrt(design.w)
+    if design.residual is None:
+        return scipy.sparse.diags_array(root, format="csr")
+    rows = design.residual.rows
+    place = rows.place.T  # (N, m)
+    inverse = np.linalg.inv(np.linalg.cholesky(matrices_by_pattern(design, theta)))
+    seen, below = place >= 0, np.tri(place.shape[1], dtype=bool)
+    subject, a, b = np.nonzero(seen[:, :, None] & seen[:, None] & below)
+    left, right = place[subject, a], place[subject, b]
+    values = inverse[rows.pattern[subject], a, b] * root[right]
+    return scipy.sparse.csr_array((values, (left, right)), shape=(len(root),) * 2)
 
 
 def draws(

@@ -80,8 +80,8 @@ def test_groups_are_models_of_their_own():
             rtol=1e-5,
             atol=1e-6,
         )
-    with pytest.raises(ValueError, match="go with responses= or by="):
-        interlace.fit_many("p ~ x", d, predictors=Y.to_numpy(), residual="cs(visit | id)")
+    with pytest.raises(ValueError, match="need dtype='float64'"):
+        interlace.fit_many("p ~ x", d, by="site", residual="cs(visit | id)", dtype="float32")
 
 
 def test_the_bootstrap_is_parametric():

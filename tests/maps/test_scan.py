@@ -62,6 +62,34 @@ def test_every_candidate_is_generalised_least_squares_at_the_null_variances(meth
         assert_allclose(row["p"], 2 * stats.t.sf(abs(row["t"]), row["df"]))
 
 
+def test_candidates_are_tested_beside_residuals_that_covary():
+    frame, G = _data()
+    frame = frame.assign(t=np.tile(np.arange(6), 20)).sample(frac=0.9, random_state=0)
+    G = G[frame.index]
+    given = dict(residual="ar1h(t | g)", weights="w")
+    found = interlace.fit_many("y ~ age", frame, predictors=G, exact=1, **given)
+    t, g, w = (frame[name].to_numpy() for name in ("t", "g", "w"))
+    rho = found.null.residual_correlation.loc[0, 1]
+    sd = found.null.residual_sd.to_numpy()
+    V = np.where(np.equal.outer(g, g), rho ** np.abs(np.subtract.outer(t, t)), 0.0)
+    inverse = np.linalg.inv(V * np.outer(sd, sd))
+    n = len(frame)
+    for j in found.table.index[found.table["status"] == "null variances"][[3, 20, -1]]:
+        X = np.column_stack([np.ones(n), frame["age"], G[:, j]])
+        A = X.T @ inverse @ X
+        beta = np.linalg.solve(A, X.T @ inverse @ frame["y"])
+        r = frame["y"] - X @ beta
+        se = np.sqrt(r @ inverse @ r / (n - 3) * np.linalg.inv(A)[2, 2])
+        row = found.table.loc[j]
+        assert_allclose([row["estimate"], row["se"]], [beta[2], se], rtol=1e-8)
+        # 20 subjects less the intercept and the candidate
+        assert row["df"] == (18 if j >= 35 else n - 3)
+    (best,) = found.table.index[found.table["status"] == "exact"]
+    fit = quiet_fit("y ~ age + x", frame.assign(x=G[:, best]), **given)
+    expected = [fit.fe_params["x"], fit.fe_bse["x"], fit.fe_df["x"]]
+    assert_allclose(found.table.loc[best, ["estimate", "se", "df"]].astype(float), expected, 1e-5)
+
+
 def test_degrees_of_freedom_are_those_of_the_level_at_which_a_candidate_varies():
     df = _scan().table["df"]
     # 20 groups less the intercept and the candidate
