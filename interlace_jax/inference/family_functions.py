@@ -22,7 +22,6 @@ from ..numerics.families import rows as families
 from ..numerics.families.family import BetaBinomial, Binomial, Distribution, Ordinal
 from ..numerics.families.links import LINK
 from ..numerics.families.special import polygamma
-from ..numerics.likelihood.coordinates import user_blocks
 from ..numerics.uncertainty.delta import FamilyParameters, propagate_jointly
 from ..runtime.calls import run
 from ..runtime.compilation import jit
@@ -41,28 +40,35 @@ LATENT = {
 values.
 """
 
-_propagate = functools.partial(jit, static_argnums=0)(propagate_jointly)
+Names = tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, str], ...]]
+UNNAMED: Names = (), (), ()
+_propagate = functools.partial(jit, static_argnums=(0, 1))(propagate_jointly)
 
 
 def propagate(
-    fit: FittedGeneralizedModel, fn: Callable, *data: Any
+    fit: FittedGeneralizedModel, fn: Callable, *data: Any, names: Names = UNNAMED
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values (r,) of fn(parameters, *data) and their covariance (r, r), by the delta method over
     all parameters.
+
+    names: of columns, grouping factors and numbers of the family with their domains, for a function
+    that asks by name; programs of one that does not serve all models of a structure.
     """
-    e, design = fit.estimate, fit.design
-    blocks = user_blocks(fit.model.engine.products.layout)
-    names = tuple(f.name for f in design.factors)
+    e, layout = fit.estimate, fit.model.engine.products.layout
+    at = e.theta, e.beta, e.gamma
+    return run(_propagate, fn, names, *at, fit.joint_covariance, layout, data)
+
+
+def _names(fit: FittedGeneralizedModel) -> Names:
+    """What a function of the parameters may ask for."""
+    design = fit.design
     domains = [
         parameter.domain if used.D is None else "coefficient"
         for parameter, used in zip(fit.family.parameters, design.predictors, strict=True)
         for _ in used.columns
     ]
     numbers = tuple(zip(fit.family_names, domains, strict=True))
-    at = FamilyParameters(
-        e.beta, e.theta, np.float64(1.0), design.columns, names, blocks, e.gamma, numbers
-    )
-    return run(_propagate, fn, at, fit.joint_covariance, data)
+    return design.columns, tuple(f.name for f in design.factors), numbers
 
 
 def delta(
@@ -89,7 +95,7 @@ def delta(
             f'delta takes a function of the parameters, such as lambda p: p["x"] ** 2, not {fn!r}'
         )
     try:
-        values, cov = propagate(fit, fn)
+        values, cov = propagate(fit, fn, names=_names(fit))
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         raise TypeError(
             "delta differentiates its function: write it with jax.numpy in place of numpy"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from .variances import components, uncertainty
 CRITERIA = ("ML", "REML")
 LANES_NUMBERS = 1 << 24  # float64 numbers that the lanes run at once may keep
 TYPICAL = 0.4  # first step for a correlation without standard error, in radians
-_limits = functools.partial(jit, static_argnums=2)(limits)
+_limits = jit(limits)
 
 
 class Place(NamedTuple):
@@ -152,7 +151,7 @@ class Profiles:
         """The points at which the signed roots are -z and z."""
         count, sides = len(self.places), (-1.0, 1.0)
         asked = [self._aimed(i, side * z) for side in sides for i in range(count)]
-        found = run(_limits, _stacked(asked), self.m, self._lanes(len(asked)))
+        found = self._answered(asked)
         parts = [Limit(*(a[start : start + count] for a in found)) for start in (0, count)]
         for side, part in zip(sides, parts, strict=True):
             self._warn(part)
@@ -184,6 +183,17 @@ class Profiles:
             return question
         before, found = self.last[np.sign(z)]
         return question._replace(first=np.abs(found.y[i, -1] * z) / before, y=found.y[i])
+
+    def _answered(self, asked: list[Question]) -> Limit:
+        """Answers, to so many questions at once as there is room for; the last few are padded, as
+        programs are compiled for exact numbers.
+        """
+        times = -(-len(asked) // self._lanes(len(asked)))
+        size = -(-len(asked) // times)
+        padded = asked + asked[-1:] * (times * size - len(asked))
+        parts = [padded[start : start + size] for start in range(0, len(padded), size)]
+        found = [run(_limits, _stacked(part), self.m) for part in parts]
+        return Limit(*(np.concatenate(a)[: len(asked)] for a in zip(*found, strict=True)))
 
     def _lanes(self, asked: int) -> int:
         m = self.m

@@ -40,9 +40,11 @@ from ..support.arguments import check_level
 from ..support.later import jax, jnp, special
 from .coefficients import coefficients
 
-_propagate = functools.partial(jit, static_argnums=0)(propagate)
-_slopes = functools.partial(jit, static_argnums=0)(slopes)
+_propagate = functools.partial(jit, static_argnums=(0, 1))(propagate)
+_slopes = functools.partial(jit, static_argnums=(0, 1))(slopes)
 
+Names = tuple[tuple[str, ...], tuple[str, ...]]  # of columns, and of grouping factors
+UNNAMED: Names = (), ()
 ROUNDING = 1e-12  # standard error of a correlation that is 1 or -1
 
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
@@ -70,36 +72,38 @@ class Uncertainty:
     W: np.ndarray
     "(d + 1, d + 1) of (t, log sigma)"
 
-    @property
-    def parameters(self) -> Parameters:
-        """The estimates, with the names that a function may ask for."""
-        e, names = self.estimate, tuple(f.name for f in self.design.factors)
-        return Parameters(
-            e.beta, e.theta, e.sigma, self.design.columns, names, user_blocks(self.moments.layout)
-        )
+    def propagate(
+        self, fn: Callable, *data: Any, names: Names = UNNAMED
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values (r,) of fn(parameters, *data) and their covariance (r, r).
 
-    def propagate(self, fn: Callable, *data: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Values (r,) of fn(parameters, *data) and their covariance (r, r)."""
-        m = self.moments
-        return run(
-            _propagate, fn, self.parameters, self.estimate.t, self.vcov, self.W, m.layout, m.A, data
-        )
+        names: of columns and grouping factors, for a function that asks by name; programs of one
+        that does not serve all models of a structure.
+        """
+        m, e = self.moments, self.estimate
+        given = e.beta, e.sigma, e.t, self.vcov, self.W, m.layout, m.A, data
+        return run(_propagate, fn, names, *given)
+
+    @property
+    def names(self) -> Names:
+        """What a function of the parameters may ask for."""
+        return self.design.columns, tuple(f.name for f in self.design.factors)
 
     def slopes_of_components(self) -> np.ndarray:
         """Derivatives (r, d + 1) by (t, log sigma) of all SDs, correlations and sigma, then of the
         numbers of the residual covariance; 0 at the boundary.
         """
-        by_x = self._slopes(_Components(user_blocks(self.moments.layout)))
+        by_x = self._slopes(_components)
         of_effects = by_x[len(by_x) // 2 :]
         given = self.design.residual
         if given is None:
             return of_effects
-        by_x = self._slopes(_Residual(given.covariance, given.unit))
+        by_x = self._slopes(_Residual(given.covariance), given.unit)
         return np.concatenate([of_effects, by_x[: len(by_x) // 2]])
 
-    def _slopes(self, fn: Callable) -> np.ndarray:
-        m = self.moments
-        return run(_slopes, fn, self.parameters, self.estimate.t, m.layout, m.A)[2]
+    def _slopes(self, fn: Callable, *data: Any) -> np.ndarray:
+        m, e = self.moments, self.estimate
+        return run(_slopes, fn, UNNAMED, e.beta, e.sigma, e.t, m.layout, m.A, data)[2]
 
 
 def uncertainty(fit: FittedModel) -> Uncertainty:
@@ -142,7 +146,8 @@ def delta(
             f"delta takes a function of the parameters, such as lambda p: p.sigma**2, not {fn!r}"
         )
     try:
-        values, cov = uncertainty(fit).propagate(fn)
+        given = uncertainty(fit)
+        values, cov = given.propagate(fn, names=given.names)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         raise TypeError(
             "delta differentiates its function: write it with jax.numpy in place of numpy"
@@ -157,26 +162,19 @@ def _table(values, cov, level, scale, index=None):
     return pd.DataFrame(dict(estimate=values, se=se, lower=lower, upper=upper), index=index)
 
 
-@dataclass(frozen=True)
-class _Components:
-    """Function of the parameters: every row of `varcorr`, first as (co)variance, then as SD or
-    correlation.
-    """
-
-    blocks: tuple[Block, ...]
-
-    def __call__(self, p: Parameters):
-        vcov, sdcor = [], []
-        for S, block in zip(p.covariances, self.blocks, strict=True):
-            S = p.sigma**2 * S
-            for i, j in component_pairs(block.sizes):
-                vcov.append(S[i, j])
-                product = S[i, i] * S[j, j]
-                inside = product > 0.0
-                root = jnp.sqrt(jnp.where(inside, product, 1.0))
-                ratio, otherwise = (jnp.sqrt(root), 0.0) if i == j else (S[i, j] / root, jnp.nan)
-                sdcor.append(jnp.where(inside, ratio, otherwise))
-        return jnp.stack([*vcov, p.sigma**2, *sdcor, p.sigma])
+def _components(p: Parameters):
+    """Every row of `varcorr`, first as (co)variance, then as SD or correlation."""
+    vcov, sdcor = [], []
+    for S, block in zip(p.covariances, p.blocks, strict=True):
+        S = p.sigma**2 * S
+        for i, j in component_pairs(block.sizes):
+            vcov.append(S[i, j])
+            product = S[i, i] * S[j, j]
+            inside = product > 0.0
+            root = jnp.sqrt(jnp.where(inside, product, 1.0))
+            ratio, otherwise = (jnp.sqrt(root), 0.0) if i == j else (S[i, j] / root, jnp.nan)
+            sdcor.append(jnp.where(inside, ratio, otherwise))
+    return jnp.stack([*vcov, p.sigma**2, *sdcor, p.sigma])
 
 
 def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
@@ -184,7 +182,7 @@ def components(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     see `Fit.varcorr`.
     """
     check_level(level)
-    values, cov = fit.propagate(_Components(user_blocks(fit.moments.layout)))
+    values, cov = fit.propagate(_components)
     r = len(values) // 2
     with np.errstate(invalid="ignore"):
         se = np.sqrt(np.diag(cov))
@@ -240,7 +238,7 @@ def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     names = [name for f in factors for name in natural_names(f)]
     if not names:
         return pd.DataFrame(columns=["estimate", "se", "lower", "upper"], dtype=float)
-    values, cov = fit.propagate(_Structure(blocks))
+    values, cov = fit.propagate(_structure)
     r = len(names)
     se, half = (
         np.sqrt(np.diag(cov)[:r]),
@@ -264,7 +262,7 @@ def residual_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     which each is free.
     """
     given = fit.design.residual
-    values, cov = fit.propagate(_Residual(given.covariance, given.unit))
+    values, cov = fit.propagate(_Residual(given.covariance), given.unit)
     r = len(values) // 2
     se, half = (
         np.sqrt(np.diag(cov)[:r]),
@@ -286,23 +284,17 @@ class _Residual:
     """
 
     structure: ResidualCovariance
-    unit: float
 
-    def __call__(self, p: Parameters):
+    def __call__(self, p: Parameters, unit):
         psi = p.theta[p.theta.shape[0] - self.structure.size :]
-        return jnp.concatenate(reported(self.structure, psi, p.sigma, self.unit))
+        return jnp.concatenate(reported(self.structure, psi, p.sigma, unit))
 
 
-@dataclass(frozen=True)
-class _Structure:
-    """Function of the parameters: those of the structures as they are reported, then as they are
+def _structure(p: Parameters):
+    """The parameters of the covariance structures as they are reported, then as they are
     searched.
     """
-
-    blocks: tuple[Block, ...]
-
-    def __call__(self, p: Parameters):
-        return jnp.concatenate([*natural(p.theta, self.blocks), p.theta[_places(self.blocks)]])
+    return jnp.concatenate([*natural(p.theta, p.blocks), p.theta[_places(p.blocks)]])
 
 
 def _places(blocks: tuple[Block, ...]) -> np.ndarray:

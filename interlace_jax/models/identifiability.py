@@ -146,7 +146,7 @@ def _derivatives(
     sums = np.zeros((len(f.levels), len(f.columns), probes.shape[1]))
     np.add.at(sums, f.codes, f.Z[:, :, None] * probes[:, None, :])
     covarying = sums if L is None else np.tensordot(L @ L.T, sums, 1)
-    slopes = run(_slopes, theta, f.block)
+    slopes = run(_slopes, theta, f.block.of_any_levels)
     return [
         np.einsum("nk,kl,nlr->nr", f.Z, S, covarying[f.codes]) for S in np.moveaxis(slopes, -1, 0)
     ]

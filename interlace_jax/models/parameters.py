@@ -128,7 +128,9 @@ def relative_factors(factors: Sequence[Factor], theta: np.ndarray) -> list[np.nd
             Lam = np.zeros((*theta.shape[:-1], len(f.columns), len(f.columns)))
             Lam[(..., *np.array(f.block.parameters).T)] = values[..., : f.block.own]
         else:
-            lanes = run(_factors_of_lanes, values.reshape(-1, values.shape[-1]), f.block)
+            lanes = run(
+                _factors_of_lanes, values.reshape(-1, values.shape[-1]), f.block.of_any_levels
+            )
             Lam = lanes.reshape(*theta.shape[:-1], *lanes.shape[-2:])
         found.append(Lam)
     return found
@@ -167,7 +169,7 @@ def natural_values(factors: Sequence[Factor], theta: np.ndarray) -> np.ndarray:
     """The parameters of all structures (..., r), in the order of `natural_names`, from the
     user's theta (..., d).
     """
-    blocks = tuple(f.block for f in factors)
+    blocks = tuple(f.block.of_any_levels for f in factors)
     if not any(map(natural_names, factors)):
         return np.empty((*theta.shape[:-1], 0))
     lanes = run(_natural_of_lanes, theta.reshape(-1, theta.shape[-1]), blocks)

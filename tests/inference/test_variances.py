@@ -10,7 +10,6 @@ from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 
 from interlace_jax.inference import variances
-from interlace_jax.numerics.likelihood.coordinates import user_blocks
 
 SLOPE = "sleepstudy_slope_REML"
 
@@ -84,9 +83,7 @@ def test_a_correlation_of_one_has_no_interval_whatever_its_rounding(monkeypatch)
     x, u = np.tile(np.arange(8.0), 12), np.random.default_rng(3).normal(size=12).repeat(8)
     y = u * (1 + 0.3 * x) + np.random.default_rng(4).normal(size=96)
     fit = quiet_fit("y ~ x + (1 + x | g)", pd.DataFrame(dict(g=np.arange(96) // 8, x=x, y=y)))
-    values, cov = fit.uncertainty.propagate(
-        variances._Components(user_blocks(fit.model.moments.layout))
-    )
+    values, cov = fit.uncertainty.propagate(variances._components)
     values = np.where(np.arange(8) == 6, 1.0 - 2e-16, values)  # four (co)variances come first
     monkeypatch.setattr(
         variances.Uncertainty, "propagate", lambda *_: (values, cov + 1e-31 * np.eye(8))

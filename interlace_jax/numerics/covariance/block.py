@@ -1,6 +1,8 @@
 """The shape of one grouping factor and its parameters."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +31,11 @@ class Block:
     def is_pattern(self) -> bool:
         """Whether the parameters of Lambda are its entries."""
         return self.within is None or self.within.pattern
+
+    @property
+    def of_any_levels(self) -> Block:
+        """The block for programs of Lambda alone, to which the number of levels is nothing."""
+        return replace(self, levels=0)
 
     @property
     def own(self) -> int:

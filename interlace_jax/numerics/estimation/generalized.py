@@ -14,8 +14,6 @@ import functools
 from dataclasses import field, replace
 from typing import ClassVar, NamedTuple
 
-import numpy as np
-
 from ...support.containers import container
 from ...support.later import Later, jax, jnp, lax
 from ..covariance.parameters import canonical_parameters, factors
@@ -85,12 +83,12 @@ class Given:
 
     @functools.cached_property
     def generalised(self) -> Given | None:
-        """The same for any number of rows; None where levels covary."""
+        """The same for any number of rows and coefficients; None where levels covary."""
         if any(K is not None for K in self.K):
             return None
         D = [None if columns is None else "n _" for columns in self.D]
         row = Row("n", "n", "n")
-        return replace(self, row=row, offset="n", X="n _", Z=["n _"] * len(self.Z), D=D, g0="_")
+        return replace(self, row=row, offset="n", X="n p", Z=["n _"] * len(self.Z), D=D, g0="_")
 
 
 class Begun(NamedTuple):
@@ -326,8 +324,8 @@ def flat(x: Place):
 
 def split(v, x: Place) -> Place:
     """Coordinates like those of x."""
-    ends = np.cumsum([len(part) for part in x])
-    return Place(*(v[end - len(part) : end] for end, part in zip(ends, x, strict=True)))
+    d, p = x.t.shape[0], x.c.shape[0]
+    return Place(v[:d], v[d : d + p], v[d + p :])
 
 
 # The search ---------------------------------------------------------------------------------------

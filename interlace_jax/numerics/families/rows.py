@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import field, replace
+from typing import ClassVar
 
 from ...support.containers import container
 from ...support.later import jax, jnp, lax
@@ -118,6 +120,13 @@ class At:
     family: Distribution = field(metadata={"static": True})
     eta: jax.Array
     free: tuple
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> At:
+        """The same for any number of rows."""
+        return replace(self, eta="r", free=("r",) * len(self.free))
 
 
 def _natural_at(at: At) -> tuple:

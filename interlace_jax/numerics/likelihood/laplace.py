@@ -74,7 +74,7 @@ class Data:
 
     @functools.cached_property
     def generalised(self) -> Data | None:
-        """These rows for any number of rows and levels; see `Layout.generalised`."""
+        """These rows for any number of rows, levels and coefficients; see `Layout.generalised`."""
         plan = self.plan.generalised
         if plan is None:
             return None
@@ -83,12 +83,12 @@ class Data:
             plan=plan,
             row=Row("n", "n", "n"),
             offset="n",
-            X="n _",
+            X="n p",
             Z=("n _",) * len(self.Z),
             D=tuple(None if columns is None else "n _" for columns in self.D),
             A=("_ _",) * len(self.A),
-            R="_ _",
-            beta0="_",
+            R="p p",
+            beta0="p",
         )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 
 from ...support.containers import container
 from ...support.later import jax, jnp
 from ..covariance.block import Block
 from ..covariance.parameters import factors, natural
 from ..families.special import sigmoid
-from ..likelihood.coordinates import to_user
+from ..likelihood.coordinates import to_user, user_blocks
 
 
 @container
@@ -73,45 +73,50 @@ def _place(name, names, what):
     return names.index(name)
 
 
-def slopes(fn: Callable, at: Parameters, t, layout, A, data=()):
+def slopes(fn: Callable, names, beta, sigma, t, layout, A, data=()):
     """Value (r,) of fn(Parameters, *data) and its derivatives by beta (r, p) and by x = (t, log
     sigma) (r, d + 1).
+
+    names: those of the columns and of the grouping factors that fn may ask for.
     """
-    d = t.shape[0]
+    d, blocks = t.shape[0], user_blocks(layout)
 
     def value(beta, x):
-        theta = to_user(x[:d], layout, A)
-        return jnp.atleast_1d(fn(replace(at, beta=beta, theta=theta, sigma=jnp.exp(x[d])), *data))
+        theta, sigma = to_user(x[:d], layout, A), jnp.exp(x[d])
+        return jnp.atleast_1d(fn(Parameters(beta, theta, sigma, *names, blocks), *data))
 
-    x = jnp.append(t, jnp.log(at.sigma))
-    return value(at.beta, x), *jax.jacfwd(value, argnums=(0, 1))(at.beta, x)
+    x = jnp.append(t, jnp.log(sigma))
+    return value(beta, x), *jax.jacfwd(value, argnums=(0, 1))(beta, x)
 
 
-def propagate(fn: Callable, at: Parameters, t, vcov, W, layout, A, data=()):
+def propagate(fn: Callable, names, beta, sigma, t, vcov, W, layout, A, data=()):
     """Value of fn(Parameters, *data) and its covariance by the delta method, with derivatives by
     JAX.
 
-    at: the estimate; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is uncorrelated
-    with the variance parameters, as it is asymptotically. fn returns a scalar or a vector (r,); the
-    covariance is (r, r).
+    names: as of `slopes`; vcov (p, p) of beta, W (d + 1, d + 1) of (t, log sigma). beta is
+    uncorrelated with the variance parameters, as it is asymptotically. fn returns a scalar or a
+    vector (r,); the covariance is (r, r).
     """
-    value, by_beta, by_x = slopes(fn, at, t, layout, A, data)
+    value, by_beta, by_x = slopes(fn, names, beta, sigma, t, layout, A, data)
     return value, by_beta @ vcov @ by_beta.T + by_x @ W @ by_x.T
 
 
-def propagate_jointly(fn: Callable, at: FamilyParameters, V, data=()):
+def propagate_jointly(fn: Callable, names, theta, beta, gamma, V, layout, data=()):
     """Value of fn(FamilyParameters, *data) and its covariance by the delta method, with derivatives
     by JAX.
 
-    V: covariance of (theta, beta, gamma). fn returns a scalar or a vector (r,); the covariance is
-    (r, r).
+    names: those of the columns, of the grouping factors and of the numbers of the family, with
+    their domains, that fn may ask for; V: covariance of (theta, beta, gamma). fn returns a scalar
+    or a vector (r,); the covariance is (r, r).
     """
-    d, p = at.theta.shape[0], at.beta.shape[0]
+    d, p, blocks = theta.shape[0], beta.shape[0], user_blocks(layout)
+    columns, groups, numbers = names
 
     def value(x):
-        moved = replace(at, theta=x[:d], beta=x[d : d + p], gamma=x[d + p :])
-        return jnp.atleast_1d(fn(moved, *data))
+        theta, beta, gamma = x[:d], x[d : d + p], x[d + p :]
+        given = beta, theta, jnp.ones(()), columns, groups, blocks, gamma, numbers
+        return jnp.atleast_1d(fn(FamilyParameters(*given), *data))
 
-    x = jnp.concatenate([at.theta, at.beta, at.gamma])
+    x = jnp.concatenate([theta, beta, gamma])
     slopes = jax.jacfwd(value)(x)
     return value(x), slopes @ V @ slopes.T

@@ -174,10 +174,17 @@ class Flat:
         for i, (size, is_name) in enumerate(_dimensions(dims)[: len(shape)]):
             if size is None or shape[i] == 0:
                 continue
+            if size[0] == "+":
+                found[i] = self._more(shape[i], size[1:])
+                continue
             found[i] = size
             if is_name:
                 self._add({size: shape[i]})
         return Leaf(_dtype_name(value.dtype), tuple(found))
+
+    def _more(self, size: int, name: str) -> int | Size:
+        """A size that is another and a number that counts; as it is where the other is not open."""
+        return Size(f"{size - self.sizes[name]}+{name}") if name in self.sizes else size
 
 
 @functools.cache

@@ -60,20 +60,14 @@ def test_a_product_of_parameters_has_the_textbook_variance():
     t = np.array([0.8, 0.1, 0.5])
     vcov = np.array([[4.0, 0.5, 0.1], [0.5, 1.0, 0.0], [0.1, 0.0, 2.0]])
     W = np.diag([0.0, 0.0, 0.0, 0.04])
-    at = delta.Parameters(
-        beta=np.array([3.0, 2.0, -1.0]),
-        theta=np.ones(3),
-        sigma=np.array(1.5),
-        columns=("a", "b", "c"),
-        groups=("g",),
-        blocks=tuple(m.layout.blocks),
-    )
-    value, variance = calls.run(_scaled_effect, at, t, vcov, W, m.A, m)
+    beta, sigma = np.array([3.0, 2.0, -1.0]), np.array(1.5)
+    value, variance = calls.run(_scaled_effect, beta, sigma, t, vcov, W, m)
     # beta_b sigma: Var = sigma^2 Var(beta_b) + (beta_b sigma)^2 Var(log sigma)
     assert_allclose(value, [3.0])
     assert_allclose(variance, [[1.5**2 * 1.0 + 3.0**2 * 0.04]])
 
 
 @arrays.quick_jit
-def _scaled_effect(at, t, vcov, W, A, m):
-    return delta.propagate(lambda p: p["b"] * p.sigma, at, t, vcov, W, m.layout, A)
+def _scaled_effect(beta, sigma, t, vcov, W, m):
+    names, given = (("a", "b", "c"), ("g",)), (beta, sigma, t, vcov, W, m.layout, m.A)
+    return delta.propagate(lambda p: p["b"] * p.sigma, names, *given)

@@ -118,6 +118,25 @@ CODE = """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", [None, "poisson"])
+def test_a_program_serves_models_of_every_name_and_number_of_coefficients(family, monkeypatch):
+    monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
+    data = frame(200, 12, 5).assign(k=lambda d: (d["y"] - d["y"].min()).round())
+    given = {} if family is None else {"family": family}
+
+    def ask(formula, data):
+        fit = quiet_fit(formula, data, **given)
+        return fit.summary(), fit.r2(), fit.icc(), fit.varcorr
+
+    ask(f"{'y' if family is None else 'k'} ~ x + (1 | a)", data)
+    before = set(tiers._written)
+    other = frame(150, 9, 5).assign(k=lambda d: (d["y"] - d["y"].min()).round())
+    other.columns = ["score", "dose", "age", "clinic", "ward", "city", "events"]
+    ask(f"{'score' if family is None else 'events'} ~ dose * age + (1 | clinic)", other)
+    again = set(tiers._written) - before
+    assert not {name for name, _ in again} & {name for name, _ in before}
+
+
 def test_a_second_process_fits_without_importing_jax(tmp_path):
     code = CODE.format(data="sleepstudy", formula="Reaction ~ Days + (1 + Days | Subject)")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("INTERLACE_JAX")}
