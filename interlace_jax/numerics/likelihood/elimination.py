@@ -71,7 +71,8 @@ def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
     if isinstance(m, RoundMoments):
         logdet, S = eliminate_by_rounds(Lams, m)
         return _reduced(logdet, S)
-    return _reduce(_FACTOR_FORM, Lams, Ls, m)
+    form = _WEIGHT_FORM if _has_dense_core(m.layout) else _FACTOR_FORM
+    return _reduce(form, Lams, Ls, m)
 
 
 def reduce_covariances(Sigmas, Ks, m: Moments) -> Reduced:
@@ -135,9 +136,24 @@ def _cross_products(m) -> Cross:
     return Cross(XX[:q, :q], jnp.concatenate([XX[:q, q:], Xy[:q]], 1), rest)
 
 
+def _has_dense_core(layout):
+    return bool(layout.core) and not layout.entries
+
+
+def _groups(zx, zy, layout):
+    """Cross-products of a factor with [Z_core X y] in groups of columns (k, c_i, m).
+
+    Beside a dense core one each, of which many models of one design share the first two; else one
+    group of all.
+    """
+    if _has_dense_core(layout):
+        return zx[:, : layout.q], zx[:, layout.q :], zy[:, None]
+    return (jnp.concatenate([zx, zy[:, None]], 1),)
+
+
 def _reduce(form, given, across, m):
     layout, q = m.layout, m.layout.q
-    C = [jnp.concatenate([zx, zy[:, None]], 1) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
+    C = [_groups(zx, zy, layout) for zx, zy in zip(m.ZX, m.Zy, strict=True)]
     logdet, S, _ = _eliminate_chain(form, given, m, C, _cross_products(m))
     core_logdet, explained = (
         form.core(given[layout.chain :], across, layout, S) if q else (0.0, 0.0)
@@ -154,7 +170,8 @@ def _eliminate_chain(form, given, m, C, S, keep=False):
     """Eliminate the nested factors one after another: log-determinant, what is left of S, and, if
     they are kept, the levels.
 
-    C: per factor its cross-products (k, c, m) with the core, X and y. S: those of the latter.
+    C: per factor its cross-products with the core, X and y, in groups of columns (k, c_i, m). S:
+    those of the latter.
     """
     layout = m.layout
     G, B, E = list(m.G), [list(b) for b in m.B], list(m.E)
@@ -162,21 +179,23 @@ def _eliminate_chain(form, given, m, C, S, keep=False):
     for j in range(layout.chain):
         with_root = E or keep
         root_block = [_identities(G[j])] if with_root else []
-        added, (UC, *UB), (VC, *VB) = form.level(G[j], given[j], [C[j], *B[j], *root_block])
+        groups = len(C[j])
+        added, left, right = form.level(G[j], given[j], [*C[j], *B[j], *root_block])
+        UC, UB, VC, VB = left[:groups], left[groups:], right[:groups], right[groups:]
         logdet = logdet + added
         root, root_right = (UB.pop(), VB.pop()) if with_root else (None, None)
         if E:
             entries = layout.entries[j]
             UE, VE = (_at_entries(T, E[j], entries) for T in (root, root_right))
-            S = _sparse_update(S, UE, VE, UC, VC, entries)
+            S = _sparse_update(S, UE, VE, UC[0], VC[0], entries)
         else:
-            UE = UC[:, : layout.q]
-            S = Cross(*map(jnp.subtract, S, parts(_gram(UC, VC), layout.q)))
+            UE = UC[0][:, : layout.q]
+            S = Cross(*map(jnp.subtract, S, _explained(UC, VC, layout.q)))
         for h, parent in enumerate(layout.parents[j], j + 1):
             U, V = UB[h - j - 1], VB[h - j - 1]
             outer = VB[h - j :]
             G[h] = _less(G[h], U, V, parent)
-            C[h] = _less(C[h], U, VC, parent)
+            C[h] = tuple(_less(c, U, V, parent) for c, V in zip(C[h], VC, strict=True))
             B[h] = [_less(b, U, V, parent) for b, V in zip(B[h], outer, strict=True)]
             if E:
                 fill = jnp.einsum("qae,qe->ae", U[:, :, entries.level], VE)
@@ -201,6 +220,17 @@ def _less(A, U, V, parent):
     return A - _pass_up(U, V, parent, A)
 
 
+def _explained(UC, VC, q):
+    """Sum U'V of all levels, which is symmetric: `Cross` of the groups of columns."""
+    if len(UC) == 1:
+        return parts(_gram(*UC, *VC), q)
+    (core, *rest), (core_right, *rest_right) = UC, VC
+    beside = jnp.concatenate([_gram(core, right) for right in rest_right], 1)
+    pairs = [[_gram(left, right) for right in rest_right] for left in rest]
+    # what models differ in first: one product of them all with what they share
+    return Cross(_gram(core_right, core), beside, jnp.block(pairs))
+
+
 def _sparse_update(S, UE, VE, UC, VC, entries):
     """What eliminating one factor leaves of the cross-products, pair by pair of the columns that
     a level meets.
@@ -208,6 +238,21 @@ def _sparse_update(S, UE, VE, UC, VC, entries):
     met = jnp.einsum("ke,kce->ec", UE, VC[:, :, entries.level])
     core = subtract_products(S.core, UE, VE, entries.column, entries.pairs)
     return Cross(core, S.beside.at[entries.column].add(-met), S.rest - _gram(UC, VC))
+
+
+def _weighted_level(G, Lam, blocks):
+    """What is given, and its products with W = Lambda (Lambda'G Lambda + I)^-1 Lambda'.
+
+    Models that share the former go on sharing it, and one side of a product needs no derivative.
+    """
+    logdet, (U,) = whiten(G, Lam, [_identities(G)])
+    W = jnp.einsum("qim,qjm->ijm", U, U)
+    return logdet, list(blocks), [_weighted(W, C) for C in blocks]
+
+
+def _weighted(W, C):
+    """W C at every level: (k, k, m) and (k, c, m)."""
+    return sum(W[:, j][:, None] * C[j][None] for j in range(len(W)))
 
 
 def _scale_rows(Lams, Ls, layout, S):
@@ -231,7 +276,24 @@ def _scale_both(Lams, Ls, layout, S):
     if _is_diagonal(Ls, layout):
         scale = _diagonal(Lams, layout)
         return scale[:, None] * S * scale[None]
-    return _scale_rows(Lams, Ls, layout, _scale_rows(Lams, Ls, layout, S).T)
+    if any(L is not None for L in Ls):
+        return _scale_rows(Lams, Ls, layout, _scale_rows(Lams, Ls, layout, S).T)
+    spans = list(zip(Lams, layout.core, layout.offsets, layout.offsets[1:], strict=False))
+    pairs = [
+        [_scaled(S[a:b, c:d], (Lam, other), (block, beside)) for other, beside, c, d in spans]
+        for Lam, block, a, b in spans
+    ]
+    return jnp.block(pairs)
+
+
+def _scaled(S, Lams, blocks):
+    """Lambda'S Lambda_h for all levels of two factors of the core, as one product with their
+    Kronecker product.
+    """
+    (m, k), (n, c) = ((block.levels, block.k) for block in blocks)
+    by_level = jnp.swapaxes(S.reshape(m, k, n, c), 1, 2).reshape(m, n, k * c)
+    scaled = by_level @ jnp.kron(*Lams)
+    return jnp.swapaxes(scaled.reshape(m, n, k, c), 1, 2).reshape(S.shape)
 
 
 def _is_diagonal(Ls, layout):
@@ -275,6 +337,7 @@ def _absorbed_core(Sigmas, Ks, layout, S):
     return jnp.linalg.slogdet(M)[1], S.beside.T @ jnp.linalg.solve(M, scaled)
 
 
+_WEIGHT_FORM = _Form(_weighted_level, whitened_core)
 _FACTOR_FORM = _Form(_whitened_level, whitened_core)
 _COVARIANCE_FORM = _Form(_absorbed_level, _absorbed_core)
 
@@ -297,7 +360,7 @@ def eliminate(Lams, Ls, m: Moments) -> Eliminated:
         ),
         E=tuple(jnp.einsum("ka,ke->ae", Lam, E) for Lam, E in zip(Lams, m.E, strict=False)),
     )
-    C = [_from_left(Lam, ZX) for Lam, ZX in zip(Lams, m.ZX, strict=False)]
+    C = [(_from_left(Lam, ZX),) for Lam, ZX in zip(Lams, m.ZX, strict=False)]
     identities = [jnp.eye(len(Lam), dtype=Lam.dtype) for Lam in Lams[:chain]]
     S = parts(m.XX, q)
     _, S, levels = _eliminate_chain(_FACTOR_FORM, identities, scaled, C, S, keep=True)
