@@ -40,6 +40,7 @@ class Rounds(NamedTuple):
 
 
 ROUNDS = Rounds()
+LARGE_CORE = 32  # columns
 
 
 @container
@@ -109,6 +110,20 @@ def in_slices(function, arrays, size):
     return jax.tree.map(lambda a: jnp.reshape(a, (lanes, *a.shape[2:])), found)
 
 
+def _on_all(function, arrays, size):
+    """`function` of every lane, all at once; on a CPU for `size` at a time, if given."""
+    if size is None or device().platform != "cpu":
+        return jax.vmap(function)(arrays)
+    return in_slices(function, arrays, size)
+
+
+def _is_large(layout) -> bool:
+    """Whether a model's core is so large that products of one model keep a processor busy: then
+    none waits for the steps of others.
+    """
+    return isinstance(layout.q, int) and layout.q >= LARGE_CORE
+
+
 def over_lanes(function, size=None):
     """Compile function(moments, reml, *arrays of one lane) for all lanes at once; on a CPU, for
     `size` at a time.
@@ -119,9 +134,7 @@ def over_lanes(function, size=None):
         def one(lane):
             return function(_of(lanes.shared, lane[0]), reml, *lane[1:])
 
-        if size is None or device().platform != "cpu":
-            return jax.vmap(one)((lanes.each, *arrays))
-        return in_slices(one, (lanes.each, *arrays), size)
+        return _on_all(one, (lanes.each, *arrays), size)
 
     return light(jit(batched))
 
@@ -158,12 +171,22 @@ def _advance(lanes, reml, states, trips):
     transfer costs.
     """
 
-    def one(lane, state):
+    def one(lane_and_state):
+        lane, begun = lane_and_state
         m = _of(lanes.shared, lane)
         value_and_grad = jax.value_and_grad(lambda t: objective(t, m, reml))
-        return step(value_and_grad, state, tolerance(state.x.dtype))
 
-    states = jax.lax.fori_loop(0, trips, lambda _, s: jax.vmap(one)(lanes.each, s), states)
+        def goes_on(so_far):
+            taken, state = so_far
+            return (taken < trips) & (state.status == RUNNING)
+
+        def further(so_far):
+            taken, state = so_far
+            return taken + 1, step(value_and_grad, state, tolerance(state.x.dtype))
+
+        return jax.lax.while_loop(goes_on, further, (jnp.zeros_like(trips), begun))[1]
+
+    states = _on_all(one, (lanes.each, states), 1 if _is_large(lanes.design.layout) else None)
     numbers = (states.f, states.predicted_decrease, states.steps, states.status)
     return states, jnp.column_stack(
         [states.optimum, states.g, *(a.astype(states.x.dtype) for a in numbers)]

@@ -121,6 +121,25 @@ def test_the_length_of_rounds_does_not_matter():
     assert_array_equal(found.steps, _found("slope").steps)
 
 
+def test_lanes_with_a_large_core_end_alone_as_they_do_beside_others(monkeypatch):
+    advance, sizes, in_slices = lanes_module._advance.__wrapped__, [], lanes_module.in_slices
+    monkeypatch.setattr(lanes_module, "LARGE_CORE", 1)
+    monkeypatch.setattr(lanes_module, "_advance", jax.jit(lambda *args: advance(*args)))
+    monkeypatch.setattr(
+        lanes_module, "in_slices", lambda *args: (sizes.append(args[2]), in_slices(*args))[1]
+    )
+    few = np.arange(4)
+    lanes = replace(
+        _lanes("crossed_slopes"),
+        each=jax.tree.map(lambda a: a[few], _lanes("crossed_slopes").each),
+    )
+    with calls.session():
+        found = fit_lanes(lanes, True)
+    assert set(sizes) == {1}
+    assert_allclose(found.deviance, _found("crossed_slopes").deviance[few], rtol=0, atol=1e-8)
+    assert_allclose(found.beta, _found("crossed_slopes").beta[few], rtol=1e-4, atol=1e-5)
+
+
 def test_no_round_has_more_lanes_than_there_are(monkeypatch):
     lanes, sizes, advance = _lanes("slope"), [], lanes_module._advance
     monkeypatch.setattr(
