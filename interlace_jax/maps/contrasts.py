@@ -19,11 +19,14 @@ from ..inference.coefficients import (
 from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
 from ..many.curvature import LaneCurvatures
 from ..many.fits import ManyFits, false_discovery, with_labels
+from ..many.kenward_roger import kenward_roger_coefficients
 from ..numerics.uncertainty.curvature import Curvature
-from ..support.arguments import check_level, one_of
+from ..support.arguments import check_level, chosen, one_of
 from ..support.later import special
 
 ADJUSTMENTS = ("none", "bh", "by")
+KENWARD_ROGER = "kenward-roger"
+RULES = ("satterthwaite", KENWARD_ROGER, "normal")
 
 
 class TTests(NamedTuple):
@@ -57,6 +60,7 @@ def test(
     level: float = 0.95,
     adjust: str = "none",
     wide: bool = False,
+    ddf: str | None = None,
 ) -> pd.DataFrame | dict[str, pd.DataFrame]:
     """Test linear hypotheses about the coefficients in every model.
 
@@ -74,22 +78,26 @@ def test(
         discovery rate).
     wide
         True gives frames models x hypotheses by the name of the column, as maps need them.
+    ddf
+        "satterthwaite", "kenward-roger" or "normal"; by default the `df_method` of the fits.
+        Kenward and Roger's (1997, Biometrics 53) is for few subjects: it adjusts standard errors
+        too, and takes its time with many models.
 
     Returns
     -------
     DataFrame
         A row for each model and hypothesis: the label of the model, `hypothesis`, and `estimate se
         df lower upper t p`, or `F num_df den_df p` of a joint test. `.query("model == 'Cz'")` has
-        the rows of `many["Cz"].test(...)`. Degrees of freedom are Satterthwaite's for each model
-        (F: Fai & Cornelius 1996, J. Stat. Comput. Simul. 54), or infinite with
-        `df_method="normal"`. Numbers are missing where a model was not fitted, or has no such
-        coefficient.
+        the rows of `many["Cz"].test(...)`. Satterthwaite's degrees of freedom of F are those of Fai
+        & Cornelius (1996, J. Stat. Comput. Simul. 54); those of "normal" are infinite. Numbers are
+        missing where a model was not fitted, or has no such coefficient.
 
     Raises
     ------
     ValueError, TypeError
         For a hypothesis that cannot be read, that is empty or says nothing, or whose rows
-        contradict each other.
+        contradict each other; for Kenward and Roger's rule of fits by ML, of generalised models, of
+        residuals that covary and of covariances that are not linear in their parameters.
 
     Examples
     --------
@@ -101,13 +109,13 @@ def test(
     L, rhs, labels = contrast_matrix(hypothesis, many.coefficients)
     check_rows(L, rhs, labels, joint and len(L) > 1)
     if joint and len(L) > 1:
-        found = f_tests(many, L, rhs)
+        found = f_tests(many, L, rhs, ddf)
         names = [", ".join(labels)]
         columns = {
             name: np.broadcast_to(a, len(many))[:, None] for name, a in found._asdict().items()
         }
     else:
-        names, columns = labels, t_tests(many, L, rhs, level)._asdict()
+        names, columns = labels, t_tests(many, L, rhs, level, ddf)._asdict()
     if adjust != "none":
         adjusted = pd.DataFrame(columns["p"]).apply(lambda p: false_discovery(p, adjust))
         columns = columns | {"p_adjusted": adjusted.to_numpy()}
@@ -138,20 +146,51 @@ def long_table(
     return with_labels(table, many.labels.repeat(q))
 
 
-def t_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0, level: float = 0.95) -> TTests:
+def t_tests(
+    many: ManyFits, L: np.ndarray, rhs: Any = 0.0, level: float = 0.95, ddf: str | None = None
+) -> TTests:
     """Test each row of L beta = rhs in every model; L (q, p) on the coefficients of all."""
-
-    def of_lanes(lanes: LaneCurvatures) -> tuple[np.ndarray, np.ndarray]:
-        return lanes.variances(L), lanes.degrees_of_freedom(L)
-
-    variances, df = many.over_curvatures(of_lanes)
-    if many.df_method == "normal":
-        df = np.where(np.isnan(variances), np.nan, np.inf)
+    variances, df = _variances_and_df(many, L, rule_of(many, ddf))
     estimate, se = _combined(many, L), np.sqrt(variances)
     half = t_quantile(0.5 + level / 2.0, df) * se
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (estimate - rhs) / se
     return TTests(estimate, se, df, estimate - half, estimate + half, t, t_pvalue(t, df))
+
+
+def rule_of(many: ManyFits, ddf: str | None) -> str:
+    """The rule for degrees of freedom that is asked for, or that of the fits."""
+    return many.df_method if ddf is None else chosen("ddf", ddf, RULES)
+
+
+def _variances_and_df(many: ManyFits, L: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of every row of L (q, p) in every model: (models, q)."""
+    if rule == KENWARD_ROGER:
+        return _by_kenward_roger(many, L)
+
+    def of_lanes(lanes: LaneCurvatures) -> tuple[np.ndarray, np.ndarray]:
+        return lanes.variances(L), lanes.degrees_of_freedom(L)
+
+    variances, df = many.over_curvatures(of_lanes)
+    return variances, np.where(np.isnan(variances), np.nan, np.inf) if rule == "normal" else df
+
+
+def _by_kenward_roger(many: ManyFits, L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    variances, df = np.full((2, len(many), len(L)), np.nan)
+    for place, alone in enumerate(kenward_roger_coefficients(many)):
+        if alone is None:
+            continue
+        own, there = _on_own(many, alone, L)
+        variances[place, there] = np.einsum("rp,pq,rq->r", own, alone.vcov, own)
+        df[place, there] = alone.df(own)
+    return variances, df
+
+
+def _on_own(many: ManyFits, alone: Coefficients, L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of L (q, p) that a model has the coefficients of, on these; and which they are."""
+    at = [many.coefficients.index(name) for name in alone.names]
+    there = ~np.delete(L, at, axis=1).any(1)
+    return L[there][:, at], there
 
 
 def _combined(many: ManyFits, L: np.ndarray) -> np.ndarray:
@@ -161,7 +200,7 @@ def _combined(many: ManyFits, L: np.ndarray) -> np.ndarray:
     return np.where(lacking, np.nan, np.nan_to_num(beta) @ L.T)
 
 
-def f_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0) -> FTests:
+def f_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0, ddf: str | None = None) -> FTests:
     """Joint tests of L beta = rhs in every model; L (q, p) on the coefficients of all.
 
     The rank of L is that of the hypothesis, the same for all models, so that their F are
@@ -171,15 +210,35 @@ def f_tests(many: ManyFits, L: np.ndarray, rhs: Any = 0.0) -> FTests:
     if q == 0:
         none = np.full(len(many), np.nan)
         return FTests(none, 0, none, none)
+    rule = rule_of(many, ddf)
+    if rule == KENWARD_ROGER:
+        F, df = _f_by_kenward_roger(many, L, rhs, q)
+        return FTests(F, q, df, f_pvalues(F, q, df))
     beta = many.fe_params.to_numpy()
 
     def of_lanes(lanes: LaneCurvatures) -> tuple[np.ndarray, np.ndarray]:
         return _f_of_lanes(lanes, np.nan_to_num(beta[lanes.places]), L, rhs, q)
 
     F, df = many.over_curvatures(of_lanes)
-    if many.df_method == "normal":
+    if rule == "normal":
         df = np.where(np.isnan(F), np.nan, np.inf)
     return FTests(F, q, df, f_pvalues(F, q, df))
+
+
+def _f_by_kenward_roger(
+    many: ManyFits, L: np.ndarray, rhs: Any, q: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """F and its denominator df (models,); none where a model determines fewer than q rows."""
+    F, df = np.full((2, len(many)), np.nan)
+    for place, alone in enumerate(kenward_roger_coefficients(many)):
+        if alone is None:
+            continue
+        own, there = _on_own(many, alone, L)
+        if there.all():
+            found = alone.f_test(own, rhs)
+            if found.num_df == q:
+                F[place], df[place] = found.F, found.den_df
+    return F, df
 
 
 def _rank(many: ManyFits, L: np.ndarray) -> int:
@@ -264,10 +323,13 @@ def f_pvalues(F: np.ndarray, q: int, df: np.ndarray) -> np.ndarray:
     )
 
 
-def lane_coefficients(many: ManyFits) -> list[Coefficients | None]:
+def lane_coefficients(many: ManyFits, ddf: str | None = None) -> list[Coefficients | None]:
     """Every model's coefficients with its rule for degrees of freedom, as a single fit has them;
     None without a fit.
     """
+    rule = rule_of(many, ddf)
+    if rule == KENWARD_ROGER:
+        return list(kenward_roger_coefficients(many))
     found: list[Coefficients | None] = [None] * len(many)
     beta, names = many.fe_params.to_numpy(), np.array(many.coefficients, object)
 
@@ -276,7 +338,7 @@ def lane_coefficients(many: ManyFits) -> list[Coefficients | None]:
             at = np.flatnonzero(lanes.present[i])
             vcov, along = lanes.vcov[i][np.ix_(at, at)], lanes.along[i][:, at[:, None], at]
             facts = tuple(names[at]), beta[place, at], vcov
-            if many.df_method == "normal":
+            if rule == "normal":
                 found[place] = Coefficients(*facts)
             else:
                 found[place] = SatterthwaiteCoefficients(

@@ -14,29 +14,34 @@ from .contrasts import f_tests, lane_coefficients, long_table
 TYPES = (1, 2, 3)
 
 
-def anova(many: ManyFits, type: int = 3) -> pd.DataFrame:
+def anova(many: ManyFits, type: int = 3, ddf: str | None = None) -> pd.DataFrame:
     """F tests of the terms of the fixed part in every model, as `Fit.anova` has them for one.
 
     type: 1, terms in their order; 2, each after all that do not contain it; 3, each after all
     others, with cells counting alike whatever the coding of the factors. With `responses=` the
     hypotheses are those of the rows of the design, in models with missing values too; with `by=`
-    each group has its own.
+    each group has its own. ddf: "satterthwaite", "kenward-roger" or "normal", as in `test`.
 
     Returns a row for each model and term: the label of the model, `term`, and `Sum Sq, Mean Sq,
-    NumDF, DenDF, F value, Pr(>F)`, with Satterthwaite's degrees of freedom (or infinite ones with
-    `df_method="normal"`). Raises ValueError for another type.
+    NumDF, DenDF, F value, Pr(>F)`. Raises ValueError for another type, and as `test` does for
+    "kenward-roger".
 
     >>> many.anova().query("term == 'condition'")
     """
     one_of("type", type, TYPES)
-    return _of_groups(many, type) if isinstance(many.work, Designs) else _of_responses(many, type)
+    return _by_term(many, type, ddf)
 
 
-def _of_responses(many: ManyFits, type: int) -> pd.DataFrame:
+def _by_term(many: ManyFits, type: int, ddf: str | None = None) -> pd.DataFrame:
+    of_models = _of_groups if isinstance(many.work, Designs) else _of_responses
+    return of_models(many, type, ddf)
+
+
+def _of_responses(many: ManyFits, type: int, ddf: str | None) -> pd.DataFrame:
     """All models have the terms and hypotheses of one design."""
     design = many.work.design
     terms = Terms(design, variables(design, many.work.data))
-    tests = [f_tests(many, terms.hypothesis(name, type)) for name in terms.columns]
+    tests = [f_tests(many, terms.hypothesis(name, type), ddf=ddf) for name in terms.columns]
     scale = many.sigma.to_numpy() ** 2
     rows = [
         (scale * t.F * t.num_df, scale * t.F, np.full(len(many), t.num_df), t.den_df, t.F, t.p)
@@ -49,10 +54,10 @@ def _of_responses(many: ManyFits, type: int) -> pd.DataFrame:
     return long_table(many, {"term": list(terms.columns)}, columns)
 
 
-def _of_groups(many: ManyFits, type: int) -> pd.DataFrame:
+def _of_groups(many: ManyFits, type: int, ddf: str | None) -> pd.DataFrame:
     """Every group has terms and hypotheses of its own."""
     sigma, tables = many.sigma.to_numpy(), []
-    for place, coefficients in enumerate(lane_coefficients(many)):
+    for place, coefficients in enumerate(lane_coefficients(many, ddf)):
         if coefficients is None:
             continue
         design = many.work.designs[place]
@@ -82,7 +87,7 @@ def chi_squares(many: ManyFits, type: int = 3) -> pd.DataFrame:
     >>> many.anova().query("term == 'condition'")
     """
     one_of("type", type, TYPES[1:])
-    table = _of_groups(many, type) if isinstance(many.work, Designs) else _of_responses(many, type)
+    table = _by_term(many, type)
     values = table["F value"] * table["NumDF"], table["NumDF"], table["Pr(>F)"]
     columns = dict(zip(CHI_SQUARE_COLUMNS, values, strict=True))
     return table.drop(columns=list(F_COLUMNS)).assign(**columns)

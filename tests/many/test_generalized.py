@@ -62,6 +62,11 @@ def assert_same(many, label, fit):
     assert_allclose(many.theta_bse.loc[label] ** 2, np.diag(fit.parameter_cov)[:d], rtol=1e-4)
 
 
+def test_kenward_roger_is_refused():
+    with pytest.raises(ValueError, match="Kenward-Roger is defined for linear models"):
+        poisson().test("x", ddf="kenward-roger")
+
+
 @pytest.mark.parametrize("label", ["a", "b", "c", "none", "gaps", "half"])
 def test_every_response_has_the_fit_that_it_has_alone(label):
     data = frame().assign(y=counts()[label])

@@ -33,6 +33,8 @@ def data(n=30, responses=3, seed=0):
 def test_every_lane_is_the_fit_of_its_response(formula, residual):
     d, Y = data()
     many = interlace.fit_many(formula, d, responses=Y, residual=residual)
+    with pytest.raises(ValueError, match="not computed for many models whose residuals covary"):
+        many.test("x", ddf="kenward-roger")
     for name in Y:
         alone = quiet_fit(f"{name} {formula}", d.assign(**{name: Y[name]}), residual=residual)
         assert_allclose(many.llf[name], alone.llf, rtol=0, atol=1e-7)
