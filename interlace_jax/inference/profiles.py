@@ -20,7 +20,7 @@ from ..runtime.compilation import jit
 from ..support.arguments import listed
 from ..support.later import jax
 from .residual_coordinates import Coordinate, in_order, residual_coordinates
-from .variances import components, uncertainty
+from .variances import components, residual_table, uncertainty
 
 CRITERIA = ("ML", "REML")
 LANES_NUMBERS = 1 << 24  # float64 numbers that the lanes run at once may keep
@@ -85,9 +85,8 @@ def _check_profiles(design: Design, names: Iterable[str], known: dict[str, Place
     of_residuals = [name for name in names if known[name] == Place("residual")]
     if of_residuals:
         raise ValueError(
-            f"there are no profiles of {listed(of_residuals)}, which is no number of its own in "
-            "the search (a correlation of toep beyond the first, or of a structure of yours): "
-            f"{others}, or choose others by parm"
+            f"there are no profiles of {listed(of_residuals)}, numbers of a structure of your "
+            f"own: {others}, or choose others by parm"
         )
 
 
@@ -228,6 +227,8 @@ def _residual_value(design: Design, at: Coordinate, c: float) -> float:
     """The number of the residual covariance that a coordinate stands for."""
     if at.is_log_sd:
         return float(np.exp(c))
+    if at.of_lag:
+        return float(np.tanh(c))
     if at.order:
         return float(c / np.sqrt(1.0 + c**2))
     theta = np.zeros(design.parameter_count)
@@ -306,8 +307,11 @@ class _Centre:
         y[at], J[at, at] = psi, slopes
         return y, J @ self.H @ J.T
 
-    def _residual(self, _, place):
+    def _residual(self, name, place):
         at = place.coordinate
+        if at.of_lag:
+            estimate, se = residual_table(uncertainty(self.fit)).loc[name, ["estimate", "se"]]
+            return np.arctanh(estimate), se / (1.0 - estimate**2), (np.inf, np.inf)
         y, H = self._ordered(at.order)
         start = len(y) - 2 - self.r
         parts = [start + i for i in (at.at, *at.others)] + ([len(y) - 2] if at.is_log_sd else [])

@@ -3,7 +3,7 @@
 An SD is one through log sd = log sigma + (that of the group) + (that of the visit); most numbers of
 correlations and all coefficients of log SD are coordinates themselves. A correlation of an
 unstructured matrix is one once its two visits are the first: the numbers are then those of the
-visits in that order.
+visits in that order. One of a Toeplitz matrix takes the place of its partial autocorrelation.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from ..support.later import jax, jnp
 
 
 class Coordinate(NamedTuple):
-    """c = psi[at] + sum of psi[others] + (log sigma, of an SD); at -1: nothing but log sigma."""
+    """c = psi[at] + sum of psi[others] + (log sigma, of an SD); at -1: nothing but log sigma.
+
+    of_lag: c is Fisher's z of a correlation, which psi[at] depends on.
+    """
 
     at: int
     others: tuple[int, ...] = ()
     is_log_sd: bool = False
     order: tuple[int, ...] = ()
     "Visits in the order in which their correlations are numbered; () as they are."
+    of_lag: bool = False
 
 
 def residual_coordinates(given: ResidualGroups) -> dict[str, Coordinate | None]:
@@ -51,8 +55,10 @@ def residual_coordinates(given: ResidualGroups) -> dict[str, Coordinate | None]:
 
 def _of_shape(covariance: ResidualCovariance, start: int, j: int) -> Coordinate | None:
     within, k = covariance.within, covariance.positions
-    if not isinstance(within, Correlated) or (isinstance(within, Toeplitz) and j > 0):
+    if not isinstance(within, Correlated):
         return None
+    if isinstance(within, Toeplitz):
+        return Coordinate(start + j, of_lag=True)
     if not isinstance(within, FreeCorrelations):
         return Coordinate(start + j)
     b, a = (int(places[j]) for places in np.tril_indices(k, -1))

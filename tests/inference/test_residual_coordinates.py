@@ -2,8 +2,10 @@
 likelihood at a limit.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,7 +33,13 @@ def data():
 
 @pytest.mark.parametrize(
     "residual",
-    ["us(visit | arm / id)", "ar1h(visit | arm / id)", "cs(visit | id)", "diag(visit | id)"],
+    [
+        "us(visit | arm / id)",
+        "ar1h(visit | arm / id)",
+        "toeph(visit | arm / id)",
+        "cs(visit | id)",
+        "diag(visit | id)",
+    ],
 )
 def test_coordinates_are_the_numbers_that_are_reported(residual):
     model = interlace.compile("y ~ x", data(), residual=residual, dispersion="~ x")
@@ -47,6 +55,14 @@ def test_coordinates_are_the_numbers_that_are_reported(residual):
         elif at.is_log_sd:
             c = np.log(sigma) + sum(psi[i] for i in (at.at, *at.others) if i >= 0)
             assert_allclose(np.exp(c), values[name], rtol=1e-10)
+        elif at.of_lag:
+            aim, moved = np.arctanh(values[name]) + 0.1, theta.copy()
+            moved[at.at] = np.asarray(given.covariance.held(jnp.asarray(psi), aim))[at.at]
+            # those of longer lags follow
+            got = dict(zip(values, residual_values(design, moved, sigma), strict=True))
+            changed = [n for n in values if not np.isclose(got[n], values[n], rtol=1e-6)]
+            assert changed[0] == name
+            assert_allclose(np.arctanh(got[name]), aim, rtol=0, atol=1e-5)
         else:
             moved = theta.copy()
             moved[at.at] += 0.3
@@ -113,7 +129,38 @@ def test_at_a_limit_the_deviance_has_risen_by_the_quantile():
     assert_allclose(lowest.fun, top, rtol=0, atol=1e-3)
 
 
-def test_what_has_no_coordinate_is_refused_by_name():
+def test_a_toeplitz_correlation_of_a_longer_lag_is_held():
     f = quiet_fit("y ~ x", data(), residual="toep(visit | id)")
-    with pytest.raises(ValueError, match=r"no profiles of 'rho 2 \| visit within id'"):
+    name = "rho 2 | visit within id"
+    limit = f.confint(method="profile", criterion="REML", parm=[name]).loc[name, "upper"]
+    sigma, first = f.sigma, f.structure["estimate"].iloc[0]
+
+    def of_others(x):
+        return deviance(np.exp(x[0]) * np.ones(3), [np.tanh(x[1]), limit, np.tanh(x[1])])
+
+    lowest = optimize.minimize(of_others, [np.log(sigma), np.arctanh(first)], method="BFGS")
+    top = f.deviance + stats.chi2.ppf(0.95, 1)
+    assert_allclose(lowest.fun, top, rtol=0, atol=1e-3)
+
+
+@dataclass(frozen=True)
+class Neighbours(interlace.Structure):
+    """One correlation of neighbours, and none of others."""
+
+    def names(self, k):
+        return ("rho",)
+
+    def natural(self, x, k):
+        return 0.5 * jnp.tanh(x)
+
+    def matrix(self, x, k):
+        return jnp.eye(k) + 0.5 * jnp.tanh(x[0]) * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
+
+
+def test_what_has_no_coordinate_is_refused_by_name():
+    residual = interlace.Residual(Neighbours(), time="visit", subject="id")
+    f = quiet_fit("y ~ x", data(), residual=residual)
+    with pytest.raises(
+        ValueError, match="no profiles of 'rho', numbers of a structure of your own"
+    ):
         f.confint(method="profile")

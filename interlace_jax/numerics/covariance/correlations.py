@@ -74,18 +74,38 @@ class Toeplitz(Correlated):
         """Partial autocorrelations of the mean correlations by lag."""
         return fisher(partial_autocorrelations(mean_by_lag(C, k)))
 
+    def held(self, x, value):
+        """For the correlation of each lag to have Fisher's z of this value; NaN where the shorter
+        lags do not allow it.
+        """
+        expected, left = _from_shorter_lags(jnp.tanh(x))
+        partial = (jnp.tanh(value) - expected) / left
+        is_possible = jnp.abs(partial) < 1.0
+        return jnp.where(is_possible, jnp.arctanh(jnp.where(is_possible, partial, 0.0)), jnp.nan)
+
 
 def autocorrelations(partial):
     """Correlations at lags 0 to k (k + 1,) from partial ones (k,), by Durbin and Levinson's
     recursion.
     """
-    found, weights, left = [jnp.ones((), partial.dtype)], partial[:0], 1.0
+    expected, left = _from_shorter_lags(partial)
+    return jnp.append(1.0, expected + left * partial)
+
+
+def _from_shorter_lags(partial):
+    """By lag from 1 the correlation that those of shorter lags predict, and what the partial one
+    (k,) moves it by: two arrays (k,).
+    """
+    found, weights, left = [], partial[:0], jnp.ones((), partial.dtype)
+    expected, lefts = [], []
     for j in range(len(partial)):
-        earlier = jnp.stack(found[:0:-1]) if j else partial[:0]
-        found.append(partial[j] * left + weights @ earlier)
+        earlier = jnp.stack(found[::-1]) if j else partial[:0]
+        expected.append(weights @ earlier)
+        lefts.append(left)
+        found.append(partial[j] * left + expected[j])
         weights = jnp.append(weights - partial[j] * weights[::-1], partial[j])
         left = left * (1.0 - partial[j] ** 2)
-    return jnp.stack(found)
+    return jnp.stack(expected), jnp.stack(lefts)
 
 
 def partial_autocorrelations(r):

@@ -78,6 +78,19 @@ class ResidualCovariance:
         )
         return log_sd, by_group[:, self.visits :], psi[cut:]
 
+    def held(self, psi, value):
+        """What each entry of psi (r,) has to be, the others as they are, for a profile to hold at a
+        value the number that it stands for.
+        """
+        whole = jnp.full_like(psi, value)
+        if not isinstance(self.within, Correlated):
+            return whole
+        cut, (_, x, _) = self.groups * self.own - 1, self.split(psi)
+        by_group = jnp.append(value, whole[:cut]).reshape(self.groups, self.own)
+        shapes = jnp.stack([self.within.held(values, value) for values in x])
+        by_group = by_group.at[:, self.visits :].set(shapes)
+        return jnp.append(by_group.ravel()[1:], whole[cut:])
+
     def log_sds(self, psi, patterns: Patterns):
         """Log SD of every row of every pattern, relative to the reference: (m, P)."""
         log_sd, _, slopes = self.split(psi)

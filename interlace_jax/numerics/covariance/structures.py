@@ -133,6 +133,12 @@ class Correlated(Structure):
         """Numbers x whose correlations are close to those of C (k, k)."""
         raise NotImplementedError
 
+    def held(self, x, value):
+        """What each entry of x has to be, the others as they are, for a profile to hold its number
+        at a value: here the value itself. NaN where no entry does.
+        """
+        return jnp.full_like(x, value)
+
     def names(self, k: int) -> tuple[str, ...]:
         """SDs of the later columns over that of the first, then the numbers of the correlations."""
         ratios = tuple(f"ratio{j}" for j in range(2, k + 1)) if self.heterogeneous else ()

@@ -12,7 +12,7 @@ the parametrisation y = (t, log sigma, u), so that every other coordinate stays 
     sigma               log sigma is c
     coefficient         r2(c) = r2 + (c - a'b)^2 / (a' (X'V^-1X)^-1 a) for a'b = c
     residual            one of the numbers psi is c less the others, and less log sigma, that c is
-    the sum of
+    the sum of; of a Toeplitz matrix the partial autocorrelation that makes tanh c a correlation
 
 Each is smooth up to and at the boundary. The limit is a root of zeta(c) = sqrt(d(c) - d_min) - |z|,
 found by walking outward and then by Newton steps inside a bracket; dd/dc is the partial derivative,
@@ -130,7 +130,7 @@ def _with_residual(t, c, log_sigma, q, m):
         return t
     r = q.psi.shape[0]
     psi = t[t.shape[0] - r :]
-    held = c - q.others @ jnp.append(psi, log_sigma)
+    held = m.residual.structure.held(psi, c - q.others @ jnp.append(psi, log_sigma))
     return jnp.append(t[: t.shape[0] - r], jnp.where(q.psi > 0.0, held, psi))
 
 
