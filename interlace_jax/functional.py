@@ -1,11 +1,18 @@
 """The mixed model as pure functions of arrays, for use inside other JAX programs.
 
 They take and return pytrees, work under `jit`, `vmap`, `grad`, `jvp` and their compositions at
-every order, and compute in JAX's own precision: float64 in its 64-bit mode, else float32. There the
-deviance is good to six digits and its derivatives to about four, so that it can be trained on,
-while theta is of order 1; digits go with its square, at 100 three are left, and from about 1,000 on
-the deviance is NaN. The search of `estimate` stops sooner, and theta, BLUPs and derivatives of the
-fit are good to two or three.
+every order, and return numbers in JAX's own precision: float64 in its 64-bit mode, else float32.
+
+Known numbers, those that JAX does not trace, are computed with in float64 in either mode. So
+moments made of known rows are float64, and with them, closed over by whatever is traced, the
+deviance and its derivatives by theta, sigma and beta, the estimate and the BLUPs are good to all
+digits of float32, up to a theta of about 1e5.
+
+Where rows or moments are traced outside of 64-bit mode, as arguments of a function under `jit` or
+`grad` are, all is float32. There the deviance is good to six digits and its derivatives to about
+four, so that it can be trained on, while theta is of order 1; digits go with its square, at 100
+three are left, and from about 1,000 on the deviance is NaN. The search of `estimate` stops sooner,
+and theta, BLUPs and derivatives of the fit are good to two or three.
 
 Shapes: n rows, p columns of X, k columns of a factor's Z, d parameters theta.
 """
@@ -14,11 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .arrays.groups import check_nesting, check_rows, level_counts, read_groups
+from .arrays.groups import arrays_of, check_nesting, check_rows, level_counts, read_groups
 from .arrays.moments import NamedMoments, moments_by_host, moments_by_levels
 from .arrays.precision import floats_in_own_precision, in_own_precision
 from .numerics.covariance.block import parameter_count
@@ -31,7 +39,8 @@ from .numerics.likelihood.elimination import reduce
 from .numerics.likelihood.gaussian import profile
 from .numerics.likelihood.random_effects import mode_covariances, modes
 from .result import Fit
-from .runtime.calls import own_rules
+from .runtime.calls import own_rules, session
+from .runtime.island import island
 from .support.arguments import listed
 from .support.later import is_traced, jax, jnp
 
@@ -77,6 +86,10 @@ def moments(
     >>> m = moments(y, X, {"subject": (codes, X)})
     """
     read = read_groups(groups)
+    if not _is_wide() and not any(map(is_traced, (y, X, weights, offset, *arrays_of(read)))):
+        with session():
+            found = moments(y, X, groups, weights, offset, levels=levels, nested=nested)
+        return jax.tree.map(np.asarray, found)
     y, X, weights, offset = map(in_own_precision, (y, X, weights, offset))
     read = [g.filled(len(y) if y.ndim else 0) for g in read]
     check_rows(y, X, read, weights, offset)
@@ -99,6 +112,9 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """
     if beta is not None and not (isinstance(reml, bool) and not reml):
         raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
+    if _are_known(m):
+        given = dict(theta=theta, sigma=sigma, beta=beta)
+        return _in_float64(partial(deviance, m=m, reml=reml), given)
     m, sigma, beta = _in_jax(m), in_own_precision(sigma), in_own_precision(beta)
     if beta is not None and jnp.shape(beta) != (m.p,):
         raise ValueError(
@@ -136,6 +152,10 @@ def estimate(m: Moments, reml=True) -> Estimate:
     Columns of X that depend on those before them are refused with a ValueError; where they are
     traced, beta is NaN and `converged` False instead.
     """
+    if _are_known(m):
+        with session():
+            found = estimate(m, reml)
+        return _narrow(found)
     m = _in_jax(m)
     is_own = _independent_columns(m)
     is_sound = jnp.all(is_own)
@@ -170,6 +190,10 @@ def random_effects(fitted: Estimate | jax.Array, m: Moments, *, with_variance: b
     with_variance: also return, in the same form, Cov(b | y, beta) / sigma^2, Float[levels, k, k]
     per factor.
     """
+    if _are_known((m, fitted)):
+        with session():
+            found = random_effects(fitted, m, with_variance=with_variance)
+        return _narrow(found)
     m = _in_jax(m)
     t = (
         fitted.t
@@ -180,6 +204,29 @@ def random_effects(fitted: Estimate | jax.Array, m: Moments, *, with_variance: b
     if not with_variance:
         return _by_name(modes(t, m), m)
     return _by_name(modes(t, m), m), _by_name(mode_covariances(t, m), m)
+
+
+def _is_wide() -> bool:
+    """Whether JAX is in its 64-bit mode."""
+    return jnp.result_type(float) == np.float64
+
+
+def _are_known(values) -> bool:
+    """Whether float64 is to be had outside of 64-bit mode: none of these arrays is traced."""
+    return not _is_wide() and not any(map(is_traced, jax.tree.leaves(values)))
+
+
+def _in_float64(function, given):
+    """`function` of the keyword arguments that are not None, differentiable in them."""
+    given = {name: in_own_precision(a) for name, a in given.items() if a is not None}
+    return island(lambda *a: function(**dict(zip(given, a, strict=True))))(*given.values())
+
+
+def _narrow(found):
+    """What was computed in float64, in JAX's own precision."""
+    return jax.tree.map(
+        lambda a: in_own_precision(a) if a.dtype == np.float64 else jnp.asarray(a), found
+    )
 
 
 def _by_name(arrays, m):

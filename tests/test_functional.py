@@ -208,3 +208,35 @@ def test_a_known_covariance_in_float32_warns_of_nothing():
     with jax.enable_x64(False):
         m = interlace.moments(np.arange(6.0) ** 2, X, [(g, X, interlace.Known(np.eye(3)))])
         assert interlace.deviance(np.ones(1), m).dtype == np.float32
+
+
+def test_in_single_precision_known_rows_keep_their_digits_at_any_theta():
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(6), 10), rng.normal(size=60)
+    X = np.column_stack([np.ones(60), x])
+    y = 1 + 0.5 * x + rng.normal(size=6)[g] + rng.normal(size=60)
+    D = np.column_stack([X, y])
+    mean = D.reshape(6, 10, 3).mean(1)
+    within = (D - mean[g]).T @ (D - mean[g])
+
+    def exact(theta):  # one way and balanced: sums within groups and between them kept apart
+        S = within + 10 / (1 + 10 * theta**2) * mean.T @ mean
+        r2 = S[2, 2] - S[:2, 2] @ jnp.linalg.solve(S[:2, :2], S[:2, 2])
+        logdet = 6 * jnp.log1p(10 * theta**2) + jnp.linalg.slogdet(S[:2, :2])[1]
+        return logdet + 58 * (1 + jnp.log(2 * jnp.pi * r2 / 58))
+
+    thetas = np.array([1e-3, 0.1, 1.0, 100.0, 1e3, 1e4, 1e5, 1e6], np.float32)
+    right, slope = jax.vmap(jax.value_and_grad(exact))(thetas.astype(float))
+    wide = interlace.estimate(interlace.moments(y, X, {"g": g}))
+    with jax.enable_x64(False):
+        m = interlace.moments(y, X, {"g": g})
+        found = jax.jit(jax.vmap(jax.value_and_grad(lambda t: interlace.deviance(t[None], m))))
+        value, gradient = found(thetas)
+        narrow = interlace.estimate(m)
+        effects = interlace.random_effects(narrow, m)["g"]
+    # Sums of 60 rows lose what 1 - 1/(10 theta^2) leaves of 1, in float64 too.
+    assert value.dtype == narrow.theta.dtype == effects.dtype == np.float32
+    assert np.all(np.abs(value - right) < 1e-7 * np.abs(right) + 2e-14 * thetas.astype(float) ** 2)
+    assert_allclose(gradient[:-1], slope[:-1], rtol=1e-5)
+    for name in ("theta", "beta", "sigma", "vcov", "deviance"):
+        assert_allclose(getattr(narrow, name), getattr(wide, name), rtol=2e-7, err_msg=name)

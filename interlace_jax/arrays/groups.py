@@ -51,9 +51,7 @@ class Grouping:
         """Its shape, and the arrays that the covariance across its levels is made of."""
         columns = self.Z.shape[1]
         third = (columns,) if self.third is None else self.third
-        if isinstance(third, tuple | list) and all(
-            isinstance(size, int | np.integer) for size in third
-        ):
+        if _are_sizes(third):
             if sum(third) != columns:
                 raise ValueError(
                     f"the terms {tuple(third)} have {sum(third)} columns, but Z has {columns}"
@@ -71,6 +69,20 @@ class Grouping:
                 f"shape {wrong[0]}"
             )
         return Block(levels, sizes, within, across.static), K
+
+
+def _are_sizes(third) -> bool:
+    return isinstance(third, tuple | list) and all(
+        isinstance(size, int | np.integer) for size in third
+    )
+
+
+def arrays_of(groups: Sequence[Grouping]) -> list[Any]:
+    """All arrays of the grouping factors, those that covariances of levels are made of too."""
+    found = [array for g in groups for array in (g.codes, g.Z)]
+    thirds = [g.third for g in groups if g.third is not None and not _are_sizes(g.third)]
+    across = [pair(third)[1] for third in thirds]
+    return found + jax.tree.leaves([a.data for a in across if a is not None])
 
 
 def read_groups(groups: Mapping[str, Any] | Sequence[tuple]) -> list[Grouping]:

@@ -205,13 +205,14 @@ def test_new_data_of_the_same_shape_are_not_traced_again(batched, wide):
     close(batched[wide, "reversed"][0][::-1], batched[wide][0], DIGITS[wide]["fit"])
 
 
-def test_numpy_and_whole_numbers_are_taken_and_computed_in_jaxs_precision():
+def test_numpy_and_whole_numbers_are_taken_and_traced_ones_have_jaxs_precision():
     [f] = PROBLEM.factors
-    y = np.arange(60)
+    y, X = np.arange(60), PROBLEM.X.astype(np.float32)
     for wide in (True, False):
         with jax.enable_x64(wide):
-            m = interlace.moments(y, PROBLEM.X.astype(np.float32), [(f.codes, f.Z)])
-            assert m.yy.dtype == (jnp.float64 if wide else jnp.float32)
+            assert interlace.moments(y, X, [(f.codes, f.Z)]).yy.dtype == np.float64
+            traced = jax.eval_shape(lambda y: interlace.moments(y, X, [(f.codes, f.Z)]), y)
+            assert traced.yy.dtype == (jnp.float64 if wide else jnp.float32)
 
 
 @pytest.mark.parametrize(
