@@ -301,7 +301,7 @@ def test_spellings_without_intercept_are_one_model(data):
         quiet_fit("y ~ x + " + term, data)
         for term in ("(0 + x | g)", "(x - 1 | g)", "(-1 + x | g)")
     ]
-    assert_allclose([fit.deviance for fit in fits], fits[0].deviance, rtol=1e-14)
+    assert_allclose([fit.deviance for fit in fits], fits[0].deviance, rtol=1e-12)
     assert fits[0].theta.shape == (1,)
 
 

