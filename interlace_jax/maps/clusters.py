@@ -87,7 +87,9 @@ def clusters(
     The statistic of a flip is the one-sample t of the contributions. It is valid for independent
     subjects whose contributions are symmetric about 0 without an effect, and approximately for many
     subjects whatever their distribution; random slopes, missing values and weights of each model
-    are accounted for.
+    are accounted for. Satterthwaite's test of one model (`test`) has its degrees of freedom from
+    the estimated variances and assumes normal effects; flips assume symmetry alone, and control the
+    error of the whole map.
 
     Parameters
     ----------

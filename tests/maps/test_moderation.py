@@ -57,6 +57,43 @@ def test_the_likelihood_is_that_of_f_ratios_and_has_its_maximum_there():
     assert_allclose(ours, brute(np.log(other)) - brute(np.log(prior)), rtol=1e-8)
 
 
+def test_a_prior_that_follows_the_mean_is_found_and_is_the_most_likely_one():
+    rng = np.random.default_rng(4)
+    df, x = rng.choice([4.0, 9.0, 20.0], 4000), rng.normal(size=4000)
+    variances = _variances(6.0, df) * np.exp(0.8 * x)
+    B = moderation.spline_basis(x, x)
+    prior = moderation.prior_by_likelihood(variances, df, B)
+    assert_allclose(prior.df, 6.0, rtol=0.12)  # standard error 0.25
+    # of log v0: 0.05 in the middle, and more where there are few models
+    inside = np.abs(x) < 2.0
+    assert_allclose(np.log(prior.variance)[inside], (np.log(2.0) + 0.8 * x)[inside], atol=0.2)
+    few, known = slice(0, 60), (variances[:60], df[:60])
+    small = moderation.prior_by_likelihood(*known, B[few])
+
+    def brute(y):
+        v0 = np.exp(B[few] @ y[1:])
+        return -np.sum(stats.f.logpdf(known[0] / v0, known[1], np.exp(y[0])) - np.log(v0))
+
+    gamma = np.linalg.lstsq(B[few], np.log(small.variance))[0]
+    at = np.append(np.log(small.df), gamma)
+    slopes = optimize.approx_fprime(at, brute, 1e-6)
+    assert np.abs(slopes).max() < 1e-3  # of a sum of 60; differences are good to 1e-5
+    assert optimize.minimize(brute, at, method="Nelder-Mead").fun > brute(at) - 1e-6
+
+
+def test_splines_are_natural_and_level_outside():
+    x = np.linspace(0.0, 3.0, 40)
+    B = moderation.spline_basis(np.array([-1.0, 0.0, 1.0, 3.0, 9.0]), x)
+    assert_allclose(B[[0, 1]], [[1, 0, 0, 0]] * 2, atol=1e-12)
+    assert_allclose(B[2], [0, 1, 0, 0], atol=1e-12)
+    assert_allclose(B[[3, 4]], [[0, 0, 0, 1]] * 2, atol=1e-12)
+    inner = np.linspace(0.0, 3.0, 7)
+    B = moderation.spline_basis(inner, x)
+    assert_allclose(B @ [0, 1, 2, 3], inner, atol=1e-12)  # a line is one of them
+    assert_allclose(moderation.spline_basis(x, np.ones(9)), np.ones((40, 1)))
+    assert moderation.spline_basis(x, x[:4]).shape == (40, 2)
+
+
 def test_variances_that_are_all_one_have_an_infinite_prior():
     rng = np.random.default_rng(0)
     df = np.full(300, 400.0)
@@ -158,6 +195,29 @@ def test_top_has_the_strongest_first():
     )
     with pytest.raises(ValueError, match="'p' or 'estimate' or 't'"):
         many.top("x", sort="B")
+
+
+def test_variances_that_follow_the_mean_are_shrunk_towards_the_curve():
+    data, many = _null()
+    means = np.linspace(-3.0, 3.0, 500)
+    Y = many.work.Y.read(0, 500) * np.exp(0.5 * means) + 10.0 * means
+    more = interlace.fit_many("~ a + x + (1 | s)", data, responses=Y, progress=False)
+    table = more.moderate("x", trend=True)
+    slope = np.polyfit(means, np.log(table["variance_prior"]), 1)[0]
+    assert abs(slope - 1.0) < 0.15  # standard error of the slope 0.03
+    assert 4 < table.attrs["prior"]["df"] < 10
+    assert abs(np.mean(table["p"] < 0.05) - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 500)
+    assert more.moderate("x").attrs["prior"]["df"] < 3  # one prior for all is a poor one
+    prior, own = table.attrs["prior"]["df"], more.fe_df["x"].to_numpy()
+    unscaled = 1.0 / np.sum(data["x"] ** 2)
+    expected = (prior * table["variance_prior"] + own * table["se"] ** 2 / unscaled) / (prior + own)
+    assert_allclose(table["se_moderated"], np.sqrt(expected * unscaled), rtol=1e-9)
+    given = more.moderate("x", trend=moderation.mean_responses(more))
+    assert_allclose(given["p"], table["p"])
+    assert_allclose(moderation.mean_responses(more), more.work.Y.read(0, 500).mean(0), atol=1e-9)
+    assert_allclose(more.top("x", 3, trend=True)["p"], np.sort(table["p"])[:3])
+    with pytest.raises(ValueError, match="one number for each of the 500 models"):
+        more.moderate("x", trend=[1.0, 2.0])
 
 
 def test_too_few_models_teach_nothing():
