@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from ..numerics.crossproducts.layout import bucket
+from ..numerics.crossproducts.merged import merged
 from ..numerics.crossproducts.moments import Moments, moments
 from ..numerics.estimation.boundary import near_zero, settle
 from ..numerics.estimation.estimate import Estimate, attempts, finish, is_exhausted, search
@@ -59,6 +60,11 @@ class Dense(Engine):
         Z, K = ([getattr(f, name) for f in d.factors] for name in ("Z", "K"))
         return moments_by_chunks(plan_of(d, bucket), d.y, d.X, Z, d.weights, d.offset, K)
 
+    @functools.cached_property
+    def searched(self) -> Moments:
+        """What a search evaluates: the products, or sums of them that say the same of theta."""
+        return merged(self.products)
+
     def start(self) -> np.ndarray:
         """Moment estimates of lme4's theta (d,)."""
         return run(_start, self.products)
@@ -73,7 +79,7 @@ class Dense(Engine):
         """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which
         takes long to compile.
         """
-        m, steps = self.products, 0
+        m, steps = self.searched, 0
         t = None if theta0 is None else run(_conditioned, theta0, m)
         t = None if t is None else np.where(np.abs(t) < AT_ZERO, 0.0, t)
         for _ in range(attempts(m.layout.blocks)):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,7 @@ class RoundMoments(Moments):
     """
 
     generalised = None  # its lists are made for one size
+    is_lean: ClassVar[bool] = True
 
     met: tuple  # per two blocks g < h (k_g, k_h, e): Z_g'W Z_h of their levels that meet
     rounds: Rounds
@@ -144,9 +145,17 @@ def rounds_of(plan: Plan, met: Sequence[Meeting], most: int = MOST_ROUNDS) -> Ro
     pairs = [_both(i[:, None], i[None]) for i in ids]
     pairs += [_both(ids[f.g][:, None, f.level], ids[f.h][None, :, f.other]) for f in met]
     row, column = (np.concatenate(a) for a in zip(*pairs, strict=True))
+    return ordered(row, column, n, sum(b.levels * b.k**2 for b in blocks), most)
+
+
+def ordered(row, column, n: int, diagonal: int = 0, most: int = MOST_ROUNDS) -> Rounds:
+    """The rounds of a matrix of n columns, from the places of the numbers that it is made of.
+
+    Of two mirrored places one is given, but of the first `diagonal` numbers both.
+    """
     apart = row != column
-    steps, left = _eliminate(np.unique(_keys(row[apart], column[apart], n)), n, most)
-    return _listed(steps, left, n, row, column, sum(b.levels * b.k**2 for b in blocks))
+    steps, left = _eliminate(_distinct(_keys(row[apart], column[apart], n)), n, most)
+    return _listed(steps, left, n, row, column, diagonal)
 
 
 def _both(a, b):
@@ -157,6 +166,12 @@ def _keys(a, b, n):
     """Entries (a, b) of a matrix of n columns and their mirrored ones, as numbers."""
     a, b = a.astype(np.int64), b.astype(np.int64)
     return np.concatenate([a * n + b, b * n + a])
+
+
+def _distinct(keys):
+    """Every key once, increasing; quicker than `np.unique`."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=-1) > 0]
 
 
 class _Step(NamedTuple):
@@ -196,7 +211,7 @@ def _eliminate(keys, n, most):
         second = first + count_up(ahead)
         filled = first != second
         fill = _keys(row[first[filled]], row[second[filled]], n)
-        keys = np.union1d(keys[~mine & active[b]], fill)
+        keys = _distinct(np.concatenate([keys[~mine & active[b]], fill]))
         steps.append(_Step(chosen, column, row, first, second))
     return steps, (np.flatnonzero(active), keys)
 

@@ -28,12 +28,14 @@ from typing import NamedTuple
 from ...support.later import jax, jnp
 from ..covariance.parameters import conditioned_factors
 from ..crossproducts.layout import Layout
+from ..crossproducts.merged import MergedMoments
 from ..crossproducts.moments import Moments
 from ..crossproducts.pair_products import subtract_products
 from ..crossproducts.rounds import RoundMoments
 from ..linalg.levels import absorb, whiten
 from ..linalg.matrices import cholesky, inverse_lower, logdet_quadratic, symmetric
 from .coordinates import roots
+from .merged import eliminate_by_class
 from .rounds import eliminate_by_rounds
 
 
@@ -69,8 +71,9 @@ def reduce_factors(Lams, Ls, m: Moments) -> Reduced:
     and of the core's the roots of K, or None.
     """
     if isinstance(m, RoundMoments):
-        logdet, S = eliminate_by_rounds(Lams, m)
-        return _reduced(logdet, S)
+        return _reduced(*eliminate_by_rounds(Lams, m))
+    if isinstance(m, MergedMoments):
+        return _reduced(*eliminate_by_class(Lams, m))
     form = _WEIGHT_FORM if _has_dense_core(m.layout) else _FACTOR_FORM
     return _reduce(form, Lams, Ls, m)
 

@@ -9,7 +9,7 @@ and c'c / d from the cross-products of X and y.
 from __future__ import annotations
 
 from ...support.later import jnp
-from ..crossproducts.rounds import RoundMoments
+from ..crossproducts.rounds import RoundMoments, Rounds
 from ..linalg.matrices import logdet_quadratic
 
 SAFE = dict(mode="promise_in_bounds", wrap_negative_indices=False)
@@ -20,9 +20,14 @@ def eliminate_by_rounds(Lams, m: RoundMoments):
 
     Lams: relative factors Lambda~ (k, k) of the blocks.
     """
-    order = m.rounds
-    M, C = _scaled_products(Lams, m), _scaled_beside(Lams, m)
     S = jnp.block([[m.XX, m.Xy[:, None]], [m.Xy[None], m.yy[None, None]]])
+    return eliminate_in_order(m.rounds, _scaled_products(Lams, m), _scaled_beside(Lams, m), S)
+
+
+def eliminate_in_order(order: Rounds, M, C, S):
+    """log|M| of M as the vector that `Rounds` describes, and S (c, c) less what it explains by
+    the cross-products C (columns, c) beside it.
+    """
     logdet, column, at = 0.0, 0, order.columns
     for r in order.rounds:
         pivots = M[column : column + r.size]
@@ -55,9 +60,14 @@ def _scaled_products(Lams, m):
     pairs = [(g, h) for g in chain for h in chain if g < h]
     numbers = [_both_sides(Lam, G, Lam) for Lam, G in zip(Lams, m.G, strict=True)]
     numbers += [_both_sides(Lams[g], K, Lams[h]) for (g, h), K in zip(pairs, m.met, strict=True)]
+    return with_identity(order, jnp.concatenate([a.reshape(-1) for a in numbers]))
+
+
+def with_identity(order: Rounds, numbers):
+    """M as a vector, from the numbers of Lambda'Z'WZ Lambda."""
     size = order.columns + sum(r.row.shape[0] for r in order.rounds) + order.core[0].shape[0] + 1
-    start = jnp.zeros(size, m.yy.dtype).at[: order.columns].set(1.0)
-    return start.at[order.place].add(jnp.concatenate([a.reshape(-1) for a in numbers]), **SAFE)
+    start = jnp.zeros(size, numbers.dtype).at[: order.columns].set(1.0)
+    return start.at[order.place].add(numbers, **SAFE)
 
 
 def _both_sides(left, G, right):
@@ -70,5 +80,9 @@ def _scaled_beside(Lams, m):
     for Lam, ZX, Zy in zip(Lams, m.ZX, m.Zy, strict=True):
         C = jnp.einsum("ai,acm->imc", Lam, jnp.concatenate([ZX, Zy[:, None]], 1))
         rows.append(C.reshape(-1, C.shape[2]))
-    none = jnp.zeros((m.rounds.columns, m.p + 1), m.yy.dtype)
-    return none.at[m.rounds.column].set(jnp.concatenate(rows), **SAFE)
+    return by_order(m.rounds, jnp.concatenate(rows))
+
+
+def by_order(order: Rounds, C):
+    """Rows C (columns, c) as `Rounds` places them."""
+    return jnp.zeros((order.columns, C.shape[1]), C.dtype).at[order.column].set(C, **SAFE)

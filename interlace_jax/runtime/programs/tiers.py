@@ -29,7 +29,10 @@ from . import background, store
 from .trees import Conflict, Flat, Unnamed, described
 
 LARGE = 1 << 20  # numbers of a program's arguments from which on it is compiled at once
+# the same where an argument says `is_lean`: most of its numbers are indices or used once
+LARGE_AND_LEAN = 1 << 24
 PATIENCE = 1.0  # seconds that a program runs as NumPy before it is compiled: what that takes
+PATIENCE_IF_LEAN = 10.0  # there compilation takes longer, and brings less
 SOON = 0.1  # the same where it was compiled before and lies on disk
 MOST_ENTRIES = 512  # programs in memory; some 100 kB each
 PLAIN = (np.ndarray, np.generic, bool, float)
@@ -72,6 +75,11 @@ class _Program:
     def kind(self):
         """What NumPy source is made for."""
         return self.name, self.flat.tree
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether it does little with each of its numbers."""
+        return any(getattr(a, "is_lean", False) for a in self.arguments)
 
     @functools.cached_property
     def key(self):
@@ -172,7 +180,8 @@ def _runs_as_numpy(program: _Program, use: _Use, wanted: str) -> bool:
     if wanted == "xla" or (wanted == "auto" and use.is_compiled):
         return False
     if use.run is None and use.is_new:
-        if wanted == "auto" and _are_many(program.flat.leaves):
+        limit = LARGE_AND_LEAN if program.is_lean else LARGE
+        if wanted == "auto" and _are_many(program.flat.leaves, limit):
             return False
         use.is_new, use.run = False, _written_program(program)
     return use.run is not None
@@ -218,7 +227,7 @@ def _compile_if_it_pays(program: _Program, use: _Use) -> None:
     if not use.was_sought and is_imported():
         use.was_sought = True
         use.is_compiled = executables.are_possible() and program.executable(use) is not None
-    if use.is_compiled or use.seconds < PATIENCE:
+    if use.is_compiled or use.seconds < (PATIENCE_IF_LEAN if program.is_lean else PATIENCE):
         return
     if not executables.are_possible():
         use.is_compiled = use.gave_up = True  # JAX compiles it when it is called next
@@ -239,8 +248,8 @@ def is_small(arrays) -> bool:
     return wanted == "numpy" or (wanted == "auto" and not _are_many(arrays))
 
 
-def _are_many(arrays) -> bool:
-    return sum(np.size(a) for a in arrays) > LARGE
+def _are_many(arrays, limit: int = LARGE) -> bool:
+    return sum(np.size(a) for a in arrays) > limit
 
 
 def _written_program(program: _Program) -> Callable | None:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.testing import assert_allclose
 from interlace_jax.runtime import calls
 from interlace_jax.runtime.compilation import jit
 from interlace_jax.runtime.programs import background, store, tiers, trace
+from interlace_jax.support.containers import container
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +30,8 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(store.platformdirs, "user_cache_dir", lambda name: str(folder))
     monkeypatch.setattr(store, "SHIPPED", folder / "none")
     monkeypatch.delenv("INTERLACE_JAX_CACHE", raising=False)
-    monkeypatch.setitem(sys.modules, doubled.__module__, SimpleNamespace(doubled=doubled))
+    known = SimpleNamespace(doubled=doubled, doubled_within=doubled_within)
+    monkeypatch.setitem(sys.modules, doubled.__module__, known)
     tiers.forget()
 
 
@@ -163,7 +166,12 @@ def doubled(x):
     return 2.0 * x
 
 
-doubled.__module__ = "interlace_jax.of_this_test"  # as one of the package's own
+def doubled_within(lean):
+    return 2.0 * lean.x
+
+
+# as of the package's own
+doubled.__module__ = doubled_within.__module__ = "interlace_jax.of_this_test"
 
 
 def runs(program, x):
@@ -179,6 +187,19 @@ def test_large_work_is_compiled_at_once(monkeypatch):
     assert runs(program, np.ones(11)) == 1  # by XLA
     monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
     assert runs(program, np.ones(11)) == 2
+
+
+def test_large_work_on_lean_arguments_is_not(monkeypatch):
+    @container
+    class Lean:
+        x: np.ndarray
+        is_lean: ClassVar[bool] = True
+
+    monkeypatch.setattr(tiers, "LARGE", 10)
+    program = jit(doubled_within)
+    with tiers.ways() as ran:
+        assert_allclose(calls.run(program, Lean(np.ones(11))), 2.0)
+    assert ran == {"numpy"}
 
 
 def test_what_has_run_for_long_is_compiled(monkeypatch):
