@@ -25,7 +25,6 @@ TESTED_IN = {
     "bayes/log_density.py": "bayes/test_bayes.py",
     "design/selection.py": "resampling/test_regrouping.py",
     "diagnostics/response_residuals.py": "diagnostics/test_generalized_findings.py",
-    "engines/dense.py": "models/test_compiled.py",
     "engines/laplace.py": GENERALIZED,
     "engines/packing.py": "engines/test_chunked_moments.py",
     "engines/residual_packing.py": VISITS,
