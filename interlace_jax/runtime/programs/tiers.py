@@ -48,6 +48,7 @@ class _Use:
 
     run: Callable | None = None  # as NumPy; None where it is not written
     is_new: bool = True
+    runs: int = 0
     seconds: float = 0.0
     quickest: float = math.inf
     was_sought: bool = False  # on disk
@@ -58,6 +59,7 @@ class _Use:
         """Count a run; one that others on the machine have held up counts as twice the quickest
         at most.
         """
+        self.runs += 1
         self.quickest = min(self.quickest, seconds)
         self.seconds += min(seconds, 2.0 * self.quickest)
 
@@ -221,8 +223,10 @@ def _always() -> bool:
 
 
 def _compile_if_it_pays(program: _Program, use: _Use) -> None:
-    """Fetch a program from disk, or begin to compile it, when it has run for long enough."""
-    if use.gave_up or use.seconds < SOON:
+    """Fetch a program from disk, or begin to compile it, when it has run for long enough, and more
+    than once: much of what a fit asks is asked once, and to fetch takes as long as many a run.
+    """
+    if use.gave_up or use.runs == 1 or use.seconds < SOON:
         return
     if not use.was_sought and is_imported():
         use.was_sought = True
