@@ -71,8 +71,13 @@ def moderation(models: int = 10_000) -> None:
         Y[rng.random(Y.shape) < missing] = np.nan
         many = interlace.fit_many("~ between + within + (1 | s)", data, responses=Y, progress=False)
         for name in ("within", "between"):
-            plain, table = many.fe_pvalues[name].to_numpy(), many.moderate(name)
-            for what, p in (("Satterthwaite", plain), ("moderated", table["p"].to_numpy())):
+            tests = {
+                "Satterthwaite": many.fe_pvalues[name],
+                "moderated": many.moderate(name)["p"],
+                "trend": many.moderate(name, trend=True)["p"],
+                "robust": many.moderate(name, robust=True)["p"],
+            }
+            for what, p in tests.items():
                 rates = "  ".join(f"{np.nanmean(p < level):.4f}" for level in (0.05, 0.01, 0.001))
                 print(f"{missing:.0%} missing, {name:8} {what:14} below .05 .01 .001: {rates}")
 
