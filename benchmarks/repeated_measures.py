@@ -229,7 +229,7 @@ def main() -> None:
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in chosen.names or names:
         made = many(chosen.responses) if name == "many" else race(name, chosen.rounds, chosen.limit)
-        found[name] = made
+        found[name] = {key: None if value != value else value for key, value in made.items()}
         print(name, json.dumps(made))
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 

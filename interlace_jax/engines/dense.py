@@ -144,7 +144,11 @@ _mode_covariances = light(jit(mode_covariances))
 _light_if_small = partial(light, where=_is_small)
 _settle = _light_if_small(jit(settle))
 _curvature = _light_if_small(jit(curvature))
-_straight_curvature = jit(partial(curvature, straight=True))
+
+
+@jit
+def _straight_curvature(t, log_sigma, m, reml):
+    return curvature(t, log_sigma, m, reml, straight=True)
 
 
 @_light_if_small
