@@ -24,7 +24,7 @@ class Model(eqx.Module):
     subjects: RandomEffects
 
     def __init__(self):
-        self.log_power, self.line = jnp.array(0.0), eqx.nn.Linear(1, 1, key=jax.random.key(0))
+        self.log_power, self.line = jnp.zeros(()), eqx.nn.Linear(1, 1, key=jax.random.key(0))
         self.subjects = layer
 
     def rows(self):  # residuals, codes, and the warped days that have slopes

@@ -38,7 +38,7 @@ def loss(q):
 
 keys = jax.random.split(jax.random.key(0), 3)
 net = {name: jax.random.normal(k, (6,)) for name, k in zip(("w", "c", "out"), keys, strict=True)}
-q = dict(net=net, log_sd=jnp.array(0.0), beta=jnp.array(0.0))
+q = dict(net=net, log_sd=jnp.zeros(()), beta=jnp.zeros(()))
 adam = optax.adam(optax.cosine_decay_schedule(0.1, steps))
 state, slope = adam.init(q), jax.jit(jax.grad(loss))
 for _ in range(steps):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -278,17 +279,17 @@ def test_nests_in_nests_count_alike_at_each_level():
     assert_allclose(emmeans(fit, "b").frame.emmean, wanted, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["contrast", "emmean", "df", "F"])
+@cache
+def tables_of(by: str) -> list[pd.DataFrame]:
+    """Means of temp, their pairs and joint tests by a factor of this name."""
+    frame = unbalanced().rename(columns={"recipe": by})
+    means = emmeans(quiet_fit(f"angle ~ {by} * temp + (1 | g)", frame), "temp", by=by)
+    return [means.frame, means.pairs(), means.joint()]
+
+
+@pytest.mark.parametrize("name", ["contrast", "emmean", "F"])
 def test_variables_may_bear_the_names_of_columns_of_results(name):
-    frame = unbalanced()
-    fits = [
-        quiet_fit(f"angle ~ {v} * temp + (1 | g)", frame.rename(columns={"recipe": v}))
-        for v in ("recipe", name)
-    ]
-    for verb in (lambda m: m.frame, lambda m: m.pairs(), lambda m: m.joint()):
-        plain, odd = (
-            verb(emmeans(fit, "temp", by=v)) for fit, v in zip(fits, ("recipe", name), strict=True)
-        )
+    for plain, odd in zip(tables_of("recipe"), tables_of(name), strict=True):
         assert odd.columns.is_unique and odd.columns[0] == f"{name}_"
         pd.testing.assert_frame_equal(odd.rename(columns={f"{name}_": "recipe"}), plain)
 

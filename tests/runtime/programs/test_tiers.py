@@ -70,8 +70,7 @@ def numbers(formula, data):
 
 
 FORMULAS = [
-    "y ~ x + (1 + x | a)",
-    "y ~ x + z + (1 | a) + (1 | b)",
+    "y ~ x + z + (1 + x | a) + (1 | b)",
     "y ~ x + (1 | c) + (1 + x || a)",
 ]
 
