@@ -35,6 +35,7 @@ _CHECK_EVERY = 8  # programs; each takes some 200 memory maps
 _MAPS = "/proc/self/maps"
 _lock = threading.RLock()
 _compiled: set = set()
+_switched = [0]  # times that JAX's cache was turned on or off
 
 
 def run(function, *args):
@@ -231,7 +232,13 @@ def _compile_cache():
             _switch(None, before)
 
 
+def cache_switches() -> int:
+    """How often JAX's cache has been turned on or off here: other threads may compile meanwhile."""
+    return _switched[0]
+
+
 def _switch(folder, settings):
+    _switched[0] += 1
     jax.config.update("jax_compilation_cache_dir", folder)
     for name, value in settings.items():
         jax.config.update(name, value)

@@ -23,13 +23,14 @@ import numpy as np
 from jax.core import eval_context
 from jax.experimental import serialize_executable
 
-from ..calls import float64, own_rules
+from ..calls import cache_switches, float64, own_rules
 from ..compilation import Jitted
 from . import store
 from .trees import Flat, rebuilt
 
 MOST = 64  # executables in memory, of a megabyte or two each
 PROCESSOR = ("flags", "Features")  # lines of /proc/cpuinfo that say what code may run
+Failed = jax.errors.JaxRuntimeError
 _loaded: OrderedDict[Hashable, Callable] = OrderedDict()
 _lock = threading.Lock()
 
@@ -72,11 +73,21 @@ def make(
         lowered = Jitted(of_leaves, function.options).lower(*flat.leaves)
         if not goes_on():
             return None
+        before = cache_switches()
         found = lowered.compile()
-        if description is not None and not _is_kept_by_jax():
+        is_own = before == cache_switches() and not _is_kept_by_jax()
+        if description is not None and is_own:
             payload = pickle.dumps(serialize_executable.serialize(found))
             store.keep_bytes(_full(description), zlib.compress(payload, 1))
     return _remember(key, found)
+
+
+def remove(key: Hashable, description: str | None) -> None:
+    """Let go of an executable that does not run, on disk too."""
+    with _lock:
+        _loaded.pop(key, None)
+    if description is not None:
+        store.remove_bytes(_full(description))
 
 
 def call(executable: Callable, leaves) -> Any:
@@ -86,7 +97,9 @@ def call(executable: Callable, leaves) -> Any:
 
 
 def _is_kept_by_jax() -> bool:
-    """Whether the user has a cache of compilations; what comes from there is not written again."""
+    """Whether JAX has a cache of compilations, the user's or ours; what comes from there lacks
+    functions when it is written again.
+    """
     return bool(jax.config.jax_compilation_cache_dir)
 
 

@@ -118,6 +118,13 @@ def find_bytes(description: str) -> bytes | None:
     return None
 
 
+def remove_bytes(description: str) -> None:
+    """Remove the compiled code so described."""
+    folder = _own_folder()
+    if folder is not None:
+        _remove(folder / f"{name_of(description)}{COMPILED}")
+
+
 def keep_bytes(description: str, content: bytes) -> None:
     """Keep compiled code for other processes, if there is a folder for it."""
     digest = hashlib.sha256(content).digest()

@@ -98,11 +98,15 @@ class _Program:
         """The arrays, numbers too."""
         return [a if isinstance(a, np.ndarray) else np.asarray(a)[()] for a in self.flat.leaves]
 
-    def executable(self, use: _Use, goes_on: Callable[[], bool] | None = None):
-        """The compiled program from memory or disk; else compiled now while `goes_on` says so."""
+    def executable(self, use: _Use, goes_on: Callable[[], bool] | None = None, anew: bool = False):
+        """The compiled program from memory or disk; else, or where it is wanted anew, compiled now
+        while `goes_on` says so.
+        """
         exact, function = Flat(self.arguments, general=False), self.function.of(*self.arguments)
         text = self._described(exact.tree, repr(function.options))
-        found = executables.find(use, text)
+        if anew:
+            executables.remove(use, text)
+        found = None if anew else executables.find(use, text)
         if found is None and goes_on is not None:
             return executables.make(use, text, function, exact, goes_on)
         return found
@@ -215,7 +219,11 @@ def _by_xla(program: _Program, use: _Use) -> tuple[bool, Any]:
     found = executables.in_memory(use) or program.executable(use, _always)
     use.is_compiled = True
     ran("xla")
-    return True, executables.call(found, program.leaves)
+    try:
+        return True, executables.call(found, program.leaves)
+    except executables.Failed:  # what came from disk lacks something, or there is a true error
+        anew = program.executable(use, _always, anew=True)
+        return True, executables.call(anew, program.leaves)
 
 
 def _always() -> bool:

@@ -104,3 +104,12 @@ def test_those_not_used_for_longest_leave_memory(monkeypatch):
 def test_work_that_is_no_longer_wanted_stops(home):
     assert executables.make("key", "given up", plus_one(), of(np.ones(3)), lambda: False) is None
     assert not home.exists()
+
+
+def test_what_may_come_from_jax_s_cache_is_not_written_again(monkeypatch):
+    """It would lack functions: a session of another thread turns that cache on and off."""
+    switched = iter(range(2))
+    monkeypatch.setattr(executables, "cache_switches", lambda: next(switched))
+    executables.make("key", "of this test", plus_one(), of(np.ones(3)))
+    executables.forget()
+    assert executables.find("key", "of this test") is None

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 
 from interlace_jax.runtime import calls
 from interlace_jax.runtime.compilation import jit
-from interlace_jax.runtime.programs import background, store, tiers, trace
+from interlace_jax.runtime.programs import background, executables, store, tiers, trace
 from interlace_jax.support.containers import container
 
 
@@ -228,6 +228,20 @@ def test_what_lies_on_disk_is_compiled_sooner(monkeypatch):
     assert not use.is_compiled  # what has run once may never run again
     runs(program, np.ones(4))
     assert use.is_compiled and use.seconds < tiers.PATIENCE
+
+
+def test_what_lies_on_disk_and_does_not_run_is_compiled_anew(monkeypatch):
+    def lacks_something(*_):
+        raise executables.Failed("NOT_FOUND: Function convert_fusion not found")
+
+    program = jit(doubled)
+    monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "xla")
+    runs(program, np.ones(6))
+    tiers.forget()
+    monkeypatch.setattr(executables, "_read", lambda description: lacks_something)
+    runs(program, np.ones(6))
+    (use,) = tiers._uses.values()
+    assert executables.in_memory(use) is not lacks_something
 
 
 def test_other_sizes_count_for_themselves(monkeypatch):
