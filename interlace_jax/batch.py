@@ -21,6 +21,21 @@ class Many(ManyFits):
 
     `many[label]` is the full `Fit` of one model. A coefficient or variance that a model does not
     have is missing in its row.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many
+    <4 fits of ~ Days + (1 + Days | Subject) by REML: 4 converged, 0 singular>
+    >>> many.fe_params.round(1)
+        Intercept  Days
+    y0      248.2  10.9
+    y1      241.9   9.5
+    y2      248.7  10.2
+    y3      253.6   9.0
+    >>> many["y2"]
+    <Fit of response ~ Days + (1 + Days | Subject) by REML, 180 rows>
     """
 
     # Hypotheses, in every model
@@ -51,6 +66,18 @@ class GeneralizedMany(ManyGeneralizedFits):
     Coefficients are on the scale of the link. `many[label]` is the full `GeneralizedFit` of one
     model. Tests are z and chi-square tests. A number that a model does not have is missing in its
     row; `status` says why a model could not be fitted, or what separates its outcomes.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> responses = fit.simulate(3, seed=1)
+    >>> given = dict(responses=responses, family="binomial", trials="size")
+    >>> many = interlace_jax.fit_many("~ period + (1 | herd)", cbpp, **given)
+    >>> many.fe_params.round(1)
+       Intercept  period[T.p2]  period[T.p3]  period[T.p4]
+    0       -1.4          -0.8          -1.3          -1.6
+    1       -1.3          -1.5          -1.3          -1.6
+    2       -1.4          -0.5          -1.1          -1.4
     """
 
     test = test

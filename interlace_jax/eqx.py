@@ -59,8 +59,14 @@ class RandomEffects(eqx.Module):
 
     Examples
     --------
-    >>> layer = RandomEffects({"subject": 300}, slopes={"subject": 1})
-    >>> loss = layer.nll(y - jax.vmap(net)(x), {"subject": codes}, {"subject": x}) / len(y)
+    >>> import jax.numpy as jnp
+    >>> from interlace_jax.eqx import RandomEffects
+    >>> layer = RandomEffects({"subject": 3}, slopes={"subject": 1})
+    >>> y, x = jnp.array([1.0, 2.0, 0.5, 2.5, 1.0, 4.0]), jnp.array([[0.0], [1.0]] * 3)
+    >>> codes = jnp.array([0, 0, 1, 1, 2, 2])
+    >>> loss = layer.nll(y - 1.5 * x[:, 0], {"subject": codes}, {"subject": x}) / len(y)
+    >>> loss.shape
+    ()
     """
 
     raw: Any
@@ -207,8 +213,13 @@ class GeneralizedRandomEffects(eqx.Module):
 
     Examples
     --------
-    >>> layer = GeneralizedRandomEffects({"user": 300})
-    >>> loss = layer.nll(logits, clicked, {"user": codes}) / len(clicked)
+    >>> import jax.numpy as jnp
+    >>> from interlace_jax.eqx import GeneralizedRandomEffects
+    >>> layer = GeneralizedRandomEffects({"user": 2})
+    >>> logits, clicked = jnp.zeros(4), jnp.array([0.0, 1.0, 1.0, 1.0])
+    >>> loss = layer.nll(logits, clicked, {"user": jnp.array([0, 0, 1, 1])}) / len(clicked)
+    >>> loss.shape
+    ()
     """
 
     raw: Any
@@ -297,7 +308,9 @@ def decayed(model: Any) -> Any:
     """Which leaves weight decay may touch: the mask of `optax.adamw`, all but those of random
     effects.
 
-    >>> adam = optax.adamw(1e-3, mask=decayed)
+    >>> from interlace_jax.eqx import RandomEffects, decayed
+    >>> decayed(RandomEffects({"user": 300})).raw
+    False
     """
 
     def of_part(part):

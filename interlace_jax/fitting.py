@@ -422,6 +422,15 @@ class Model(CompiledModel):
     structure, then those of the covariance across levels (logs of a kernel's parameters).
     `loglik` and `deviance` can be differentiated, batched and compiled by JAX; they are evaluated
     in float64 whatever JAX's setting, and return the dtype that they are given.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> model
+    <Model of Reaction ~ Days + (1 + Days | Subject), 180 rows>
+    >>> round(float(model.loglik([0.97, 0.02, 0.23])), 2)
+    -871.82
+    >>> model.fit(method="ML")
+    <Fit of Reaction ~ Days + (1 + Days | Subject) by ML, 180 rows>
     """
 
     def fit(
@@ -431,7 +440,13 @@ class Model(CompiledModel):
         df_method: str | None = None,
         theta0: Iterable[float] | None = None,
     ) -> Fit:
-        """Estimate the model. Arguments as in `fit`."""
+        """Estimate the model. Arguments as in `fit`.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> model.fit(method="ML", df_method="normal")
+        <Fit of Reaction ~ Days + (1 + Days | Subject) by ML, 180 rows>
+        """
         return Fit.of(self, method or "REML", df_method or "satterthwaite", theta0)
 
 

@@ -83,7 +83,15 @@ def moments(
     Raises ValueError for shapes that do not fit each other, TypeError for traced codes without
     `levels`.
 
-    >>> m = moments(y, X, {"subject": (codes, X)})
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> theta = np.array([0.97, 0.02, 0.23])
+    >>> round(float(interlace_jax.deviance(theta, m)), 1)
+    1743.6
     """
     read = read_groups(groups)
     if not _is_wide() and not any(map(is_traced, (y, X, weights, offset, *arrays_of(read)))):
@@ -109,6 +117,16 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     default at its optimum. beta: Float[p]; by default at its optimum; if given, the likelihood is
     the full one (reml must be False). Returns Float[]. Differentiable in all of them and in the
     moments.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> theta = np.array([0.97, 0.02, 0.23])
+    >>> round(float(interlace_jax.deviance(theta, m)), 1)
+    1743.6
     """
     if beta is not None and not (isinstance(reml, bool) and not reml):
         raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
@@ -136,7 +154,15 @@ def log_likelihood(theta, m: Moments, *, reml=True, sigma=None, beta=None):
 
     theta, sigma: Float[] and beta: Float[p] are those of `deviance`. Returns Float[].
 
-    >>> numpyro.factor("y", log_likelihood(theta, m, reml=False, sigma=sigma, beta=beta))
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> theta = np.array([0.97, 0.02, 0.23])
+    >>> round(float(interlace_jax.log_likelihood(theta, m)), 1)
+    -871.8
     """
     return -0.5 * deviance(theta, m, reml, sigma=sigma, beta=beta)
 
@@ -151,6 +177,16 @@ def estimate(m: Moments, reml=True) -> Estimate:
 
     Columns of X that depend on those before them are refused with a ValueError; where they are
     traced, beta is NaN and `converged` False instead.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> fitted = interlace_jax.estimate(m)
+    >>> [round(float(number), 1) for number in fitted.beta]
+    [251.4, 10.5]
     """
     if _are_known(m):
         with session():
@@ -189,6 +225,16 @@ def random_effects(fitted: Estimate | jax.Array, m: Moments, *, with_variance: b
 
     with_variance: also return, in the same form, Cov(b | y, beta) / sigma^2, Float[levels, k, k]
     per factor.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> effects = interlace_jax.random_effects(interlace_jax.estimate(m), m)
+    >>> effects["Subject"].shape
+    (18, 2)
     """
     if _are_known((m, fitted)):
         with session():
@@ -270,6 +316,18 @@ def predict(fitted: Estimate, m: Moments | None = None, X=None, groups: Any = No
     have (-1, NaN, or too large) counts as that of the population, b = 0. The codes may be traced
     here; traced codes that are no whole numbers count as unknown levels, others are refused.
     Returns Float[n], without any offset.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> fitted = interlace_jax.estimate(m)
+    >>> new, who = X[:3], np.array([0, 0, -1])
+    >>> found = interlace_jax.predict(fitted, m, new, {"Subject": (who, new)})
+    >>> [round(float(number)) for number in found]
+    [254, 273, 272]
     """
     if isinstance(fitted, Fit):
         raise TypeError("that is a fitted formula model: use fit.predict(newdata)")

@@ -39,6 +39,24 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
     N(0, Lambda Lambda'), and deviances are -2 log-likelihood by Laplace's approximation. Tests are
     z tests, and the covariance of the coefficients is a block of that of all parameters,
     `parameter_cov`.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> fit.fe_params.round(2)
+    Intercept      -1.40
+    period[T.p2]   -0.99
+    period[T.p3]   -1.13
+    period[T.p4]   -1.58
+    dtype: float64
+    >>> fit.varcorr[["grp", "sdcor"]].round(2)
+        grp  sdcor
+    0  herd   0.64
+    >>> fit.predict(type="response").head(3).round(3)
+    0    0.308
+    1    0.142
+    2    0.126
+    dtype: float64
     """
 
     parameter_cov = property(parameter_cov)
@@ -95,7 +113,23 @@ class GeneralizedFit(FittedGeneralizedModel, Fit):
     )
 
     def summary(self) -> GeneralizedSummary:
-        """The fit as a table; `str()` of it is text, a notebook shows it as HTML."""
+        """The fit as a table; `str()` of it is text, a notebook shows it as HTML.
+
+        >>> cbpp = interlace_jax.load_dataset("cbpp")
+        >>> formula = "incidence ~ period + (1 | herd)"
+        >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+        >>> print(str(fit.summary()).partition("Number")[0])
+        Generalised linear mixed model: binomial (logit), Laplace
+        Formula: incidence ~ period + (1 | herd)
+        Trials: size
+        <BLANKLINE>
+            AIC     BIC  logLik deviance
+        194.053 204.179 -92.026  184.053
+        <BLANKLINE>
+        Random effects:
+        Groups Name        Variance Std.Dev.
+        herd   (Intercept)   0.4125   0.6423
+        """
         return GeneralizedSummary(self)
 
 

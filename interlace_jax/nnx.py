@@ -68,8 +68,14 @@ class RandomEffects(nnx.Module):
 
     Examples
     --------
-    >>> model.effects = RandomEffects({"subject": 300}, slopes={"subject": 1})
-    >>> loss = model.effects.nll(y - model.mean(x), {"subject": codes}, {"subject": x}) / len(y)
+    >>> import jax.numpy as jnp
+    >>> from interlace_jax.nnx import RandomEffects
+    >>> effects = RandomEffects({"subject": 3}, slopes={"subject": 1})
+    >>> y, x = jnp.array([1.0, 2.0, 0.5, 2.5, 1.0, 4.0]), jnp.array([[0.0], [1.0]] * 3)
+    >>> codes = jnp.array([0, 0, 1, 1, 2, 2])
+    >>> loss = effects.nll(y - 1.5 * x[:, 0], {"subject": codes}, {"subject": x}) / len(y)
+    >>> loss.shape
+    ()
     """
 
     def __init__(
@@ -210,8 +216,13 @@ class GeneralizedRandomEffects(nnx.Module):
 
     Examples
     --------
-    >>> layer = GeneralizedRandomEffects({"user": 300})
-    >>> loss = layer.nll(logits, clicked, {"user": codes}) / len(clicked)
+    >>> import jax.numpy as jnp
+    >>> from interlace_jax.nnx import GeneralizedRandomEffects
+    >>> layer = GeneralizedRandomEffects({"user": 2})
+    >>> logits, clicked = jnp.zeros(4), jnp.array([0.0, 1.0, 1.0, 1.0])
+    >>> loss = layer.nll(logits, clicked, {"user": jnp.array([0, 0, 1, 1])}) / len(clicked)
+    >>> loss.shape
+    ()
     """
 
     def __init__(
@@ -294,6 +305,10 @@ def decayed(parameters: Any) -> Any:
     """Which parameters weight decay may touch: the mask of `optax.adamw`, all but those of random
     effects.
 
+    >>> import optax
+    >>> from flax import nnx
+    >>> from interlace_jax.nnx import RandomEffects, decayed
+    >>> model = RandomEffects({"user": 300})
     >>> optimizer = nnx.Optimizer(model, optax.adamw(1e-3, mask=decayed), wrt=nnx.Param)
     """
     return nnx.map_state(lambda _, variable: not isinstance(variable, Covariance), parameters)

@@ -58,13 +58,22 @@ class MixedModel(dist.Distribution):
 
     Examples
     --------
+    >>> import jax
+    >>> import numpy as np
+    >>> import numpyro
+    >>> from numpyro import distributions as dist
+    >>> from interlace_jax.numpyro import MixedModel, theta_of
+    >>> codes, x = np.repeat([0, 1, 2, 3], 5), np.tile(np.arange(5.0), 4)
+    >>> Z = np.column_stack([np.ones(20), x])
     >>> def model(y=None):
     ...     slope = numpyro.sample("slope", dist.Normal(0, 10))
     ...     sd = numpyro.sample("sd", dist.HalfNormal(1).expand([2]).to_event(1))
     ...     corr = numpyro.sample("corr", dist.LKJCholesky(2, 2.0))
     ...     sigma = numpyro.sample("sigma", dist.HalfNormal(1))
     ...     mixed = MixedModel(slope * x, {"g": (codes, Z)}, theta_of(sd, corr), sigma)
-    ...     numpyro.sample("y", mixed, obs=y)
+    ...     return numpyro.sample("y", mixed, obs=y)
+    >>> numpyro.handlers.seed(model, 0)().shape
+    (20,)
     """
 
     arg_constraints = {
@@ -166,6 +175,11 @@ def theta_of(sd: Any, corr: Any) -> Any:
     sd: standard deviations relative to sigma, Float[k]. corr: the Cholesky factor of their
     correlation matrix, Float[k, k], as `numpyro.distributions.LKJCholesky` draws it. The thetas of
     several factors are concatenated in their order.
+
+    >>> import numpy as np
+    >>> from interlace_jax.numpyro import theta_of
+    >>> [round(float(number), 2) for number in theta_of(np.array([2.0, 0.5]), np.eye(2))]
+    [2.0, 0.0, 0.5]
     """
     L = jnp.asarray(sd)[:, None] * jnp.asarray(corr)
     rows, columns = np.array([(i, j) for j in range(len(L)) for i in range(j, len(L))]).T

@@ -33,6 +33,25 @@ class Fit(FittedModel):
 
     Tables are pandas, labelled by coefficient, factor, level and term. Variances are in squared
     units of the response, deviances are -2 log L.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.fe_params.round(2)
+    Intercept    251.41
+    Days          10.47
+    dtype: float64
+    >>> fit.fe_conf_int.round(2)
+                lower   upper
+    Intercept  237.01  265.80
+    Days         7.21   13.73
+    >>> fit.varcorr[["grp", "var1", "var2", "sdcor"]].round(2)
+            grp         var1  var2  sdcor
+    0   Subject  (Intercept)   NaN  24.74
+    1   Subject         Days   NaN   5.92
+    2   Subject  (Intercept)  Days   0.07
+    3  Residual          NaN   NaN  25.59
+    >>> round(fit.aic, 1), fit.nobs, fit.ngroups, fit.is_singular
+    (1755.6, 180, {'Subject': 18}, False)
     """
 
     # Fixed effects
@@ -115,7 +134,20 @@ class Fit(FittedModel):
     # For the eye
 
     def summary(self) -> Summary:
-        """The fit as a table; `str()` of it is text, a notebook shows it as HTML."""
+        """The fit as a table; `str()` of it is text, a notebook shows it as HTML.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> print(fit.summary())
+        Linear mixed model fit by REML (Satterthwaite df)
+        Formula: Reaction ~ Days + (1 + Days | Subject)
+        ...
+        Fixed effects:
+                  Estimate Std. Error    df t value Pr(>|t|)
+        Intercept  251.405      6.825 17.00  36.838   <2e-16 ***
+        Days        10.467      1.546 17.00   6.771 3.26e-06 ***
+        ...
+        """
         return Summary(self)
 
     def _repr_html_(self) -> str:

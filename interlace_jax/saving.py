@@ -246,6 +246,18 @@ def save(fit: FittedModel, path: str | os.PathLike) -> None:
     yours. Of levels that covary, and of subjects whose residuals do, there is what predictions
     need: not the matrix or kernel, nor intervals that the rows of the fit enter. Of generalised
     models there are all predictions, with their intervals; a family of yours is refused.
+
+    >>> import os, tempfile
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "sleep.npz")
+    ...     fit.save(path)
+    ...     saved = interlace_jax.load(path)
+    >>> saved.predict(sleep.head(2), interval="prediction").round(1)
+         fit  lower  upper    se
+    0  253.7  197.6  309.7  28.4
+    1  273.3  218.7  328.0  27.7
     """
     if reason := why_unsafe(fit.design.formula):
         raise ValueError(
@@ -367,6 +379,18 @@ def load(path: str | os.PathLike) -> SavedFit:
     ValueError
         For a file that is damaged or none of ours, of a later version, or whose formula does more
         than compute.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "sleep.npz")
+    ...     fit.save(path)
+    ...     saved = interlace_jax.load(path)
+    >>> saved
+    <SavedFit of Reaction ~ Days + (1 + Days | Subject) by REML, 180 rows>
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -414,6 +438,22 @@ class SavedFit:
     `fe_params fe_bse fe_df fe_tvalues fe_pvalues fe_conf_int varcorr random_effects sigma theta
     deviance llf aic bic nobs method` are as those of the fit that was saved; `summary()` is its
     text.
+
+    >>> import os, tempfile
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "sleep.npz")
+    ...     fit.save(path)
+    ...     saved = interlace_jax.load(path)
+    >>> saved.fe_params.round(2)
+    Intercept    251.41
+    Days          10.47
+    dtype: float64
+    >>> saved.random_effects["Subject"].head(2).round(2)
+          (Intercept)  Days
+    S308         2.26  9.20
+    S309       -40.40 -8.62
     """
 
     def __init__(self, content: dict[str, Any]):

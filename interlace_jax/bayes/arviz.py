@@ -32,7 +32,12 @@ def to_arviz(
     `Normal(loc + Zb, sigma).log_prob(y)`, they are conditional on the effects, and loo and waic
     judge new rows of known groups; by group, marginal, new groups.
 
-    >>> arviz.summary(arviz.from_dict(**to_arviz(mcmc.get_samples(), effects)))
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> from interlace_jax.bayes.arviz import to_arviz
+    >>> boot = fit.bootstrap(50, seed=1, progress=False)
+    >>> sorted(to_arviz(boot))
+    ['coords', 'dims', 'posterior']
     """
     if isinstance(samples, Bootstrap):
         estimates = samples.estimates

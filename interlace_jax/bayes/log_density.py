@@ -21,8 +21,20 @@ def log_density(m: Moments, log_prior: Callable) -> Callable[[Mapping[str, Any]]
     The likelihood is even in each column of Lambda, so that a diagonal entry of theta has a mirror
     image: start at positive ones, and look at SDs, not at theta.
 
-    >>> density = log_density(m, lambda theta, sigma, beta: jnp.sum(norm.logpdf(theta)))
-    >>> kernel = blackjax.nuts(density, step_size=0.1, inverse_mass_matrix=jnp.ones(6))
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from interlace_jax.bayes.log_density import log_density
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> codes, subjects = pd.factorize(sleep["Subject"])
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> m = interlace_jax.moments(sleep["Reaction"].to_numpy(), X, {"Subject": (codes, X)})
+    >>> density = log_density(m, lambda theta, sigma, beta: -jnp.sum(theta**2))
+    >>> theta, beta = jnp.array([1.0, 0.0, 0.2]), jnp.array([251.0, 10.0])
+    >>> start = {"theta": theta, "log_sigma": 3.2, "beta": beta}
+    >>> jax.grad(density)(start)["beta"].shape
+    (2,)
     """
 
     def density(at):

@@ -56,7 +56,13 @@ class Residual:
     subject: the column of the subjects, whose rows covary; rows of different subjects do not.
     by: a column of groups of subjects; every group has parameters of its own.
 
-    >>> Residual(AR1(), time="day", subject="id")   # the same as "ar1(day | id)"
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.AR1()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.structure.round(2)
+                               estimate    se  lower  upper
+    rho | Days within Subject       0.8  0.04    0.7   0.87
     """
 
     structure: Structure
@@ -114,7 +120,13 @@ class Power:
     `Power("fitted")` is a power of the fitted values, random effects included: a fixed point of
     fits whose SDs are held at the last ones, as nlme's, and no maximum of one likelihood.
 
-    >>> Power("dose")
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> power = interlace_jax.Power("week")
+    >>> sleep["week"] = 1 + sleep["Days"]
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 | Subject)", sleep, dispersion=power)
+    >>> fit.structure.round(2)
+                estimate    se  lower  upper
+    power week      0.21  0.11  -0.01   0.43
     """
 
     column: str

@@ -30,6 +30,14 @@ def augment(fit: FittedModel, influence: str | None = "onestep") -> pd.DataFrame
     influence: its method, "exact" or "onestep", or None. Normalized residuals are left out above
     5000 rows. A fit by the iterative core has no leverages, hence no standardized residuals either,
     and takes influence=None only.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.augment().iloc[:3, :6].round(2)
+       Reaction  Days Subject  .fitted  .population  .resid_conditional
+    0    249.56     0    S308   253.66       251.41               -4.10
+    1    258.70     1    S308   273.33       261.87              -14.63
+    2    250.80     2    S308   293.00       272.34              -42.20
     """
     frame = rows_used(fit)
     has_leverages = fit.model.engine.can("leverages")

@@ -49,6 +49,26 @@ def check(fit: FittedModel, nsim: int = 250, seed: Any = 0) -> Check:
     quantiles.
 
     nsim, seed: of the data simulated to compare with.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> print(interlace_jax.check(fit, nsim=100))
+    Check of Reaction ~ Days + (1 + Days | Subject)
+    180 rows, 18 levels of Subject, fitted by REML
+    Worth attention, 2 of 11 checks: shape of residuals; outliers.
+    <BLANKLINE>
+    fine     optimum: the search for the estimates converged
+    fine     variances: none is estimated at 0, no correlation at 1 or -1
+    fine     groups of Subject: 18 levels of 10 rows each
+    trouble  shape of residuals: heavier tails than normal (excess kurtosis 7.7),
+             p < 0.0001
+             -> See plot.qq. Estimates of effects bear this, predictions and small
+                p-values less. Try log or sqrt of a skewed response; with heavy
+                tails look for wrong values first, and compare bootstrap intervals.
+    trouble  outliers: largest residual 5.7 SD, in row 56, p < 0.0001
+             -> Look at the data of rows 56, 7, 59. Correct errors; otherwise report
+                the fit with and without, as by influence().
+    ...
     """
     check_fit("check", fit)
     fit.model.engine.require("checks")

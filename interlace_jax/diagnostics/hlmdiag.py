@@ -28,6 +28,17 @@ def hlm_resid(
     type: "conditional" or "marginal"; standardized: `Fit.residuals("standardized")`, or
     "normalized" for marginal ones.
     full_data: beside the columns of the data.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> interlace_jax.hlm_resid(fit).head(2).round(2)
+       Reaction  Days Subject  .resid  .fitted
+    0    249.56     0    S308   -4.10   253.66
+    1    258.70     1    S308  -14.63   273.33
+    >>> interlace_jax.hlm_resid(fit, level="Subject").head(2).round(2)
+          .ranef.Subject.(Intercept)  .ranef.Subject.Days
+    S308                        2.26                 9.20
+    S309                      -40.40                -8.62
     """
     model.model.engine.require("hlmdiag")
     one_of("type", type, ("conditional", "marginal"))
@@ -49,6 +60,14 @@ def hlm_influence(model: FittedModel, level: int | str = 1, approx: bool = False
 
     approx: `Fit.influence(method="onestep")` in place of refits. HLMdiag's approximation holds the
     variances and has no `rvc`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> interlace_jax.hlm_influence(fit, "Subject").iloc[:2, :4].round(3)
+             cooksd  mdffits  covtrace  covratio
+    Subject
+    S308      0.092    0.101     0.042     1.032
+    S309      0.149    0.188     0.084     0.890
     """
     found = influence(model, None if level == 1 else level, "onestep" if approx else "exact")
     return found[[name for name in found if not name.startswith("dfbetas.")]]
@@ -59,6 +78,13 @@ def hlm_augment(
 ) -> pd.DataFrame:
     """Residuals, and measures of influence beside them: of the rows (level=1), or of the levels
     of a factor.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> interlace_jax.hlm_augment(fit, "Subject").iloc[:2, :4].round(2)
+          .ranef.Subject.(Intercept)  .ranef.Subject.Days  .cooksd  .mdffits
+    S308                        2.26                 9.20     0.09      0.10
+    S309                      -40.40                -8.62     0.15      0.19
     """
     found = hlm_resid(model, level=level)
     if not include_influence:

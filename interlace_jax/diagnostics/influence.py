@@ -75,6 +75,15 @@ def influence(fit: FittedModel, level: str | None = None, method: str = "exact")
     NaN; `attrs["failed"]` counts them. A fit by the iterative core has no leverages and deletions.
     Generalised models are refitted one after the other from the estimates of the fit; there is no
     `rvc.sigma2`, and the numbers of the family have an `rvc` each.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.influence("Subject")[["cooksd", "covratio"]].nlargest(3, "cooksd").round(2)
+             cooksd  covratio
+    Subject
+    S309       0.15      0.89
+    S335       0.13      0.94
+    S337       0.13      0.95
     """
     one_of("method", method, METHODS)
     fit.model.engine.require("deletion")

@@ -57,6 +57,19 @@ def jackknife(fit: FittedModel, by: str | None = None) -> Jackknife:
 
     Array programs have derivatives by the weights of rows (precisions; not of groups) from JAX
     itself: `jax.jacobian(lambda w: estimate(moments(y, X, groups, w)).beta)(w)`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.jackknife()
+    Jackknife(by='Subject')
+    >>> fit.jackknife().bse.round(2)
+    Intercept                       6.63
+    Days                            1.50
+    sd_(Intercept)|Subject          4.50
+    sd_Days|Subject                 1.05
+    cor_Days.(Intercept)|Subject    0.31
+    sigma                           4.06
+    dtype: float64
     """
     fit.model.engine.require("jackknife")
     design = fit.design

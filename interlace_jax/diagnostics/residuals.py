@@ -45,6 +45,14 @@ def residuals(fit: FittedModel, kind: str = "conditional") -> pd.Series:
       estimation of the parameters. A row's value is the error of predicting it from the rows before
       it, in SDs. Rows that share no random effect are taken apart; at most 5000 may be connected (a
       ValueError otherwise).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.residuals("standardized").head(3).round(2)
+    0   -0.18
+    1   -0.63
+    2   -1.76
+    dtype: float64
     """
     one_of("kind", kind, KINDS)
     design, conditional = fit.design, fit.resid
@@ -80,6 +88,14 @@ def leverage(fit: FittedModel) -> pd.DataFrame:
     (Demidenko & Stukel 2005, Stat. Med. 24); lme4's `hatvalues` are `overall`, HLMdiag's columns
     `fixef ranef overall`. The sum of `overall` is an effective number of parameters. Where
     residuals covary, H2 = (I - R V^-1) (I - H1).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.leverage().sum().round(2)
+    fixed       2.00
+    random     27.02
+    overall    29.02
+    dtype: float64
     """
     found = leverage_arrays(fit)
     columns = dict(fixed=found.fixed, random=found.overall - found.fixed, overall=found.overall)
@@ -117,6 +133,14 @@ def scaled_residuals(
     many responses; seed: as in `simulate`. conditional: with the estimated random effects in place
     of new ones, so that rows of a group are not alike; what these have taken from the data makes
     them a little too narrow.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.scaled_residuals(seed=1).describe()[["mean", "min", "max"]].round(2)
+    mean    0.50
+    min     0.02
+    max     0.99
+    dtype: float64
     """
     if nsim < 1:
         raise ValueError(f"nsim must be at least 1, not {nsim}")

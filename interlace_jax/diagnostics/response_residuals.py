@@ -38,6 +38,15 @@ def response_residuals(
 
     seed: of the random numbers of "quantile", anything `numpy.random.default_rng` takes.
     `scaled_residuals` compares with simulated responses in place of the distribution function.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> fit.residuals("pearson").head(3).round(2)
+    0   -1.34
+    1    1.08
+    2    2.88
+    dtype: float64
     """
     one_of("kind", kind, KINDS)
     design, e = fit.design, fit.estimate

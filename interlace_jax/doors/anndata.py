@@ -33,7 +33,7 @@ def layer(adata: Any, name: str | None = None) -> Labelled:
 
     name: of the layer; None is `adata.X`. A sparse layer is made dense some genes at a time. The
     data of the fit are `adata.obs`. Without `family=` the layer should have log expression, as
-    log-CPM with precision weights (voom); counts go with `family="negative-binomial"`.
+    log-CPM with precision weights (voom); counts go with `family="nbinom2"`.
 
     Raises ValueError for a name that no layer has.
 

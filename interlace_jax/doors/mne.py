@@ -58,6 +58,9 @@ def adjacency(channels: Any, recordings: Any) -> scipy.sparse.csr_array:
 
     channels: (channels, channels), as `mne.channels.find_ch_adjacency(epochs.info, "eeg")[0]` has
     it, in the order of `epochs.ch_names`. recordings: as in `responses`.
+
+    >>> sensors = mne.channels.find_ch_adjacency(epochs.info, "eeg")[0]
+    >>> many.clusters("condition[T.b]", adjacency(sensors, epochs))
     """
     first = recordings[0] if isinstance(recordings, list | tuple) else recordings
     if channels.shape[0] != len(first.ch_names):

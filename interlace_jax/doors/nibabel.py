@@ -26,7 +26,18 @@ SAME = 1e-4  # largest difference of affines of one space, in their units (mm)
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """Images of one space within a mask; made by `read`."""
+    """Images of one space within a mask; made by `read`.
+
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from interlace_jax.doors.nibabel import read
+    >>> images = nibabel.Nifti1Image(np.zeros((2, 2, 1, 5)), np.eye(4))
+    >>> volumes = read(images, nibabel.Nifti1Image(np.ones((2, 2, 1)), np.eye(4)))
+    >>> volumes.responses.columns.tolist()
+    [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
+    >>> volumes.adjacency().toarray().sum(0)
+    array([2, 2, 2, 2])
+    """
 
     responses: Labelled = field(repr=False)
     "(images, voxels) for `fit_many(responses=)`, labelled `i j k`, voxels in C order."
@@ -66,9 +77,16 @@ def read(images: Any, mask: Any) -> Volumes:
 
     Raises ValueError for an image whose shape or affine is not that of the mask.
 
-    >>> volumes = read(files, "mask.nii.gz")
-    >>> many = interlace.fit_many("~ age + (1 | subject)", data, responses=volumes.responses)
-    >>> nibabel.save(volumes.map(many.test("age")["t"]), "t.nii.gz")
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from interlace_jax.doors.nibabel import read
+    >>> rng = np.random.default_rng(0)
+    >>> images = nibabel.Nifti1Image(rng.normal(size=(2, 2, 1, 180)), np.eye(4))
+    >>> volumes = read(images, nibabel.Nifti1Image(np.ones((2, 2, 1)), np.eye(4)))
+    >>> sleep, responses = interlace_jax.load_dataset("sleepstudy"), volumes.responses
+    >>> many = interlace_jax.fit_many("~ Days + (1 | Subject)", sleep, responses=responses)
+    >>> volumes.map(many.test("Days")["t"]).shape
+    (2, 2, 1)
     """
     mask = _opened(mask)
     inside = np.asanyarray(mask.dataobj) != 0

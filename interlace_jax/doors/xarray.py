@@ -55,8 +55,13 @@ def to_xarray(
 
     Examples
     --------
-    >>> to_xarray(many)["t"].sel(coefficient="condition[T.b]").plot()
-    >>> to_xarray(many, many.clusters("condition[T.b]", adjacency).nodes)["p"]
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> from interlace_jax.doors.xarray import to_xarray
+    >>> to_xarray(many)["t"].sel(coefficient="Days").round(1).values
+    array([7.1, 7. , 7.6, 9.2])
     """
     attributes = dict(formula=str(many.work.formula), method=many.method, df_method=many.df_method)
     if table is not None:

@@ -245,6 +245,12 @@ def test(
     or in a list; a mapping name -> weight; or weights (p,) or (r, p). One row gives its t test with
     an interval; several the joint F test, or with joint=False a t test each. ddf: "satterthwaite",
     "kenward-roger" or "normal", or the `coefficients` of `fit.robust()`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.test("Days = 10").round(3)
+               estimate     se    df  lower   upper      t      p
+    Days = 10    10.467  1.546  17.0  7.206  13.729  0.302  0.766
     """
     return wald_test(coefficients(fit, ddf), hypothesis, joint)
 

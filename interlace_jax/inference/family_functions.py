@@ -86,7 +86,16 @@ def delta(
     `jax.numpy`. scale: where the interval is computed: "identity", "log", "logit" or "fisher". A
     variance estimated at 0 counts as known to be 0.
 
-    >>> fit.delta(lambda p: jnp.exp(p["x"]), scale="log")  # an odds ratio
+    >>> import jax.numpy as jnp
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> fit.delta(lambda p: jnp.exp(p["period[T.p2]"]), scale="log").round(2)  # an odds ratio
+    estimate    0.37
+    se          0.11
+    lower       0.20
+    upper       0.68
+    dtype: float64
     """
     check_level(level)
     one_of("scale", scale, SCALES)
@@ -118,6 +127,14 @@ def r2(fit: FittedGeneralizedModel, level: float = 0.95, method: str | None = No
     trigamma(mu^2/Var). "delta": Var over the squared slope of the inverse link. The mean mu is that
     of the model with an intercept alone over all levels, exp(b0 + s^2/2) for a log link, and counts
     as known. Intervals are on the logit scale.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> fit.r2().round(3)
+                 estimate     se  lower  upper
+    marginal        0.085  0.036  0.037  0.187
+    conditional     0.187  0.053  0.104  0.313
     """
     return _table(
         *_of_shares(fit, "r2", level, method), level, "logit", ["marginal", "conditional"]
@@ -133,6 +150,14 @@ def icc(
     Share of the random effects' mean variance in its sum with the variance of an observation,
     without and with the fixed part's (Nakagawa, Johnson & Schielzeth 2017). method: of the variance
     of an observation, as of `r2`. Intervals are on the logit scale.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> fit.icc().round(3)
+                estimate     se  lower  upper
+    adjusted       0.111  0.055  0.040  0.272
+    unadjusted     0.102  0.051  0.036  0.254
     """
     return _table(
         *_of_shares(fit, "icc", level, method), level, "logit", ["adjusted", "unadjusted"]

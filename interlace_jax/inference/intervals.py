@@ -82,6 +82,16 @@ def profile(
     A straight line of zeta over value means that Wald intervals are right. zmax: the largest
     |zeta|; points: so many on each side of the estimate, fewer where the parameter comes to its
     bound. parm, criterion: as in `confint`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.profile("Days", points=2).round(2)
+      parameter  value  zeta
+    0      Days   5.33  -3.0
+    1      Days   8.14  -1.5
+    2      Days  10.47   0.0
+    3      Days  12.79   1.5
+    4      Days  15.60   3.0
     """
     whole_number("points", points, 1)
     if not zmax > 0:

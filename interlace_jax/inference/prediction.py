@@ -76,6 +76,14 @@ def predict(
     Quantiles are Student's t with Satterthwaite's df of the variance in question, or normal if
     `df_method` is "normal". Confidence intervals of population values are those of linear
     combinations of coefficients: they follow `df_method`, Kenward-Roger included.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> new = sleep.head(2).assign(Subject=["S308", "somebody new"])
+    >>> fit.predict(new, interval="prediction").round(1)
+         fit  lower  upper    se
+    0  253.7  197.6  309.7  28.4
+    1  261.9  187.1  336.6  37.0
     """
     if interval is not None:
         one_of("interval", interval, INTERVALS)

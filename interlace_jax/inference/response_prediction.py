@@ -52,6 +52,15 @@ def predict_generalized(
     of the logit of a probability.
     unseen: of levels that the fit has not seen, "typical" takes random effects of 0, "average"
     averages the response over them, with the random effects of other factors as they are.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> new = cbpp.head(2)[["period"]]
+    >>> fit.predict(new, marginal=True, interval="confidence").round(3)
+         fit  lower  upper     se
+    0  0.216  0.153  0.296  0.036
+    1  0.097  0.056  0.164  0.027
     """
     one_of("type", type, TYPES)
     one_of("unseen", unseen, UNSEEN)

@@ -142,9 +142,16 @@ def robust(fit: FittedModel, kind: str = "CR2", cluster: str | None = None) -> R
     Returns an object with `table`, `cov`, `bse` and `test`. Its `coefficients` stand for `ddf` in
     other verbs:
 
-    >>> robust = fit.robust("CR2", "school").coefficients
-    >>> fit.anova(ddf=robust)
-    >>> interlace_jax.emmeans(fit, "treatment", ddf=robust).pairs()
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> robust = fit.robust("CR2")
+    >>> robust.table.round(2)
+               estimate    se    df   lower   upper      t    p
+    Intercept    251.41  6.82  17.0  237.01  265.80  36.84  0.0
+    Days          10.47  1.55  17.0    7.21   13.73   6.77  0.0
+    >>> fit.anova(ddf=robust.coefficients).round(2)
+            Sum Sq   Mean Sq  NumDF  DenDF  F value  Pr(>F)
+    Days  30031.01  30031.01      1   17.0    45.85     0.0
     """
     one_of("kind", kind, KINDS)
     codes = _clusters(fit, cluster)

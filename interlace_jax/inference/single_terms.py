@@ -43,7 +43,11 @@ def drop1(fit: FittedModel, test: str | None = None) -> pd.DataFrame:
     Pr(>Chisq)` under a row `<none>` of the whole model. Raises ValueError for a test that there is
     not.
 
-    >>> fit.drop1()
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.drop1().round(3)
+             Sum Sq    Mean Sq  NumDF  DenDF  F value  Pr(>F)
+    Days  30031.015  30031.015      1   17.0   45.853     0.0
     """
     is_linear = not isinstance(fit, FittedGeneralizedModel)
     one_of("test", test or "LRT", ("F", "LRT") if is_linear else ("LRT",))
@@ -121,7 +125,12 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     p-value of the 50:50 mixture of chi-square(Df - 1) and chi-square(Df) (Stram & Lee 1994,
     Biometrics 50), as a variance cannot be negative; missing for others.
 
-    >>> fit.ranova()
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.ranova()[["npar", "logLik", "LRT", "Df", "Pr(>Chisq)"]].round(2)
+                                  npar  logLik    LRT   Df  Pr(>Chisq)
+    <none>                         6.0 -871.81    NaN  NaN         NaN
+    Days in (1 + Days | Subject)   4.0 -893.23  42.84  2.0         0.0
     """
     rows = [(fit.nparams, fit.llf, fit.aic, np.nan, np.nan, np.nan, np.nan)]
     names = [WHOLE]

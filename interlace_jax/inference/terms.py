@@ -304,6 +304,12 @@ def f_table(fit: FittedModel, type: int = 3, ddf: str | Coefficients | None = No
 
     A term whose columns the other terms span (`route` beside `drug` where each drug is given by one
     route) has nothing to test: 0 df, NaN, and a `RankWarning` that names it.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.anova().round(2)
+            Sum Sq   Mean Sq  NumDF  DenDF  F value  Pr(>F)
+    Days  30031.01  30031.01      1   17.0    45.85     0.0
     """
     if type not in (1, 2, 3):
         raise ValueError(f"type must be 1, 2 or 3, not {type!r}")
@@ -325,6 +331,13 @@ def chi_square_table(fit: FittedModel, type: int = 3, ddf: str | None = None) ->
 
     type: 2, each after all that do not contain it; 3, each after all others, with cells counting
     alike. Use `interlace_jax.anova` to compare fits. ddf: "normal", the only rule there is.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> fit.anova().round(4)
+              Chisq  Df  Pr(>Chisq)
+    period  24.9486   3         0.0
     """
     if type not in (2, 3):
         raise ValueError(f"type must be 2 or 3 for a generalised model, not {type!r}")

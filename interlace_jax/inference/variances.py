@@ -136,7 +136,14 @@ def delta(
     scale: where the interval is computed: "identity", "log", "logit" or "fisher". A variance
     estimated at 0 counts as known to be 0: the likelihood has no quadratic there.
 
-    >>> fit.delta(lambda p: p["Days"] / p.sigma)
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.delta(lambda p: p["Days"] / p.sigma).round(3)
+    estimate    0.409
+    se          0.065
+    lower       0.282
+    upper       0.536
+    dtype: float64
     """
     check_level(level)
     if scale not in SCALES:
@@ -349,6 +356,13 @@ def icc(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
     Share of the random effects' mean variance (over the rows, so that slopes count; Johnson 2014,
     Methods Ecol. Evol. 5) in the variance without and with that of the fixed part (Nakagawa et al.
     2017).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.icc().round(2)
+                estimate    se  lower  upper
+    adjusted        0.72  0.07   0.56   0.84
+    unadjusted      0.52  0.10   0.34   0.70
     """
     check_level(level)
     if not fit.design.factors:
@@ -365,6 +379,13 @@ def r2(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
 
     Shares of the fixed part, and of fixed and random parts, in the total variance; random slopes as
     Johnson (2014).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.r2().round(2)
+                 estimate    se  lower  upper
+    marginal         0.28  0.08   0.15   0.45
+    conditional      0.80  0.04   0.70   0.87
     """
     check_level(level)
     found = uncertainty(fit).propagate(_r2, *_second_moments(fit))

@@ -53,9 +53,12 @@ def batches_of_groups(
     batch. inner: factors that lie in it, whose codes are numbered anew too. All batches have one
     length and one number of levels, so that a training step is compiled once. seed: of the order.
 
-    >>> for batch in batches_of_groups({"user": user}, "user", 256):
-    ...     own = dict(mask=batch.mask, levels=batch.levels, scale=batch.scale)
-    ...     loss = layer.nll(residual(batch.rows), batch.groups, **own)
+    >>> import numpy as np
+    >>> from interlace_jax.layers.batches import batches_of_groups
+    >>> users = np.repeat([0, 1, 2, 3], 2)
+    >>> batches = list(batches_of_groups({"user": users}, "user", 2))
+    >>> [sorted(set(users[batch.rows].tolist())) for batch in batches]
+    [[0, 2], [1, 3]]
     """
     whole_number("size", size, 1)
     codes = {name: np.asarray(values) for name, values in groups.items()}

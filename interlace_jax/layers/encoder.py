@@ -19,9 +19,15 @@ class Encoder:
     It is to a layer of random effects what a tokenizer is to a language model: made from the
     training data, kept beside the network, and applied to any frame with these columns.
 
-    >>> encode = Encoder("(1 + x | user) + (1 | item)", frame)
-    >>> layer = RandomEffects(**encode.sizes)
-    >>> groups, features = encode(frame)
+    >>> from interlace_jax.layers.encoder import Encoder
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> encode = Encoder("(1 + Days | Subject)", sleep)
+    >>> encode.sizes
+    {'groups': {'Subject': 18}, 'slopes': {'Subject': 1}, 'nested': {}, 'terms': {'Subject': (2,)}}
+    >>> codes, features = encode(sleep.tail(2))
+    >>> codes["Subject"], features["Subject"]
+    (array([17, 17], dtype=int32), array([[8.],
+           [9.]]))
     """
 
     def __init__(self, formula: str, data: Any):

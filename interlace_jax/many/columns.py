@@ -18,6 +18,20 @@ COPIED = 2**30
 class Labelled(NamedTuple):
     """Columns of numbers that are read in slices, as `fit_many` takes them for `responses` and
     `weights`, with a label each.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from interlace_jax.many.columns import Labelled
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> reaction = sleep["Reaction"].to_numpy()
+    >>> labels = pd.Index(["log", "root"], name="scale")
+    >>> responses = Labelled(np.column_stack([np.log(reaction), np.sqrt(reaction)]), labels)
+    >>> many = interlace_jax.fit_many("~ Days + (1 | Subject)", sleep, responses=responses)
+    >>> many.fe_params["Days"].round(3)
+    scale
+    log     0.034
+    root    0.296
+    Name: Days, dtype: float64
     """
 
     values: Any

@@ -274,6 +274,15 @@ class ManyFits:
     def adjusted_pvalues(self, method: str = "bh") -> pd.DataFrame:
         """p-values adjusted over the models, each coefficient for itself: false discovery rate
         by "bh" or "by".
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = "Days + (1 + Days | Subject)"
+        >>> Y = interlace_jax.fit(f"Reaction ~ {model}", sleep).simulate(4, seed=1).add_prefix("y")
+        >>> many = interlace_jax.fit_many(f"~ {model}", sleep, responses=Y)
+        >>> (many.adjusted_pvalues() < 0.001).all()
+        Intercept    True
+        Days         True
+        dtype: bool
         """
         one_of("method", method, ("bh", "by"))
         p = self.fe_pvalues
@@ -309,6 +318,16 @@ class ManyFits:
 
         The labels of the models stand in front, in a column with their name, or `model` where they
         have none or one of those of the others.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = "Days + (1 + Days | Subject)"
+        >>> Y = interlace_jax.fit(f"Reaction ~ {model}", sleep).simulate(4, seed=1).add_prefix("y")
+        >>> many = interlace_jax.fit_many(f"~ {model}", sleep, responses=Y)
+        >>> many.to_frame().head(3).round(2)
+          model coefficient  estimate    se    df      t    p
+        0    y0   Intercept    248.19  6.04  17.0  41.11  0.0
+        1    y0        Days     10.93  1.53  17.0   7.13  0.0
+        2    y1   Intercept    241.92  5.54  17.0  43.65  0.0
         """
         pieces = dict(
             estimate=self.fe_params,

@@ -123,7 +123,16 @@ def clusters(
 
     Examples
     --------
-    >>> many.clusters("condition[T.b]", neighbours.product(sensors, times), "mass", seed=1).table
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.clusters("Days", statistic="max", n=199, seed=1).nodes.round(3)
+      model      t  enhanced      p  cluster
+    0    y0  7.132     7.132  0.005        0
+    1    y1  7.003     7.003  0.005        1
+    2    y2  7.581     7.581  0.005        2
+    3    y3  9.211     9.211  0.005        3
     """
     if not isinstance(many.work, Responses):
         raise ValueError("clusters need models that share a design: use responses= in place of by=")

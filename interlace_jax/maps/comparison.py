@@ -35,7 +35,17 @@ def compare(many: ManyFits, other: ManyFits, refit: bool = True) -> pd.DataFrame
 
     Raises ValueError for fits that have different labels, or whose formulas are not nested.
 
-    >>> many.compare(fit_many("~ 1 + (1 | subject)", data, responses=Y))
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> less = interlace_jax.fit_many("~ Days + (1 | Subject)", sleep, responses=responses)
+    >>> many.compare(less).round(4)
+      model    Chisq   Df  Pr(>Chisq)  Pr(>Chisq) boundary
+    0    y0  52.3331  2.0      0.0000               0.0000
+    1    y1  32.3322  2.0      0.0000               0.0000
+    2    y2  25.5061  2.0      0.0000               0.0000
+    3    y3   9.3657  2.0      0.0093               0.0057
     """
     if not isinstance(other, ManyFits):
         raise TypeError(f"compare takes the result of another fit_many, not {type(other).__name__}")

@@ -101,8 +101,16 @@ def test(
 
     Examples
     --------
-    >>> many.test("condition[T.b] = 0", adjust="bh")
-    >>> many.test("dose[T.low], dose[T.high]")
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.test("Days = 10").round(2)
+      model hypothesis  estimate    se    df  lower  upper     t     p
+    0    y0  Days = 10     10.93  1.53  17.0   7.70  14.16  0.61  0.55
+    1    y1  Days = 10      9.54  1.36  17.0   6.67  12.42 -0.33  0.74
+    2    y2  Days = 10     10.22  1.35  17.0   7.38  13.06  0.16  0.87
+    3    y3  Days = 10      9.00  0.98  17.0   6.94  11.07 -1.02  0.32
     """
     check_level(level)
     one_of("adjust", adjust, ADJUSTMENTS)

@@ -91,6 +91,20 @@ def curves(
     ------
     ValueError, TypeError
         For models of `by=`; times that are no numbers or occur twice; models that were not fitted.
+
+    Examples
+    --------
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> curve = many.curves("Days", time=[0, 1, 2, 3], seed=1)
+    >>> curve.table[["time", "estimate", "joint_lower", "joint_upper"]].round(1)
+       time  estimate  joint_lower  joint_upper
+    0   0.0      10.9          6.7         15.2
+    1   1.0       9.5          5.8         13.3
+    2   2.0      10.2          6.5         13.9
+    3   3.0       9.0          6.3         11.7
     """
     if not isinstance(many.work, Responses):
         raise ValueError("curves need models that share a design: use responses= in place of by=")

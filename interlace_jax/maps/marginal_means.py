@@ -85,7 +85,14 @@ def emmeans(
 
     Raises ValueError, TypeError for variables or values that the fixed part does not have.
 
-    >>> many.emmeans("dose").contrasts("trt.vs.ctrl", ref="none")
+    >>> words = interlace_jax.load_dataset("crossed")
+    >>> responses = words[["rt"]].assign(log_rt=words["rt"] / 1000)
+    >>> given = dict(responses=responses)
+    >>> many = interlace_jax.fit_many("~ condition + (1 | subject)", words, **given)
+    >>> many.emmeans("condition").contrasts("pairwise").iloc[:, :5].round(3)
+        model                 contrast  estimate     se       df
+    0      rt  congruent - incongruent   -22.470  7.096  852.202
+    1  log_rt  congruent - incongruent    -0.022  0.007  852.202
     """
     coefficients = lane_coefficients(many)
     if isinstance(many.work, Designs):

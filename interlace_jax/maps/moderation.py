@@ -64,8 +64,16 @@ def moderate(
     for a joint test of rows whose df differ by more than a factor of two: no single variance stands
     for all of them; test them one by one.
 
-    >>> many.moderate("treatment[T.drug]")
-    >>> many.moderate("treatment[T.drug]", trend=True)
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.moderate("Days")[["model", "estimate", "se_moderated", "df", "t"]].round(2)
+      model  estimate  se_moderated   df     t
+    0    y0     10.93          1.32  inf  8.28
+    1    y1      9.54          1.32  inf  7.23
+    2    y2     10.22          1.32  inf  7.74
+    3    y3      9.00          1.32  inf  6.82
     """
     if many.df_method == "normal":
         raise ValueError('moderation needs degrees of freedom: fit with df_method="satterthwaite"')
@@ -116,6 +124,15 @@ def top(
     size first). trend, robust: as in `moderate`. Returns the first n rows of `moderate(contrast)`,
     or where there are no degrees of freedom to moderate (`df_method="normal"`, generalised models)
     of `test(contrast, adjust="bh")`. Raises ValueError as these do.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.top("Days", 2)[["model", "estimate", "t"]].round(2)
+      model  estimate     t
+    0    y0     10.93  8.28
+    1    y2     10.22  7.74
     """
     one_of("sort", sort, SORTED)
     whole_number("n", n, 1)

@@ -56,6 +56,16 @@ def random_effects(many: ManyFits) -> dict[str, pd.DataFrame]:
 
     The levels are those that have rows in the model. They are computed on call, chunk by chunk, and
     not kept.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.random_effects()["Subject"].head(3).round(1)
+      model level         term  value
+    0    y0  S308  (Intercept)   11.0
+    1    y0  S308         Days    4.2
+    2    y0  S309  (Intercept)   15.5
     """
     found: dict[str, list[pd.DataFrame]] = {}
 
@@ -97,6 +107,15 @@ def predict(
 
     Transforms and categories are those of all rows of the design. Raises ValueError where columns
     are missing.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.predict().head(2).round(1)
+          y0     y1     y2     y3
+    0  259.2  237.0  268.0  251.7
+    1  274.3  243.2  280.7  266.3
     """
     if isinstance(many.work, Designs):
         return _predicted_by_group(many, newdata, include_re)
@@ -170,6 +189,17 @@ def variance_fractions(many: ManyFits) -> pd.DataFrame:
     `fixed` is the sample variance of X beta; that of a factor the mean over the rows of z'Sigma z,
     so that slopes count (Johnson 2014, Methods Ecol. Evol. 5); `fixed` is the marginal R squared of
     Nakagawa & Schielzeth.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.variance_fractions().round(2)
+        fixed  Subject  residual
+    y0   0.28     0.55      0.17
+    y1   0.26     0.48      0.26
+    y2   0.32     0.43      0.25
+    y3   0.33     0.38      0.29
     """
 
     def of_chunk(chunk: Chunk) -> list[pd.DataFrame]:

@@ -54,6 +54,8 @@ def product(places: Any, times: int) -> scipy.sparse.csr_array:
     places: adjacency (m, m) of sensors, voxels or points. Nodes are ordered place by place, times
     within, as an array (..., place, time) is in memory.
 
+    >>> import numpy as np
+    >>> from interlace_jax.maps.neighbours import product
     >>> product(np.array([[0, 1], [1, 0]]), 3).shape
     (6, 6)
     """
@@ -69,6 +71,14 @@ def grid(mask: Any, corners: bool = False) -> scipy.sparse.csr_array:
 
     Neighbours share a face; with corners=True an edge or a corner is enough (26 of a voxel in place
     of 6).
+
+    >>> import numpy as np
+    >>> from interlace_jax.maps.neighbours import grid
+    >>> grid(np.ones((2, 2), bool)).toarray().astype(int)
+    array([[0, 1, 1, 0],
+           [1, 0, 0, 1],
+           [1, 0, 0, 1],
+           [0, 1, 1, 0]])
     """
     mask = np.asarray(mask, bool)
     number = np.full(mask.shape, -1)
@@ -96,6 +106,13 @@ def _shifted(number: np.ndarray, step: tuple[int, ...]) -> tuple[np.ndarray, np.
 def mesh(faces: Any, n: int | None = None) -> scipy.sparse.csr_array:
     """Neighbours of the n points of a surface, those that share a side of a triangle. faces (f,
     3): its points.
+
+    >>> from interlace_jax.maps.neighbours import mesh
+    >>> mesh([[0, 1, 2], [1, 2, 3]]).toarray().astype(int)
+    array([[0, 1, 1, 0],
+           [1, 0, 1, 1],
+           [1, 1, 0, 1],
+           [0, 1, 1, 0]])
     """
     faces = np.asarray(faces, np.intp)
     if faces.ndim != 2 or faces.shape[1] != 3:

@@ -82,6 +82,20 @@ def permutation_test(
     ValueError
         For models of `by=`; for a predictor that is in no fixed effect, or does not vary in what is
         shuffled; for rows without a level of `within` or `between`.
+
+    Examples
+    --------
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> found = many.permutation_test("Days", 19, within="Subject", seed=1, progress=False)
+    >>> found.table[["model", "coefficient", "p", "p_max"]].round(2)
+      model coefficient     p  p_max
+    0    y0        Days  0.05   0.05
+    1    y1        Days  0.05   0.05
+    2    y2        Days  0.05   0.05
+    3    y3        Days  0.05   0.05
     """
     if not isinstance(many.work, Responses):
         raise ValueError(

@@ -26,7 +26,16 @@ def anova(many: ManyFits, type: int = 3, ddf: str | None = None) -> pd.DataFrame
     NumDF, DenDF, F value, Pr(>F)`. Raises ValueError for another type, and as `test` does for
     "kenward-roger".
 
-    >>> many.anova().query("term == 'condition'")
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> many.anova().round(2)
+      model  term    Sum Sq   Mean Sq  NumDF  DenDF  F value  Pr(>F)
+    0    y0  Days  30965.81  30965.81      1   17.0    50.87     0.0
+    1    y1  Days  36573.61  36573.61      1   17.0    49.05     0.0
+    2    y2  Days  38182.04  38182.04      1   17.0    57.48     0.0
+    3    y3  Days  50288.36  50288.36      1   17.0    84.84     0.0
     """
     one_of("type", type, TYPES)
     return _by_term(many, type, ddf)
@@ -84,7 +93,17 @@ def chi_squares(many: ManyFits, type: int = 3) -> pd.DataFrame:
     Returns a row for each model and term: the label of the model, `term`, and `Chisq, Df,
     Pr(>Chisq)`, as the `anova` of one fit has them. Raises ValueError for another type.
 
-    >>> many.anova().query("term == 'condition'")
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> responses = fit.simulate(3, seed=1)
+    >>> given = dict(responses=responses, family="binomial", trials="size")
+    >>> many = interlace_jax.fit_many("~ period + (1 | herd)", cbpp, **given)
+    >>> many.anova().round(4)
+       model    term    Chisq  Df  Pr(>Chisq)
+    0      0  period  28.8204   3         0.0
+    1      1  period  37.7672   3         0.0
+    2      2  period  22.5742   3         0.0
     """
     one_of("type", type, TYPES[1:])
     table = _by_term(many, type)

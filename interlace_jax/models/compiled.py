@@ -70,6 +70,9 @@ class CompiledModel:
                 "out of floating-point range: give it in another unit"
             )
 
+    def __repr__(self) -> str:
+        return f"<Model of {self.design.formula}, {len(self.design.y)} rows>"
+
     @classmethod
     def of(
         cls,
@@ -122,6 +125,11 @@ class CompiledModel:
     def deviance(self, theta, reml: bool = True):
         """-2 log L_REML (or -2 log L) at theta (d,), with beta and sigma at their optimum;
         without priors.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> round(float(model.deviance([0.97, 0.02, 0.23], reml=False)), 2)
+        1752.0
         """
         return self.engine.deviance(
             theta if is_jax_array(theta) else self.checked_theta(theta), reml
@@ -129,7 +137,13 @@ class CompiledModel:
 
     @own_rules()
     def loglik(self, theta, reml: bool = True):
-        """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`."""
+        """Log-likelihood (restricted by default) at theta (d,): minus half of `deviance`.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> round(float(model.loglik([0.97, 0.02, 0.23])), 2)
+        -871.82
+        """
         return -0.5 * self.deviance(theta, reml)
 
     def loss(self, theta, y=None, X=None, *, reml: bool = True):
@@ -140,6 +154,11 @@ class CompiledModel:
         Each may be traced, all are differentiated, and all is computed in float64::
 
             jax.grad(lambda w: model.loss(theta, X=features(w)))(w)
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> round(float(model.loss([0.97, 0.02, 0.23])), 2)
+        871.82
         """
         if X is not None and (np.ndim(X) != 2 or len(X) != len(self.design.y)):
             raise ValueError(
@@ -153,7 +172,13 @@ class CompiledModel:
         return 0.5 * TracedModel(self.design, rows).deviance(theta, reml)
 
     def estimate(self, reml: bool = True) -> Estimate:
-        """The fitted model as arrays, without names, tables or warnings."""
+        """The fitted model as arrays, without names, tables or warnings.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> model.estimate().beta.round(2).tolist()
+        [251.41, 10.47]
+        """
         return self.engine.estimate(reml, None)
 
     def with_response(self, y, *, weights=None, offset=None) -> Self | TracedModel:
@@ -165,6 +190,11 @@ class CompiledModel:
         has derivatives by its rows::
 
             jax.grad(lambda y: model.with_response(y).estimate().beta[1])(y)
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> model.with_response(sleep["Reaction"] / 1000).fit()
+        <Fit of Reaction ~ Days + (1 + Days | Subject) by REML, 180 rows>
         """
         given = {"y": y, "weights": weights, "offset": offset}
         given = {
@@ -211,6 +241,11 @@ class CompiledModel:
         In `formula` a dot stands for what was there, and so does an empty left side: `". ~ . + x"`,
         `"~ . + x"`. On the right it is a summand: a product or power of it is refused.
         arguments: `weights offset na_action cov residual dispersion contrasts core`.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> model = interlace_jax.compile("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> model.update("~ . - Days")
+        <Model of Reaction ~ Days - Days + (1 + Days | Subject), 180 rows>
         """
         old = self.design.formula
         dispersion = f"~ {old.dispersion}" if isinstance(old.dispersion, str) else old.dispersion

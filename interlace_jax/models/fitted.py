@@ -97,7 +97,15 @@ class FittedModel:
         return self.of(model, method or self.method, df_method or self.df_method)
 
     def refit(self, y: Iterable[float]) -> Self:
-        """The model fitted to another response, one number per row used."""
+        """The model fitted to another response, one number per row used.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> fit.refit(sleep["Reaction"] / 1000).fe_params.round(4)
+        Intercept    0.2514
+        Days         0.0105
+        dtype: float64
+        """
         return self.of(self.model.with_response(y), self.method, self.df_method)
 
     def by(self, method: str) -> Self:
@@ -109,7 +117,13 @@ class FittedModel:
             return self.of(self.model, method, "normal")
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Self:
-        """Fit again with another formula (as in `Model.update`: `"~ . + x"`), data or arguments."""
+        """Fit again with another formula (as in `Model.update`: `"~ . + x"`), data or arguments.
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> fit.update("~ . - (1 + Days | Subject) + (1 + Days || Subject)", method="ML")
+        <Fit of Reaction ~ Days + (1 + Days || Subject) by ML, 180 rows>
+        """
         method = arguments.pop("method", self.method)
         df_method = arguments.pop("df_method", self.df_method)
         return self.of(self.model.update(formula, data, **arguments), method, df_method)
@@ -308,6 +322,14 @@ class FittedModel:
     def random_effects_ci(self, level: float = 0.95) -> dict[str, pd.DataFrame]:
         """Normal intervals of the random effects: columns `lower`, `upper`, or (term, "lower")
         and (term, "upper").
+
+        >>> sleep = interlace_jax.load_dataset("sleepstudy")
+        >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+        >>> fit.random_effects_ci()["Subject"].head(2).round(1)
+             (Intercept)        Days
+                   lower upper lower upper
+        S308       -21.4  25.9   4.7  13.7
+        S309       -64.1 -16.7 -13.1  -4.1
         """
         check_level(level)
         z = special.ndtri(0.5 + level / 2)

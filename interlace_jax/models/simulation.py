@@ -21,6 +21,13 @@ def simulate(fit: FittedModel, nsim: int = 1, seed: Any = None) -> pd.DataFrame:
     Of generalised models in the form of the response: counts where it was counts, proportions where
     it was those, and for an ordinal response numbers of categories from 0.
     seed: anything `numpy.random.default_rng` takes; the same seed gives the same draws.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.simulate(3, seed=1).head(2).round(1)
+           0      1      2
+    0  304.8  256.7  256.2
+    1  279.1  257.6  309.1
     """
     Y, seen = new_responses(fit, nsim, seed), fit.design.observed
     return pd.DataFrame(Y if seen is None else seen.shown(Y), index=fit.design.index)

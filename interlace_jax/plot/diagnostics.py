@@ -39,6 +39,10 @@ def residuals(fit: Fit) -> p9.ggplot:
     and of SD 1, against means without random effects. A slight rise is no trouble: shrinkage leaves
     a part of the random effects in the residuals. Of very many rows a random sample is drawn as
     points; the average is that of all.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.residuals(fit)
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -82,6 +86,11 @@ def rootogram(fit: Fit, nsim: int = 250, level: float = 0.95, seed: int | None =
     The expected frequencies and the band about 0, in which an end should be with probability
     `level`, are those of `nsim` responses simulated with new random effects. fit: of counts,
     successes out of trials too.
+
+    >>> cbpp = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> fit = interlace_jax.fit(formula, cbpp, family="binomial", trials="size")
+    >>> picture = plot.rootogram(fit)
     """
     _check(fit, Fit)
     check_level(level)
@@ -136,6 +145,10 @@ def qq(fit: Fit, level: float = 0.95) -> p9.ggplot:
     Residuals are in units of their own SD (of generalised models quantile residuals, as they are),
     random effects in units of what their predictions vary by under the model. Of generalised models
     random effects are left out whose levels say little: they have the shape of the responses.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.qq(fit)
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -165,6 +178,10 @@ def influence(table: pd.DataFrame, measure: str | None = None, label: int = 5) -
 
     table: `fit.influence(...)`. measure: a column, by default the first. label: how many names to
     write. Orange values lie more than three interquartile ranges outside the quartiles.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.influence(fit.influence("Subject"), "cooksd")
     """
     _check(table, pd.DataFrame)
     measures = list(table.select_dtypes("number"))

@@ -30,6 +30,12 @@ def volcano(
     alpha: false discovery rate (Benjamini & Hochberg) at which a model is coloured. label: how many
     of these are named, those with the smallest p-values; or the labels of the models to name.
     moderated: p-values of `many.moderate(coefficient)`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> picture = plot.volcano(many, "Days")
     """
     _check(many, Many)
     _check_coefficient(many, coefficient)
@@ -92,6 +98,12 @@ def heatmap(
     coefficient: one of them; by default all but the intercept, models by coefficients. where: for
     one coefficient, a frame with a row for each model and two columns, the place of the model on
     the x and y axes (time and electrode).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> picture = plot.heatmap(many)
     """
     _check(many, Many)
     if coefficient is not None:

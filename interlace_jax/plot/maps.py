@@ -31,6 +31,18 @@ def clusters(
     columns, its place on the x and y axes.
 
     Raises ValueError where neither says where the models lie.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from interlace_jax.maps.neighbours import product
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> draws = interlace_jax.fit(formula, sleep).simulate(4, seed=1)
+    >>> labels = [["Cz", "Pz"], [0.1, 0.2]]
+    >>> draws.columns = pd.MultiIndex.from_product(labels, names=["channel", "seconds"])
+    >>> many = interlace_jax.fit_many("~ Days + (1 | Subject)", sleep, responses=draws)
+    >>> found = many.clusters("Days", product(np.array([[0, 1], [1, 0]]), 2), n=99, seed=1)
+    >>> picture = plot.clusters(found)
     """
     _check(found, ClusterTest)
     nodes = found.nodes
@@ -77,6 +89,18 @@ def topography(
     are; by default six, evenly spread.
 
     Raises ValueError for models with other labels, or a channel without a place.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> draws = interlace_jax.fit(formula, sleep).simulate(4, seed=1)
+    >>> labels = [["Cz", "Pz", "Oz", "Fz"], [0.2]]
+    >>> draws.columns = pd.MultiIndex.from_product(labels, names=["channel", "seconds"])
+    >>> many = interlace_jax.fit_many("~ Days + (1 | Subject)", sleep, responses=draws)
+    >>> found = many.clusters("Days", np.ones((4, 4)), n=99, seed=1)
+    >>> places = {"Cz": (0.0, 0.0), "Pz": (0.1, -0.4), "Oz": (0.0, -0.8), "Fz": (0.1, 0.4)}
+    >>> picture = plot.topography(found, places)
     """
     _check(found, ClusterTest)
     nodes = found.nodes
@@ -132,6 +156,10 @@ def slices(
     the numbers.
 
     Raises ValueError for another number of values than voxels.
+
+    >>> import numpy as np
+    >>> ball = np.hypot(*np.indices((9, 9)) - 4)[:, :, None] + abs(np.arange(7) - 3) < 5.5
+    >>> picture = plot.slices(np.ones(ball.sum()), ball, count=5, name="t")
     """
     mask, found = np.asarray(mask, bool), values
     is_test = isinstance(found, ClusterTest)
@@ -173,6 +201,12 @@ def curve(curve: Curve) -> p9.ggplot:
     pointwise band (dark) and joint band (pale).
 
     curve: as `many.curves(...)` gives it.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> picture = plot.curve(many.curves("Days", time=[0, 1, 2, 3], seed=1))
     """
     _check(curve, Curve)
     table = curve.table
@@ -197,6 +231,12 @@ def curve(curve: Curve) -> p9.ggplot:
 def variance_fractions(many: Many) -> p9.ggplot:
     """Shares of the variance in all models, as `many.variance_fractions()` has them: a violin each,
     with its median.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> responses = interlace_jax.fit(formula, sleep).simulate(4, seed=1).add_prefix("y")
+    >>> many = interlace_jax.fit_many("~ Days + (1 + Days | Subject)", sleep, responses=responses)
+    >>> picture = plot.variance_fractions(many)
     """
     _check(many, Many)
     shares = many.variance_fractions().dropna()

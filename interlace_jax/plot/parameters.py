@@ -40,6 +40,10 @@ def profile(fit: Fit | pd.DataFrame, level: float = 0.95) -> p9.ggplot:
 
     fit: a fit, or the frame of its `profile()`. The marks are the ends of the interval of that
     `level`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.profile(fit.profile())
     """
     check_level(level)
     z = special.ndtri(0.5 + level / 2)
@@ -77,6 +81,10 @@ def density(fit: Fit | pd.DataFrame) -> p9.ggplot:
     slope.
 
     fit: as in `profile`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.density(fit.profile())
     """
     curves = data.curves(_profile(fit))
     line = pd.concat(c.density for c in curves)
@@ -108,6 +116,10 @@ def coefficients(
     intercept: whether it has a row. level: of the intervals, which are those of `tidy`. labels:
     other words for terms, as {"x": "a longer name"}. exponentiate: show exp(coefficient), odds
     ratios of a logit and ratios of a log link, on a logarithmic axis.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.coefficients(fit)
     """
     if not fits:
         raise TypeError("this plot takes one or more fits, as plot.coefficients(m1, m2)")
@@ -186,6 +198,10 @@ def effects(
 
     Of generalised models the means are on the scale of the response, for a level whose random
     effects are 0 (of an ordinal response on that of the link); proportions where there are trials.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.effects(fit, "Days", points=True)
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -266,6 +282,10 @@ def variance_components(fit: Fit) -> p9.ggplot:
     in `varcorr`.
 
     Standard deviations of the same unit share a panel. What is at the boundary has no interval.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.variance_components(fit)
     """
     _check(fit, Fit)
     shown = components(fit)
@@ -286,6 +306,10 @@ def emmeans(means: MarginalMeans) -> p9.ggplot:
 
     means: what `interlace_jax.emmeans` returns. The last of its variables is on the x axis, the one
     before it is the colour, those before make panels.
+
+    >>> cake = interlace_jax.load_dataset("cake")
+    >>> fit = interlace_jax.fit("angle ~ recipe * temp + (1 | recipe:replicate)", cake)
+    >>> picture = plot.emmeans(interlace_jax.emmeans(fit, ["temp", "recipe"]))
     """
     _check(means, MarginalMeans)
     table = means.frame.rename(columns={"response": "emmean"})

@@ -36,6 +36,10 @@ def caterpillar(fit: Fit, factor: str | None = None, level: float = 0.95) -> p9.
 
     factor: a name of `fit.ngroups`, by default the first. Intervals are those of
     `random_effects_ci`; effects whose interval excludes 0 are darker.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.caterpillar(fit)
     """
     _check(fit, Fit)
     g = place(fit, factor)
@@ -76,6 +80,10 @@ def shrinkage(fit: Fit, factor: str | None = None, terms: Sequence[str] | None =
     the first two; with one the groups stand below each other. Coefficients include the fixed effect
     of the same name; other effects are as in the fit. Groups whose rows do not determine their own
     estimates are left out.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.shrinkage(fit)
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")
@@ -192,6 +200,10 @@ def fitted_lines(
     evenly over the levels as ordered by their first random effect. Lines are for the middle (or
     most frequent) value of other predictors, which the subtitle names; of predictors that do not
     vary within groups each has its own. Other random effects are held at 0.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> picture = plot.fitted_lines(fit)
     """
     _check(fit, Fit)
     fit.model.engine.require("plots_of_rows")

@@ -19,6 +19,11 @@ def correlation_by_lag(fit: Fit, seed: int = 0) -> p9.ggplot:
 
     Both are of the response around its mean, so that random effects count too. Points far from the
     line, outside of the band, speak for another structure. seed: of the simulations.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> residual = "ar1(Days | Subject)"
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 | Subject)", sleep, residual=residual)
+    >>> picture = plot.correlation_by_lag(fit)
     """
     _check(fit, Fit)
     table = correlations_by_lag(fit, seed)
@@ -42,6 +47,11 @@ def sd_by_visit(fit: Fit, seed: int = 0) -> p9.ggplot:
     """Standard deviations of the response around its mean by visit, of the data and of the model.
 
     seed: of the simulations.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> residual = "ar1(Days | Subject)"
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 | Subject)", sleep, residual=residual)
+    >>> picture = plot.sd_by_visit(fit)
     """
     _check(fit, Fit)
     table = sds_by_visit(fit, seed)

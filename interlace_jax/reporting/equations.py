@@ -26,8 +26,14 @@ def equation(fit: FittedModel, values: bool = False) -> str:
     values: estimates in place of beta, Sigma and sigma. Returns an `aligned` block to stand between
     `\[` and `\]` (package amsmath), or in MathJax; row i has level g[i] of the grouping factor g.
 
+    >>> yarn = interlace_jax.load_dataset("dyestuff")
+    >>> fit = interlace_jax.fit("Yield ~ 1 + (1 | Batch)", yarn)
     >>> print(interlace_jax.equation(fit))
-    >>> IPython.display.Math(interlace_jax.equation(fit, values=True))
+    \begin{aligned}
+    \text{Yield}_{i} &= \beta_{0} + b_{0,\,\text{Batch}[i]} + \varepsilon_{i} \\
+    b_{0,\,g} &\sim \mathcal{N}\left(0,\; \sigma^{2}_{\text{Batch}}\right) \\
+    \varepsilon_{i} &\sim \mathcal{N}\left(0,\; \sigma^{2}\right)
+    \end{aligned}
     """
     check_fit("equation", fit)
     fit.model.engine.require("equation")

@@ -46,7 +46,18 @@ def report(fit: FittedModel, level: float = 0.95) -> str:
     their intervals (they hold for given random effects, not for averages over them), and the
     numbers of the family.
 
-    >>> print(interlace_jax.report(fit))
+    >>> import textwrap
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> print(textwrap.fill(interlace_jax.report(fit), 90))
+    A linear mixed model of Reaction was fitted by restricted maximum likelihood (formula:
+    Reaction ~ Days + (1 + Days | Subject)), with random intercepts and random effects of Days
+    by Subject (correlated). It was fitted to 180 observations of 18 levels of Subject. Tests
+    and intervals use Satterthwaite's degrees of freedom. The intercept was estimated as b =
+    251.41, SE = 6.82, 95% CI [237.01, 265.80]. The coefficient of Days differed from 0, b =
+    10.47, SE = 1.55, 95% CI [7.21, 13.73], t(17.0) = 6.77, p < .001. The standard deviations
+    of the random effects were estimated as follows. Subject: 24.74 for (Intercept) and 5.92
+    for Days (correlation 0.07); residual: 25.59.
     """
     check_fit("report", fit)
     fit.model.engine.require("report")

@@ -37,7 +37,7 @@ def table(
     level: float = 0.95,
     labels: Mapping[str, str] | None = None,
 ) -> Table:
-    """A table ready to print or to write into a paper: of a fit, or of any frame that this package
+    r"""A table ready to print or to write into a paper: of a fit, or of any frame that this package
     returns.
 
     what: a fit gives its coefficients with standard errors, intervals, degrees of freedom and
@@ -50,8 +50,26 @@ def table(
     Returns a `Table` with `to_latex()`, `to_markdown()`, `to_html()`, `to_typst()`,
     `to_great_tables()` and `frame`.
 
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
     >>> print(interlace_jax.table(fit))
-    >>> interlace_jax.table(fit.anova(), "Tests of the fixed effects").to_latex()
+    Reaction ~ Days + (1 + Days | Subject)
+    Term                                   Estimate   SE           95% CI   df     t     p
+    Intercept                                251.41 6.82 [237.01, 265.80] 17.0 36.84 <.001
+    Days                                      10.47 1.55    [7.21, 13.73] 17.0  6.77 <.001
+    --------------------------------------------------------------------------------------
+    SD (Intercept) | Subject                  24.74 5.84   [15.58, 39.28]
+    SD Days | Subject                          5.92 1.25     [3.92, 8.95]
+    Correlation (Intercept).Days | Subject     0.07 0.33    [-0.52, 0.61]
+    SD residual                               25.59 1.51   [22.80, 28.72]
+    180 observations, 18 levels of Subject. Fitted by REML, Satterthwaite degrees of
+      freedom.
+    >>> print(interlace_jax.table(fit.anova(), "Tests of the fixed effects").to_markdown())
+    **Tests of the fixed effects**
+    <BLANKLINE>
+    |  | Sum Sq | Mean Sq | NumDF | DenDF | F value | Pr(\>F) |
+    | :-- | --: | --: | --: | --: | --: | --: |
+    | Days | 30031 | 30031 | 1 | 17.0 | 45.85 | \<.001 |
     """
     check_mapping("labels", labels, '{"x": "a longer name"}')
     check_level(level)
@@ -168,8 +186,27 @@ def compare(
     Returns a `Table`, as `table`. It has a note where log-likelihood, AIC and BIC cannot be
     compared: models by REML with different fixed parts, or fitted to different numbers of rows.
 
-    >>> names, terms = ["no slopes", "slopes"], {"Days": "Days of restriction"}
-    >>> interlace_jax.compare(small, large, names=names, terms=terms)
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> less = fit.update("~ Days + (1 | Subject)")
+    >>> terms = {"Days": "Days of restriction"}
+    >>> print(interlace_jax.compare(less, fit, names=["no slopes", "slopes"], terms=terms))
+                                           no slopes slopes
+    Days of restriction                        10.47  10.47
+                                              (0.80) (1.55)
+    -------------------------------------------------------
+    SD (Intercept) | Subject                   37.12  24.74
+    SD Days of restriction | Subject                   5.92
+    Correlation (Intercept).Days | Subject             0.07
+    SD residual                                30.99  25.59
+    -------------------------------------------------------
+    Observations                                 180    180
+    Levels of Subject                             18     18
+    Criterion                                   REML   REML
+    Log-likelihood                            -893.2 -871.8
+    AIC                                       1794.5 1755.6
+    BIC                                       1807.2 1774.8
+    Standard errors in parentheses.
     """
     if not fits:
         raise TypeError("compare takes one or more fits, as compare(m1, m2)")

@@ -56,8 +56,20 @@ def tidy(
     the units of the response (of the predictor's effect on it); what a row does not have is
     missing, `level` left out unless asked for.
 
-    >>> fit.tidy()
-    >>> fit.tidy("ran_vals").query("group == 'Subject'")
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.tidy().iloc[:, :6].round(2)
+         effect     group                   term  estimate  std_error  statistic
+    0     fixed       NaN              Intercept    251.41       6.82      36.84
+    1     fixed       NaN                   Days     10.47       1.55       6.77
+    2  ran_pars   Subject        sd__(Intercept)     24.74       5.84        NaN
+    3  ran_pars   Subject               sd__Days      5.92       1.25        NaN
+    4  ran_pars   Subject  cor__(Intercept).Days      0.07       0.33        NaN
+    5  ran_pars  Residual        sd__Observation     25.59       1.51        NaN
+    >>> fit.tidy("ran_vals").query("level == 'S308'").iloc[:, :6].round(2)
+         effect    group level         term  estimate  std_error
+    0  ran_vals  Subject  S308  (Intercept)      2.26      12.07
+    1  ran_vals  Subject  S308         Days      9.20       2.30
     """
     check_level(level)
     wanted = texts("effects", effects, "fixed")
@@ -164,7 +176,21 @@ def glance(fit: FittedModel) -> pd.DataFrame:
     `method`, `converged`, `singular`. Criteria of models with different fixed parts can be compared
     if `method` is "ML".
 
-    >>> pd.concat([a.glance(), b.glance()], keys=["a", "b"])
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.glance().round(1).T
+                      0
+    nobs            180
+    nparams           6
+    df_residual     174
+    sigma          25.6
+    log_lik      -871.8
+    aic          1755.6
+    bic          1774.8
+    deviance     1743.6
+    method         REML
+    converged      True
+    singular      False
     """
     row = {
         "nobs": fit.nobs,

@@ -214,6 +214,16 @@ def bootstrap(
     kind: "parametric", responses simulated from this fit; or "cases", whole groups drawn with
     replacement, for one grouping factor or nested ones (crossed groups are not independent of each
     other).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> boot = fit.bootstrap(100, seed=1, progress=False)
+    >>> boot
+    <100 bootstrap replicates of Reaction ~ Days + (1 + Days | Subject): 100 converged, 0 singular>
+    >>> boot.confint().loc[["sigma", "Days"]].round(1)
+           lower  upper
+    sigma   22.3   27.9
+    Days     7.7   13.1
     """
     fit.model.engine.require("bootstrap")
     one_of("kind", kind, ("parametric", "cases"))

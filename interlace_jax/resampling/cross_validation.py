@@ -111,6 +111,18 @@ def cross_val(
     ValueError, TypeError
         For input that determines no model, or no folds; for crossed factors that `fit` gives to the
         iterative core.
+
+    Examples
+    --------
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> formula = "Reaction ~ Days + (1 + Days | Subject)"
+    >>> found = interlace_jax.cross_val(formula, sleep, cv="kfold", k=3)
+    >>> found.folds[["n_test", "rmse", "crps"]].round(1)
+          n_test  rmse  crps
+    fold
+    0         60  48.2  26.7
+    1         60  62.9  36.5
+    2         60  30.0  19.3
     """
     if family_of(family) != Gaussian() or zero_inflation is not None:
         rows = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
@@ -138,6 +150,15 @@ def cross_validated(
     """Predict each part of the data from this model fitted to the rest.
 
     Arguments as in `interlace_jax.cross_val`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.cross_val("kfold", k=3).folds[["n_test", "rmse"]].round(1)
+          n_test  rmse
+    fold
+    0         60  48.2
+    1         60  62.9
+    2         60  30.0
     """
     fit.model.engine.require("cross_validation")
     if isinstance(fit, FittedGeneralizedModel):

@@ -40,6 +40,17 @@ def confint(
     `attrs["at_boundary"]` lists the limits (name, side) that are 0, -1 or 1 because the profile
     does not rise enough before that.
     nsim, seed: of the bootstrap.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> fit.confint("profile").round(2)
+                                   lower   upper
+    sd_(Intercept)|Subject         14.38   37.72
+    cor_Days.(Intercept)|Subject   -0.48    0.69
+    sd_Days|Subject                 3.80    8.75
+    sigma                          22.90   28.86
+    Intercept                     237.68  265.13
+    Days                            7.36   13.58
     """
     check_level(level)
     one_of("method", method, METHODS)

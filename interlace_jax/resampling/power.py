@@ -79,6 +79,18 @@ def power(
     ValueError, TypeError
         For a coefficient or factor that the fit does not have, for numbers of levels that determine
         no model, and where no data set of a combination can be fitted.
+
+    Examples
+    --------
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> table = interlace_jax.power(
+    ...     fit, "Days", [0, 5], {"Subject": 12}, nsim=20, seed=1, progress=False
+    ... )
+    >>> table[["effect", "Subject", "nobs", "power"]]
+       effect  Subject  nobs  power
+    0     0.0       12   120   0.10
+    1     5.0       12   120   0.65
     """
     check_fit("power", fit)
     fit.model.engine.require("power")

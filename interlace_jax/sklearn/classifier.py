@@ -52,8 +52,13 @@ class MixedModelClassifier(ClassifierMixin, MixedModelEstimator):
 
     Examples
     --------
-    >>> model = MixedModelClassifier("~ x + (1 | item)", groups="subject")
-    >>> cross_val_score(model, X, y, groups=X["subject"], cv=GroupKFold(5), scoring="neg_log_loss")
+    >>> from interlace_jax.sklearn import MixedModelClassifier
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> X, slow = sleep[["Days"]], sleep["Reaction"] > 300
+    >>> model = MixedModelClassifier("~ Days").fit(X, slow, groups=sleep["Subject"])
+    >>> model.predict_proba(X.head(2), groups=sleep["Subject"].head(2)).round(2)
+    array([[0.9 , 0.1 ],
+           [0.83, 0.17]])
     """
 
     def __init__(

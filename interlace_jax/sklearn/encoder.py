@@ -51,9 +51,14 @@ class RandomEffectsEncoder(TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    >>> ids = ["user", "item"]
-    >>> columns = make_column_transformer((RandomEffectsEncoder(), ids), remainder="passthrough")
-    >>> model = make_pipeline(columns, HistGradientBoostingRegressor()).fit(X, y)
+    >>> from interlace_jax.sklearn import RandomEffectsEncoder
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> encoder = RandomEffectsEncoder(random_state=0)
+    >>> encoder.fit(sleep[["Subject"]], sleep["Reaction"])
+    RandomEffectsEncoder(random_state=0)
+    >>> encoder.transform(sleep[["Subject"]].iloc[[0, 10]]).round(1)
+    array([[ 37.8],
+           [-72.2]])
     """
 
     def __init__(self, folds: int = 5, *, with_sd: bool = False, random_state: Any = None):

@@ -84,8 +84,15 @@ class MixedEffects(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 
     Examples
     --------
-    >>> model = MixedEffects(HistGradientBoostingRegressor(), groups="subject").fit(X, y)
-    >>> mean, sd = model.predict(X_new, return_std=True)
+    >>> from sklearn.tree import DecisionTreeRegressor
+    >>> from interlace_jax.sklearn import MixedEffects
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> X, y = sleep[["Days", "Subject"]], sleep["Reaction"]
+    >>> tree = DecisionTreeRegressor(max_depth=2, random_state=0)
+    >>> model = MixedEffects(tree, groups="Subject", random_state=0).fit(X, y)
+    >>> mean, sd = model.predict(X.iloc[[0, 9, 19]], return_std=True)
+    >>> mean.round(), sd.round()
+    (array([303., 384., 266.]), array([34., 34., 34.]))
     """
 
     def __init__(

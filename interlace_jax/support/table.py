@@ -30,15 +30,33 @@ MARKDOWN = {c: "\\" + c for c in "\\`*_{}[]<>#|~$"} | {"&": "&amp;"}
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """A table of finished cells: `print` it, let a notebook show it, or write it into a paper.
+    r"""A table of finished cells: `print` it, let a notebook show it, or write it into a paper.
 
     title: above the table; may be empty. header: names of the columns. rows: their cells, text.
     align: a letter for each column, `l`, `r` or `c`. notes: sentences below the table. rules:
     positions of rows with a line above them. Whatever the cells hold (`&`, `_`, `%`, `|`, `<`) is
     escaped for the language written.
 
-    >>> table = interlace_jax.compare(small, large)
-    >>> Path("table1.tex").write_text(table.to_latex(label="tab:models"))
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
+    >>> table = interlace_jax.table(fit.anova(), "Tests of the fixed effects")
+    >>> print(table)
+    Tests of the fixed effects
+         Sum Sq Mean Sq NumDF DenDF F value Pr(>F)
+    Days  30031   30031     1  17.0   45.85  <.001
+    >>> print(table.to_latex(label="tab:tests"))
+    \begin{table}[htbp]
+    \centering
+    \caption{Tests of the fixed effects}
+    \label{tab:tests}
+    \begin{tabular}{lrrrrrr}
+    \toprule
+     & Sum Sq & Mean Sq & NumDF & DenDF & F value & Pr(\textgreater{}F) \\
+    \midrule
+    Days & 30031 & 30031 & 1 & 17.0 & 45.85 & \textless{}.001 \\
+    \bottomrule
+    \end{tabular}
+    \end{table}
     """
 
     title: str
@@ -64,7 +82,12 @@ class Table:
     __repr__ = __str__
 
     def to_html(self) -> str:
-        """A `<table>` with its title above and its notes below, styled by itself."""
+        """A `<table>` with its title above and its notes below, styled by itself.
+
+        >>> table = interlace_jax.Table("", ("term", "b"), [("x_1", "0.5")], "lr")
+        >>> "<td" in table.to_html()
+        True
+        """
         head = _html_row(self.header, "th", self.align, "")
         lines = ["border-top:1px solid" if i in self.rules else "" for i in range(len(self.rows))]
         body = "".join(
@@ -86,6 +109,19 @@ class Table:
 
         caption: by default the title; "" leaves it out; it is escaped like the cells. label: for
         `\ref`, written as it is given. Letters beyond Latin need XeLaTeX or LuaLaTeX.
+
+        >>> table = interlace_jax.Table("", ("term", "b"), [("x_1", "0.5")], "lr")
+        >>> print(table.to_latex())
+        \begin{table}[htbp]
+        \centering
+        \begin{tabular}{lr}
+        \toprule
+        term & b \\
+        \midrule
+        x\_1 & 0.5 \\
+        \bottomrule
+        \end{tabular}
+        \end{table}
         """
         caption = self.title.rstrip(":") if caption is None else caption
         lines = [r"\begin{table}[htbp]", r"\centering"]
@@ -110,7 +146,14 @@ class Table:
         return self.to_latex()
 
     def to_markdown(self) -> str:
-        """A table of GitHub's and Pandoc's pipes."""
+        r"""A table of GitHub's and Pandoc's pipes.
+
+        >>> table = interlace_jax.Table("", ("term", "b"), [("x_1", "0.5")], "lr")
+        >>> print(table.to_markdown())
+        | term | b |
+        | :-- | --: |
+        | x\_1 | 0.5 |
+        """
         marks = {"l": ":--", "r": "--:", "c": ":-:"}
         rows = [self.header, *self.rows]
         lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
@@ -120,7 +163,23 @@ class Table:
         return "\n".join([*title, *lines, *notes, ""])
 
     def to_typst(self, caption: str | None = None) -> str:
-        """A figure with a table for Typst. caption: by default the title; "" leaves it out."""
+        """A figure with a table for Typst. caption: by default the title; "" leaves it out.
+
+        >>> table = interlace_jax.Table("", ("term", "b"), [("x_1", "0.5")], "lr")
+        >>> print(table.to_typst())
+        #figure(
+          table(
+            columns: 2,
+            align: (left, right,),
+            stroke: none,
+            table.hline(),
+            table.header("term", "b"),
+            table.hline(stroke: 0.5pt),
+            "x_1", "0.5",
+            table.hline(),
+          ),
+        )
+        """
         caption = self.title.rstrip(":") if caption is None else caption
         sides = ", ".join(SIDES[side] for side in self.align)
         lines = [
@@ -152,6 +211,10 @@ class Table:
         """The table as a `great_tables.GT`, to be styled further or saved as a picture.
 
         Raises ImportError where great_tables is not installed.
+
+        >>> table = interlace_jax.Table("", ("term", "b"), [("x_1", "0.5")], "lr")
+        >>> type(table.to_great_tables()).__name__
+        'GT'
         """
         try:
             gt = importlib.import_module("great_tables")  # optional, and slow to import

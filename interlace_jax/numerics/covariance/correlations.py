@@ -54,6 +54,16 @@ class Toeplitz(Correlated):
 
     The free numbers are partial autocorrelations, which make every positive definite matrix of this
     form and no other (Barndorff-Nielsen & Schou 1973, J. Multivariate Analysis 3, 408-419).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.Toeplitz()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.residual_correlation.iloc[:3, :3].round(2)
+         0    1    2
+    0  1.0  0.8  0.7
+    1  0.8  1.0  0.8
+    2  0.7  0.8  1.0
     """
 
     over: ClassVar[str] = "lags"
@@ -128,6 +138,16 @@ class Antedependence(Correlated):
 
     Gabriel 1962, Ann. Math. Stat. 33, 201-212; SAS's ante(1) is heterogeneous, mmrm's ad and adh
     are both here.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.Antedependence()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.residual_correlation.iloc[:3, :3].round(2)
+          0    1     2
+    0  1.00  0.9  0.81
+    1  0.90  1.0  0.90
+    2  0.81  0.9  1.00
     """
 
     over: ClassVar[str] = "order"
@@ -154,6 +174,16 @@ class Antedependence(Correlated):
 class ARMA11(Correlated):
     """An autoregression with a moving average, ARMA(1, 1): rho1 phi^(lag - 1), as nlme's
     corARMA(p = 1, q = 1).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.ARMA11()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.residual_correlation.iloc[:3, :3].round(2)
+          0    1     2
+    0  1.00  0.8  0.71
+    1  0.80  1.0  0.80
+    2  0.71  0.8  1.00
     """
 
     over: ClassVar[str] = "lags"
@@ -223,6 +253,14 @@ class Spatial(Correlated):
 class Exponential(Spatial):
     """exp(-distance / range): continuous-time AR(1) in one dimension (SAS's and mmrm's sp(exp),
     nlme's corExp).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.Exponential()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.structure.round(2)
+           estimate    se  lower  upper
+    range      4.48  1.07   2.81   7.15
     """
 
     def decay(self, ratio):
@@ -232,7 +270,17 @@ class Exponential(Spatial):
 
 @dataclass(frozen=True)
 class SquaredExponential(Spatial):
-    """exp(-(distance / range)^2): a smooth process (SAS's sp(gau), nlme's corGaus)."""
+    """exp(-(distance / range)^2): a smooth process (SAS's sp(gau), nlme's corGaus).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.SquaredExponential(nugget=True)
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.structure.round(2)
+            estimate    se  lower  upper
+    range       5.69  1.09   3.91   8.30
+    nugget      0.21  0.05   0.13   0.32
+    """
 
     def decay(self, ratio):
         """exp(-ratio^2)."""
@@ -241,7 +289,16 @@ class SquaredExponential(Spatial):
 
 @dataclass(frozen=True)
 class Matern(Spatial):
-    """Matern's correlations with nu = 1/2, 3/2 or 5/2, distances in units of range / sqrt(2 nu)."""
+    """Matern's correlations with nu = 1/2, 3/2 or 5/2, distances in units of range / sqrt(2 nu).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.Matern(nu=1.5)
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.structure.round(2)
+           estimate    se  lower  upper
+    range       1.5  0.13   1.27   1.78
+    """
 
     nu: float = 1.5
 

@@ -22,20 +22,24 @@ class Structure:
     numbers x.
 
     A structure of your own is a frozen dataclass with `names` and `matrix` (or `factor`, where that
-    is known):
+    is known), as in the example. The scale is there without saying. prior: function of Lambda (k, k), on the user's scale and
+    relative to sigma, to the log-density that is added to the log-likelihood; see
+    `BoundaryAvoiding`.
 
+    >>> from dataclasses import dataclass
+    >>> import jax.numpy as jnp
     >>> @dataclass(frozen=True)
-    ... class Banded(Structure):
+    ... class Banded(interlace_jax.Structure):
     ...     def names(self, k):
     ...         return ("rho",)
     ...     def natural(self, x, k):
     ...         return 0.5 * jnp.tanh(x)
     ...     def matrix(self, x, k):
     ...         return jnp.eye(k) + self.natural(x, k) * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
-
-    The scale is there without saying. prior: function of Lambda (k, k), on the user's scale and
-    relative to sigma, to the log-density that is added to the log-likelihood; see
-    `BoundaryAvoiding`.
+    >>> print(Banded().matrix(jnp.ones(1), 3).round(2))
+    [[1.   0.38 0.  ]
+     [0.38 1.   0.38]
+     [0.   0.38 1.  ]]
     """
 
     prior: Prior | None = field(default=None, kw_only=True)
@@ -75,14 +79,35 @@ class Structure:
 
 @dataclass(frozen=True)
 class Unstructured(Structure):
-    """Any covariance matrix: what a term `(1 + x | g)` has by default."""
+    """Any covariance matrix: what a term `(1 + x | g)` has by default.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.Unstructured()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.residual_correlation.iloc[:3, :3].round(2)
+          0     1     2
+    0  1.00  0.79  0.51
+    1  0.79  1.00  0.77
+    2  0.51  0.77  1.00
+    """
 
     pattern: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class Diagonal(Structure):
-    """A variance for each column and no correlations: what `(1 + x || g)` has."""
+    """A variance for each column and no correlations: what `(1 + x || g)` has.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> cov = {"Subject": interlace_jax.Diagonal()}
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep, cov=cov)
+    >>> fit.varcorr[["grp", "var1", "var2", "sdcor"]].round(2)
+            grp         var1  var2  sdcor
+    0   Subject  (Intercept)  None  25.05
+    1   Subject         Days  None   5.99
+    2  Residual          NaN  None  25.57
+    """
 
     pattern: ClassVar[bool] = True
     independent: ClassVar[bool] = True
@@ -90,7 +115,15 @@ class Diagonal(Structure):
 
 @dataclass(frozen=True)
 class HomogeneousDiagonal(Structure):
-    """One variance for all columns and no correlations (nlme's pdIdent)."""
+    """One variance for all columns and no correlations (nlme's pdIdent).
+
+    >>> cake = interlace_jax.load_dataset("cake")
+    >>> formula = "angle ~ temp + (0 + recipe | replicate)"
+    >>> cov = {"replicate": interlace_jax.HomogeneousDiagonal()}
+    >>> model = interlace_jax.compile(formula, cake, cov=cov)
+    >>> len(model.theta0)  # one SD, relative to sigma, for the three recipes
+    1
+    """
 
     independent: ClassVar[bool] = True
 
@@ -176,6 +209,14 @@ def fisher(r):
 class CompoundSymmetry(Correlated):
     """One correlation rho between all columns, -1/(k-1) < rho < 1 (nlme's pdCompSymm, glmmTMB's
     homcs; heterogeneous: glmmTMB's cs).
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.CompoundSymmetry()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.structure.round(2)
+                               estimate    se  lower  upper
+    rho | Days within Subject      0.59  0.09   0.38   0.74
     """
 
     def shape_natural(self, x, k: int):
@@ -218,6 +259,16 @@ class CompoundSymmetry(Correlated):
 class AR1(Correlated):
     """Correlation rho^|i - j| between columns i and j, -1 < rho < 1: equally spaced times, as
     `(0 + C(time) | g)`.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> structure = interlace_jax.AR1()
+    >>> residual = interlace_jax.Residual(structure, time="Days", subject="Subject")
+    >>> fit = interlace_jax.fit("Reaction ~ Days", sleep, residual=residual)
+    >>> fit.residual_correlation.iloc[:3, :3].round(2)
+          0    1     2
+    0  1.00  0.8  0.64
+    1  0.80  1.0  0.80
+    2  0.64  0.8  1.00
     """
 
     over: ClassVar[str] = "lags"
@@ -248,6 +299,16 @@ class BoundaryAvoiding:
     Psychometrika 78, 685-709), 2.5 is blme's default. For k columns it is a Wishart density of the
     relative covariance with k + shape degrees of freedom and an infinite scale (Chung et al. 2015,
     J. Educ. Behav. Stat. 40, 136-157). It does not depend on units.
+
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> cov = {"Subject": interlace_jax.Unstructured(prior=interlace_jax.BoundaryAvoiding())}
+    >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep, cov=cov)
+    >>> fit.varcorr[["grp", "var1", "var2", "sdcor"]].round(2)
+            grp         var1  var2  sdcor
+    0   Subject  (Intercept)   NaN  26.25
+    1   Subject         Days   NaN   6.21
+    2   Subject  (Intercept)  Days   0.02
+    3  Residual          NaN   NaN  25.37
     """
 
     shape: float = 2.0

@@ -87,6 +87,12 @@ class Gaussian(Distribution):
     """Normal responses; with a link other than the identity their mean is curved, not they.
 
     Parameter `sigma`.
+
+    >>> family = interlace_jax.Gaussian("log")
+    >>> family.name, family.link, family.values
+    ('gaussian', 'log', 'numbers')
+    >>> [number.name for number in family.parameters]
+    ['sigma']
     """
 
     link: str = "identity"
@@ -108,7 +114,19 @@ class Gaussian(Distribution):
 
 @dataclass(frozen=True)
 class Binomial(Distribution):
-    """Successes out of trials; of one trial, a response of two values."""
+    """Successes out of trials; of one trial, a response of two values.
+
+    >>> data = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + (1 | herd)"
+    >>> family = interlace_jax.Binomial("probit")
+    >>> fit = interlace_jax.fit(formula, data, family=family, trials="size")
+    >>> fit.fe_params.round(2)
+    Intercept      -0.83
+    period[T.p2]   -0.53
+    period[T.p3]   -0.62
+    period[T.p4]   -0.80
+    dtype: float64
+    """
 
     link: str = "logit"
     name = "binomial"
@@ -130,7 +148,18 @@ class Binomial(Distribution):
 
 @dataclass(frozen=True)
 class Bernoulli(Binomial):
-    """One trial a row: a response of two values."""
+    """One trial a row: a response of two values.
+
+    >>> data = interlace_jax.load_dataset("sleepstudy")
+    >>> data["slow"] = data["Reaction"] > 300
+    >>> formula = "slow ~ Days + (1 | Subject)"
+    >>> family = interlace_jax.Bernoulli()
+    >>> fit = interlace_jax.fit(formula, data, family=family)
+    >>> fit.fe_params.round(2)
+    Intercept   -3.20
+    Days         0.59
+    dtype: float64
+    """
 
     link: str = "logit"
     name = "bernoulli"
@@ -142,6 +171,12 @@ class BetaBinomial(Distribution):
     """Successes out of trials whose probability varies by a beta distribution of some `precision`.
 
     Variance m p (1 - p) (precision + m) / (precision + 1).
+
+    >>> family = interlace_jax.BetaBinomial("cloglog")
+    >>> family.name, family.link, family.values
+    ('betabinomial', 'cloglog', 'successes from 0 to the number of trials')
+    >>> [number.name for number in family.parameters]
+    ['precision']
     """
 
     link: str = "logit"
@@ -164,7 +199,19 @@ class BetaBinomial(Distribution):
 
 @dataclass(frozen=True)
 class Poisson(Distribution):
-    """Counts whose variance is their mean."""
+    """Counts whose variance is their mean.
+
+    >>> data = interlace_jax.load_dataset("cbpp")
+    >>> formula = "incidence ~ period + offset(log(size)) + (1 | herd)"
+    >>> family = interlace_jax.Poisson()
+    >>> fit = interlace_jax.fit(formula, data, family=family)
+    >>> fit.fe_params.round(2)
+    Intercept      -1.65
+    period[T.p2]   -0.84
+    period[T.p3]   -0.97
+    period[T.p4]   -1.39
+    dtype: float64
+    """
 
     link: str = "log"
     name = "poisson"
@@ -189,6 +236,12 @@ class NegativeBinomial(Distribution):
 
     variance: "quadratic", mu + mu^2 / size (R's and glmmTMB's nbinom2), or "linear", mu (1 + alpha)
     (nbinom1).
+
+    >>> family = interlace_jax.NegativeBinomial(variance="linear")
+    >>> family.name, family.link, family.values
+    ('nbinom1', 'log', 'counts 0, 1, 2, ...')
+    >>> [number.name for number in family.parameters]
+    ['alpha']
     """
 
     link: str = "log"
@@ -224,7 +277,14 @@ class NegativeBinomial(Distribution):
 
 @dataclass(frozen=True)
 class Gamma(Distribution):
-    """Positive responses of variance dispersion mu^2 / w."""
+    """Positive responses of variance dispersion mu^2 / w.
+
+    >>> family = interlace_jax.Gamma("inverse")
+    >>> family.name, family.link, family.values
+    ('gamma', 'inverse', 'numbers above 0')
+    >>> [number.name for number in family.parameters]
+    ['dispersion']
+    """
 
     link: str = "log"
     name = "gamma"
@@ -249,7 +309,14 @@ class Gamma(Distribution):
 
 @dataclass(frozen=True)
 class InverseGaussian(Distribution):
-    """Positive responses of variance dispersion mu^3 / w."""
+    """Positive responses of variance dispersion mu^3 / w.
+
+    >>> family = interlace_jax.InverseGaussian("inverse")
+    >>> family.name, family.link, family.values
+    ('inverse_gaussian', 'inverse', 'numbers above 0')
+    >>> [number.name for number in family.parameters]
+    ['dispersion']
+    """
 
     link: str = "log"
     name = "inverse_gaussian"
@@ -270,7 +337,14 @@ class InverseGaussian(Distribution):
 
 @dataclass(frozen=True)
 class Beta(Distribution):
-    """Proportions strictly between 0 and 1, of variance mu (1 - mu) / (1 + precision)."""
+    """Proportions strictly between 0 and 1, of variance mu (1 - mu) / (1 + precision).
+
+    >>> family = interlace_jax.Beta("probit")
+    >>> family.name, family.link, family.values
+    ('beta', 'probit', 'numbers between 0 and 1, neither 0 nor 1 themselves')
+    >>> [number.name for number in family.parameters]
+    ['precision']
+    """
 
     link: str = "logit"
     name = "beta"
@@ -292,6 +366,12 @@ class Beta(Distribution):
 class Student(Distribution):
     """Responses with heavy tails: Student's t about the mean, of some `scale` and `nu` degrees
     of freedom.
+
+    >>> family = interlace_jax.Student()
+    >>> family.name, family.link, family.values
+    ('student', 'identity', 'numbers')
+    >>> [number.name for number in family.parameters]
+    ['scale', 'nu']
     """
 
     link: str = "identity"
@@ -312,6 +392,12 @@ class Ordinal(Distribution):
     cumulative model).
 
     There is no intercept: the thresholds are what it would be.
+
+    >>> family = interlace_jax.Ordinal("probit")
+    >>> family.name, family.link, family.values
+    ('ordinal', 'probit', 'ordered categories')
+    >>> family.links
+    ('logit', 'probit', 'cloglog', 'loglog', 'cauchit')
     """
 
     link: str = "logit"
@@ -337,7 +423,14 @@ class Ordinal(Distribution):
 
 @dataclass(frozen=True)
 class Truncated(Distribution):
-    """Counts of a family without their zeros."""
+    """Counts of a family without their zeros.
+
+    >>> family = interlace_jax.Truncated(interlace_jax.NegativeBinomial())
+    >>> family.name, family.link, family.values
+    ('truncated_nbinom2', 'log', 'counts 1, 2, 3, ...')
+    >>> [number.name for number in family.parameters]
+    ['size']
+    """
 
     base: Distribution
     link: str = field(init=False, default="")
@@ -450,9 +543,14 @@ class Family(Distribution):
 
     Examples
     --------
-    >>>     >>> def weibull(y, mu, shape):
+    >>> import jax.numpy as jnp
+    >>> def weibull(y, mu, shape):
     ...     return jnp.log(shape / mu) + (shape - 1) * jnp.log(y / mu) - (y / mu) ** shape
-    >>> family = Family("weibull", weibull, link="log", parameters={"shape": "positive"})
+    >>> numbers = {"shape": "positive"}
+    >>> family = interlace_jax.Family("weibull", weibull, link="log", parameters=numbers)
+    >>> sleep = interlace_jax.load_dataset("sleepstudy")
+    >>> interlace_jax.compile("Reaction ~ Days + (1 | Subject)", sleep, family=family)
+    <Model of Reaction ~ Days + (1 | Subject), 180 rows>
     """
 
     links = tuple(dict.fromkeys(("identity", "log", "sqrt", "inverse", "1/mu^2", *ORDERED)))
