@@ -22,9 +22,9 @@ class Structure:
     numbers x.
 
     A structure of your own is a frozen dataclass with `names` and `matrix` (or `factor`, where that
-    is known), as in the example. The scale is there without saying. prior: function of Lambda (k, k), on the user's scale and
-    relative to sigma, to the log-density that is added to the log-likelihood; see
-    `BoundaryAvoiding`.
+    is known), as in the example. The scale is there without saying. prior: function of Lambda (k,
+    k), on the user's scale and relative to sigma, to the log-density that is added to the
+    log-likelihood; see `BoundaryAvoiding`.
 
     >>> from dataclasses import dataclass
     >>> import jax.numpy as jnp
@@ -35,7 +35,7 @@ class Structure:
     ...     def natural(self, x, k):
     ...         return 0.5 * jnp.tanh(x)
     ...     def matrix(self, x, k):
-    ...         return jnp.eye(k) + self.natural(x, k) * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
+    ...         return jnp.eye(k) + self.natural(x, k)[0] * (jnp.eye(k, k=1) + jnp.eye(k, k=-1))
     >>> print(Banded().matrix(jnp.ones(1), 3).round(2))
     [[1.   0.38 0.  ]
      [0.38 1.   0.38]
