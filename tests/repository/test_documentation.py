@@ -66,18 +66,27 @@ NOT_RUN = {
     "doors.mne.responses",
     "doors.mne.to_evoked",
     # seconds of compilation for what a page or the tests of the function run too
+    "Antedependence",
+    "BoundaryAvoiding",
+    "CompoundSymmetry",
     "Fit.cross_val",
     "GeneralizedMany",
     "GeneralizedMany.anova",
+    "Many.permutation_test",
+    "Matern",
+    "SquaredExponential",
     "bayes.log_density.log_density",
     "cross_val",
     "deviance",
+    "eqx.GeneralizedRandomEffects",
+    "eqx.RandomEffects",
     "estimate",
     "log_likelihood",
     "moments",
     "numpyro.MixedModel",
     "predict",
     "random_effects",
+    "sklearn.MixedEffects",
 }
 
 
