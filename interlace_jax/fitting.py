@@ -226,12 +226,8 @@ def fit_many(
         counts of successes. The result is a `GeneralizedMany`.
     dtype
         Of the search, `"float64"` or `"float32"` (quicker where double precision is slow).
-        Cross-products, the test of the boundary and the estimates at the end of the search are in
-        double precision either way. Measured with `"float32"` (sleepstudy, crossed subjects and
-        items): deviances at most 1.2e-5 above their minimum, standard errors to 3 digits, degrees
-        of freedom within 0.2% for 99 of 100 models. A variance close to 0 may be left there that
-        `"float64"` finds to be 0 (4 models of 2000; deviance up to 7e-4 too high, degrees of
-        freedom up to 27% off).
+        Its last steps, cross-products, the test of the boundary and the estimates are in double
+        precision either way, so that it ends at the same optimum.
     checkpoint
         A folder. Results of finished chunks are kept there as Parquet files (needs pyarrow); a run
         that was killed goes on from them and ends with the same numbers as one that was not.

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..numerics.crossproducts.layout import power_of_two
 from ..numerics.crossproducts.moments import Moments, Response
-from ..numerics.estimation.bfgs import RUNNING, step, tolerance
+from ..numerics.estimation.bfgs import CONVERGED, RUNNING, step, tolerance
 from ..numerics.estimation.boundary import near_zero, settle
-from ..numerics.estimation.estimate import Estimate, attempts, finish, is_exhausted
+from ..numerics.estimation.estimate import NEGLIGIBLE, Estimate, attempts, finish, is_exhausted
 from ..numerics.estimation.start import begin, moment_start
 from ..numerics.likelihood.gaussian import deviance, objective
 from ..runtime.calls import float32, run_inside
@@ -264,14 +264,24 @@ def _lowered(lanes: Lanes, dtype) -> Lanes:
 
 
 def _search(lanes: Lanes, reml, t, rounds: Rounds, dtype) -> Ended:
-    """BFGS of every lane from t (r, d)."""
+    """BFGS of every lane from t (r, d).
+
+    In single precision its end is not known to be an optimum: the last steps are in double.
+    """
     if dtype == "float64":
         return _in_rounds(lanes, reml, t, rounds)
-    lanes, t = _lowered(lanes, dtype), jnp.asarray(t, dtype)
+    low, start = _lowered(lanes, dtype), jnp.asarray(t, dtype)
     with float32():
-        return jax.tree.map(
-            lambda a: a.astype(float) if a.dtype == dtype else a, _in_rounds(lanes, reml, t, rounds)
-        )
+        near = _in_rounds(low, reml, start, rounds)
+    found = _in_rounds(lanes, reml, np.where(np.isfinite(near.x), near.x, t), rounds)
+    found = found._replace(steps=near.steps + found.steps)
+    waiting = np.flatnonzero((found.status != CONVERGED) & ~(found.predicted_decrease < NEGLIGIBLE))
+    if len(waiting):  # too near to the boundary to learn the curvature: from the beginning
+        size = _size_for(len(waiting), len(t), rounds.smallest)
+        each, start = _gathered((lanes.each, np.asarray(t)), waiting, size)
+        again = _in_rounds(Lanes(lanes.shared, each), reml, start, rounds)
+        _put(found, waiting, _first(again, len(waiting)))
+    return found
 
 
 def _in_rounds(lanes, reml, t, rounds):
