@@ -12,7 +12,7 @@ Everything here is host NumPy.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -105,7 +105,8 @@ def by_class(m: Moments) -> MergedMoments:
         *_padded(*np.divmod(key, max(q, 1)), beside),
         *_padded(*core),
     )
-    kept = {f.name: getattr(m, f.name) for f in fields(Moments)} | dict(B=(), E=(), ZX=())
+    kept: dict[str, Any] = {f.name: getattr(m, f.name) for f in fields(Moments)}
+    kept |= dict(B=(), E=(), ZX=())
     return MergedMoments(
         **kept, classes=classes, numbers=numbers, row=row, column=other, rounds=order
     )
