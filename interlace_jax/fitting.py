@@ -128,7 +128,10 @@ def fit(
     nagq
         1 is Laplace's approximation; 2 to 25 nodes a dimension are adaptive Gauss-Hermite
         quadrature, for one grouping factor with up to three effects: what there is to gain with few
-        or binary rows a level.
+        or binary rows a level. 0 is glmer's `nAGQ = 0`, for binomial and Poisson families: the
+        coefficients maximise the penalised likelihood together with the random effects, theta alone
+        is searched outside, and standard errors of the coefficients are those given theta. It is no
+        maximum of the likelihood: a rescue, and a way to compare.
     zero_inflation
         A one-sided formula for the logit of the probability of a zero beside those of the counts;
         `"~ 1"` for one number. With a truncated family all zeros are of that kind (a hurdle model).

@@ -86,7 +86,7 @@ class GeneralizedSummary(Summary):
 
 
 def _generalized_heading(fit: FittedGeneralizedModel) -> str:
-    by = "Laplace" if fit.nagq == 1 else f"{fit.nagq} quadrature nodes"
+    by = {0: "Laplace with nagq=0", 1: "Laplace"}.get(fit.nagq, f"{fit.nagq} quadrature nodes")
     lines = [f"Generalised linear mixed model: {fit.family.title} ({fit.family.link}), {by}"]
     seen, arguments = fit.design.observed, fit.model.arguments
     if seen.outcome is not None:

@@ -492,14 +492,39 @@ def test_quadrature_meets_lme4s(cbpp):
         interlace.anova(fit, cbpp)
 
 
+BESIDE = {  # a formula, data and arguments of fits by nagq=0
+    "cbpp": (FORMULA, CBPP, dict(family="binomial", trials="size")),
+    "counts": ("count ~ x + offset(log(exposure)) + (1 + x | g)", ROWS, dict(family="poisson")),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_coefficients_beside_the_random_effects_are_lme4s(name):
+    formula, data, arguments = BESIDE[name]
+    want = json.loads((REFERENCE / "cases_glmm" / "nagq0.json").read_text())[name]
+    fit = interlace.fit(formula, data, nagq=0, **arguments)
+    assert fit.converged and "Laplace with nagq=0" in str(fit.summary())
+    assert fit.llf == pytest.approx(want["logLik"], abs=1e-6)
+    # bobyqa has theta to half the digits of the deviance, and the rest follows theta
+    assert_allclose(fit.theta, want["theta"], atol=1e-5)
+    assert_allclose(fit.fe_params, want["beta"], atol=1e-5)
+    assert_allclose(fit.fe_bse, want["se"], rtol=1e-5)
+    with pytest.raises(ValueError, match="a profile follows the maximum of a likelihood"):
+        fit.confint("profile")
+
+
 def test_quadrature_is_refused_where_the_integral_has_too_many_dimensions():
     frame = ROWS.assign(h=np.tile(list("abcd"), len(ROWS) // 4))
     with pytest.raises(
         ValueError, match="quadrature needs one grouping factor, and there are 'g' and 'h'"
     ):
         interlace.fit("binary ~ x + (1 | g) + (1 | h)", frame, family="binomial", nagq=5)
-    with pytest.raises(ValueError, match="nagq must be a whole number from 1"):
-        interlace.fit("binary ~ x + (1 | g)", ROWS, family="binomial", nagq=0)
+    with pytest.raises(ValueError, match="nagq must be a whole number: 0"):
+        interlace.fit("binary ~ x + (1 | g)", ROWS, family="binomial", nagq=-1)
+    with pytest.raises(ValueError, match="nagq=0 .* 'nbinom2' has 'size' besides"):
+        interlace.fit("count ~ x + (1 | g)", ROWS, family="nbinom2", nagq=0)
+    with pytest.raises(ValueError, match="nagq=0 is for single fits"):
+        interlace.fit_many("count ~ x + (1 | g)", ROWS, by="z", family="poisson", nagq=0)
     with pytest.raises(ValueError, match="nagq= belongs to generalised models"):
         interlace.fit("positive ~ x + (1 | g)", ROWS, nagq=5)
 

@@ -9,6 +9,7 @@ from ..support.later import Later
 from .dense import Dense
 from .engine import Engine
 from .laplace import Laplace
+from .penalised import Penalised
 from .sparse import Sparse
 
 iterative = Later(f"{__package__}.iterative")  # brings JAX with it
@@ -26,7 +27,7 @@ def engine_for(design: Design, choice: str) -> Engine:
     `fit`.
     """
     if design.observed is not None:
-        return Laplace(design)
+        return (Laplace if design.observed.nodes else Penalised)(design)
     if choice == "sparse":
         return _sparse(design)
     if not wants_iterative(design, choice):

@@ -20,7 +20,7 @@ from ..numerics.likelihood.coordinates import to_conditioned
 from ..numerics.likelihood.laplace import Modes, Place
 from ..numerics.uncertainty.curvature import Curvature, parameter_covariance
 from ..runtime.calls import run
-from ..runtime.compilation import brief, jit, light
+from ..runtime.compilation import brief, in_order, jit, light
 from ..runtime.island import island
 from ..support.later import is_jax_array, jnp
 from .engine import CAPABILITIES, Engine
@@ -38,7 +38,14 @@ AVAILABLE = (
     "cross_validation",
     "deletion",
 )
-SMALL = 1 << 12  # numbers of a model up to which it runs in milliseconds however it is compiled
+LARGE = 1 << 17  # numbers of a model from which on programs are waited for while XLA compiles them
+
+
+def program(function):
+    """A kernel compiled to run fast, as is done aside while it runs as NumPy, and to be compiled
+    fast.
+    """
+    return in_order(jit(function)), light(jit(function))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +112,9 @@ class Laplace(Engine):
         "moments": "needs moments of the rows, which do not suffice for a likelihood that is not "
         "Gaussian",
     }
+    search = program(generalized.search)
+    settle = program(generalized.settle)
+    differences = program(generalized.joint_hessian)
 
     @property
     def family(self) -> Distribution:
@@ -115,7 +125,7 @@ class Laplace(Engine):
         """Run one of the programs, compiled as befits the size of the model."""
         usual, quick = programs
         size = self.design.X.size + sum(f.Z.size for f in self.design.factors)
-        return run(quick if size <= SMALL else usual, *args)
+        return run(usual if size < LARGE else quick, *args)
 
     @functools.cached_property
     def begun(self) -> Begun:
@@ -160,11 +170,11 @@ class Laplace(Engine):
         if theta0 is not None:
             x = x._replace(t=run(_conditioned_theta, theta0, data))
         for _ in range(attempts(data.layout.blocks)):
-            found = self._run(_search, data, x, H, Modes(tuple(u)))
+            found = self._run(self.search, data, x, H, Modes(tuple(u)))
             steps, trips = steps + int(found.steps), trips + int(found.trips)
             x, restart = _split(found.v, x), found.status == bfgs.EXHAUSTED and np.isfinite(found.f)
             if near_zero(x.t, data.layout.blocks).any() and np.isfinite(found.f):
-                t, is_saddle = self._run(_settle, data, x, Modes(tuple(found.u)))
+                t, is_saddle = self._run(self.settle, data, x, Modes(tuple(found.u)))
                 x, restart = x._replace(t=t), restart or bool(is_saddle)
             if not restart:
                 break
@@ -216,7 +226,7 @@ class Laplace(Engine):
 
     def joint_hessian(self, e: GeneralizedEstimate) -> np.ndarray:
         """Hessian of the deviance in all conditioned coordinates."""
-        return self._run(_joint_hessian, self.products, e.x, e.H, Modes(tuple(e.u)))
+        return self._run(self.differences, self.products, e.x, e.H, Modes(tuple(e.u)))
 
     def evaluate(self, e: GeneralizedEstimate, v: np.ndarray, near: list):
         """Deviance, gradient and mode at all conditioned coordinates v, which are like those of e.
@@ -288,20 +298,10 @@ def _split(v: np.ndarray, like: Place) -> Place:
     return Place(*np.split(v, np.cumsum([len(part) for part in like])[:-1]))
 
 
-def _program(function):
-    """A kernel compiled without optimising it where data are small, and otherwise with light
-    options.
-    """
-    return light(jit(function)), brief(jit(function))
-
-
-_prepare = _program(generalized.prepare)
-_search = _program(generalized.search)
-_facts = _program(generalized.facts)
-_evaluate = _program(generalized.evaluate)
-_settle = _program(generalized.settle)
-_joint_hessian = _program(generalized.joint_hessian)
-_mode_covariances = _program(generalized.mode_covariances)
+_prepare = program(generalized.prepare)
+_facts = program(generalized.facts)
+_evaluate = program(generalized.evaluate)
+_mode_covariances = program(generalized.mode_covariances)
 _parameter_covariance = brief(jit(parameter_covariance))
 
 

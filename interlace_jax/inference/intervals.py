@@ -43,6 +43,7 @@ def _profiles(fit: FittedModel, names: list[str], criterion: str) -> Profiles | 
     if isinstance(fit, FittedGeneralizedModel):
         if criterion != "ML":
             raise ValueError("generalised models are fitted by maximum likelihood: criterion='ML'")
+        fit.model.engine.require("profiles")
         return GeneralizedProfiles(fit, names)
     return Profiles(fit, names, criterion)
 

@@ -237,7 +237,7 @@ def _family_of(design: Design) -> str:
     if design.observed is None:
         return "gaussian (identity)"
     family, nodes = design.observed.family, design.observed.nodes
-    by = "" if nodes == 1 else f", {nodes} quadrature nodes"
+    by = {0: ", nagq=0", 1: ""}.get(nodes, f", {nodes} quadrature nodes")
     return f"{family.name} ({family.link}{by})".replace("bernoulli", "binomial")
 
 

@@ -55,10 +55,16 @@ def _lanes_at_once(n: int) -> int:
     return int(np.clip(fitting, FEWEST, MOST if memory is None else MOST << 4))
 
 
+def _check_nodes(nodes: int | None) -> None:
+    if nodes == 0:
+        raise ValueError("nagq=0 is for single fits: fit_many needs nagq=1 or more")
+
+
 class GeneralizedResponses(Responses):
     """Many responses of one design with a family: rows and conditioned columns are shared."""
 
     def __init__(self, design: Design, *facts: Any, nodes: int | None = None):
+        _check_nodes(nodes)
         super().__init__(design if nodes is None else with_nodes(design, nodes), *facts)
         family = design.observed.family
         if isinstance(family, Ordinal) and not family.categories:
@@ -149,6 +155,7 @@ class GeneralizedGroups(Groups):
     def __init__(
         self, formula: Formula, data: Any, by: str, arguments: dict[str, Any], nodes: int = 1
     ):
+        _check_nodes(nodes)
         trials = arguments.get("trials")
         if not (trials is None or isinstance(trials, str) or np.isscalar(trials)):
             raise ValueError("with by=, trials must be the name of a column, or one number")

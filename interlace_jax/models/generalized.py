@@ -149,24 +149,31 @@ class CompiledGeneralizedModel(CompiledModel):
 
 
 def with_nodes(design: Design, nagq: int) -> Design:
-    """The design with so many nodes of quadrature, refused where the integral has too many
-    dimensions.
+    """The design with so many nodes of quadrature (0: Laplace, coefficients beside the random
+    effects), refused where the model does not go with them.
     """
     _check_nodes(nagq, design)
     return replace(design, observed=replace(design.observed, nodes=int(nagq)))
 
 
 def _check_nodes(nagq: int, design: Design) -> None:
-    """Refuse quadrature where the integral has too many dimensions."""
-    if (
-        isinstance(nagq, bool)
-        or not isinstance(nagq, int | np.integer)
-        or not 1 <= nagq <= MOST_NODES
-    ):
+    """Refuse quadrature where the integral has too many dimensions, and nagq=0 where numbers of the
+    family would have to be estimated too.
+    """
+    is_whole = isinstance(nagq, int | np.integer) and not isinstance(nagq, bool)
+    if not is_whole or not 0 <= nagq <= MOST_NODES:
         raise ValueError(
-            f"nagq must be a whole number from 1 (Laplace) to {MOST_NODES}, not {nagq!r}"
+            "nagq must be a whole number: 0 (coefficients beside the random effects), 1 (Laplace), "
+            f"or up to {MOST_NODES} nodes of quadrature, not {nagq!r}"
         )
-    if nagq == 1:
+    family = design.observed.family
+    if nagq == 0 and family.parameters:
+        raise ValueError(
+            f"nagq=0 estimates coefficients beside the random effects, and family {family.name!r} "
+            f"has {family.parameters[0].name!r} besides: it is for binomial and Poisson families; "
+            "use nagq=1"
+        )
+    if nagq <= 1:
         return
     if len(design.factors) > 1:
         names = " and ".join(repr(f.name) for f in design.factors[:2])
@@ -244,8 +251,19 @@ class FittedGeneralizedModel(FittedModel):
 
     @property
     def nagq(self) -> int:
-        """Nodes of quadrature, in every dimension; 1: Laplace's approximation."""
+        """Nodes of quadrature, in every dimension; 1: Laplace's approximation; 0: the same with
+        coefficients estimated beside the random effects.
+        """
         return self.design.observed.nodes
+
+    @property
+    def integral(self) -> str:
+        """How the likelihood is integrated over the random effects, in words."""
+        beside = (
+            "Laplace's approximation, coefficients estimated beside the random effects (nagq=0)"
+        )
+        known = {0: beside, 1: "Laplace's approximation"}
+        return known.get(self.nagq, f"quadrature with {self.nagq} nodes")
 
     @property
     def sigma(self) -> float:

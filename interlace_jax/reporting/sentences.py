@@ -82,10 +82,9 @@ def _model(fit: FittedModel) -> str:
 
 
 def _generalized_model(fit: FittedGeneralizedModel) -> Iterator[str]:
-    by = "Laplace's approximation" if fit.nagq == 1 else f"quadrature with {fit.nagq} nodes"
     yield (
         f"A generalised linear mixed model of {fit.design.response} ({fit.family.title}, "
-        f"{fit.family.link} link) was fitted by maximum likelihood with {by} (formula: "
+        f"{fit.family.link} link) was fitted by maximum likelihood with {fit.integral} (formula: "
         f"{fit.design.formula}), with {_listed(list(_random_parts(fit)))}."
     )
     if fit.design.observed.outcome is not None:

@@ -142,8 +142,7 @@ def _notes(fit: FittedModel) -> list[str]:
     rule = f", {DDF[fit.df_method]} degrees of freedom" if fit.df_method in DDF else ""
     said = [f"{fit.nobs} observations{groups}. Fitted by {fit.method}{rule}."]
     if isinstance(fit, FittedGeneralizedModel):
-        by = "Laplace's approximation" if fit.nagq == 1 else f"quadrature with {fit.nagq} nodes"
-        said.append(f"Family {fit.family.title} ({fit.family.link}), {by}.")
+        said.append(f"Family {fit.family.title} ({fit.family.link}), {fit.integral}.")
         said += [f"Number of the family that ran off: {name}." for name in fit.runaway]
     if fit.design.residual is not None:
         place = fit.design.residual.reference

@@ -99,8 +99,8 @@ def derivatives(data, eta, g):
     return score(eta), -change
 
 
-def dense_laplace(x: Any, data: Any) -> tuple[float, np.ndarray]:
-    """The Laplace deviance by dense matrices and Newton's method, and Z Lambda u^ at the mode."""
+def dense_effects(x: Any, data: Any) -> np.ndarray:
+    """Z Lambda (n, all effects) as one dense matrix."""
     factors, n = calls.run(factors_of, x, data), len(data.offset)
     wide = []
     for z, code, block, Lam, L in zip(
@@ -110,7 +110,12 @@ def dense_laplace(x: Any, data: Any) -> tuple[float, np.ndarray]:
         Z[np.arange(n), np.asarray(code)] = z
         Z = Z @ Lam if L is None else np.einsum("nmk,kj,ml->nlj", Z, Lam, L)
         wide.append(Z.reshape(n, -1))
-    A = np.hstack(wide)
+    return np.hstack(wide)
+
+
+def dense_laplace(x: Any, data: Any) -> tuple[float, np.ndarray]:
+    """The Laplace deviance by dense matrices and Newton's method, and Z Lambda u^ at the mode."""
+    A = dense_effects(x, data)
     base, u = np.asarray(data.offset + data.X @ x.c), np.zeros(A.shape[1])
     for _ in range(100):
         score, W = calls.run(derivatives, data, base + A @ u, x.g)

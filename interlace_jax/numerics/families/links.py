@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...support.later import Later, jnp
-from .special import log1mexp, sigmoid, softplus
+from .special import log1mexp, log_normal_cdf, sigmoid, softplus
 
 scipy_special = Later("jax.scipy.special")
 
@@ -65,7 +65,7 @@ def _loglog(eta):
 # log p and log(1 - p) of eta, each without cancellation
 LOGS = {
     "logit": lambda eta: (-softplus(-eta), -softplus(eta)),
-    "probit": lambda eta: (scipy_special.log_ndtr(eta), scipy_special.log_ndtr(-eta)),
+    "probit": lambda eta: (log_normal_cdf(eta), log_normal_cdf(-eta)),
     "cloglog": _cloglog,
     "loglog": _loglog,
     "cauchit": _cauchit,

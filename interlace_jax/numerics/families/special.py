@@ -15,6 +15,33 @@ from ...support.later import custom_jvp, jnp
 HALF_LOG_2PI = 0.9189385332046727
 # by which the argument of an asymptotic series is raised, so that the series is good to rounding
 RAISE = 8
+# of (1 + a) Phi(-a) / phi(a) in (a - 5) / (a + 5): least squares on 20,000 Chebyshev points against SciPy's `erfcx`
+MILLS = (
+    1.1568486282918944,
+    -0.22948753825211773,
+    0.0777815988687477,
+    0.02507217930205731,
+    -0.06617760077933556,
+    0.0615050458288687,
+    -0.03802659218366768,
+    0.016348231420314212,
+    -0.004201290339762902,
+    1.95296951232794e-05,
+    0.00045704395476767174,
+    -0.00013437040053807854,
+    -2.4805897025793865e-05,
+    2.2699415048912056e-05,
+    -1.7626199255748727e-07,
+    -3.2597560971661133e-06,
+    3.204911745288312e-07,
+    4.72378742415458e-07,
+    -6.586895324289801e-08,
+    -6.381655111908913e-08,
+    9.089708328247072e-09,
+    5.527399480342865e-09,
+    -7.078051567077637e-10,
+)
+FARTHEST = 1e10  # from which on the argument of that series stays as it is
 # numbers B_2, B_4, ...
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
@@ -51,6 +78,48 @@ def log1mexp(x):
     near = jnp.where(small, x, 1.0)
     far = jnp.where(small, 1.0, x)
     return jnp.where(small, jnp.log(-jnp.expm1(-near)), jnp.log1p(-jnp.exp(-far)))
+
+
+@custom_jvp
+def log_normal_cdf(x):
+    """Logarithm of Phi(x) of the standard normal; derivatives of every order come from
+    phi / Phi.
+    """
+    tail, density = _tail(x)
+    low = x < 0
+    log = jnp.log1p(jnp.where(low, tail - 1.0, -density * tail))
+    return log - jnp.where(low, 0.5 * x * x + HALF_LOG_2PI, 0.0)
+
+
+@log_normal_cdf.defjvp
+def _(primals, tangents):
+    return log_normal_cdf(*primals), _inverse_mills_ratio(*primals) * tangents[0]
+
+
+@custom_jvp
+def _inverse_mills_ratio(x):
+    """phi(x) / Phi(x), which is near -x far below 0."""
+    tail, density = _tail(x)
+    return jnp.where(x < 0, 1.0, density) / jnp.where(x < 0, tail, 1.0 - density * tail)
+
+
+@_inverse_mills_ratio.defjvp
+def _(primals, tangents):
+    ratio = _inverse_mills_ratio(*primals)
+    return ratio, -ratio * (ratio + primals[0]) * tangents[0]
+
+
+def _tail(x):
+    """Phi(-|x|) / phi(x), to 1e-15 of itself, and phi(x).
+
+    A polynomial in (a - 5) / (a + 5) makes (1 + a) Phi(-a) / phi(a), as Shepherd & Laframboise
+    (1981, Math. Comp. 36) do for erfc.
+    """
+    a = jnp.minimum(jnp.abs(x), FARTHEST)
+    t, product = (a - 5.0) / (a + 5.0), 0.0
+    for coefficient in reversed(MILLS):
+        product = product * t + coefficient
+    return product / (1.0 + a), jnp.exp(-0.5 * x * x - HALF_LOG_2PI)
 
 
 def _stirling(x):

@@ -62,7 +62,7 @@ class Data:
     K: tuple[Any, ...]
     R: jax.Array
     beta0: jax.Array  # (p,) in the user's units
-    # of quadrature, in every dimension; 1: Laplace
+    # of quadrature, in every dimension; 1: Laplace; 0: Laplace, with c beside u
     nodes: int = field(default=1, metadata={"static": True})
 
     sizes: ClassVar[dict[str, int]] = {}

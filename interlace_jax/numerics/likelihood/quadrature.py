@@ -96,12 +96,12 @@ def quadrature_gradient(x: Place, u, at: Look, data: Data):
 
 def deviance_gradient(x: Place, u, at: Look, data: Data):
     """Deviance and gradient by as many nodes as the data say."""
-    return (gradient if data.nodes == 1 else quadrature_gradient)(x, u, at, data)
+    return (gradient if data.nodes <= 1 else quadrature_gradient)(x, u, at, data)
 
 
 def deviance_with_mode(x: Place, data: Data, u):
     """The deviance at x with the mode u there, by as many nodes as the data say."""
-    return (deviance_at if data.nodes == 1 else quadrature_at)(x, data, u)
+    return (deviance_at if data.nodes <= 1 else quadrature_at)(x, data, u)
 
 
 def deviance(x: Place, data: Data):

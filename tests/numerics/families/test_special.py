@@ -10,6 +10,7 @@ from interlace_jax.numerics.families.special import (
     lgamma,
     lgamma_ratio,
     log1mexp,
+    log_normal_cdf,
     polygamma,
     sigmoid,
     softplus,
@@ -32,6 +33,18 @@ def test_log1mexp_is_exact_near_zero_and_far_out():
     exact = [np.log(1e-300), np.log(1e-10) - 5e-11, *middle, -np.exp(-700.0)]
     np.testing.assert_allclose(log1mexp(x), exact, rtol=1e-14)
     assert np.isfinite(jax.vmap(jax.grad(jax.grad(log1mexp)))(x[1:])).all()
+
+
+def test_the_log_of_the_normal_distribution_keeps_its_digits_in_both_tails():
+    x = jnp.concatenate([jnp.linspace(-8.0, 8.0, 161), jnp.array([-1e5, -400.0, -40.0, 60.0])])
+    np.testing.assert_allclose(log_normal_cdf(x), special.log_ndtr(x), rtol=1e-14)
+    below = np.sqrt(2 / np.pi) / special.erfcx(np.maximum(-x, 0.0) / np.sqrt(2))
+    above = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) / special.ndtr(np.maximum(x, 0.0))
+    ratio = np.where(x < 0, below, above)
+    np.testing.assert_allclose(jax.vmap(jax.grad(log_normal_cdf))(x), ratio, rtol=1e-14)
+    middle = x[:161]  # below, r + x loses x^2 roundings
+    second = jax.vmap(jax.grad(jax.grad(log_normal_cdf)))(middle)
+    np.testing.assert_allclose(second, -ratio[:161] * (ratio[:161] + middle), rtol=1e-12)
 
 
 def test_lgamma_is_that_of_scipy():
