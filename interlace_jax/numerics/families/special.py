@@ -15,7 +15,8 @@ from ...support.later import custom_jvp, jnp
 HALF_LOG_2PI = 0.9189385332046727
 # by which the argument of an asymptotic series is raised, so that the series is good to rounding
 RAISE = 8
-# of (1 + a) Phi(-a) / phi(a) in (a - 5) / (a + 5): least squares on 20,000 Chebyshev points against SciPy's `erfcx`
+# of (1 + a) Phi(-a) / phi(a) in (a - 5) / (a + 5): least squares on 20,000 Chebyshev points
+# against `scipy.special.erfcx`
 MILLS = (
     1.1568486282918944,
     -0.22948753825211773,
