@@ -26,6 +26,7 @@ TESTED_IN = {
     "design/selection.py": "resampling/test_regrouping.py",
     "diagnostics/response_residuals.py": "diagnostics/test_generalized_findings.py",
     "engines/laplace.py": GENERALIZED,
+    "engines/penalised.py": GENERALIZED,
     "engines/packing.py": "engines/test_chunked_moments.py",
     "engines/residual_packing.py": VISITS,
     "fitting.py": "test_robustness.py",
