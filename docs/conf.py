@@ -29,6 +29,7 @@ autodoc_default_options = {"members": True, "inherited-members": True}
 extensions.append("sphinx.ext.napoleon")
 default_role = "code"
 
+SECTIONS = {"Parameters", "Returns", "Raises", "Notes", "Attributes", "Examples"}
 ARGUMENT = re.compile(r"^([a-z_]\w*(?:, [a-z_]\w*)*|\w+=): (.*)$")
 
 
@@ -36,20 +37,21 @@ def paragraphs(app, what, name, obj, options, lines):
     """Docstrings are prose: arguments become a list, code in backticks stays, all other marks
     are literal.
     """
-    if any("-----" in line for line in lines):  # written in NumPy's sections
-        lines[:] = [line if "`" in line else line.replace("|", r"\|") for line in lines]
+    if SECTIONS & set(map(str.strip, lines)):  # as NumPy's docstrings
+        lines[:] = _sections(lines)
         return
     parts, kind = [], None
-    for line in map(str.strip, lines):
-        if match := ARGUMENT.match(line):
+    for given in lines:
+        line = given.strip()
+        if line.startswith(">>>") or kind == "example" and line:
+            parts.append(["", given, ""])
+            kind = "example"
+        elif match := ARGUMENT.match(line):
             parts.append(["- ", f"**{match[1]}**: ", match[2]])
             kind = "text"
         elif line.startswith("- "):
             parts.append(["- ", "", line[2:]])
             kind = "text"
-        elif line.startswith(">>>") or kind == "example" and line:
-            parts.append(["", line, ""])
-            kind = "example"
         elif line and kind == "text":
             parts[-1][2] += f" {line}"
         elif line:
@@ -59,6 +61,14 @@ def paragraphs(app, what, name, obj, options, lines):
             parts.append(["", "", ""])
             kind = None
     lines[:] = [mark + given + literal(text) for mark, given, text in _spaced(parts)] + [""]
+
+
+def _sections(lines):
+    """Bars outside of code and examples mean themselves."""
+    is_example = False
+    for line in lines:
+        is_example = bool(line.strip()) and (is_example or line.strip().startswith(">>>"))
+        yield line if is_example or "`" in line else line.replace("|", r"\|")
 
 
 def _spaced(parts):
