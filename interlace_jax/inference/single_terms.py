@@ -129,8 +129,8 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
     >>> fit.ranova()[["npar", "logLik", "LRT", "Df", "Pr(>Chisq)"]].round(2)
                                   npar  logLik    LRT   Df  Pr(>Chisq)
-    <none>                         6.0 -871.81    NaN  NaN         NaN
-    Days in (1 + Days | Subject)   4.0 -893.23  42.84  2.0         0.0
+    <none>                           6 -871.81    NaN  NaN         NaN
+    Days in (1 + Days | Subject)     4 -893.23  42.84  2.0         0.0
     """
     rows = [(fit.nparams, fit.llf, fit.aic, np.nan, np.nan, np.nan, np.nan)]
     names = [WHOLE]
@@ -144,7 +144,8 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
         rows.append((less.nparams, llf, aic, statistic, df, p, boundary))
         names.append(reduction.name)
     index = pd.Index(names, dtype=object)
-    return pd.DataFrame(rows, columns=list(RANDOM_COLUMNS), index=index, dtype=float)
+    table = pd.DataFrame(rows, columns=list(RANDOM_COLUMNS), index=index, dtype=float)
+    return table.astype({"npar": int})
 
 
 def _tail(df: int, statistic: float) -> float:
