@@ -53,6 +53,8 @@ FAMILIES = {
     "count": "poisson",
     "many": "nbinom2",
 }
+INTERCEPTS = ["(1 | a)", "(1 | a) + (1 | b)"]  # with families that are met less often
+FURTHER = {"rating": "ordinal", "many": "nbinom1", "share": "beta", "amount": "gamma"}
 VISITS = [3, 4, 5]
 
 
@@ -73,6 +75,9 @@ def frame(rows=240, seed=0):
         many=rng.poisson(np.exp(eta) * rng.gamma(2.0, 0.5, rows)),
         success=success,
         failures=4 - success,
+        rating=pd.Categorical(np.digitize(eta + rng.logistic(size=rows), [-1, 0, 1]), ordered=True),
+        share=1.0 / (1.0 + np.exp(-eta - 0.5 * rng.normal(size=rows))),
+        amount=np.exp(eta) * rng.gamma(2.0, 0.5, rows),
     )
     return pd.DataFrame(dict(y=y, a=a, b=b, c=a // 3, e=e, **numbers, **responses))
 
@@ -134,7 +139,10 @@ def main(archive):
         for formula in FORMULAS:
             ask(formula, frame())
             print(formula, flush=True)
-        for bars, (response, family) in itertools.product(GENERALIZED, FAMILIES.items()):
+        for bars, (response, family) in (
+            *itertools.product(GENERALIZED, FAMILIES.items()),
+            *itertools.product(INTERCEPTS, FURTHER.items()),
+        ):
             formula = f"{response} ~ x + {bars}"
             ask_generalized(formula, frame(), family)
             print(formula, flush=True)
