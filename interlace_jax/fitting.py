@@ -25,6 +25,7 @@ from .models.identifiability import confounded_message
 from .numerics.families.family import Distribution, Gaussian, family_of
 from .result import Fit
 from .support.arguments import chosen, one_of
+from .support.elsewhere import refuse_arguments
 from .support.later import is_imported, jax
 from .support.warnings import SingularFitWarning
 
@@ -50,6 +51,7 @@ def fit(
     nagq: int = 1,
     zero_inflation: str | None = None,
     contrasts: Mapping[str, Any] | None = None,
+    **elsewhere: Any,
 ) -> Fit | GeneralizedFit:
     """Fit a linear mixed model, or with `family` a generalised one.
 
@@ -141,6 +143,9 @@ def fit(
         before it, as MASS's), `"poly"`, `"SAS"`; or the matrix itself, as R has it: an array
         (levels, contrasts), a mapping from names to columns, or a frame whose index has the levels.
         Coefficients are called `prime[S.a]`; of a mapping or frame by its names.
+    **elsewhere
+        None: what other packages call otherwise, such as `REML=False`, is refused with its name
+        here.
 
     Raises
     ------
@@ -158,6 +163,7 @@ def fit(
     >>> round(fit.deviance, 2)
     184.05
     """
+    refuse_arguments(elsewhere)
     arguments = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
     arguments |= dict(contrasts=contrasts)
     predictors = dict(dispersion=dispersion, zero_inflation=zero_inflation)

@@ -22,6 +22,7 @@ from ..numerics.uncertainty.curvature import Curvature
 from ..numerics.uncertainty.kenward_roger import why_not
 from ..runtime.programs.tiers import ways
 from ..support.arguments import check_level, chosen, one_of
+from ..support.elsewhere import answers
 from ..support.later import special
 from ..support.warnings import ConvergenceWarning, SingularFitWarning
 from .compiled import CompiledModel
@@ -45,6 +46,7 @@ METHODS = ("REML", "ML")
 DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "normal")
 
 
+@answers
 class FittedModel:
     """A fitted linear mixed model.
 
