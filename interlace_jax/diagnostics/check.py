@@ -94,7 +94,7 @@ def _of_linear(fit: FittedModel, nsim: int, seed: Any) -> list[Finding]:
 
 def _of_generalized(fit: FittedGeneralizedModel, nsim: int, seed: Any) -> list[Finding]:
     rng = np.random.default_rng(seed)
-    residuals = family.quantile_residuals(fit, rng)
+    residuals = family.residuals_at_draws(fit, rng.spawn(1)[0])
     return [
         *family.search(fit),
         _boundary(fit),

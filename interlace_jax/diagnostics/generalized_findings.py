@@ -8,7 +8,7 @@ import numpy as np
 
 from ..models import response
 from ..models.generalized import MOST_EFFECTS, FittedGeneralizedModel
-from ..models.linear_predictor import _of_fit
+from ..models.linear_predictor import _of_fit, expected
 from ..models.simulation import new_responses
 from ..numerics.families.family import Bernoulli, Ordinal
 from ..support.arguments import listed
@@ -26,6 +26,7 @@ from .findings import (
     standardised_effects,
 )
 from .residuals import NUMBERS
+from .response_residuals import quantile_residuals
 
 MODES_FOUND = 1e-6  # deviance units that modes may be away from theirs
 FEW_EVENTS = 5.0  # of the rarer outcome a coefficient (Vittinghoff & McCulloch 2007, AJE 165)
@@ -324,15 +325,25 @@ def _distances(u: np.ndarray) -> np.ndarray:
 # Quantile residuals -------------------------------------------------------------------------------
 
 
-def quantile_residuals(fit: FittedGeneralizedModel, rng: np.random.Generator) -> np.ndarray | None:
-    """Randomized quantile residuals (n,); None for a family whose distribution function is not
-    known.
+def residuals_at_draws(fit: FittedGeneralizedModel, rng: np.random.Generator) -> np.ndarray | None:
+    """Randomized quantile residuals (n,), given random effects that are drawn from what is known
+    of them; None for a family whose distribution function is not known.
+
+    Standard normal under the model (Waagepetersen 2006, Scand. J. Stat. 33), where those given the
+    modes have lighter tails: modes follow their rows.
     """
-    return (
-        None
-        if hasattr(fit.family, "log_density")
-        else fit.residuals("quantile", seed=rng).to_numpy()
-    )
+    if hasattr(fit.family, "log_density"):
+        return None
+    rows, away = _of_fit(fit.design), [_drawn(S, rng) for S in fit.mode_covariances]
+    moved = expected(rows, np.zeros(rows.X.shape[1]), away) - fit.design.shift
+    return quantile_residuals(fit, fit.estimate.eta + moved, rng)
+
+
+def _drawn(covariances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Normal numbers (m, k) with covariances (m, k, k), which may be singular."""
+    values, vectors = np.linalg.eigh(covariances)
+    z = np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=values.shape)
+    return np.einsum("mij,mj->mi", vectors, z)
 
 
 def shape(residuals: np.ndarray | None) -> Iterator[Finding]:

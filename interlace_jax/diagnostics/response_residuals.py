@@ -34,7 +34,8 @@ def response_residuals(
     - "quantile": the normal quantile of the response's probability P(Y <= y) given its random
       effects; where Y is discrete, of a random number between P(Y < y) and P(Y <= y) (Dunn & Smyth
       1996, J. Comput. Graph. Stat. 5). Standard normal under the model, but for what the estimates
-      have taken from them. Ordinal responses have them too.
+      have taken from them: their tails are light where levels have few rows. Ordinal responses have
+      them too.
 
     seed: of the random numbers of "quantile", anything `numpy.random.default_rng` takes.
     `scaled_residuals` compares with simulated responses in place of the distribution function.
@@ -55,7 +56,8 @@ def response_residuals(
     if kind == "working":
         return pd.Series(e.score / e.W, index=design.index)
     if kind == "quantile":
-        return pd.Series(_quantile(fit, np.random.default_rng(seed)), index=design.index)
+        found = quantile_residuals(fit, e.eta, np.random.default_rng(seed))
+        return pd.Series(found, index=design.index)
     if isinstance(fit.family, Ordinal):
         raise ValueError(
             f"residuals(kind={kind!r}) are not defined for categories: use kind='quantile'"
@@ -69,11 +71,13 @@ def response_residuals(
     return pd.Series(values, index=design.index)
 
 
-def _quantile(fit: FittedGeneralizedModel, rng: np.random.Generator) -> np.ndarray:
-    """Randomized quantile residuals (n,)."""
+def quantile_residuals(
+    fit: FittedGeneralizedModel, eta: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Randomized quantile residuals (n,) at linear predictors eta (n,)."""
     design, family = fit.design, fit.family
     free = fit.free_rows(_of_fit(design))
-    mu = response.location(family, fit.estimate.eta, free)
+    mu = response.location(family, eta, free)
     natural = [] if isinstance(family, Ordinal) else response.natural_parameters(family, free)
     m = np.ones(len(design.y)) * design.observed.m
     lower, upper = probability_limits(family, design.y, mu, natural, design.w, m)

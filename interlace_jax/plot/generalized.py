@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import pandas as pd
 
-from ..diagnostics.generalized_findings import quantile_residuals
+from ..diagnostics.generalized_findings import residuals_at_draws
 from ..models import response
 from ..models.generalized import FittedGeneralizedModel
 from ..models.linear_predictor import _of_fit
@@ -79,7 +79,7 @@ def reach(
 def independent_residuals(fit: Fit) -> tuple[np.ndarray, str]:
     """Residuals (n,) of one size under the model, and what they are called."""
     if is_generalized(fit):
-        found = quantile_residuals(fit, np.random.default_rng(0))
+        found = residuals_at_draws(fit, np.random.default_rng(0))
         if found is not None:
             return found, "quantile residual"
     if covary(fit):

@@ -59,6 +59,17 @@ def test_quantile_residuals_are_normal_quantiles_between_the_two_probabilities()
     assert stats.kstest(fit.residuals("quantile", seed=3), "norm").pvalue > 0.01
 
 
+def test_residuals_given_drawn_effects_are_standard_normal_where_those_given_modes_are_not():
+    rng, level = np.random.default_rng(1), np.repeat(np.arange(800), 4)
+    y = rng.poisson(0.5 * np.exp(rng.normal(size=800))[level])
+    fit = quiet("y ~ 1 + (1 | g)", pd.DataFrame({"y": y, "g": level}), family="poisson")
+    drawn = generalized_findings.residuals_at_draws(fit, np.random.default_rng(2))
+    assert fit.residuals("quantile", seed=2).var() < 0.85
+    # four standard errors of a variance and of a kurtosis of 3,200 numbers
+    assert drawn.var() == pytest.approx(1.0, abs=0.1)
+    assert stats.kurtosis(drawn) == pytest.approx(0.0, abs=0.35)
+
+
 def test_quantile_residuals_of_continuous_responses_need_no_random_numbers():
     data = counts(draw=lambda r, mu: r.gamma(4.0, mu / 4.0))
     fit = quiet("y ~ x + (1 | g)", data, family="gamma")
