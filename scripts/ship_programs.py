@@ -53,6 +53,8 @@ FAMILIES = {
     "count": "poisson",
     "many": "nbinom2",
 }
+CROSSED_SLOPES = ["(1 + x | a) + (1 | b)", "(1 + x | a) + (1 + x | b)"]
+COMMONEST = {"success": "binomial", "count": "poisson"}
 INTERCEPTS = ["(1 | a)", "(1 | a) + (1 | b)"]  # with families that are met less often
 FURTHER = {"rating": "ordinal", "many": "nbinom1", "share": "beta", "amount": "gamma"}
 VISITS = [3, 4, 5]
@@ -141,6 +143,7 @@ def main(archive):
             print(formula, flush=True)
         for bars, (response, family) in (
             *itertools.product(GENERALIZED, FAMILIES.items()),
+            *itertools.product(CROSSED_SLOPES, COMMONEST.items()),
             *itertools.product(INTERCEPTS, FURTHER.items()),
         ):
             formula = f"{response} ~ x + {bars}"
