@@ -51,6 +51,9 @@ class Curve:
     quantile: float
     "Standard errors on either side of the joint band."
 
+    def __repr__(self) -> str:
+        return f"<Curve over {len(self.table)} times, joint band of {self.quantile:.2f} se>"
+
 
 def curves(
     many: ManyFits,

@@ -41,6 +41,12 @@ class PermutationTest:
     outcomes: pd.DataFrame = field(repr=False)
     "A row per permutation: models `fitted`, `converged` and `singular`."
 
+    def __repr__(self) -> str:
+        found = int((self.table["p_max"] <= 0.05).sum())
+        return (
+            f"<{len(self.null)} permutations of {len(self.table)} tests, {found} at p_max <= 0.05>"
+        )
+
 
 def permutation_test(
     many: ManyFits,

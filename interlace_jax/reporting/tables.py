@@ -130,11 +130,20 @@ def _term(row: Any, words: Mapping[str, str]) -> str:
         return "SD residual" if row.term == "sd__Observation" else f"Residual {row.term}"
     if not names:
         return f"{kind} | {group}"
-    return f"{'SD' if kind == 'sd' else 'Correlation'} {_named(names, words)} | {group}"
+    if kind == "sd":
+        return f"SD {words.get(names, names)} | {group}"
+    return (
+        f"Correlation {'.'.join(words.get(name, name) for name in _both(names, words))} | {group}"
+    )
 
 
-def _named(names: str, words: Mapping[str, str]) -> str:
-    return words.get(names, names)
+def _both(names: str, words: Mapping[str, str]) -> tuple[str, ...]:
+    """The two columns of a correlation `(Intercept).Days`; where names have dots themselves, those
+    that have words.
+    """
+    parts = names.split(".")
+    splits = [(".".join(parts[:i]), ".".join(parts[i:])) for i in range(1, len(parts))]
+    return max(splits, key=lambda split: sum(name in words for name in split), default=(names,))
 
 
 def _notes(fit: FittedModel) -> list[str]:
