@@ -1,7 +1,6 @@
 """Random slopes as a layer of an Equinox model that learns how time is warped, saved and loaded."""
 
 import tempfile
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -50,8 +49,8 @@ state = adam.init(eqx.filter(model, eqx.is_inexact_array))
 for _ in range(1500):
     model, state = step(model, state)
 with tempfile.TemporaryDirectory() as folder:
-    eqx.tree_serialise_leaves(Path(folder) / "model.eqx", model)
-    model = eqx.tree_deserialise_leaves(Path(folder) / "model.eqx", Model())
+    eqx.tree_serialise_leaves(f"{folder}/model.eqx", model)
+    model = eqx.tree_deserialise_leaves(f"{folder}/model.eqx", Model())
 effects = model.subjects.condition(*model.rows()).modes["Subject"]
 power = float(jnp.exp(model.log_power))
 warped = sleep.assign(Reaction=y, x=sleep["Days"] ** power)
