@@ -132,9 +132,9 @@ def _term(row: Any, words: Mapping[str, str]) -> str:
         return f"{kind} | {group}"
     if kind == "sd":
         return f"SD {words.get(names, names)} | {group}"
-    return (
-        f"Correlation {'.'.join(words.get(name, name) for name in _both(names, words))} | {group}"
-    )
+    both = _both(names, words)
+    renamed = ", ".join(words.get(name, name) for name in both)
+    return f"Correlation {names if words.keys().isdisjoint(both) else renamed} | {group}"
 
 
 def _both(names: str, words: Mapping[str, str]) -> tuple[str, ...]:
@@ -199,21 +199,21 @@ def compare(
     >>> less = fit.update("~ Days + (1 | Subject)")
     >>> terms = {"Days": "Days of restriction"}
     >>> print(interlace_jax.compare(less, fit, names=["no slopes", "slopes"], terms=terms))
-                                           no slopes slopes
-    Days of restriction                        10.47  10.47
-                                              (0.80) (1.55)
-    -------------------------------------------------------
-    SD (Intercept) | Subject                   37.12  24.74
-    SD Days of restriction | Subject                   5.92
-    Correlation (Intercept).Days | Subject             0.07
-    SD residual                                30.99  25.59
-    -------------------------------------------------------
-    Observations                                 180    180
-    Levels of Subject                             18     18
-    Criterion                                   REML   REML
-    Log-likelihood                            -893.2 -871.8
-    AIC                                       1794.5 1755.6
-    BIC                                       1807.2 1774.8
+                                                           no slopes slopes
+    Days of restriction                                        10.47  10.47
+                                                              (0.80) (1.55)
+    -----------------------------------------------------------------------
+    SD (Intercept) | Subject                                   37.12  24.74
+    SD Days of restriction | Subject                                   5.92
+    Correlation (Intercept), Days of restriction | Subject             0.07
+    SD residual                                                30.99  25.59
+    -----------------------------------------------------------------------
+    Observations                                                 180    180
+    Levels of Subject                                             18     18
+    Criterion                                                   REML   REML
+    Log-likelihood                                            -893.2 -871.8
+    AIC                                                       1794.5 1755.6
+    BIC                                                       1807.2 1774.8
     Standard errors in parentheses.
     """
     if not fits:

@@ -87,7 +87,7 @@ def test_names_given_to_columns_stand_in_correlations_too():
     table = interlace.compare(SLEEP, terms={"Days": "per day"}, below="nothing")
     labels = [row[0] for row in table.rows]
     assert "SD per day | Subject" in labels
-    assert "Correlation (Intercept).per day | Subject" in labels
+    assert "Correlation (Intercept), per day | Subject" in labels
 
 
 def test_criteria_that_cannot_be_compared_have_a_note(intercepts):
