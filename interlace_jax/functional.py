@@ -94,7 +94,7 @@ def moments(
     1743.6
     """
     read = read_groups(groups)
-    if not _is_wide() and not any(map(is_traced, (y, X, weights, offset, *arrays_of(read)))):
+    if _are_known((y, X, weights, offset, arrays_of(read))):
         with session():
             found = moments(y, X, groups, weights, offset, levels=levels, nested=nested)
         return jax.tree.map(np.asarray, found)

@@ -87,7 +87,7 @@ from .numerics.families.family import (
 from .numerics.uncertainty.curvature import Curvature
 from .numerics.uncertainty.kenward_roger import Adjusted
 from .support.arguments import check_level
-from .support.elsewhere import ATTRIBUTES, no_attribute
+from .support.elsewhere import refuse_attribute
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -477,8 +477,7 @@ class SavedFit:
                 return content[known][name]
         if not name.startswith("_") and hasattr(FittedModel, name):
             _refuse(f"{name!r}")
-        if name in ATTRIBUTES:
-            raise no_attribute(name)
+        refuse_attribute(name)
         raise AttributeError(f"a saved fit has no {name!r}; what needs the data is not there")
 
     @property

@@ -16,7 +16,7 @@ from ..design.new_data import new_data
 class Encoder:
     """Labels to codes, and columns to features, for the random-effects part of a formula.
 
-    It is to a layer of random effects what a tokenizer is to a language model: made from the
+    It is to a layer of random effects what a vocabulary is to an embedding of words: made from the
     training data, kept beside the network, and applied to any frame with these columns.
 
     >>> from interlace_jax.layers.encoder import Encoder

@@ -47,9 +47,10 @@ ARGUMENTS = {
 }
 
 
-def no_attribute(name: str) -> AttributeError:
-    """The error that says under which name a fit has what is known as `name` elsewhere."""
-    return AttributeError(f"a fit has no {name!r}: write {ATTRIBUTES[name]}")
+def refuse_attribute(name: str) -> None:
+    """Refuse a name that other packages have for what a fit has under another, and say which."""
+    if name in ATTRIBUTES:
+        raise AttributeError(f"a fit has no {name!r}: write {ATTRIBUTES[name]}")
 
 
 def answers(cls: type[T]) -> type[T]:
@@ -60,8 +61,7 @@ def answers(cls: type[T]) -> type[T]:
     """
 
     def answer(self, name):
-        if name in ATTRIBUTES:
-            raise no_attribute(name)
+        refuse_attribute(name)
         return object.__getattribute__(self, name)  # raises; in a property what it raised before
 
     cls.__getattr__ = answer  # type: ignore[attr-defined]
