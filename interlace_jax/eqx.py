@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .layers import effects, laplace
-from .layers.batches import batch_nll
 from .layers.batches import batches_of_groups as batches_of_groups
 from .layers.effects import Parameters, State, read_rows
 from .layers.encoder import Encoder as Encoder
 from .layers.factors import Factors
+from .layers.likelihoods import AnswerLikelihood, ResidualLikelihood
 from .numerics.families.family import Bernoulli, Distribution
 from .support.later import jax, jnp
 
@@ -22,7 +22,7 @@ except ImportError as err:
     ) from err
 
 
-class RandomEffects(eqx.Module):
+class RandomEffects(ResidualLikelihood, eqx.Module):
     """Random effects of any number of grouping factors, integrated out exactly: y = f(x) + sum of Z
     b + e.
 
@@ -97,47 +97,12 @@ class RandomEffects(eqx.Module):
         """The values of `raw` and `log_sigma`."""
         return Parameters(self.raw, self.log_sigma)
 
-    @property
-    def theta(self) -> Any:
-        """lme4's theta (d,): lower triangles, column by column, relative to `sigma`."""
-        return self.factors.theta(self.raw)
-
-    @property
-    def sigma(self) -> Any:
-        """Residual standard deviation ()."""
-        return jnp.exp(self.log_sigma)
-
     def start(self, residual: Any, mask: Any = None) -> RandomEffects:
         """The layer with sigma at the size of the residuals (n,), so that their unit does not
         matter to the rate.
         """
         log_sd = effects.log_sd(residual, mask).astype(self.log_sigma.dtype)
         return eqx.tree_at(lambda layer: layer.log_sigma, self, log_sd)
-
-    def nll(
-        self,
-        residual: Any,
-        groups: Mapping[str, Any],
-        features: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        *,
-        levels: Mapping[str, int] | None = None,
-        given: Mapping[str, Any] | None = None,
-        scale: float = 1.0,
-    ) -> Any:
-        """-log likelihood of all rows, a sum, Float[].
-
-        residual: y - f(x), Float[n]. groups: codes by factor, Int[n]. features: by factor with
-        slopes Float[n, slopes], or Float[n] for one; they may be outputs of the network. mask:
-        Float[n], 0 for padding, whatever stands there.
-
-        For batches of whole groups: levels and scale are those of the batch (`batches_of_groups`);
-        given are drawn effects of crossed factors (`draw`), by factor Float[levels, k], which the
-        rest is then conditional on.
-        """
-        factors = self.factors.with_levels(levels)
-        rows = read_rows(factors, residual, groups, features, mask)
-        return batch_nll(self.parameters, factors, rows, given, scale)
 
     def condition(
         self,
@@ -168,30 +133,8 @@ class RandomEffects(eqx.Module):
         state = effects.prior_state(self.parameters, self.factors) if state is None else state
         return effects.predict(self.parameters, self.factors, state, groups, features)
 
-    def draw(
-        self,
-        key: Any,
-        residual: Any,
-        groups: Mapping[str, Any],
-        features: Mapping[str, Any] | None = None,
-        mask: Any = None,
-    ) -> dict[str, Any]:
-        """One exact draw of all effects given these rows, by factor Float[levels, k]. Arguments as
-        in `nll`.
-        """
-        return effects.draw(
-            key,
-            self.parameters,
-            self.factors,
-            read_rows(self.factors, residual, groups, features, mask),
-        )
 
-    def priors(self) -> dict[str, Any]:
-        """By factor the covariance of an unseen level's effects, Float[k, k], in units of y."""
-        return effects.priors(self.parameters, self.factors)
-
-
-class GeneralizedRandomEffects(eqx.Module):
+class GeneralizedRandomEffects(AnswerLikelihood, eqx.Module):
     """Random effects on the linear predictor of a network: y ~ family(f(x) + sum of Z b).
 
     Parameters
@@ -245,32 +188,6 @@ class GeneralizedRandomEffects(eqx.Module):
         """The value of `raw`, and 0 for the log of what it is relative to."""
         return Parameters(self.raw, jnp.zeros_like(self.raw, shape=()))
 
-    @property
-    def theta(self) -> Any:
-        """lme4's theta (d,) of generalised models: lower triangles, column by column, absolute."""
-        return self.factors.theta(self.raw)
-
-    def nll(
-        self,
-        predictor: Any,
-        y: Any,
-        groups: Mapping[str, Any],
-        features: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        *,
-        levels: Mapping[str, int] | None = None,
-        scale: float = 1.0,
-    ) -> Any:
-        """-log likelihood of all rows, a sum, Float[].
-
-        predictor: f(x) on the scale of the link, Float[n]. y: responses, Float[n]. groups: codes by
-        factor, Int[n]. features: by factor with slopes Float[n, slopes], or Float[n] for one. mask:
-        Float[n], 0 for padding. levels and scale: those of a batch of whole groups.
-        """
-        factors = self.factors.with_levels(levels)
-        rows = laplace.read_answers(factors, predictor, y, groups, features, mask)
-        return scale * laplace.nll(self.raw, factors, self.family, rows)
-
     def condition(
         self,
         predictor: Any,
@@ -295,10 +212,6 @@ class GeneralizedRandomEffects(eqx.Module):
         """
         state = effects.prior_state(self.parameters, self.factors) if state is None else state
         return effects.predict(self.parameters, self.factors, state, groups, features)
-
-    def priors(self) -> dict[str, Any]:
-        """By factor the covariance of an unseen level's effects, Float[k, k], on the link."""
-        return effects.priors(self.parameters, self.factors)
 
 
 _LAYERS = (RandomEffects, GeneralizedRandomEffects)
