@@ -33,6 +33,7 @@ TESTED_IN = {
     "inference/family_parameters.py": GENERALIZED,
     "inference/response_prediction.py": GENERALIZED,
     "inference/row_variances.py": "inference/test_prediction.py",
+    "layers/likelihoods.py": "test_eqx.py",
     "many/dimensions.py": "doors/test_xarray.py",
     "many/laplace.py": "many/test_generalized.py",
     "models/covariance.py": "diagnostics/test_residuals.py",
