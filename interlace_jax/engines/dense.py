@@ -11,14 +11,19 @@ from functools import partial
 import numpy as np
 
 from ..numerics.crossproducts.layout import bucket
-from ..numerics.crossproducts.merged import merged
+from ..numerics.crossproducts.merged import by_level, merged
 from ..numerics.crossproducts.moments import Moments, moments
 from ..numerics.estimation.boundary import near_zero, settle
 from ..numerics.estimation.estimate import Estimate, attempts, finish, is_exhausted, search
 from ..numerics.estimation.start import begin, moment_start
 from ..numerics.likelihood.coordinates import to_conditioned, to_user
 from ..numerics.likelihood.gaussian import deviance, objective
-from ..numerics.likelihood.random_effects import mode_covariances, modes
+from ..numerics.likelihood.random_effects import (
+    mode_covariances,
+    mode_covariances_by_level,
+    modes,
+    modes_by_class,
+)
 from ..numerics.uncertainty.curvature import Curvature, curvature, jacobian
 from ..runtime.calls import run
 from ..runtime.compilation import brief, jit, light
@@ -62,8 +67,12 @@ class Dense(Engine):
 
     @functools.cached_property
     def searched(self) -> Moments:
-        """What a search evaluates: the products, or sums of them that say the same of theta."""
+        """What the likelihood is computed from: the products, or sums of them that say the same."""
         return merged(self.products)
+
+    @property
+    def _is_merged(self) -> bool:
+        return self.searched is not self.products
 
     def start(self) -> np.ndarray:
         """Moment estimates of lme4's theta (d,)."""
@@ -72,8 +81,8 @@ class Dense(Engine):
     def deviance(self, theta, reml: bool):
         """-2 log L_REML or -2 log L at theta (d,), a NumPy or a JAX array."""
         if is_jax_array(theta):
-            return island(lambda theta: _deviance(theta, self.products, reml))(theta)
-        return float(run(_deviance, theta, self.products, reml))
+            return island(lambda theta: _deviance(theta, self.searched, reml))(theta)
+        return float(run(_deviance, theta, self.searched, reml))
 
     def estimate(self, reml: bool, theta0: np.ndarray | None) -> Estimate:
         """`estimation.estimate`, compiled piece by piece: few fits need the boundary, which
@@ -105,20 +114,25 @@ class Dense(Engine):
 
     def modes(self, e: Estimate) -> list[np.ndarray]:
         """Conditional modes (m, k) by factor; m may be padded."""
-        return run(_modes, e.t, self.products)
+        m = self.products
+        if self._is_merged:
+            return run(_modes_by_class, e.t, self.searched, m.ZX, m.E)
+        return run(_modes, e.t, m)
 
     def mode_covariances(self, e: Estimate) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Conditional covariances over sigma^2 (m, k, k) by factor, and the errors (m, k) of
         variances: none.
         """
-        found = run(_mode_covariances, e.t, self.products)
+        if self._is_merged:
+            found = run(_mode_covariances_by_level, e.t, by_level(self.products))
+        else:
+            found = run(_mode_covariances, e.t, self.products)
         return found, [np.zeros(S.shape[:2]) for S in found]
 
     def curvature(self, e: Estimate, reml: bool) -> Curvature:
         """Second-order facts at an estimate."""
-        m = self.products
         made = _straight_curvature if self._is_long(len(e.t)) else _curvature
-        return run(made, e.t, np.log(e.sigma), m, reml)
+        return run(made, e.t, np.log(e.sigma), self.searched, reml)
 
     def _is_long(self, directions: int) -> bool:
         """Whether residuals that covary make the curvature long; without them JAX is not needed."""
@@ -129,7 +143,7 @@ class Dense(Engine):
 
     def hessian(self, e: Estimate, reml: bool) -> np.ndarray:
         """Hessian (d, d) of the profiled deviance in conditioned parameters."""
-        return run(_hessian, e.t, self.products, reml)
+        return run(_hessian, e.t, self.searched, reml)
 
 
 def _is_small(*args) -> bool:
@@ -141,6 +155,8 @@ _moments = light(jit(moments))
 _finish = light(jit(finish))
 _modes = light(jit(modes))
 _mode_covariances = light(jit(mode_covariances))
+_modes_by_class = light(jit(modes_by_class))
+_mode_covariances_by_level = light(jit(mode_covariances_by_level))
 _light_if_small = partial(light, where=_is_small)
 _settle = _light_if_small(jit(settle))
 _curvature = _light_if_small(jit(curvature))

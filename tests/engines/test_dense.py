@@ -21,5 +21,9 @@ def test_a_search_by_classes_of_levels_ends_where_one_by_levels_does(monkeypatch
     assert isinstance(found.model.engine.searched, merged.MergedMoments)
     # the same sums in another order; both searches stop within 1e-9 of the least deviance
     assert_allclose(found.deviance, expected.deviance, rtol=0, atol=1e-8)
-    for name in ("theta", "fe_params", "fe_bse"):
+    for name in ("theta", "fe_params", "fe_bse", "fe_df"):
         assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5)
+    for factor in "ab":
+        for name in ("random_effects", "random_effects_se"):
+            one, other = (getattr(fit, name)[factor] for fit in (found, expected))
+            assert_allclose(one, other, rtol=1e-5, atol=1e-7)

@@ -11,7 +11,7 @@ Everything here is host NumPy.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,9 +93,30 @@ def by_class(m: Moments) -> MergedMoments:
     """The moments by class of the one factor that is eliminated level by level; every factor has
     one column.
     """
+    return _merged(m, *_classes(m.G[0][0, 0]))
+
+
+def by_level(m: Moments) -> MergedMoments:
+    """The moments with every level a class of its own, and without X: log|M| depends on no more."""
+    q, G = m.layout.q, m.G[0][0, 0]
+    beside = 0 if m.layout.entries else q
+    alone = replace(
+        m,
+        ZX=(m.ZX[0][:, :beside],),
+        XX=m.XX[:q, :q],
+        Xy=m.Xy[:q],
+        R=m.R[:0, :0],
+        beta0=m.beta0[:0],
+    )
+    return _merged(alone, np.arange(len(G)), G, np.ones(len(G)))
+
+
+def _merged(m, owner, G, levels):
+    """The moments by classes of G (s,) and of so many levels (s,); owner (m,): that of every
+    level.
+    """
     q, ZX = m.layout.q, m.ZX[0][0]
     C = np.concatenate([ZX[len(ZX) - m.p :], m.Zy[0]]).T
-    owner, G, levels = _classes(m.G[0][0, 0])
     level, column, value = met = _meetings(m)
     key, beside = _summed(owner[level] * np.int64(q) + column, value, C, level)
     core, numbers, row, other = _of_core(m, owner, met)

@@ -17,9 +17,8 @@ def eliminate_by_class(Lams, m: MergedMoments):
     Lams: relative factors Lambda~ (1, 1) of the blocks.
     """
     q, given = m.layout.q, m.classes
-    variance = Lams[0][0, 0] ** 2
-    w = variance / (1.0 + variance * given.G)
-    logdet = jnp.sum(given.levels * jnp.log1p(variance * given.G))
+    w = weights_of_levels(Lams, given.G)
+    logdet = jnp.sum(given.levels * jnp.log1p(Lams[0][0, 0] ** 2 * given.G))
     XX, Xy = m.XX[q:, q:], m.Xy[q:, None]
     S = jnp.block([[XX, Xy], [Xy.T, m.yy[None, None]]]) - jnp.einsum("s,sab->ab", w, given.rest)
     if not q:
@@ -33,6 +32,12 @@ def eliminate_by_class(Lams, m: MergedMoments):
     M, C = with_identity(order, both * left), by_order(order, scale[:, None] * beside)
     added, S = eliminate_in_order(order, M, C, S)
     return logdet + added, S
+
+
+def weights_of_levels(Lams, G):
+    """The weight w of levels with Z_i'WZ_i = G (s,), of the factor eliminated level by level."""
+    variance = Lams[0][0, 0] ** 2
+    return variance / (1.0 + variance * G)
 
 
 def _of_columns(Lams, layout):
