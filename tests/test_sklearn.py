@@ -246,7 +246,24 @@ def test_a_pickled_model_predicts_the_same(data):
         method="ML",
         include_re=True,
         family="gaussian",
+        contrasts=None,
     )
+
+
+@pytest.mark.filterwarnings("ignore:nothing is random:UserWarning")
+def test_contrasts_code_columns_with_groups_and_without(data, answers):
+    X, (ids, right, _) = data[0].assign(late=np.where(data[0]["Days"] > 4, "yes", "no")), answers
+    model = MixedModelRegressor("~ late + (1 | Subject)", contrasts={"late": "sum"})
+    fit = clone(model).fit(X, data[1]).result_
+    written = interlace.fit("y ~ C(late, contr.sum) + (1 | Subject)", X.assign(y=data[1]))
+    assert_allclose(fit.fe_params, written.fe_params, rtol=1e-9)
+    alone = clone(model).set_params(formula="~ late").fit(X, data[1]).result_.fe_params
+    means = data[1].groupby(X["late"]).mean()
+    assert_allclose(alone.iloc[1], (means["no"] - means["yes"]) / 2.0)
+    half = ids.assign(half=np.where(ids["x"] > 0, "b", "a"))
+    two = MixedModelClassifier("~ half", contrasts={"half": "sum"}).fit(half, right).result_
+    share = pd.Series(right == "wrong").groupby(half["half"]).mean()
+    assert_allclose(two.fe_params.iloc[1], -np.diff(special.logit(share))[0] / 2.0, rtol=1e-4)
 
 
 def test_polars_frames_are_taken(data):

@@ -10,6 +10,7 @@ from ..inference.prediction import predict
 from ..models.fitted import FittedModel
 from ..resampling.regrouping import factor_named
 from ..support.arguments import one_of
+from ..support.wide import WideFrame
 from .augment import rows_used
 from .influence import influence
 from .residuals import residuals
@@ -90,4 +91,5 @@ def hlm_augment(
     if not include_influence:
         return found
     measures = hlm_influence(model, level)
-    return found.assign(**{f".{name}": measures[name].to_numpy() for name in measures})
+    named = {f".{name}": measures[name].to_numpy() for name in measures}
+    return WideFrame(found).assign(**named)

@@ -28,6 +28,7 @@ from ..runtime.calls import run
 from ..runtime.compilation import jit
 from ..support.arguments import one_of
 from ..support.later import jax
+from ..support.wide import WideFrame
 from .correlated_rows import Pull, pulls
 from .residuals import leverage_arrays
 
@@ -267,7 +268,7 @@ def _measures(fit: FittedModel, deleted: Deleted, outcome: dict[str, np.ndarray]
     after = _components(design, deleted.theta, deleted.sigma)
     names = [name for name in before if is_linear or name != "sigma2"]
     table |= {f"rvc.{name}": after[name] / before[name] - 1.0 for name in names}
-    return pd.DataFrame(table | outcome)
+    return WideFrame(table | outcome)
 
 
 def _components(design: Design, theta: np.ndarray, sigma: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from ..models.linear_predictor import Rows
 from ..numerics.families.family import Ordinal
 from ..support.arguments import check_level, listed, numbers, one_of, texts
 from ..support.text import free_name
+from ..support.wide import WideFrame
 from .coefficients import Coefficients, coefficients, t_quantile
 from .mean_contrasts import level_label
 from .reference_grid import STEP, grid_values
@@ -441,7 +442,7 @@ class _Averages:
         }
         cells = self.cells.rename(columns={name: free_name(name, RESULTS) for name in self.cells})
         parts = pd.DataFrame(before, index=cells.index), cells, table.set_index(cells.index)
-        return pd.concat(parts, axis=1)
+        return WideFrame(pd.concat(parts, axis=1))
 
 
 def _columns(

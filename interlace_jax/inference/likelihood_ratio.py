@@ -23,6 +23,7 @@ from ..numerics.covariance.parameters import has_prior
 from ..runtime.programs.trees import Flat
 from ..support.arguments import texts
 from ..support.later import special
+from ..support.wide import WideFrame
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
@@ -94,9 +95,9 @@ def anova(
     _check_methods(compared)
     compared.sort(key=lambda one: one.fit.nparams)
     index = pd.Index([one.name for one in compared], dtype=object)
-    table = pd.DataFrame([_criteria(one.fit) for one in compared], index=index)
+    table = WideFrame([_criteria(one.fit) for one in compared], index=index)
     tests = [_compare(small, big, nsim, seed) for small, big in itertools.pairwise(compared)]
-    table = table.join(pd.DataFrame(tests, index=index[1:]))
+    table = table.join(pd.DataFrame(tests, index=index[1:])).astype({"Df": "Int64"})
     table.attrs["models"] = {one.name: str(one.design.formula) for one in compared}
     return table
 

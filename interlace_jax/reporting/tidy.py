@@ -15,6 +15,7 @@ from ..models.fitted import FittedModel
 from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import component_pairs, natural_names
 from ..support.arguments import check_level, one_of, texts
+from ..support.wide import WideFrame
 
 EFFECTS = ("fixed", "ran_pars", "family", "ran_vals")
 COLUMNS = [
@@ -84,7 +85,7 @@ def tidy(
     tables = [makers[name]().assign(effect=name) for name in wanted]
     columns = [name for name in COLUMNS if name != "level" or "ran_vals" in wanted]
     rows: list[dict[str, Any]] = [row for table in tables for row in table.to_dict("records")]
-    frame = pd.DataFrame(rows, columns=columns + LIMITS)
+    frame = WideFrame(rows, columns=columns + LIMITS)
     return frame.astype({name: float for name in (*columns[columns.index("estimate") :], *LIMITS)})
 
 
@@ -205,4 +206,4 @@ def glance(fit: FittedModel) -> pd.DataFrame:
         "converged": fit.converged,
         "singular": fit.is_singular,
     }
-    return pd.DataFrame([row])
+    return WideFrame([row])

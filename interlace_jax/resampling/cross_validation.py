@@ -55,6 +55,7 @@ def cross_val(
     trials: str | float | Iterable[float] | None = None,
     nagq: int = 1,
     zero_inflation: str | None = None,
+    contrasts: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> CrossValidation:
     """Predict each part of the data from a model fitted to the rest.
@@ -84,7 +85,7 @@ def cross_val(
     ----------
     formula, data, groups, random, method, weights, offset, na_action
         As in `fit`.
-    cov, residual, dispersion, family, trials, nagq, zero_inflation
+    cov, residual, dispersion, family, trials, nagq, zero_inflation, contrasts
         As in `fit`. Where residuals covary predictions are without what the other rows of a subject
         tell of a residual.
     cv
@@ -127,12 +128,12 @@ def cross_val(
     if family_of(family) != Gaussian() or zero_inflation is not None:
         rows = dict(weights=weights, offset=offset, na_action=na_action, cov=cov)
         of_family = dict(family=family, trials=trials, nagq=nagq, dispersion=dispersion)
-        given = rows | of_family | dict(zero_inflation=zero_inflation)
+        given = rows | of_family | dict(zero_inflation=zero_inflation, contrasts=contrasts)
         model = CompiledGeneralizedModel.of(formula, data, groups, random, **given)
         return cross_validate_generalized(model, cv, k, by, scoring, seed, progress)
     method = method or "REML"
     one_of("method", method, ("REML", "ML"))
-    parsed = parse(formula, groups, random, residual, dispersion)
+    parsed = parse(formula, groups, random, residual, dispersion, contrasts=contrasts)
     design = build(parsed, data, weights=weights, offset=offset, na_action=na_action, cov=cov)
     engine_for(design, "auto").require("cross_validation")
     return cross_validate(design, data, method, cv, k, by, scoring, seed, progress)

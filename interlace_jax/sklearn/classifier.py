@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ class MixedModelClassifier(ClassifierMixin, MixedModelEstimator):
         fit has not seen, and with include_re=False of all, are averaged over random effects.
     nagq
         1: Laplace's approximation; from 2 on nodes of quadrature, as in `interlace.fit`.
+    contrasts
+        How columns of X are coded, by column, as in `interlace.fit`: `{"condition": "sum"}`.
 
     The second of the two sorted classes is the one whose probability is modelled. More than two
     classes are refused: ordered ones are for `interlace.fit(..., family="ordinal")`. Without any
@@ -70,9 +72,11 @@ class MixedModelClassifier(ClassifierMixin, MixedModelEstimator):
         link: str = "logit",
         include_re: bool = True,
         nagq: int = 1,
+        contrasts: Mapping[str, Any] | None = None,
     ):
         self.formula, self.groups, self.random = formula, groups, random
         self.link, self.include_re, self.nagq = link, include_re, nagq
+        self.contrasts = contrasts
 
     def __sklearn_tags__(self):
         """Two classes only."""
@@ -150,10 +154,15 @@ class Logistic:
 
     @classmethod
     def fit(
-        cls, formula: str, data: pd.DataFrame, weights: np.ndarray | None, na_action: str
+        cls,
+        formula: str,
+        data: pd.DataFrame,
+        weights: np.ndarray | None,
+        na_action: str,
+        contrasts: Mapping[str, Any] | None,
     ) -> Logistic:
         """Maximum likelihood of a formula without random effects, by scikit-learn."""
-        parsed = replace(parse(formula, GROUPS), terms=())
+        parsed = replace(parse(formula, GROUPS, contrasts=contrasts), terms=())
         design = build(parsed, data, weights=weights, na_action=na_action)
         size = np.sqrt(np.mean(design.X**2, axis=0))
         made = LogisticRegression(penalty=None, fit_intercept=False, tol=1e-10, max_iter=1000)

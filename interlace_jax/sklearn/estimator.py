@@ -31,7 +31,8 @@ class MixedModelEstimator(BaseEstimator):
             if name not in frame
         )
         weights = None if sample_weight is None else column_or_1d(sample_weight, dtype=np.float64)
-        arguments = dict(data=frame.assign(**{response: y}), weights=weights, na_action="raise")
+        rows = dict(data=frame.assign(**{response: y}), weights=weights, na_action="raise")
+        arguments = rows | dict(contrasts=self.contrasts)
         formula, factors = f"{response} {self._right_side(names)}", group_names(self.groups, names)
         self._grouped = groups is not None
         terms = self._terms(formula, factors)

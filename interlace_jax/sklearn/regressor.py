@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,8 @@ class MixedModelRegressor(RegressorMixin, MixedModelEstimator):
     family
         The distribution of y, as in `interlace.fit`: "gaussian", "poisson", "gamma" and the like.
         Trials are not taken here: `MixedModelClassifier` is for two outcomes.
+    contrasts
+        How columns of X are coded, by column, as in `interlace.fit`: `{"condition": "sum"}`.
 
     X is a data frame, or an array, whose columns are then `x0`, `x1`, ... Missing values are
     refused: impute before, in the pipeline.
@@ -79,9 +81,11 @@ class MixedModelRegressor(RegressorMixin, MixedModelEstimator):
         method: str = "REML",
         include_re: bool = True,
         family: Any = "gaussian",
+        contrasts: Mapping[str, Any] | None = None,
     ):
         self.formula, self.groups, self.random = formula, groups, random
         self.method, self.include_re, self.family = method, include_re, family
+        self.contrasts = contrasts
 
     def fit(
         self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None
@@ -144,10 +148,15 @@ class LeastSquares:
 
     @classmethod
     def fit(
-        cls, formula: str, data: pd.DataFrame, weights: np.ndarray | None, na_action: str
+        cls,
+        formula: str,
+        data: pd.DataFrame,
+        weights: np.ndarray | None,
+        na_action: str,
+        contrasts: Mapping[str, Any] | None,
     ) -> LeastSquares:
         """Weighted least squares of a formula without random effects."""
-        parsed = replace(parse(formula, GROUPS), terms=())
+        parsed = replace(parse(formula, GROUPS, contrasts=contrasts), terms=())
         design = build(parsed, data, weights=weights, na_action=na_action)
         root = np.ones(len(design.y)) if design.weights is None else np.sqrt(design.weights)
         Q, R = np.linalg.qr(root[:, None] * design.X)

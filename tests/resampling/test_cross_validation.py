@@ -130,6 +130,19 @@ def test_transforms_of_equal_span_leak_nothing(fixed):
         assert_allclose(found.predictions["predicted"].iloc[test], predicted, rtol=1e-6)
 
 
+def test_contrasts_of_columns_are_those_of_the_formula():
+    """Without correlations random slopes of other codings are other models."""
+    frame = sleepstudy().assign(late=lambda d: np.where(d["Days"] > 4, "yes", "no"))
+    given = dict(cv="kfold", k=3)
+    written = "Reaction ~ C(late, contr.sum) + (1 + C(late, contr.sum) || Subject)"
+    expected = interlace.cross_val(written, frame, **given)
+    formula, contrasts = "Reaction ~ late + (1 + late || Subject)", {"late": "sum"}
+    found = interlace.cross_val(formula, frame, contrasts=contrasts, **given)
+    assert_allclose(found.folds["log_score"], expected.folds["log_score"], rtol=1e-5)
+    treatment = interlace.cross_val(formula, frame, **given)
+    assert np.abs(treatment.folds["log_score"] - expected.folds["log_score"]).max() > 1e-3
+
+
 def test_scores_are_those_of_normal_distributions(logo):
     p = logo.predictions
     normal = stats.norm(p["predicted"], p["sd"])
