@@ -97,7 +97,7 @@ def anova(
     index = pd.Index([one.name for one in compared], dtype=object)
     table = WideFrame([_criteria(one.fit) for one in compared], index=index)
     tests = [_compare(small, big, nsim, seed) for small, big in itertools.pairwise(compared)]
-    table = table.join(pd.DataFrame(tests, index=index[1:])).astype({"Df": "Int64"})
+    table = table.join(pd.DataFrame(tests, index=index[1:]))
     table.attrs["models"] = {one.name: str(one.design.formula) for one in compared}
     return table
 

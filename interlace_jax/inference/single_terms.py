@@ -64,8 +64,7 @@ def drop1(fit: FittedModel, test: str | None = None) -> pd.DataFrame:
         statistic = max(less.deviance - whole.deviance, 0.0)
         rows.append((df, less.aic, statistic, special.chdtrc(df, statistic) if df else np.nan))
     index = pd.Index([WHOLE, *names], dtype=object)
-    table = pd.DataFrame(rows, columns=list(LRT_COLUMNS), index=index, dtype=float)
-    return table.astype({"Df": "Int64"})
+    return WideFrame(rows, columns=list(LRT_COLUMNS), index=index, dtype=float)
 
 
 def _parts(terms: Terms, name: str) -> frozenset[str]:
@@ -130,9 +129,9 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     >>> sleep = interlace_jax.load_dataset("sleepstudy")
     >>> fit = interlace_jax.fit("Reaction ~ Days + (1 + Days | Subject)", sleep)
     >>> fit.ranova()[["npar", "logLik", "LRT", "Df", "Pr(>Chisq)"]].round(2)
-                                  npar  logLik    LRT    Df  Pr(>Chisq)
-    <none>                           6 -871.81    NaN  <NA>         NaN
-    Days in (1 + Days | Subject)     4 -893.23  42.84     2         0.0
+                                  npar  logLik    LRT  Df  Pr(>Chisq)
+    <none>                           6 -871.81    NaN NaN         NaN
+    Days in (1 + Days | Subject)     4 -893.23  42.84   2         0.0
     """
     rows = [(fit.nparams, fit.llf, fit.aic, np.nan, np.nan, np.nan, np.nan)]
     names = [WHOLE]
@@ -147,7 +146,7 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
         names.append(reduction.name)
     index = pd.Index(names, dtype=object)
     table = WideFrame(rows, columns=list(RANDOM_COLUMNS), index=index, dtype=float)
-    return table.astype({"npar": int, "Df": "Int64"})
+    return table.astype({"npar": int})
 
 
 def _tail(df: int, statistic: float) -> float:

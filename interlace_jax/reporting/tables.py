@@ -14,11 +14,12 @@ from ..models.generalized import FittedGeneralizedModel
 from ..support.arguments import check_level, check_mapping, listed, one_of, texts
 from ..support.table import Table
 from ..support.text import _significant
+from ..support.wide import COUNTS
 from .numbers import decimals, degrees, interval, p_value, shown
 from .tidy import tidy
 
 P_VALUES = {"p", "p_value", "p_adjusted", "pvalue"}
-DEGREES = {"df", "den_df", "num_df", "NumDF", "DenDF", "Df", "df_residual"}
+DEGREES = {"df", "den_df", "num_df", "NumDF", "DenDF", "df_residual"}
 STATISTICS = {"t", "F", "z", "statistic", "F value", "t value", "Chisq"}
 ESTIMATES = {"estimate", "emmean", "se", "std_error", "lower", "upper", "conf_low", "conf_high"}
 PREDICTORS = {"dispersion": "Dispersion", "zero_inflation": "Zero inflation"}
@@ -381,6 +382,8 @@ def _cells(
         return list(map(p_value, values))
     if head in DEGREES:
         return list(map(degrees, values))
+    if head in COUNTS:
+        return ["" if np.isnan(value) else f"{value:.0f}" for value in values]
     if head in STATISTICS:
         return [shown(value, 2) for value in values]
     if head in ESTIMATES and uncertainty is not None:

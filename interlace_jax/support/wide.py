@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 DECIMALS = 4
+COUNTS = ("Df",)  # whole numbers, where a missing one makes the column one of floats
 
 
 class WideFrame(pd.DataFrame):
@@ -25,10 +27,14 @@ class WideFrame(pd.DataFrame):
         return WideFrame
 
     def __repr__(self) -> str:
+        frame = pd.DataFrame(self.copy())
+        for name in self.columns.intersection(COUNTS):
+            numbers = [n if pd.isna(n) else int(n) for n in self[name]]
+            frame[name] = np.array(numbers, dtype=object)
         whole = ("display.max_columns", None, "display.expand_frame_repr")
         with pd.option_context(*whole, False):
-            text = super().__repr__()
+            text = repr(frame)
         if max(map(len, text.splitlines())) <= pd.get_option("display.width"):
             return text
         with pd.option_context(*whole, True, "display.precision", DECIMALS):
-            return super().__repr__()
+            return repr(frame)

@@ -25,5 +25,11 @@ def test_what_fits_is_printed_as_pandas_prints_it():
     assert repr(WideFrame(PLAIN).iloc[:, :3]) == repr(PLAIN.iloc[:, :3])
 
 
+def test_counts_beside_missing_ones_are_whole_in_print_and_floats_as_values():
+    frame = WideFrame({"Chisq": [np.nan, 3.25], "Df": [np.nan, 2.0]})
+    assert repr(frame).splitlines()[2].split() == ["1", "3.25", "2"]
+    assert frame.to_numpy().dtype == float and frame["Df"].iloc[1] == 2.0
+
+
 def test_it_is_pickled_with_its_values():
     assert_frame_equal(pickle.loads(pickle.dumps(WideFrame(PLAIN))), WideFrame(PLAIN))
