@@ -441,9 +441,9 @@ def _estimates_by_t(t, m):
 
 def theta_by_t(fit: FittedModel) -> np.ndarray:
     """Derivatives of theta (d, d) by t, on the last axis."""
-    return run(_theta_by_t, fit.estimate.t, fit.model.moments)
+    return run(_theta_by_t, fit.estimate.t, fit.model.engine.products)
 
 
 def estimates_by_t(fit: FittedModel) -> tuple[np.ndarray, list[np.ndarray]]:
     """Derivatives of beta (p, d) and of the modes, per factor (m, k, d), by t."""
-    return run(_estimates_by_t, fit.estimate.t, fit.model.moments)
+    return run(_estimates_by_t, fit.estimate.t, fit.model.engine.products)

@@ -126,7 +126,7 @@ class Profiles:
         fit.model.engine.require("profiles")
         known, self.design = places(fit.design), fit.design
         _check_profiles(fit.design, names, known)
-        self.m, self.wanted = fit.model.moments, len(names)
+        self.m, self.wanted = fit.model.engine.products, len(names)
         sds = {place: name for name, place in known.items() if place.kind == "sd"}
         ends = [
             sds[end] for name in names if known[name].kind == "cor" for end in _ends(known[name])
@@ -241,7 +241,7 @@ class _Centre:
     """Questions about one optimum, with the target still open."""
 
     def __init__(self, fit: FittedModel):
-        self.fit, self.m, e = fit, fit.model.moments, fit.estimate
+        self.fit, self.m, e = fit, fit.model.engine.products, fit.estimate
         self.table = components(uncertainty(fit))
         self.y = np.concatenate([e.t, [np.log(e.sigma), 0.0]])
         self.r = 0 if fit.design.residual is None else fit.design.residual.covariance.size

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.sparse import Sparse
 from ..models.fitted import FittedModel
 from ..models.linear_predictor import Rows
 from ..numerics.crossproducts.layout import Layout
-from ..numerics.uncertainty.row_information import Information, information
+from ..numerics.uncertainty.row_information import Information, by_block, information
 from ..runtime.calls import run
 from ..runtime.compilation import jit
 
 MOST_NUMBERS = 1 << 27  # that the blocks and their derivatives may take
 AT_ONCE = 1 << 14  # rows
+AT_ONCE_IF_NEW = 1 << 12  # rows whose levels meet anew in a sparse core
 
 _information = jit(information)
 
@@ -28,11 +30,14 @@ def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray,
     """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and
     where it is known.
 
-    theta and sigma are held. It is not known where the core is sparse, or where a row puts a level
-    of the fit into another level of an outer factor than the fit does; codes of -1 are unseen
-    levels.
+    theta and sigma are held. It is not known where the core is sparse, but for the sparse engine,
+    or where a row puts a level of the fit into another level of an outer factor than the fit does;
+    codes of -1 are unseen levels.
     """
     n, d = len(rows.X), len(fit.estimate.t)
+    engine = fit.model.engine
+    if isinstance(engine, Sparse):
+        return _by_meetings(fit, engine, rows)
     kept = kept_information(fit)
     if kept is None:
         return np.zeros(n), np.zeros((n, d)), np.zeros(n, bool)
@@ -41,6 +46,27 @@ def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray,
     ]
     found = np.concatenate(parts)
     return found[:, 0], found[:, 1:], _as_nested(kept.layout, rows)
+
+
+def _by_meetings(
+    fit: FittedModel, engine: Sparse, rows: Rows
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`row_variances` of the sparse engine: rows whose levels meet in the data have all that they
+    need in the factorisation of the fit; others get places of their own, some rows at a time.
+    """
+    n = len(rows.X)
+    found = np.empty((n, 1 + len(fit.estimate.t)))
+    is_met = engine.meet(rows.codes)
+    others = np.flatnonzero(~is_met)
+    cuts = range(AT_ONCE_IF_NEW, len(others), AT_ONCE_IF_NEW)
+    for some in (np.flatnonzero(is_met), *np.split(others, cuts)):
+        if len(some) == 0:
+            continue
+        part = rows.take(some)
+        m, met = engine.meeting(part.codes)
+        kept = _stacked(m.layout, run(_information, fit.estimate.t, m))
+        found[some] = _variances(kept, part, by_block([f.of_more for f in met], len(kept.G)))
+    return found[:, 0], found[:, 1:], np.ones(n, bool)
 
 
 def kept_information(fit: FittedModel) -> Kept | None:
@@ -91,8 +117,11 @@ def _stacked(layout: Layout, found: Information) -> Kept:
     )
 
 
-def _variances(kept: Kept, rows: Rows) -> np.ndarray:
-    """Quadratic forms of the conditioned rows and their derivatives: (n, 1 + d)."""
+def _variances(kept: Kept, rows: Rows, places: Any = None) -> np.ndarray:
+    """Quadratic forms of the conditioned rows and their derivatives: (n, 1 + d).
+
+    places: places[j][h] (n,) in `Kept.B`, where it is not the level.
+    """
     layout = kept.layout
     q, chain = layout.q, layout.chain
     place = [layout.order.index(j) for j in range(len(layout.blocks))]
@@ -118,7 +147,8 @@ def _variances(kept: Kept, rows: Rows) -> np.ndarray:
             met = kept.ZX[j][:, at, level[:, None]]
             total += np.einsum("nk,nlks,nl->ns", a, met.transpose(1, 2, 0, 3), b)
         for h, B in enumerate(kept.B[j], j + 1):
-            total += np.einsum("nk,klns,nl->ns", a, B[:, :, level], seen[h])
+            at = level if places is None else places[j][h - j - 1]
+            total += np.einsum("nk,klns,nl->ns", a, B[:, :, at], seen[h])
     return total
 
 

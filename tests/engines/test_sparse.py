@@ -36,9 +36,44 @@ def test_estimates_errors_and_effects_are_those_of_the_dense_core(both):
             assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_intervals_of_predictions_are_those_of_the_dense_formula_and_the_dense_core(both):
+    """New pairs of levels, some of them unseen; ends of intervals need degrees of freedom too."""
+    r = np.random.default_rng(2)
+    new = pd.DataFrame({name: r.integers(0, m, 30) for name, m in dict(a=41, b=21, c=10).items()})
+    new["x"] = r.normal(size=30)
+    found, expected = (fit.predict(new, interval="confidence") for fit in both)
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert_allclose(found["se"], _standard_errors(both[0], new), rtol=1e-8)
+    old = pd.DataFrame({f.name: f.levels[f.codes] for f in both[0].design.factors})
+    old["x"], weights = both[0].design.X[:, 1], both[0].design.w
+    se = both[0].predict(interval="prediction")["se"]
+    of_mean = _standard_errors(both[0], old)
+    assert_allclose(se**2, of_mean**2 + both[0].scale / weights, rtol=1e-8)
+
+
+def _standard_errors(fit, new):
+    """By Henderson's equations, with a column for every level, seen or not."""
+    lengths = 41, 21, 10
+    scales = dict(zip([f.name for f in fit.design.factors], fit.theta, strict=True))
+
+    def rows(x, codes):
+        hot = [scales[k] * np.eye(m)[codes[k]] for k, m in zip("abc", lengths, strict=True)]
+        return np.column_stack([np.ones(len(x)), x, *hot])
+
+    codes = {f.name: f.levels.to_numpy()[f.codes] for f in fit.design.factors}
+    h, a = rows(fit.design.X[:, 1], codes), rows(new["x"], new)
+    H = h.T @ (fit.design.w[:, None] * h) + np.diag(np.append([0.0, 0.0], np.ones(sum(lengths))))
+    return fit.sigma * np.sqrt(np.einsum("ni,in->n", a, np.linalg.solve(H, a.T)))
+
+
+def test_profiles_are_those_of_the_dense_core(both):
+    found, expected = (fit.confint(method="profile", parm=["sd_(Intercept)|b"]) for fit in both)
+    assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_what_needs_a_matrix_says_so(both):
-    with pytest.raises(ValueError, match='a profile needs the dense core.*core="sparse"'):
-        both[0].confint(method="profile")
+    with pytest.raises(ValueError, match='a leverage needs the dense core.*core="sparse"'):
+        both[0].leverage()
 
 
 def test_one_factor_alone_is_refused():

@@ -91,6 +91,7 @@ class Meeting(NamedTuple):
     level: np.ndarray  # (e,) of g
     other: np.ndarray  # (e,) of h
     of_row: np.ndarray  # (n,) which meeting a row of the data belongs to
+    of_more: np.ndarray  # (r,) the same of more rows; of a level that is unseen, any
 
 
 def separate(codes, blocks: Sequence[Block]) -> Plan:
@@ -100,15 +101,20 @@ def separate(codes, blocks: Sequence[Block]) -> Plan:
     return Plan(layout, tuple(np.asarray(c, np.int32) for c in codes), ())
 
 
-def meetings(plan: Plan) -> list[Meeting]:
-    """Which levels of every two blocks share a row."""
-    found = []
-    for g, h in itertools.combinations(range(len(plan.codes)), 2):
+def meetings(plan: Plan, more: Sequence[np.ndarray] | None = None) -> list[Meeting]:
+    """Which levels of every two blocks share a row.
+
+    more: codes of rows beside those of the data, whose levels shall have a place too; -1 of an
+    unseen level, which meets no other.
+    """
+    found, n = [], len(plan.codes[0])
+    codes = plan.codes if more is None else list(map(np.append, plan.codes, more))
+    for g, h in itertools.combinations(range(len(codes)), 2):
         others = plan.layout.blocks[h].levels
-        key, of_row = np.unique(
-            plan.codes[g].astype(np.int64) * others + plan.codes[h], return_inverse=True
-        )
-        found.append(Meeting(g, h, *np.divmod(key, others), of_row.ravel()))
+        keys = codes[g].astype(np.int64) * others + codes[h]
+        keys[np.minimum(codes[g], codes[h]) < 0] = keys[0]
+        key, of_row = np.unique(keys, return_inverse=True)
+        found.append(Meeting(g, h, *np.divmod(key, others), *np.split(of_row.ravel(), [n])))
     return found
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ...support.later import jax
 from ..covariance.parameters import conditioned_factors
 from ..crossproducts.moments import Moments
+from ..crossproducts.rounds import RoundMoments
 from ..likelihood.elimination import reduce
 from ..linalg.matrices import inverse_lower, inverse_upper, logdet_quadratic
 from .curvature import jacobian
@@ -27,7 +28,8 @@ class Blocks(NamedTuple):
     """
 
     G: tuple[jax.Array, ...]  # per chain block (k, k, m)
-    B: tuple[tuple[jax.Array, ...], ...]  # (k_j, k_h, m_j)
+    # B[j][h] (k_j, k_h, m_j) of later chain blocks, or (k_j, k_h, e) of levels that meet
+    B: tuple[tuple[jax.Array, ...], ...]
     ZX: tuple[jax.Array, ...]  # per chain block (k, q + p, m)
     XX: jax.Array  # (q + p, q + p)
     unseen: list[jax.Array]  # per block (k, k): of a level that has no data, Lambda Lambda'
@@ -42,15 +44,24 @@ class Information(NamedTuple):
     Z: list[jax.Array]  # per block (k, k): a row z is conditioned as z Z
 
 
+def by_block(met, chain: int):
+    """Numbers of every two blocks g < h, in order, as tuples by g."""
+    each = iter(met)
+    return tuple(tuple(next(each) for _ in range(g + 1, chain)) for g in range(chain))
+
+
 def information(t, m: Moments) -> Information:
-    """The blocks at t (d,), for a core that is absent or dense."""
+    """The blocks at t (d,), for a core that is absent or dense, or without one by rounds."""
+    meets = "met" if isinstance(m, RoundMoments) else "B"
+    parts = {name: getattr(m, name) for name in ("G", meets, "ZX", "XX")}
 
     def log_henderson(parts, t):
         reduced = reduce(t, replace(m, **parts))
         return reduced.logdet + logdet_quadratic(reduced.XX, reduced.Xy[:, None])[0]
 
     def blocks(t):
-        by = jax.grad(log_henderson)(dict(G=m.G, B=m.B, ZX=m.ZX, XX=m.XX), t)
+        by = jax.grad(log_henderson)(parts, t)
+        by["B"] = by_block(by.pop("met"), len(m.G)) if meets == "met" else by["B"]
         factors = conditioned_factors(t, m.layout.blocks, m.A)
         return Blocks(**by, unseen=[Lam @ Lam.T for Lam in factors])
 
