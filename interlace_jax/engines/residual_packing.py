@@ -5,6 +5,7 @@ row.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -109,13 +110,11 @@ def _padded(patterns: Patterns, rounded: Callable[[int], int]) -> Patterns:
     P = len(patterns.count)
 
     def grown(a):
-        return (
-            None
-            if a is None
-            else np.concatenate([a, np.zeros((*a.shape[:-1], rounded(P) - P), a.dtype)], -1)
-        )
+        more = np.zeros((*a.shape[:-1], rounded(P) - P), a.dtype)
+        return np.concatenate([a, more], -1)
 
-    return Patterns(*map(grown, patterns))
+    arrays = {name: a for name, a in vars(patterns).items() if isinstance(a, np.ndarray)}
+    return replace(patterns, **{name: grown(a) for name, a in arrays.items()})
 
 
 def _padded_subjects(rows, rounded) -> tuple[np.ndarray, np.ndarray]:

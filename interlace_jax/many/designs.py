@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import abc
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, ClassVar, Self
 
 import narwhals.stable.v1 as nw
 import numpy as np
@@ -19,10 +21,11 @@ from ..design.frames import as_frame, get_column, snapshot
 from ..engines.packing import padded_model
 from ..models.identifiability import is_confounded, weighted_size
 from ..models.residual_identifiability import check_residual_covariance
-from ..numerics.crossproducts.layout import power_of_two
+from ..numerics.crossproducts.layout import Plan, power_of_two
 from ..numerics.crossproducts.moments import moments
 from ..runtime.calls import placed, run_inside
 from ..runtime.compilation import jit, light
+from ..support.containers import container, stacked
 from ..support.later import jax
 from ..support.warnings import RankWarning
 from .chunks import Chunk, Chunking, Failure, alike, chunk_size, filled
@@ -197,6 +200,30 @@ def parts_of_one_shape(
     return parts
 
 
+@container
+class Rows:
+    """The rows of models of one shape as `moments` takes them, with a leading axis of models."""
+
+    plan: Plan
+    y: Any
+    X: Any
+    Z: Any  # per factor
+    weights: Any
+    offset: Any
+    K: Any  # per factor what the covariance of its levels is made of, or None
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> Rows | None:
+        """The same for any number of models, of rows, levels and coefficients."""
+        plan = self.plan.generalised
+        if plan is None:
+            return None
+        one = Rows(plan, "n", "n p", ("n _",) * len(self.Z), "n", "n", (None,) * len(self.K))
+        return stacked("r", one)
+
+
 def chunk_of(
     places: np.ndarray,
     designs: Sequence[Design],
@@ -206,8 +233,8 @@ def chunk_of(
     """Models of one shape as lanes; used: as in `Chunk`; is_kept: as in `Designs`."""
     models = [padded_model(d, power_of_two) for d in designs]
     alike = [models[j] for j in filled(np.arange(len(models)), power_of_two(len(models)))]
-    models = placed(jax.tree.map(lambda *a: np.stack(a), *alike), is_kept)
-    lanes = run_inside(_stacked_moments, *models)
+    rows = Rows(*placed(jax.tree.map(lambda *a: np.stack(a), *alike), is_kept))
+    lanes = run_inside(_stacked_moments, rows)
     sizes = np.array([weighted_size(d, largest(d.y)) for d in designs])
     return Chunk(places, designs, Lanes(None, lanes), sizes, used)
 
@@ -229,5 +256,6 @@ def _shape(design: Design):
 
 @light
 @jit
-def _stacked_moments(*models):
-    return jax.vmap(moments)(*models)
+def _stacked_moments(rows: Rows):
+    arguments = [getattr(rows, f.name) for f in fields(rows)]
+    return jax.vmap(moments)(*arguments)

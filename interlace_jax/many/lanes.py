@@ -10,7 +10,7 @@ numbers alone, so a run can be repeated exactly.
 from __future__ import annotations
 
 import functools
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..numerics.likelihood.gaussian import deviance, objective
 from ..runtime.calls import float32, run_inside
 from ..runtime.compilation import jit, light
 from ..runtime.devices import device
-from ..support.containers import container
+from ..support.containers import container, stacked
 from ..support.later import jax, jnp
 
 
@@ -54,12 +54,14 @@ class Lanes:
     def generalised(self) -> Lanes | None:
         """These lanes for any number of them, of levels and of coefficients."""
         design = self.design.generalised
-        if design is None or any(K is not None for K in design.K) or self.has_residual:
+        if design is None or any(K is not None for K in design.K):
             return None
         if self.shared is None:
-            return Lanes(None, _by_lane(design))
+            return Lanes(None, stacked("r", design))
         one = {name: getattr(design, name) for name in Response._fields}
-        return Lanes(design, _by_lane(Response(**one)))
+        if self.has_residual:
+            one["residual"] = design.residual.answer
+        return Lanes(design, stacked("r", Response(**one)))
 
     sizes: ClassVar[dict[str, int]] = {}
 
@@ -77,19 +79,6 @@ class Lanes:
     def design(self) -> Moments:
         """Moments with what the lanes have in common."""
         return self.each if self.shared is None else self.shared
-
-
-def _by_lane(described):
-    """A description of arrays by the names of their dimensions, with a leading lane axis."""
-    if isinstance(described, str):
-        return f"r {described}".strip()
-    if isinstance(described, tuple):
-        parts = map(_by_lane, described)
-        return type(described)(*parts) if hasattr(described, "_fields") else tuple(parts)
-    if is_dataclass(described):
-        arrays = [f.name for f in fields(described) if not f.metadata.get("static")]
-        return replace(described, **{name: _by_lane(getattr(described, name)) for name in arrays})
-    return described
 
 
 def _of(shared: Moments | None, lane: Moments | Response) -> Moments:

@@ -4,7 +4,7 @@ stored programs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, dataclass_transform
 
 from .later import as_pytree
@@ -32,3 +32,17 @@ def container(cls: type[T]) -> type[T]:
     made.__container__ = True
     as_pytree(made)
     return made
+
+
+def stacked(dimension: str, described):
+    """A description of arrays by the names of their dimensions, with one more before all others."""
+    if isinstance(described, str):
+        return f"{dimension} {described}".strip()
+    if isinstance(described, tuple):
+        parts = [stacked(dimension, part) for part in described]
+        return type(described)(*parts) if hasattr(described, "_fields") else tuple(parts)
+    if is_dataclass(described):
+        arrays = [f.name for f in fields(described) if not f.metadata.get("static")]
+        parts = {name: stacked(dimension, getattr(described, name)) for name in arrays}
+        return replace(described, **parts)
+    return described

@@ -14,8 +14,9 @@ correlations; then coefficients of log SD.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from ..linalg.levels import inverse_factors
 from .structures import Correlated, Structure
 
 
-class Patterns(NamedTuple):
+@container
+class Patterns:
     """What tells the subjects' covariance matrices apart: P patterns of at most m rows each."""
 
     seen: Any  # (m, P) bool: which places of a pattern have a row
@@ -36,6 +38,21 @@ class Patterns(NamedTuple):
     distance: Any
     slopes: Any  # (h, m, P) covariates of log SD
     count: Any  # (P,) subjects of the pattern, which all have the same rows
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @functools.cached_property
+    def generalised(self) -> Patterns:
+        """The same for any number of patterns, dimensions in place of arrays."""
+        return Patterns(
+            seen="_ patterns",
+            group="patterns",
+            position="_ patterns",
+            visit="_ patterns",
+            distance=None if self.distance is None else "_ _ patterns",
+            slopes="_ _ patterns",
+            count="patterns",
+        )
 
 
 STATIC = dict(static=True)
@@ -103,7 +120,7 @@ class ResidualCovariance:
         alone = np.eye(patterns.position.shape[0], dtype=bool)[:, :, None]
         if self.within is None:
             return jnp.where(
-                alone, 1.0, jnp.zeros((*alone.shape[:2], len(patterns.group)), psi.dtype)
+                alone, 1.0, jnp.zeros((*alone.shape[:2], patterns.group.shape[0]), psi.dtype)
             )
         if patterns.distance is not None:
             return jnp.where(

@@ -118,12 +118,13 @@ class Plan:
     @functools.cached_property
     def generalised(self) -> Plan | None:
         """The plan for any number of levels and rows; see `Layout.generalised`."""
-        if self.layout.generalised is None or self.residual is not None:
+        if self.layout.generalised is None:
             return None
         return Plan(
             self.layout.generalised,
             ("n",) * len(self.codes),
             tuple(("n",) * len(r) for r in self.rows),
+            None if self.residual is None else self.residual.generalised,
         )
 
 

@@ -71,14 +71,14 @@ class Moments:
     def generalised(self) -> Moments | None:
         """These moments for any number of levels and coefficients; see `Layout.generalised`."""
         layout = self.layout.generalised
-        if layout is None or self.residual is not None:
+        if layout is None:
             return None
         p = "p" if self.p else ""
         used = [size for size in (self.layout.open_q, p) if size]
         whole = "+".join(used) or "0"
         c = (p or "0") if self.layout.entries else whole
         each = range(len(self.G))
-        return Moments(
+        plain = Moments(
             layout=layout,
             G=tuple(f"_ _ m{j}" for j in each),
             B=tuple(tuple(f"_ _ m{j}" for _ in self.B[j]) for j in each),
@@ -96,6 +96,9 @@ class Moments:
             beta0=p or "_",
             scale="",
         )
+        if self.residual is None:
+            return plain
+        return replace(plain, residual=self.residual.described(plain))
 
     def whitened(self, t):
         """The moments of the rows whitened by the residual covariance R(psi) of t = (conditioned

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ...support.containers import container
+from ...support.containers import container, stacked
 from ...support.later import jax, jnp, lax
 from ..covariance.residual import Patterns, ResidualCovariance, whiteners
 from .layout import Plan
@@ -52,6 +52,11 @@ class Answer(NamedTuple):
     squares: jax.Array
 
 
+# by the names of their dimensions
+SUBJECTS = dict(pattern="subjects", place="_ subjects")
+SQUARES = "_ _ patterns"
+
+
 class Pairs(NamedTuple):
     """Pairs of rows, in chunks of equal size; weight 1 for two rows, 1/2 for a row with itself,
     0 for padding.
@@ -73,6 +78,11 @@ class Classes:
     second: Any  # (K,)
     pattern: Any  # (K,)
 
+    @property
+    def generalised(self) -> Classes:
+        """Any number of classes, by the names of dimensions."""
+        return Classes("classes", "classes", "classes")
+
     def entries(self, inverse):
         """F (K,) from R^-1 (m, m, P)."""
         return inverse[self.first, self.second, self.pattern]
@@ -88,6 +98,24 @@ class ByClass:
     products: Products
     # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
     squares: Any
+
+    def described(self, plain: Moments) -> ByClass:
+        """These cross-products for any number of patterns and classes; plain: the moments beside
+        them, described so.
+        """
+        products = Products(*(getattr(plain, name) for name in Products._fields))
+        return replace(
+            self,
+            patterns=self.patterns.generalised,
+            classes=self.classes.generalised,
+            products=stacked("classes", products),
+            squares=SQUARES,
+        )
+
+    @property
+    def answer(self) -> Answer:
+        """What `with_answer` takes, of `generalised` ones by the names of dimensions."""
+        return Answer(self.products.Zy, self.products.Xy, self.products.yy, self.squares)
 
     def with_answer(self, answer: Answer) -> ByClass:
         """These cross-products with those of another response."""
@@ -169,12 +197,23 @@ class ClassPlan:
     classes: Classes
     pairs: Pairs
 
+    @property
+    def generalised(self) -> ClassPlan:
+        """The same for any number of subjects, patterns, classes and pairs."""
+        return replace(
+            self,
+            patterns=self.patterns.generalised,
+            classes=self.classes.generalised,
+            pairs=Pairs(*["chunks pairs"] * 4),
+            **SUBJECTS,
+        )
+
     def moments(self, plan: Plan, *rows) -> Moments:
         """Cross-products class by class. rows: y, X, Z, weights, offset, K as `moments` takes
         them.
         """
         m, XY, Z = conditioned_rows(plan, *rows)
-        products = pair_products(plan, XY, Z, self.pairs, len(self.classes.first))
+        products = pair_products(plan, XY, Z, self.pairs, self.classes.first.shape[0])
         squares = self._squares(XY[:, -1])
         return replace(
             m, residual=ByClass(self.structure, self.patterns, self.classes, products, squares)
@@ -184,7 +223,7 @@ class ClassPlan:
         """What several conditioned responses Y (n, r) change, with a leading axis r."""
         root = root_weights(basis.w)[:, None]
         X, Z = root * basis.X, [root * z for z in basis.Z]
-        kinds = len(self.classes.first)
+        kinds = self.classes.first.shape[0]
 
         def one(y):
             return Answer(*response_pairs(plan, X, Z, y, self.pairs, kinds), self._squares(y))
@@ -193,7 +232,7 @@ class ClassPlan:
 
     def _squares(self, y):
         return products_by_pattern(
-            by_place(y[:, None], self.place)[0], self.pattern, len(self.patterns.count)
+            by_place(y[:, None], self.place)[0], self.pattern, self.patterns.count.shape[0]
         )
 
 

@@ -17,6 +17,8 @@ from ..covariance.residual import Patterns, ResidualCovariance, whiteners
 from .layout import Plan
 from .moments import Basis, Moments, design_products, root_weights
 from .row_pairs import (
+    SQUARES,
+    SUBJECTS,
     Linearised,
     Products,
     along_axes,
@@ -41,6 +43,32 @@ class ByRow:
     Z: tuple[Any, ...]  # per block (k, m, N)
     # (m, m, P): y~ y~' of least-squares residuals, summed over the subjects of every pattern
     squares: Any
+
+    def described(self, plain: Moments) -> ByRow:
+        """These rows for any number of subjects and patterns; plain: the moments beside them,
+        described so.
+        """
+        c, m = self.X.shape[-3:-1]
+        rows = f"{m}*subjects"
+        plan = Plan(
+            plain.layout,
+            (rows,) * len(self.plan.codes),
+            tuple((rows,) * len(r) for r in self.plan.rows),
+        )
+        return replace(
+            self,
+            patterns=self.patterns.generalised,
+            pattern="subjects",
+            plan=plan,
+            X=f"{'p+1' if c > 1 else '_'} _ subjects",
+            Z=("_ _ subjects",) * len(self.Z),
+            squares=SQUARES,
+        )
+
+    @property
+    def answer(self) -> tuple[str, str]:
+        """What `with_answer` takes, by the names of dimensions."""
+        return "_ subjects", SQUARES
 
     def with_answer(self, answer) -> ByRow:
         """These rows with another response: (m, N), and y~ y~' by pattern."""
@@ -109,6 +137,11 @@ class RowPlan:
     pattern: Any  # (N,) of every subject
     place: Any  # (m, N) row of the data at every place of a subject, -1 where there is none
 
+    @property
+    def generalised(self) -> RowPlan:
+        """The same for any number of subjects and patterns."""
+        return replace(self, patterns=self.patterns.generalised, **SUBJECTS)
+
     def moments(self, plan: Plan, *rows) -> Moments:
         """The rows, to be whitened at every evaluation. rows: y, X, Z, weights, offset, K as
         `moments` takes them.
@@ -118,7 +151,7 @@ class RowPlan:
         codes, entries = jax.tree.map(lambda a: a[at], (plan.codes, plan.rows))
         spread = replace(plan, codes=codes, rows=entries, residual=None)
         X, *Z = (by_place(a, self.place) for a in (XY, *Z))
-        squares = products_by_pattern(X[-1], self.pattern, len(self.patterns.count))
+        squares = products_by_pattern(X[-1], self.pattern, self.patterns.count.shape[0])
         return replace(
             m,
             residual=ByRow(
@@ -129,5 +162,5 @@ class RowPlan:
     def answers(self, plan: Plan, basis: Basis, Y):
         """What several conditioned responses Y (n, r) change, with a leading axis r."""
         rows = by_place(root_weights(basis.w)[:, None] * Y, self.place)  # (r, m, N)
-        P = len(self.patterns.count)
+        P = self.patterns.count.shape[0]
         return rows, lax.map(lambda y: products_by_pattern(y, self.pattern, P), rows)

@@ -141,7 +141,7 @@ def _ordered(m, order):
     patterns = m.residual.patterns
     return replace(
         m,
-        residual=replace(m.residual, patterns=patterns._replace(position=order[patterns.position])),
+        residual=replace(m.residual, patterns=replace(patterns, position=order[patterns.position])),
     )
 
 

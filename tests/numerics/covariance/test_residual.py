@@ -1,5 +1,7 @@
 """R(psi) against matrices made entry by entry, and the correlations that it is made of."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,7 +129,7 @@ def test_what_is_reported_is_on_the_users_scale():
 def test_derivatives_are_finite_where_correlations_vanish():
     structure = ResidualCovariance(AR1(), positions=5)
     slope = jax.jacfwd(
-        lambda psi: structure.matrices(psi, patterns()._replace(slopes=np.zeros((0, 3, 2))))
+        lambda psi: structure.matrices(psi, replace(patterns(), slopes=np.zeros((0, 3, 2))))
     )
     assert np.isfinite(slope(jnp.zeros(1))).all()
 

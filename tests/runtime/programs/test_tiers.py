@@ -17,6 +17,7 @@ import pytest
 from helpers.fits import quiet_fit
 from numpy.testing import assert_allclose
 
+import interlace_jax
 from interlace_jax.runtime import calls
 from interlace_jax.runtime.compilation import jit
 from interlace_jax.runtime.programs import background, executables, store, tiers, trace
@@ -91,7 +92,34 @@ def test_both_tiers_give_the_same_numbers(formula, monkeypatch):
         )
 
 
-def test_a_program_serves_data_of_every_size(monkeypatch):
+SYMMETRIC = interlace_jax.Residual(interlace_jax.CompoundSymmetry(), time="t", subject="a")
+
+
+def visits(subjects, seed):
+    """Three visits of every subject, of which some are missing, in two regions."""
+    rng = np.random.default_rng(seed)
+    a, t = np.repeat(np.arange(subjects), 3), np.tile(np.arange(3), subjects)
+    x = rng.normal(size=len(a))
+    y = x + np.repeat(rng.normal(size=subjects), 3) + rng.normal(size=len(a))
+    data = pd.DataFrame(dict(y=y, x=x, a=a, t=t, region=a % 2))
+    return data[rng.random(len(data)) > 0.2]
+
+
+def fit_rows(size):
+    quiet_fit("y ~ x + (1 | a)", frame(10 * size, size, 4)).fe_df  # noqa: B018
+
+
+def fit_patterns(size):
+    interlace_jax.fit("y ~ x", visits(size, size), residual=SYMMETRIC)
+
+
+def fit_regions(size):
+    data = visits(2 * size, size)
+    interlace_jax.fit_many("y ~ x", data, by="region", residual=SYMMETRIC, progress=False)
+
+
+@pytest.mark.parametrize("fit_some", [fit_rows, fit_patterns, fit_regions])
+def test_a_program_serves_data_of_every_size(fit_some, monkeypatch):
     traced = []
     kernel_program = trace.program
     monkeypatch.setattr(
@@ -100,8 +128,8 @@ def test_a_program_serves_data_of_every_size(monkeypatch):
     monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
     monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
     tiers.trace.__dict__.pop("program", None)
-    for rows, groups in ((60, 7), (500, 41), (97, 3)):
-        quiet_fit("y ~ x + (1 | a)", frame(rows, groups, 4)).fe_df  # noqa: B018
+    for size in (20, 41, 33):
+        fit_some(size)
     assert len(traced) == len(set(traced)) > 0
 
 
