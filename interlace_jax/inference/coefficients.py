@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..models.fitted import DF_METHODS, FittedModel, check_kenward_roger, subjects_of
+from ..models.fitted import DF_METHODS, FittedModel, check_kenward_roger_of, subjects_of
 from ..numerics.uncertainty.curvature import Curvature, degrees_of_freedom
 from ..numerics.uncertainty.kenward_roger import Adjusted, f_approximation, kenward_roger
 from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
@@ -275,7 +275,7 @@ def coefficients(fit: FittedModel, ddf: str | Coefficients | None = None) -> Coe
 def _by_rule(fit: FittedModel, rule: str) -> Coefficients:
     names, e, engine = tuple(fit.design.columns), fit.estimate, fit.model.engine
     if rule.startswith("kenward-roger"):
-        check_kenward_roger(fit.model, fit.method, rule, 'ddf="satterthwaite"')
+        check_kenward_roger_of(fit.model, fit.method, rule, 'ddf="satterthwaite"')
     if rule == "normal" or not names:
         return Coefficients(names, e.beta, fit.beta_covariance)
     if rule == "between-within":

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..inference.coefficients import KenwardRogerCoefficients
-from ..numerics.uncertainty.kenward_roger import Adjusted, kenward_roger, why_not
+from ..models.fitted import check_kenward_roger
+from ..numerics.uncertainty.kenward_roger import Adjusted, kenward_roger
 from ..runtime.calls import run_inside
 from .chunks import Chunk, filled, theta_names_of
 from .curvature import CACHED
@@ -44,24 +45,14 @@ def kenward_roger_coefficients(many: ManyFits) -> list[KenwardRogerCoefficients 
 
 
 def _require(many: ManyFits) -> None:
-    designs = [design for _, design in many.work.named]
-    if any(design.observed is not None for design in designs):
-        raise ValueError(
-            "Kenward-Roger is defined for linear models: generalised ones have z tests"
-        )
-    if many.method != "REML":
-        raise ValueError(
-            "Kenward-Roger is defined for REML fits: use fit_many(method='REML'), or "
-            "ddf='satterthwaite'"
-        )
-    if any(design.residual is not None for design in designs):
-        raise ValueError(
-            "Kenward-Roger is not computed for many models whose residuals covary: test them one "
-            "by one, many[label].test(..., ddf='kenward-roger'), or use ddf='satterthwaite'"
-        )
-    for design in designs:
-        if reason := why_not([f.block for f in design.factors]):
-            raise ValueError(f"Kenward-Roger does not apply: {reason}; use ddf='satterthwaite'")
+    for _, design in many.work.named:
+        check_kenward_roger(design, many.method, "ddf='satterthwaite'")
+        if design.residual is not None:
+            raise ValueError(
+                "Kenward-Roger is not computed for many models whose residuals covary: test them "
+                "one by one, many[label].test(..., ddf='kenward-roger'), or use "
+                "ddf='satterthwaite'"
+            )
 
 
 def _adjusted(chunk: Chunk, t: np.ndarray, log_sigma: np.ndarray) -> list[_At]:

@@ -11,6 +11,16 @@ Henderson's H = C'C + diag(I, 0) = T T' of the null model,
 
 for a candidate g: matrix products (EMMAX: Kang et al. 2010, Nat. Genet. 42). By ML sigma^2 is over
 n.
+
+Degrees of freedom are Satterthwaite's of this se: 2 / Var(log se^2) by the delta method. For given
+variance parameters t log sigma^2 has the variance 2 / (n - p - 1), and is independent of their
+estimates, whose covariance W_tt is that of the null model. With u = Pg and e = P(y - g beta), the
+derivative of log se^2 by t is
+
+    slope = u'dV u / a - e'dV e / y'Py_g,   y'Py_g = y'Py - b^2 / a
+    df = 2 / (slope' W_tt slope + 2 / (n - p - 1))
+
+and Z'u, Z'e follow from the products above, without rows.
 """
 
 from __future__ import annotations
@@ -33,6 +43,7 @@ from ..models.residual import whitener
 from ..support.arguments import whole_number
 from ..support.progress import progress_bar
 from .contrasts import t_tests
+from .variance_slopes import VarianceSlopes
 
 BLOCK = 2000  # candidates that are read and multiplied at a time
 COLLINEAR = 1e-9  # part of a column's size below which what the model leaves of it is rounding
@@ -74,10 +85,8 @@ def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | No
 
     All other tests have the variances of the null model, so that strong effects, whose variance is
     a part of what that model estimates, get a p-value that is too large rather than too small.
-    Degrees of freedom are those of the level at which a candidate varies: for one that is constant
-    within the levels of a factor, or within subjects whose residuals covary, their number less the
-    fixed effects that are constant there, less one; n - p - 1 otherwise. Exact ones have
-    Satterthwaite's.
+    Degrees of freedom are Satterthwaite's, of every candidate: those of the exact ones by their own
+    variances, of all others by the variances, and their covariance, of the null model.
 
     Raises ValueError, TypeError for predictors that are no numbers, or have other rows than the
     data.
@@ -131,85 +140,99 @@ class _Products:
 
     half: Any
     "(n, n) L^-1 W^1/2, sparse."
-    C: Any
-    "(n, q + p) [Z Lambda, X], sparse where levels do not covary."
+    base: Any
+    "(n, q + p) [Z, X] times half, sparse where levels do not covary: Z times a root across levels."
+    Lambda: Any
+    "(q + p, q + p) sparse, with C = base Lambda."
     root: np.ndarray
     "(q + p, q + p) lower triangular T."
+    cross: np.ndarray
+    "(q, q + p) Z'C."
     Py: np.ndarray
+    ZPy: np.ndarray
+    "(q,) Z'Py."
     yPy: float
     degrees: float
     "n - p - 1, or n by ML."
-    residual_df: float
-    levels: list[tuple[np.ndarray, np.ndarray, float]]
-    """By factor, and of subjects whose residuals covary: codes, first row of each level, and df of
-    candidates that are constant within levels.
-    """
+    slopes: VarianceSlopes | None
+    "None in a model without variance parameters beside sigma."
+    W: np.ndarray
+    "(d, d) covariance of the variance parameters, sigma aside."
 
     @classmethod
     def of(cls, null: FittedModel) -> _Products:
         d = null.design
-        parts = [
-            _effects(f, Lam, L)
-            for f, Lam, L in zip(d.factors, null.Lambdas, null.level_roots, strict=True)
+        (n, p), half = d.X.shape, whitener(d, null.theta)
+        parts = [_effects(f, L) for f, L in zip(d.factors, null.level_roots, strict=True)]
+        base = half @ scipy.sparse.hstack([*parts, scipy.sparse.csr_array(d.X)], format="csr")
+        q = base.shape[1] - p
+        Lambdas = [
+            scipy.sparse.kron(scipy.sparse.eye_array(len(f.levels)), Lam)
+            for f, Lam in zip(d.factors, null.Lambdas, strict=True)
         ]
-        half = whitener(d, null.theta)
-        C = half @ scipy.sparse.hstack([*parts, scipy.sparse.csr_array(d.X)], format="csr")
-        (n, p), q = d.X.shape, C.shape[1] - d.X.shape[1]
-        H = (C.T @ C).toarray()
+        Lambda = scipy.sparse.block_diag([*Lambdas, scipy.sparse.eye_array(p)], format="csr")
+        cross = (base.T @ base @ Lambda).toarray()
+        H = Lambda.T @ cross
         H[np.arange(q), np.arange(q)] += 1.0
         root = np.linalg.cholesky(H)
         y = half @ (d.y - d.shift)
-        Py = y - C @ scipy.linalg.cho_solve((root, True), C.T @ y)
-        df = n - p - 1.0
-        levels = [_within(codes, d) for codes in _groupings(d)]
-        degrees = df if null.method == "REML" else float(n)
-        return cls(half, C, root, Py, float(y @ Py), degrees, df, levels)
+        Py = y - base @ (Lambda @ scipy.linalg.cho_solve((root, True), Lambda.T @ (base.T @ y)))
+        ZPy = (base.T @ Py)[:q]
+        degrees = n - p - 1.0 if null.method == "REML" else float(n)
+        slopes = VarianceSlopes.of(null) if len(null.theta) else None
+        W = null.curvature.W[:-1, :-1]
+        sizes = float(y @ Py), degrees
+        return cls(half, base, Lambda, root, cross[:q], Py, ZPy, *sizes, slopes, W)
 
     def tests(self, G: np.ndarray) -> dict[str, Any]:
         """Estimates and tests of candidates G (n, r)."""
         whitened = self.half @ G
         size = np.einsum("nr,nr->r", whitened, whitened)
-        inside = scipy.linalg.solve_triangular(self.root, self.C.T @ whitened, lower=True)
+        by_effect = self.base.T @ whitened
+        inside = scipy.linalg.solve_triangular(self.root, self.Lambda.T @ by_effect, lower=True)
         a = size - np.einsum("kr,kr->r", inside, inside)
         is_new = a > COLLINEAR * size
         a = np.where(is_new, a, np.nan)
         b = whitened.T @ self.Py
         estimate = b / a
-        se = np.sqrt((self.yPy - b * estimate) / self.degrees / a)
-        df, t = np.where(is_new, self._df(G), np.nan), estimate / se
+        left = self.yPy - b * estimate
+        se = np.sqrt(left / self.degrees / a)
+        df = self._df(whitened, by_effect, inside, a, estimate, left)
+        t = estimate / se
         status = np.where(is_new, "null variances", "depends linearly on the fixed effects")
         return dict(estimate=estimate, se=se, df=df, t=t, p=t_pvalue(t, df), status=status)
 
-    def _df(self, G: np.ndarray) -> np.ndarray:
-        df = np.full(G.shape[1], self.residual_df)
-        for codes, first, between in self.levels:
-            is_constant = (G == G[first][codes]).all(0)
-            df = np.where(is_constant, np.minimum(df, between), df)
-        return df
+    def _df(
+        self,
+        whitened: np.ndarray,
+        by_effect: np.ndarray,
+        inside: np.ndarray,
+        a: np.ndarray,
+        estimate: np.ndarray,
+        left: np.ndarray,
+    ) -> np.ndarray:
+        """Satterthwaite's degrees of freedom (r,), from what the tests have."""
+        if self.slopes is None:
+            return np.where(np.isnan(a), np.nan, self.degrees)
+        modes = scipy.linalg.solve_triangular(self.root, inside, lower=True, trans="T")
+        z = by_effect[: len(self.cross)] - self.cross @ modes
+        z_left = self.ZPy[:, None] - z * estimate
+        u, u_left = None, None
+        if self.slopes.residual:
+            u = whitened - self.base @ (self.Lambda @ modes)
+            u_left = self.Py[:, None] - u * estimate
+        slope = self.slopes.forms(z, u) / a - self.slopes.forms(z_left, u_left) / left
+        return 2.0 / (np.einsum("dr,de,er->r", slope, self.W, slope) + 2.0 / self.degrees)
 
 
-def _effects(f: Factor, Lam: np.ndarray, L: np.ndarray | None) -> Any:
-    """Z Lambda (n, m k) of a factor."""
+def _effects(f: Factor, L: np.ndarray | None) -> Any:
+    """Z (n, m k) of a factor, times the root L (m, m) of levels that covary."""
     n, k = f.Z.shape
     columns = f.codes[:, None] * k + np.arange(k)
     Z = scipy.sparse.csr_array(
         (f.Z.ravel(), columns.ravel(), np.arange(0, n * k + 1, k)), shape=(n, len(f.levels) * k)
     )
-    across = scipy.sparse.eye_array(len(f.levels)) if L is None else L
-    return scipy.sparse.csr_array(Z @ scipy.sparse.kron(across, Lam, format="csr"))
-
-
-def _groupings(design: Design) -> list[np.ndarray]:
-    """Codes (n,) of every factor, and of the subjects whose residuals covary."""
-    codes = [f.codes for f in design.factors]
-    correlated = design.residual is not None and design.residual.residual is not None
-    return [*codes, design.residual.rows.subject] if correlated else codes
-
-
-def _within(codes: np.ndarray, design: Design) -> tuple[np.ndarray, np.ndarray, float]:
-    _, first, level = np.unique(codes, return_index=True, return_inverse=True)
-    constant = (design.X == design.X[first][level]).all(0).sum()
-    return level, first, float(max(len(first) - constant - 1, 1))
+    return Z if L is None else scipy.sparse.csr_array(Z @ scipy.sparse.kron(L, np.eye(k)))
 
 
 class _WithCandidate(Designs):

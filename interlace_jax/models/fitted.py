@@ -77,7 +77,7 @@ class FittedModel:
         one_of("method", method, METHODS)
         df_method = chosen("df_method", df_method, DF_METHODS)
         if df_method.startswith("kenward-roger"):
-            check_kenward_roger(model, method, df_method, "df_method='satterthwaite'")
+            check_kenward_roger_of(model, method, df_method, "df_method='satterthwaite'")
         if df_method == "between-within":
             subjects_of(model.design)
         start = None if theta0 is None else model.checked_theta(theta0)
@@ -511,19 +511,26 @@ def subjects_of(design: Design) -> np.ndarray:
     )
 
 
-def check_kenward_roger(model: CompiledModel, method: str, rule: str, instead: str) -> None:
-    """Refuse Kenward and Roger's rule, or its linear form, where it is not defined; instead:
-    what to write.
-    """
+def check_kenward_roger(design: Design, method: str, instead: str) -> None:
+    """Refuse Kenward and Roger's rule where it is not defined; instead: what to write."""
+    if design.observed is not None:
+        raise ValueError(
+            "Kenward-Roger is defined for linear models: generalised ones have z tests"
+        )
     if method == "ML":
         raise ValueError(f"Kenward-Roger is defined for REML fits: use method='REML', or {instead}")
+    if reason := why_not([f.block for f in design.factors]):
+        raise ValueError(f"Kenward-Roger does not apply: {reason}; use {instead}")
+
+
+def check_kenward_roger_of(model: CompiledModel, method: str, rule: str, instead: str) -> None:
+    """Refuse Kenward and Roger's rule, or its linear form, for a model; instead: what to write."""
+    check_kenward_roger(model.design, method, instead)
     if rule == "kenward-roger-linear" and model.design.residual is None:
         raise ValueError(
             "'kenward-roger-linear' is for models with residual= or dispersion=: in others the "
             "covariance is linear in its parameters, and 'kenward-roger' is the same"
         )
-    if reason := why_not([f.block for f in model.design.factors]):
-        raise ValueError(f"Kenward-Roger does not apply: {reason}; use {instead}")
     model.engine.require("kenward_roger")
 
 

@@ -153,14 +153,21 @@ def whitener(design: Design, theta: np.ndarray) -> scipy.sparse.csr_array:
     root = np.sqrt(design.w)
     if design.residual is None:
         return scipy.sparse.diags_array(root, format="csr")
-    rows = design.residual.rows
-    place = rows.place.T  # (N, m)
     inverse = np.linalg.inv(np.linalg.cholesky(matrices_by_pattern(design, theta)))
-    seen, below = place >= 0, np.tri(place.shape[1], dtype=bool)
-    subject, a, b = np.nonzero(seen[:, :, None] & seen[:, None] & below)
-    left, right = place[subject, a], place[subject, b]
-    values = inverse[rows.pattern[subject], a, b] * root[right]
-    return scipy.sparse.csr_array((values, (left, right)), shape=(len(root),) * 2)
+    return row_blocks(design.residual.rows, inverse) @ scipy.sparse.diags_array(root)
+
+
+def row_blocks(layout: RowLayout, matrices: np.ndarray) -> scipy.sparse.csr_array:
+    """A matrix (n, n) with a block for every subject: that of its pattern among matrices (P, m,
+    m).
+    """
+    place = layout.place.T  # (N, m)
+    seen = place >= 0
+    subject, a, b = np.nonzero(seen[:, :, None] & seen[:, None])
+    values = matrices[layout.pattern[subject], a, b]
+    found = scipy.sparse.csr_array((values, (place[subject, a], place[subject, b])))
+    found.eliminate_zeros()
+    return found
 
 
 def draws(

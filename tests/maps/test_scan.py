@@ -4,6 +4,7 @@ tell nothing.
 
 from functools import cache
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,33 +34,83 @@ def _data() -> tuple[pd.DataFrame, np.ndarray]:
         + rng.normal(size=20)[g]
         + rng.normal(size=120)
     )
+    frame["sloped"] = frame["y"] + rng.normal(size=20)[g] * frame["age"]
     return frame, G
 
 
 @cache
-def _scan(method="REML", weights=None) -> Scan:
+def _scan(formula=FORMULA, method="REML", weights=None) -> Scan:
     frame, G = _data()
-    return interlace.fit_many(FORMULA, frame, predictors=G, method=method, weights=weights)
+    return interlace.fit_many(formula, frame, predictors=G, method=method, weights=weights)
 
 
-@pytest.mark.parametrize(("method", "weights"), [("REML", None), ("REML", "w"), ("ML", None)])
-def test_every_candidate_is_generalised_least_squares_at_the_null_variances(method, weights):
-    found, (frame, G) = _scan(method, weights), _data()
+def _textbook(V, theta, X, x, y, reml=True):
+    """Estimate, SE and df of a candidate x beside X by dense matrices, with the variances V(theta)
+    of the model without it: df by differences of log SE^2 and of the profiled deviance.
+    """
+    n, p = X.shape
+
+    def solved(theta, X):
+        inverse = np.linalg.inv(V(theta))
+        A = X.T @ inverse @ X
+        beta = np.linalg.solve(A, X.T @ inverse @ y)
+        return beta, (y - X @ beta) @ inverse @ (y - X @ beta), A
+
+    def deviance(theta):
+        _, squares, A = solved(theta, X)
+        adjusted = np.linalg.slogdet(A)[1] if reml else 0.0
+        return np.linalg.slogdet(V(theta))[1] + adjusted + (n - p * reml) * np.log(squares)
+
+    degrees = n - p - 1 if reml else n
+
+    def log_variance(theta):
+        _, squares, A = solved(theta, np.column_stack([X, x]))
+        return np.log(squares / degrees * np.linalg.inv(A)[p, p])
+
+    steps = 1e-3 * np.eye(len(theta))
+
+    def slopes(function):
+        return lambda at: np.array([(function(at + s) - function(at - s)) / 2e-3 for s in steps])
+
+    g, H = slopes(log_variance)(theta), slopes(slopes(deviance))(theta)
+    df = 2.0 / (g @ np.linalg.solve(H / 2.0, g) + 2.0 / degrees)
+    beta = solved(theta, np.column_stack([X, x]))[0]
+    return beta[p], np.exp(log_variance(theta) / 2.0), df
+
+
+def _assert_textbook(row, estimate, se, df):
+    assert_allclose([row["estimate"], row["se"]], [estimate, se], rtol=1e-8)
+    assert_allclose(row["df"], df, rtol=2e-4)  # second differences
+    assert_allclose(row["t"], estimate / se, rtol=1e-8)
+    assert_allclose(row["p"], 2 * stats.t.sf(abs(row["t"]), row["df"]))
+
+
+@pytest.mark.parametrize(
+    ("formula", "method", "weights"),
+    [
+        (FORMULA, "REML", None),
+        (FORMULA, "ML", "w"),
+        ("sloped ~ age + (1 + age | g)", "REML", "w"),
+    ],
+)
+def test_every_candidate_is_generalised_least_squares_at_the_null_variances(
+    formula, method, weights
+):
+    found, (frame, G) = _scan(formula, method, weights), _data()
     w = np.ones(120) if weights is None else frame["w"].to_numpy()
     same = np.equal.outer(frame["g"].to_numpy(), frame["g"].to_numpy())
-    inverse = np.linalg.inv(np.diag(1 / w) + float(found.null.theta[0]) ** 2 * same)
+    X = np.column_stack([np.ones(120), frame["age"]])
+
+    def V(theta):
+        k = 1 if len(theta) == 1 else 2
+        Lam = np.zeros((k, k))
+        Lam.T[np.triu_indices(k)] = theta
+        return np.diag(1 / w) + same * (X[:, :k] @ Lam @ Lam.T @ X[:, :k].T)
+
+    y = frame[found.null.design.response].to_numpy()
     for j in (0, 3, 36):
-        X = np.column_stack([np.ones(120), frame["age"], G[:, j]])
-        A = X.T @ inverse @ X
-        beta = np.linalg.solve(A, X.T @ inverse @ frame["y"])
-        r = frame["y"] - X @ beta
-        sigma2 = r @ inverse @ r / (117 if method == "REML" else 120)
-        se = np.sqrt(sigma2 * np.linalg.inv(A)[2, 2])
-        row = found.table.loc[j]
-        assert_allclose(
-            [row["estimate"], row["se"], row["t"]], [beta[2], se, beta[2] / se], rtol=1e-8
-        )
-        assert_allclose(row["p"], 2 * stats.t.sf(abs(row["t"]), row["df"]))
+        expected = _textbook(V, found.null.theta, X, G[:, j], y, method == "REML")
+        _assert_textbook(found.table.loc[j], *expected)
 
 
 def test_candidates_are_tested_beside_residuals_that_covary():
@@ -68,32 +119,31 @@ def test_candidates_are_tested_beside_residuals_that_covary():
     G = G[frame.index]
     given = dict(residual="ar1h(t | g)", weights="w")
     found = interlace.fit_many("y ~ age", frame, predictors=G, exact=1, **given)
-    t, g, w = (frame[name].to_numpy() for name in ("t", "g", "w"))
-    rho = found.null.residual_correlation.loc[0, 1]
-    sd = found.null.residual_sd.to_numpy()
-    V = np.where(np.equal.outer(g, g), rho ** np.abs(np.subtract.outer(t, t)), 0.0)
-    inverse = np.linalg.inv(V * np.outer(sd, sd))
-    n = len(frame)
-    for j in found.table.index[found.table["status"] == "null variances"][[3, 20, -1]]:
-        X = np.column_stack([np.ones(n), frame["age"], G[:, j]])
-        A = X.T @ inverse @ X
-        beta = np.linalg.solve(A, X.T @ inverse @ frame["y"])
-        r = frame["y"] - X @ beta
-        se = np.sqrt(r @ inverse @ r / (n - 3) * np.linalg.inv(A)[2, 2])
-        row = found.table.loc[j]
-        assert_allclose([row["estimate"], row["se"]], [beta[2], se], rtol=1e-8)
-        # 20 subjects less the intercept and the candidate
-        assert row["df"] == (18 if j >= 35 else n - 3)
+    t, g, w, y = (frame[name].to_numpy() for name in ("t", "g", "w", "y"))
+    apart = np.where(np.equal.outer(g, g), np.abs(np.subtract.outer(t, t)), np.inf)
+    sds = found.null.residual_sd.to_numpy() * np.sqrt(w)
+    first = sds[t == 0][0]
+    theta = [sds[t == visit][0] / first for visit in range(1, 6)]
+    theta = np.array([found.null.residual_correlation.loc[0, 1], *theta])
+
+    def V(theta):
+        sd = np.append(1.0, theta[1:])[t] / np.sqrt(w)
+        return theta[0] ** apart * np.outer(sd, sd)
+
+    X = np.column_stack([np.ones(len(frame)), frame["age"]])
+    for j in found.table.index[found.table["status"] == "null variances"][[3, -1]]:
+        _assert_textbook(found.table.loc[j], *_textbook(V, theta, X, G[:, j], y))
     (best,) = found.table.index[found.table["status"] == "exact"]
     fit = quiet_fit("y ~ age + x", frame.assign(x=G[:, best]), **given)
     expected = [fit.fe_params["x"], fit.fe_bse["x"], fit.fe_df["x"]]
     assert_allclose(found.table.loc[best, ["estimate", "se", "df"]].astype(float), expected, 1e-5)
 
 
-def test_degrees_of_freedom_are_those_of_the_level_at_which_a_candidate_varies():
-    df = _scan().table["df"]
-    # 20 groups less the intercept and the candidate
-    assert (df[:35] == 117).all() and (df[35:] == 18).all()
+def test_degrees_of_freedom_are_those_of_exact_fits_where_a_candidate_explains_little():
+    frame, G = _data()
+    for j in (3, 38):  # within and between groups
+        fit = quiet_fit("y ~ age + x + (1 | g)", frame.assign(x=G[:, j]))
+        assert_allclose(_scan().table.loc[j, "df"], fit.fe_df["x"], rtol=0.06)
 
 
 def test_the_best_are_fitted_exactly_on_request():
@@ -140,19 +190,31 @@ def test_rows_left_out_of_the_fit_are_left_out_of_the_candidates():
     assert_allclose(table["t"], expected["t"], rtol=1e-5)
 
 
-def test_levels_that_covary_and_files_in_single_precision(tmp_path):
+def _near(distance, log_length):
+    return jnp.exp(-distance / jnp.exp(log_length))
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_levels_that_covary_and_files_in_single_precision(tmp_path, free):
     frame, G = _data()
-    L = np.tril(np.random.default_rng(0).normal(scale=0.2, size=(20, 20))) + np.eye(20)
     np.save(tmp_path / "G.npy", G.astype(np.float32))
-    cov = {"g": interlace.Known(L @ L.T)}
-    found = interlace.fit_many(
-        FORMULA, frame, predictors=np.load(tmp_path / "G.npy", mmap_mode="r"), cov=cov
-    )
-    Z = np.equal.outer(frame["g"].to_numpy(), np.arange(20)).astype(float)
-    inverse = np.linalg.inv(np.eye(120) + found.null.theta[0] ** 2 * Z @ L @ L.T @ Z.T)
-    X = np.column_stack([np.ones(120), frame["age"], G[:, 7]])
-    beta = np.linalg.solve(X.T @ inverse @ X, X.T @ inverse @ frame["y"])
-    assert_allclose(found.table["estimate"][7], beta[2], rtol=1e-6)
+    places = np.arange(20.0)
+    distance, Z = abs(places[:, None] - places), np.equal.outer(frame["g"].to_numpy(), places)
+    known = interlace.Known(np.asarray(_near(distance, 1.0)))
+    kernel = interlace.Kernel(lambda D, length: _near(D, jnp.log(length)), distance, {"length": 3})
+    smooth = np.linalg.cholesky(known.K) @ np.random.default_rng(3).normal(size=20)
+    frame = frame.assign(y=frame["y"] + 1.5 * Z @ smooth)
+    mapped = np.load(tmp_path / "G.npy", mmap_mode="r")
+    cov = {"g": kernel if free else known}
+    found = interlace.fit_many(FORMULA, frame, predictors=mapped, cov=cov)
+
+    def V(theta):
+        K = np.exp(-distance / np.exp(theta[1])) if free else known.K
+        return np.eye(120) + theta[0] ** 2 * Z @ (K + 1e-8 * free * np.eye(20)) @ Z.T
+
+    X = np.column_stack([np.ones(120), frame["age"]])
+    x, y = G[:, 36].astype(np.float32), frame["y"].to_numpy()
+    _assert_textbook(found.table.loc[36], *_textbook(V, found.null.theta, X, x, y))
 
 
 @pytest.mark.parametrize(
