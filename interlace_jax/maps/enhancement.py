@@ -2,15 +2,17 @@
 enhancement.
 
 TFCE(v) = integral over h from 0 to v of e(h)^E h^H dh, with e(h) the number of nodes in the
-component of v among those whose value is at least h (Smith & Nichols 2009, NeuroImage 44). An edge
-is there up to the smaller of its two values: the components at every height are those of a maximum
-spanning forest, and e is constant between its merges. The integral is a sum of e^E (h1^(H+1) -
-h0^(H+1)) / (H + 1), exact, without steps of height.
+component of v among those whose value is at least h (Smith & Nichols 2009, NeuroImage 44). Every
+node is uphill of a peak; the nodes of a peak above any height are connected, and components of
+several peaks meet at saddles. Between saddles a component, a branch of the tree of peaks, grows by
+one node after another, so that the integral is a sum of e^E (h1^(H+1) - h0^(H+1)) / (H + 1), exact,
+without steps of height. Only the tree of peaks is walked through one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import scipy
@@ -44,38 +46,107 @@ def masses(v: np.ndarray, edges: Edges, threshold: float) -> np.ndarray:
 
 def tfce(v: np.ndarray, edges: Edges, E: float = EXTENT, H: float = HEIGHT) -> np.ndarray:
     """Threshold-free cluster enhancement (n,) of the positive values of v (n,)."""
-    if v.max(initial=0.0) <= 0.0:
-        return np.zeros(len(v))
-    first, second, height = _forest(v, edges)
-    parent, size, birth = _merged(v, first, second, height)
-    death = np.where(parent >= 0, birth[parent], 0.0)
-    gain = size**E * (birth ** (H + 1) - death ** (H + 1)) / (H + 1)
-    return _handed_down(gain, parent)[: len(v)]
+    inside = np.flatnonzero(v > 0.0)
+    found = np.zeros(len(v))
+    if len(inside):
+        order = inside[np.argsort(-v[inside], kind="stable")]
+        rank = np.full(len(v), -1)
+        rank[order] = np.arange(len(order))
+        found[order] = _of_ranks(v[order], rank[edges.first], rank[edges.second], E, H)
+    return found
 
 
-def _forest(v: np.ndarray, edges: Edges) -> tuple[list[int], list[int], np.ndarray]:
-    """A maximum spanning forest of the edges above 0: its edges and their heights, the highest
-    first.
+def _of_ranks(
+    heights: np.ndarray, first: np.ndarray, second: np.ndarray, E: float, H: float
+) -> np.ndarray:
+    """Enhancement (k,) of heights (k,) that fall; edges between their ranks, -1 for other nodes.
+
+    Exact to the rounding of the largest: sums within branches are differences of running sums.
     """
-    height = np.minimum(v[edges.first], v[edges.second])
-    above = height > 0.0
-    cost = v.max() + 1.0 - height[above]  # positive, or SciPy takes it for no edge
-    graph = scipy.sparse.csr_array(
-        (cost, (edges.first[above], edges.second[above])), shape=(edges.n, edges.n)
-    )
-    tree = scipy.sparse.coo_array(scipy.sparse.csgraph.minimum_spanning_tree(graph))
-    heights = np.minimum(v[tree.row], v[tree.col])
-    order = np.argsort(-heights, kind="stable")
-    return tree.row[order].tolist(), tree.col[order].tolist(), heights[order]
+    both = (first >= 0) & (second >= 0)
+    lower, upper = np.maximum(first, second)[both], np.minimum(first, second)[both]
+    peak = _peaks(lower, upper, len(heights))
+    tree = _tree(peak, lower, upper)
+    branch = tree.at(peak)
+    order = np.argsort(branch, kind="stable")
+    entered = np.bincount(branch, minlength=len(tree.parent))
+    ends = np.cumsum(entered)
+    size = np.arange(1, len(order) + 1) + (tree.grown(entered) - ends)[branch[order]]
+    power = np.append(heights, 0.0) ** (H + 1.0)
+    until = np.append(order[1:], 0)
+    until[ends[entered > 0] - 1] = tree.died[entered > 0]
+    gain = size**E * (power[order] - power[until]) / (H + 1.0)
+    summed = np.append(np.cumsum(gain[::-1])[::-1], 0.0)
+    total = summed[ends - entered] - summed[ends]
+    below = tree.handed_down(total) - total
+    found = np.empty(len(heights))
+    found[order] = summed[:-1] + (below - summed[ends])[branch[order]]
+    return found
 
 
-def _merged(
-    v: np.ndarray, first: list[int], second: list[int], height: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parent, size and height of birth of every node and of every component that a merge makes."""
-    n, total = len(v), len(v) + len(first)
-    root, parent = list(range(total)), [-1] * total
-    size = [1] * n + [0] * len(first)
+def _peaks(lower: np.ndarray, upper: np.ndarray, k: int) -> np.ndarray:
+    """The peak (k,) that is reached from every node by its highest neighbours."""
+    uphill = np.arange(k)
+    np.minimum.at(uphill, lower, upper)
+    while True:
+        further = uphill[uphill]
+        if np.array_equal(further, uphill):
+            return uphill
+        uphill = further
+
+
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    """Branches: first every peak's, then one for each saddle that joins two; parents come after
+    their children.
+    """
+
+    number: np.ndarray
+    "(k,) of the branch that begins at a node, for peaks."
+    born: np.ndarray
+    "Rank of the first node, a peak or a saddle."
+    died: np.ndarray
+    "Rank of the saddle at which it becomes a part of its parent; k, all nodes, for roots."
+    parent: np.ndarray
+    "Itself for roots."
+
+    def at(self, peak: np.ndarray) -> np.ndarray:
+        """The branch (k,) in which every node enters: the last of its peak's that begins before."""
+        ancestors = [self.parent]
+        while not np.array_equal(further := ancestors[-1][ancestors[-1]], ancestors[-1]):
+            ancestors.append(further)
+        branch, rank = self.number[peak], np.arange(len(peak))
+        for above in reversed(ancestors):
+            candidate = above[branch]
+            branch = np.where(self.born[candidate] <= rank, candidate, branch)
+        return branch
+
+    def grown(self, entered: np.ndarray) -> np.ndarray:
+        """Nodes of every branch and its children at its end."""
+        sums = entered.tolist()
+        for child, parent in enumerate(self.parent.tolist()):
+            if parent != child:
+                sums[parent] += sums[child]
+        return np.array(sums)
+
+    def handed_down(self, total: np.ndarray) -> np.ndarray:
+        """Sums over every branch and those that it becomes a part of."""
+        sums, parents = total.tolist(), self.parent.tolist()
+        for child in range(len(sums) - 1, -1, -1):
+            if parents[child] != child:
+                sums[child] += sums[parents[child]]
+        return np.array(sums)
+
+
+def _tree(peak: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> _Tree:
+    """The tree of peaks (k,), from the highest saddles between them."""
+    k = len(peak)
+    peaks = np.flatnonzero(peak == np.arange(k))
+    number = np.full(k, -1)
+    number[peaks] = np.arange(len(peaks))
+    saddle, first, second = _saddles(number[peak[lower]], number[peak[upper]], lower, len(peaks))
+    total = len(peaks) + len(saddle)
+    root, parent = list(range(total)), list(range(total))
 
     def find(x: int) -> int:
         while root[x] != x:
@@ -83,22 +154,30 @@ def _merged(
             x = root[x]
         return x
 
-    for merged, (a, b) in enumerate(zip(first, second, strict=True), n):
+    for joined, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True), len(peaks)):
         a, b = find(a), find(b)
-        root[a] = root[b] = parent[a] = parent[b] = merged
-        size[merged] = size[a] + size[b]
-    return np.array(parent), np.array(size, float), np.append(np.maximum(v, 0.0), height)
+        root[a] = root[b] = parent[a] = parent[b] = joined
+    born, parents = np.append(peaks, saddle), np.array(parent)
+    died = np.where(parents == np.arange(total), k, born[parents])
+    return _Tree(number, born, died, parents)
 
 
-def _handed_down(gain: np.ndarray, parent: np.ndarray) -> np.ndarray:
-    """Sums over every component and those that it becomes a part of; parents come after their
-    children.
+def _saddles(
+    a: np.ndarray, b: np.ndarray, lower: np.ndarray, peaks: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks of the saddles of a spanning forest of the peaks, the highest first, and the peaks that
+    each joins.
     """
-    sums, above = gain.tolist(), parent.tolist()
-    for k in range(len(sums) - 1, -1, -1):
-        if above[k] >= 0:
-            sums[k] += sums[above[k]]
-    return np.array(sums)
+    between = np.flatnonzero(a != b)
+    between = between[np.argsort(lower[between], kind="stable")]
+    pair = np.minimum(a, b)[between] * peaks + np.maximum(a, b)[between]
+    _, highest = np.unique(pair, return_index=True)  # SciPy would add the edges of a pair
+    kept = between[highest]
+    # a rank of 0 would be no edge; no saddle is the highest of all nodes
+    graph = scipy.sparse.csr_array((lower[kept], (a[kept], b[kept])), shape=(peaks, peaks))
+    tree = scipy.sparse.coo_array(scipy.sparse.csgraph.minimum_spanning_tree(graph))
+    order = np.argsort(tree.data, kind="stable")
+    return tree.data[order].astype(int), tree.row[order], tree.col[order]
 
 
 def signed(function: Callable[[np.ndarray], np.ndarray], t: np.ndarray, tail: int) -> np.ndarray:
