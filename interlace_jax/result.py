@@ -11,11 +11,12 @@ from .diagnostics.augment import augment
 from .diagnostics.influence import influence
 from .diagnostics.jackknife import jackknife
 from .diagnostics.residuals import leverage, residuals, scaled_residuals
-from .inference.coefficients import coefficients, t_pvalue, t_quantile, test
+from .inference.coefficients import coefficients, test
 from .inference.intervals import profile
 from .inference.prediction import predict
 from .inference.robust import robust
 from .inference.single_terms import drop1, ranova
+from .inference.tails import t_pvalue, t_quantile
 from .inference.terms import f_table
 from .inference.variances import delta, icc, r2, structure, uncertainty, varcorr
 from .models.fitted import FittedModel

@@ -14,7 +14,8 @@ import scipy
 
 from ..design.design import Design
 from ..design.determinacy import is_constant
-from ..inference.coefficients import coefficients, t_pvalue
+from ..inference.coefficients import coefficients
+from ..inference.tails import t_pvalue
 from ..inference.terms import term_columns
 from ..models.fitted import FittedModel
 from ..models.residual import relative_sds

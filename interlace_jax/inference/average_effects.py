@@ -26,10 +26,11 @@ from ..numerics.families.family import Ordinal
 from ..support.arguments import check_level, listed, numbers, one_of, texts
 from ..support.text import free_name
 from ..support.wide import WideFrame
-from .coefficients import Coefficients, coefficients, t_quantile
+from .coefficients import Coefficients, coefficients
 from .mean_contrasts import level_label
 from .reference_grid import STEP, grid_values
 from .response_prediction import TYPES, limits_of_means, mean_derivatives
+from .tails import t_quantile
 from .terms import variables as variables_of
 
 COMPARISONS = ("difference", "ratio")

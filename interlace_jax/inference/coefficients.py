@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +16,11 @@ from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
 from ..runtime.calls import run
 from ..runtime.compilation import jit, light
 from ..support.arguments import chosen
-from ..support.later import special
 from .contrasts import Hypothesis, check_rows, contrast_matrix
+from .tails import f_pvalue, t_pvalue, t_quantile
 
 # eigenvalues of a hypothesis's covariance below this part of the largest are redundant rows
 RANK = 1e-8
-FEW = 1000  # numbers that take less time one by one than SciPy takes to be imported
 SAME = 1e-8  # degrees of freedom that differ by less are equal (lmerTest)
 
 _kenward_roger = jit(kenward_roger)
@@ -187,37 +184,6 @@ def between_within(X: np.ndarray, names: Sequence[str], subject: np.ndarray) -> 
 def _ratio(a, b):
     with np.errstate(divide="ignore", invalid="ignore"):
         return a / b
-
-
-def t_quantile(probability: float, df: Any) -> np.ndarray:
-    """Quantile of Student's t; normal where df is infinite."""
-    infinite = np.isinf(df)
-    if np.asarray(infinite).all():  # without SciPy, which takes longer to import than a fit
-        return np.full(np.shape(df), NormalDist().inv_cdf(probability))
-    return np.where(
-        infinite,
-        special.ndtri(probability),
-        special.stdtrit(np.where(infinite, 1.0, df), probability),
-    )
-
-
-def t_pvalue(t: Any, df: Any) -> np.ndarray:
-    """Two-sided p-value of t statistics; normal where df is infinite."""
-    t, infinite = -np.abs(t), np.isinf(df)
-    if np.size(t) <= FEW and np.asarray(infinite).all():
-        return _normal_tails(np.asarray(t, float))
-    return 2.0 * np.where(infinite, special.ndtr(t), special.stdtr(np.where(infinite, 1.0, df), t))
-
-
-def _normal_tails(z: np.ndarray) -> np.ndarray:
-    """Twice the normal distribution function of numbers below 0."""
-    values = [math.erfc(-v * math.sqrt(0.5)) for v in z.ravel()]
-    return np.array(values, float).reshape(z.shape)
-
-
-def f_pvalue(F: float, q: int, df: float) -> float:
-    """Upper tail of F(q, df); of chi-square(q) / q where df is infinite."""
-    return float(special.chdtrc(q, q * F) if np.isinf(df) else special.fdtrc(q, df, F))
 
 
 def wald_test(

@@ -11,6 +11,7 @@ from ..models.parameters import natural_names
 from ..numerics.families.family import Ordinal
 from ..support.later import special
 from .coefficients import Coefficients, coefficients
+from .tails import normal_quantile
 from .variances import components, intervals, structure_table, uncertainty
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
@@ -42,7 +43,7 @@ def family_params(fit: FittedGeneralizedModel, level: float = 0.95) -> pd.DataFr
     for parameter, used in zip(fit.family.parameters, fit.design.predictors, strict=True):
         if used.D is None:
             se = np.sqrt(V[at, at]) if V[at, at] > 0.0 else np.nan  # it runs off to infinity
-            half = special.ndtri(0.5 + level / 2.0) * se
+            half = normal_quantile(0.5 + level / 2.0) * se
             back, slope = _BACK.get(parameter.domain, _BACK["unit"])
             g = e.gamma[at]
             rows[parameter.name] = (back(g), slope(g) * se, back(g - half), back(g + half))
@@ -125,7 +126,7 @@ def wald_table(fit: FittedGeneralizedModel, level: float) -> pd.DataFrame:
         parts.append(structure_table(known, level))
     for key in ("dispersion", "zero_inflation"):
         table = predictor_table(fit, key)
-        half = special.ndtri(0.5 + level / 2.0) * table["se"]
+        half = normal_quantile(0.5 + level / 2.0) * table["se"]
         limits = pd.DataFrame(
             {"lower": table["estimate"] - half, "upper": table["estimate"] + half}
         )

@@ -14,11 +14,11 @@ from ..models.generalized import FittedGeneralizedModel
 from ..models.parameters import component_names, natural_names
 from ..models.response import family_names
 from ..support.arguments import texts, whole_number
-from ..support.later import special
 from .coefficients import coefficients
 from .family_parameters import wald_table
 from .generalized_profiles import GeneralizedProfiles
 from .profiles import Profiles, Reached, places
+from .tails import normal_quantile
 from .variances import components, residual_table, structure_table, uncertainty
 
 
@@ -55,7 +55,7 @@ def profile_intervals(
     `confint` for `attrs`.
     """
     profiles = _profiles(fit, names, criterion)
-    lower, upper = profiles.reach(special.ndtri(0.5 + level / 2.0))
+    lower, upper = profiles.reach(normal_quantile(0.5 + level / 2.0))
     table = pd.DataFrame(
         {"lower": lower.value, "upper": upper.value}, index=pd.Index(names, dtype=object)
     )

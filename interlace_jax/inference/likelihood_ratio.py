@@ -22,8 +22,8 @@ from ..models.simulation import new_responses
 from ..numerics.covariance.parameters import has_prior
 from ..runtime.programs.trees import Flat
 from ..support.arguments import texts
-from ..support.later import special
 from ..support.wide import WideFrame
+from .tails import chi2_pvalue
 
 PROBES = 3  # random vectors on which linear identities between n x n matrices are checked
 IN_SPAN = 1e-7  # relative residual below which an array is in the span of others
@@ -181,7 +181,7 @@ def _compare(a: _Compared, b: _Compared, nsim: int, seed: int | None) -> dict[st
             f"{a.name} and {b.name} are not nested: {reason}; compare them by AIC or BIC instead"
         )
     statistic, df = max(small.deviance - big.deviance, 0.0), big.nparams - small.nparams
-    p = float(special.chdtrc(df, statistic)) if df else np.nan
+    p = chi2_pvalue(statistic, df) if df else np.nan
     row = {"Chisq": statistic, "Df": df, "Pr(>Chisq)": p}
     row["Pr(>Chisq) boundary"] = _boundary_pvalue(small, big, statistic, p)
     if noise := small.model.engine.noise_of_difference(
@@ -384,7 +384,7 @@ def _boundary_pvalue(a: FittedModel, b: FittedModel, statistic: float, naive: fl
 
 
 def _chi2_tail(df: int, statistic: float) -> float:
-    return float(special.chdtrc(df, statistic)) if df else float(statistic <= 0.0)
+    return chi2_pvalue(statistic, df) if df else float(statistic <= 0.0)
 
 
 def _simulated_pvalue(

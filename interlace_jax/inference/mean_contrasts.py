@@ -16,7 +16,7 @@ import pandas as pd
 import scipy
 
 from ..support.arguments import listed, numbers
-from .coefficients import t_quantile
+from .tails import t_quantile
 
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
 DEGREES = ("linear", "quadratic", "cubic", "quartic")

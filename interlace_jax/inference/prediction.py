@@ -32,9 +32,10 @@ from ..runtime.compilation import jit
 from ..support.arguments import check_level, listed, one_of, texts
 from ..support.later import jax
 from ..support.warnings import RankWarning
-from .coefficients import coefficients, t_quantile
+from .coefficients import coefficients
 from .conditional import conditional, refuse_observed
 from .row_variances import row_variances
+from .tails import t_quantile
 
 INTERVALS = ("confidence", "prediction")
 CHUNK = 2**16  # new rows at a time, at least: the rows of the fit go with every chunk

@@ -18,6 +18,7 @@ from ..numerics.families.family import Ordinal, ZeroInflated
 from ..support.arguments import check_level, one_of
 from ..support.later import special
 from .prediction import _refuse_unseen, _rows, included_factors
+from .tails import normal_quantile
 
 TYPES = ("response", "link")
 UNSEEN = ("typical", "average")
@@ -98,7 +99,7 @@ def predict_generalized(
         raise ValueError(
             "intervals of an ordinal response are on the scale of the link so far: use type='link'"
         )
-    half = special.ndtri(0.5 + level / 2.0)
+    half = normal_quantile(0.5 + level / 2.0)
     if marginal or isinstance(fit.family, ZeroInflated) and type == "response":
         return _by_differences(fit, rows, marginal, half)
     return _transformed(fit, rows, eta, type, half)

@@ -20,9 +20,9 @@ from ..models.fitted import FittedModel
 from ..models.generalized import FittedGeneralizedModel
 from ..numerics.families.family import Ordinal
 from ..support.arguments import one_of
-from ..support.later import special
 from ..support.wide import WideFrame
 from .generalized_profiles import deviance_without_effects
+from .tails import chi2_pvalue
 from .terms import Terms, f_table, variables
 
 LRT_COLUMNS = ("Df", "AIC", "LRT", "Pr(>Chisq)")
@@ -62,7 +62,7 @@ def drop1(fit: FittedModel, test: str | None = None) -> pd.DataFrame:
         less = _quietly_refitted(whole, _without_fixed(fit.design, terms.frame, name))
         df = whole.nparams - less.nparams
         statistic = max(less.deviance - whole.deviance, 0.0)
-        rows.append((df, less.aic, statistic, special.chdtrc(df, statistic) if df else np.nan))
+        rows.append((df, less.aic, statistic, chi2_pvalue(statistic, df) if df else np.nan))
     index = pd.Index([WHOLE, *names], dtype=object)
     return WideFrame(rows, columns=list(LRT_COLUMNS), index=index, dtype=float)
 
@@ -139,7 +139,7 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
         less = _with_factors(fit, reduction.factors)
         df, deviance = fit.nparams - less.nparams, less.deviance
         statistic = max(deviance - fit.deviance, 0.0)
-        p = special.chdtrc(df, statistic)
+        p = chi2_pvalue(statistic, df)
         boundary = 0.5 * (_tail(df - 1, statistic) + p) if reduction.effects == 1 else np.nan
         llf, aic = -0.5 * deviance, deviance + 2.0 * less.nparams
         rows.append((less.nparams, llf, aic, statistic, df, p, boundary))
@@ -150,7 +150,7 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
 
 
 def _tail(df: int, statistic: float) -> float:
-    return special.chdtrc(df, statistic) if df else float(statistic <= 0.0)
+    return chi2_pvalue(statistic, df) if df else float(statistic <= 0.0)
 
 
 class _Reduction(NamedTuple):

@@ -39,6 +39,7 @@ from ..runtime.compilation import jit
 from ..support.arguments import check_level
 from ..support.later import jax, jnp, special
 from .coefficients import coefficients
+from .tails import normal_quantile
 
 _propagate = functools.partial(jit, static_argnums=(0, 1))(propagate)
 _slopes = functools.partial(jit, static_argnums=(0, 1))(slopes)
@@ -118,7 +119,7 @@ def intervals(
     """Wald limits computed on one of SCALES and taken back; NaN where the scale ends."""
     to, slope, back = SCALES[scale]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        centre, half = to(estimate), special.ndtri(0.5 + level / 2.0) * se * slope(estimate)
+        centre, half = to(estimate), normal_quantile(0.5 + level / 2.0) * se * slope(estimate)
         lower, upper = back(centre - half), back(centre + half)
     sound = np.isfinite(centre) & np.isfinite(half)
     return np.where(sound, lower, np.nan), np.where(sound, upper, np.nan)
@@ -249,7 +250,7 @@ def structure_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     r = len(names)
     se, half = (
         np.sqrt(np.diag(cov)[:r]),
-        special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:]),
+        normal_quantile(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:]),
     )
     # a parameter that has no meaning beside a variance of 0 has no variance either
     known = half > 0.0
@@ -273,7 +274,7 @@ def residual_table(fit: Uncertainty, level: float = 0.95) -> pd.DataFrame:
     r = len(values) // 2
     se, half = (
         np.sqrt(np.diag(cov)[:r]),
-        special.ndtri(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:]),
+        normal_quantile(0.5 + level / 2.0) * np.sqrt(np.diag(cov)[r:]),
     )
     backs = [SCALES[scale][2] for scale in residual_scales(given)]
     lower, upper = (

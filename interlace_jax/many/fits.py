@@ -12,7 +12,7 @@ import pandas as pd
 import scipy
 
 from ..design.design import Design
-from ..inference.coefficients import t_pvalue
+from ..inference.tails import t_pvalue
 from ..models.parameters import (
     component_name,
     component_pairs,

@@ -15,8 +15,8 @@ import pandas as pd
 
 from ..design.design import Design
 from ..design.grouping import Factor
-from ..inference.coefficients import t_quantile
 from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
+from ..inference.tails import t_quantile
 from ..many.fits import ManyFits, with_labels
 from ..many.responses import Responses
 from ..support.arguments import check_level, listed, one_of, whole_number

@@ -13,10 +13,9 @@ from ..inference.coefficients import (
     SAME,
     Coefficients,
     SatterthwaiteCoefficients,
-    t_pvalue,
-    t_quantile,
 )
 from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
+from ..inference.tails import t_pvalue, t_quantile
 from ..many.curvature import LaneCurvatures
 from ..many.fits import ManyFits, false_discovery, with_labels
 from ..many.kenward_roger import kenward_roger_coefficients

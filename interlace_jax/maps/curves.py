@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from ..inference.coefficients import t_quantile
 from ..inference.contrasts import Hypothesis
+from ..inference.tails import t_quantile
 from ..many.fits import ManyFits
 from ..many.responses import Responses
 from ..support.arguments import check_level, numbers, one_of

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..inference.coefficients import t_pvalue
 from ..inference.contrasts import Hypothesis, check_rows, contrast_matrix
+from ..inference.tails import t_pvalue
 from ..many.chunks import Chunk
 from ..many.designs import Designs
 from ..many.fits import ManyFits, false_discovery

@@ -34,7 +34,7 @@ import scipy
 
 from ..design.design import Design
 from ..design.grouping import Factor
-from ..inference.coefficients import t_pvalue
+from ..inference.tails import t_pvalue
 from ..many.columns import matrix_of_numbers
 from ..many.designs import Designs
 from ..many.fits import ManyFits

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Hashable, Iterable
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +24,6 @@ from ..numerics.uncertainty.kenward_roger import why_not
 from ..runtime.programs.tiers import ways
 from ..support.arguments import check_level, chosen, one_of
 from ..support.elsewhere import answers
-from ..support.later import special
 from ..support.warnings import ConvergenceWarning, SingularFitWarning
 from .compiled import CompiledModel
 from .identifiability import is_perfect, is_rounding, residual_doubt, weighted_size
@@ -334,7 +334,7 @@ class FittedModel:
         S309       -64.1 -16.7 -13.1  -4.1
         """
         check_level(level)
-        z = special.ndtri(0.5 + level / 2)
+        z = NormalDist().inv_cdf(0.5 + level / 2)
         intervals = {}
         for f, b, covariance in zip(
             self.design.factors, self.mode_arrays, self.mode_covariances, strict=True

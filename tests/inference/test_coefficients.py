@@ -5,9 +5,7 @@ import pytest
 from helpers.fits import fitted, quiet_fit, sleepstudy
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
-from scipy import special, stats
-
-from interlace_jax.inference import coefficients
+from scipy import stats
 
 
 def test_a_single_row_has_the_t_test_of_the_coefficient():
@@ -102,14 +100,3 @@ def test_hypotheses_that_cannot_all_be_true_have_no_joint_test(written):
 def test_hypotheses_about_nothing_are_refused(written):
     with pytest.raises(ValueError, match="empty|says nothing|cannot be read"):
         fitted("sleepstudy_slope_REML").test(written)
-
-
-def test_normal_tests_are_scipys_without_scipy():
-    z = np.array([[0.0, -1.3], [2.5, 37.0]])
-    infinite = np.full(z.shape, np.inf)
-    assert_allclose(coefficients.t_pvalue(z, infinite), 2.0 * special.ndtr(-abs(z)), rtol=1e-13)
-    found = coefficients.t_quantile(0.975, infinite)
-    assert_allclose(found, np.full(z.shape, special.ndtri(0.975)), rtol=1e-14)
-    many = np.linspace(-5, 5, 2000)
-    values = coefficients.t_pvalue(many, np.full(2000, np.inf))
-    assert_allclose(values, 2.0 * special.ndtr(-abs(many)))
