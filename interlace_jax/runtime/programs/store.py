@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import stat
@@ -87,10 +88,15 @@ def find(description: str) -> Callable | None:
 def _shipped(name: str) -> str | None:
     """Source of a program that came with the package."""
     try:
-        with zipfile.ZipFile(SHIPPED) as archive:
-            return archive.read(f"{name}.py").decode()
+        return _archive(SHIPPED).read(f"{name}.py").decode()
     except (OSError, KeyError, zipfile.BadZipFile):
         return None
+
+
+@functools.cache
+def _archive(path: Path) -> Any:
+    """An archive of programs, in memory: to read its table of contents takes as long as a fit."""
+    return zipfile.ZipFile(io.BytesIO(path.read_bytes()))
 
 
 def keep(description: str, source: str) -> None:
