@@ -14,7 +14,7 @@ example:
 	python examples/random_slopes.py
 
 test64:
-	JAX_ENABLE_X64=1 python -m pytest -q -m "not slow" tests/{numerics,transforms,runtime,models} tests/test_{functional,result}.py tests/{inference/test_prediction,many/test_lanes}.py
+	JAX_ENABLE_X64=1 python -m pytest -q -m "not slow and not own_width" tests/{numerics,transforms,runtime,models} tests/test_{functional,result}.py tests/{inference/test_prediction,many/test_lanes}.py
 
 test:
 	python -m pytest

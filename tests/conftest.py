@@ -3,6 +3,8 @@
 Whether JAX is 64 bits wide everywhere is left to JAX_ENABLE_X64, as it is to users.
 """
 
+import os
+
 import jax
 import pytest
 from threadpoolctl import threadpool_limits
@@ -10,6 +12,21 @@ from threadpoolctl import threadpool_limits
 from interlace_jax.runtime import calls
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Most programs of the tests run once: compiled without optimising they take a third of the time.
+# Processes that tests start inherit it; XLA_FLAGS of your own, also empty ones, are left as they are.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that set JAX's width themselves, all of them or for each width (`wide`)."""
+    for item in items:
+        if {"x64", "wide"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("own_width")
 
 
 @pytest.fixture(scope="session", autouse=True)

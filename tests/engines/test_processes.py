@@ -15,7 +15,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 ROOT = Path(__file__).parents[2]
-FOUR = "--xla_force_host_platform_device_count=4"
+FLAGS = os.environ.get("XLA_FLAGS", "")
+FOUR = f"{FLAGS} --xla_force_host_platform_device_count=4"
 
 
 def _start(result, checkpoint="", port=0, count=1, index=0, **environment):
@@ -73,9 +74,9 @@ def test_two_processes_share_the_chunks_and_both_have_the_whole_table(tmp_path, 
     assert_allclose(-0.5 * pd.concat(written)["deviance"], whole["llf"], rtol=1e-8)
 
 
-def _sharded(folder, count=1, devices=""):
+def _sharded(folder, count=1, flags=FLAGS):
     """What every process of a job found."""
-    port, flags = _free_port() if count > 1 else 0, f"{devices} --xla_backend_optimization_level=0"
+    port = _free_port() if count > 1 else 0
     results = [folder / f"{i}.json" for i in range(count)]
     jobs = [
         _run("sharded.py", result, port, count, i, XLA_FLAGS=flags)
@@ -104,7 +105,7 @@ def _same_fits(found, undivided, parts, devices):
 
 
 def test_four_devices_share_the_cells_of_a_model_and_find_what_one_does(tmp_path, undivided):
-    (found,) = _sharded(tmp_path, devices=FOUR)
+    (found,) = _sharded(tmp_path, flags=FOUR)
     _same_fits(found, undivided, parts=4, devices=4)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import os
 import pickle
 import platform
 import threading
@@ -143,7 +144,7 @@ def _machine() -> str:
         lines = cpu.read_text(errors="replace").splitlines()
         code = next((line for line in lines if line.startswith(PROCESSOR)), "")
     known = [platform.machine(), platform.system(), hashlib.sha256(code.encode()).hexdigest()]
-    return " ".join([*versions, *known])
+    return " ".join([*versions, *known, os.environ.get("XLA_FLAGS", "")])
 
 
 @functools.cache
