@@ -14,7 +14,7 @@ from interlace_jax.runtime import calls
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Most programs of the tests run once: compiled without optimising they take a third of the time.
-# Processes that tests start inherit it; XLA_FLAGS of your own, also empty ones, are left as they are.
+# Processes that tests start inherit it. XLA_FLAGS of your own, empty ones too, are left alone.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.arrays import quick_jit
 from numpy.testing import assert_allclose
 
 import interlace_jax as interlace
@@ -68,8 +69,13 @@ def test_rows_of_any_type_are_the_same_numbers_when_traced(model, kind, wide):
     right = model.with_response(y, weights=w).estimate()
     with jax.enable_x64(wide):
         rows = jnp.asarray(y.astype(kind)), jnp.asarray(w.astype(kind))
-        found = jax.jit(lambda y, w: model.with_response(y, weights=w).estimate().beta)(*rows)
-        m = jax.jit(lambda y, w: model.with_response(y, weights=w).moments)(*rows)
+
+        @quick_jit
+        def of(y, w):
+            traced = model.with_response(y, weights=w)
+            return traced.estimate().beta, traced.moments
+
+        found, m = of(*rows)
     assert_allclose(found, right.beta, rtol=1e-5)
     assert all(jnp.issubdtype(a.dtype, jnp.floating) for a in jax.tree.leaves(m))
 
@@ -117,26 +123,30 @@ def test_codes_are_looked_at_before_they_are_cast(wide):
         interlace.moments(y[:1], X[:1], [(np.array([2**31]), X[:1])])
 
 
+def fitted(y, X, Z, w, offset):
+    return interlace.estimate(interlace.moments(y, X, [(CODES, Z)], w, offset))
+
+
+@quick_jit
+def by_response(*rows):
+    """Derivatives of the slope by the response."""
+    return jax.grad(lambda y: fitted(y, *rows[1:]).beta[1])(rows[0])
+
+
 @pytest.mark.parametrize("filler", [np.nan, np.inf, 1e30, 1e200])
 def test_rows_of_weight_zero_are_not_there_whatever_stands_in_them(filler):
-    y, X, ((codes, Z),) = data()
+    y, X, ((_, Z),) = data()
     w = np.where(np.arange(40) % 7 == 3, 0.0, 1.5)
     used = w > 0
+    y, X, Z, offset = (
+        np.where(used.reshape(-1, *(1,) * (a.ndim - 1)), a, filler) for a in (y, X, Z, 0 * y)
+    )
     with jax.enable_x64(True):
         right = interlace.estimate(
-            interlace.moments(y[used], X[used], [(codes[used], Z[used])], w[used])
+            interlace.moments(y[used], X[used], [(CODES[used], Z[used])], w[used])
         )
-        holes = [
-            np.where(used.reshape(-1, *(1,) * (a.ndim - 1)), a, filler) for a in (y, X, Z, 0 * y)
-        ]
-
-        def fitted(y):
-            return interlace.estimate(
-                interlace.moments(y, holes[1], [(codes, holes[2])], w, holes[3])
-            )
-
-        found = fitted(holes[0])
-        slope = jax.grad(lambda y: fitted(y).beta[1])(jnp.asarray(holes[0]))
+        found = fitted(y, X, Z, w, offset)
+        slope = by_response(y, X, Z, w, offset)
     assert_allclose(found.beta, right.beta, rtol=1e-7)
     assert_allclose(found.deviance, right.deviance, rtol=1e-9)
     assert np.isfinite(slope).all() and not np.asarray(slope)[~used].any()

@@ -156,9 +156,10 @@ def test_the_programs_that_come_with_the_package_are_of_its_kernels():
 def test_eight_processes_write_and_read_the_same_entries_at_once(tmp_path):
     code = f"""
         from interlace_jax.runtime.programs import store
+        long = "# " + 12_000 * "x" + "\\n"
         store.platformdirs.user_cache_dir = lambda name: {str(tmp_path / "shared")!r}
         for i in range(30):
-            store.keep(f"program {{i % 5}}", "x = 1\\n" * 2000 + {SOURCE!r})
+            store.keep(f"program {{i % 5}}", long + {SOURCE!r})
             assert store.find(f"program {{i % 5}}")(i) == i + 1
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
