@@ -84,8 +84,9 @@ def test_a_process_begins_without_scipys_functions_and_goes_on_with_them():
             return np.concatenate([tails.t_pvalue(t, df), low, high, few])
 
         tails.FEW = 1000
+        was_there = "scipy.special" in sys.modules  # some versions of others import it
         first = everything()
-        assert "scipy.special" not in sys.modules
+        assert ("scipy.special" in sys.modules) == was_there
         tails.FEW = 0
         np.testing.assert_allclose(first, everything(), rtol=1e-11)
         assert "scipy.special" in sys.modules
