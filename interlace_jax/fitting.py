@@ -222,9 +222,9 @@ def fit_many(
         value, each with its own rows and levels.
     predictors
         Instead of `responses`, candidate predictors of one response, each of which is added to the
-        formula alone: an array (rows of `data`, candidates), a memory map or a frame. Gives a
-        `Scan`: tests with the variances of the model without candidates, a matter of microseconds
-        for each.
+        formula alone: an array (rows of `data`, candidates), a memory map, a frame, or the path of
+        a Parquet file or a pyarrow dataset with a column for each (needs pyarrow). Gives a `Scan`:
+        tests with the variances of the model without candidates, a matter of microseconds for each.
     exact
         With `predictors`: so many candidates with the smallest p-values are fitted with variances
         of their own.

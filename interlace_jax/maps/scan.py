@@ -43,6 +43,7 @@ from ..models.residual import whitener
 from ..support.arguments import whole_number
 from ..support.progress import progress_bar
 from .contrasts import t_tests
+from .predictor_files import ParquetColumns, is_file
 from .variance_slopes import VarianceSlopes
 
 BLOCK = 2000  # candidates that are read and multiplied at a time
@@ -79,7 +80,8 @@ def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | No
     """Test each of many predictors, added to a fitted model one at a time.
 
     null: the fit without them. predictors: an array (rows of the data, candidates), a memory map,
-    or a frame, whose columns are read some at a time; a missing value gets the mean of its column.
+    a frame, or the path of a Parquet file or a pyarrow dataset (needs pyarrow), whose columns are
+    read some at a time and give their names; a missing value gets the mean of its column.
     exact: so many of the candidates with the smallest p-values are fitted anew, with variances of
     their own.
 
@@ -115,6 +117,9 @@ def scan(null: FittedModel, predictors: Any, exact: int = 0, progress: bool | No
 
 def _matrix(predictors: Any) -> tuple[Any, pd.Index]:
     """Candidates as something with columns to slice, and their labels."""
+    if is_file(predictors):
+        G = ParquetColumns(predictors)
+        return G, pd.Index(G.names, name="predictor")
     if hasattr(predictors, "columns"):
         return matrix_of_numbers(predictors.to_numpy(), "predictors"), pd.Index(
             predictors.columns, name="predictor"

@@ -7,6 +7,7 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import pyarrow.dataset
 import pytest
 from helpers.fits import quiet_fit
 from numpy.testing import assert_allclose
@@ -179,6 +180,30 @@ def test_missing_values_get_the_mean_and_are_counted():
     expected = interlace.fit_many(FORMULA, frame, predictors=filled).table
     assert table["imputed"].tolist() == [2, 0] and list(table.index) == ["rs1", "rs2"]
     assert_allclose(table["t"], expected["t"])
+
+
+@pytest.mark.parametrize("opened", [str, pyarrow.dataset.dataset])
+def test_columns_of_a_parquet_file_are_candidates_by_name(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr(interlace.maps.scan, "BLOCK", 16)  # three chunks
+    frame, G = _data()
+    columns = pd.DataFrame(G, columns=[f"rs{j}" for j in range(40)])
+    columns["rs2"] = columns["rs2"].astype("Int8").mask(np.arange(120) == 5)
+    path = tmp_path / "G.parquet"
+    columns.to_parquet(path, row_group_size=50)
+    found = interlace.fit_many(FORMULA, frame, predictors=opened(path), exact=1).table
+    holes = columns.astype(float)
+    expected = interlace.fit_many(FORMULA, frame, predictors=holes, exact=1).table
+    pd.testing.assert_frame_equal(found, expected)
+    assert found["imputed"]["rs2"] == 1 and found.index.name == "predictor"
+
+
+def test_files_without_numbers_or_that_are_not_there_are_refused(tmp_path):
+    frame, _ = _data()
+    frame.assign(who="a").to_parquet(tmp_path / "G.parquet")
+    with pytest.raises(TypeError, match="leave 'who' out of the file"):
+        interlace.fit_many(FORMULA, frame, predictors=tmp_path / "G.parquet")
+    with pytest.raises(ValueError, match="no file"):
+        interlace.fit_many(FORMULA, frame, predictors="nowhere.parquet")
 
 
 def test_rows_left_out_of_the_fit_are_left_out_of_the_candidates():

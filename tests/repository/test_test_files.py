@@ -36,6 +36,7 @@ TESTED_IN = {
     "layers/likelihoods.py": "test_eqx.py",
     "many/dimensions.py": "doors/test_xarray.py",
     "many/laplace.py": "many/test_generalized.py",
+    "maps/predictor_files.py": "maps/test_scan.py",
     "maps/variance_slopes.py": "maps/test_scan.py",
     "models/covariance.py": "diagnostics/test_residuals.py",
     "models/fitted.py": "test_result.py",
