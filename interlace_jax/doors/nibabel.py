@@ -195,7 +195,8 @@ def read_surface(images: Any, surface: Any) -> Surface:
     >>> import numpy as np
     >>> from interlace_jax.doors.nibabel import read_surface
     >>> sleep, rng = interlace_jax.load_dataset("sleepstudy"), np.random.default_rng(0)
-    >>> arrays = [nibabel.gifti.GiftiDataArray(row) for row in rng.normal(size=(180, 4))]
+    >>> values = rng.normal(size=(180, 4)).astype(np.float32)
+    >>> arrays = [nibabel.gifti.GiftiDataArray(row) for row in values]
     >>> images = nibabel.GiftiImage(darrays=arrays)
     >>> surface = read_surface(images, [[0, 1, 2], [1, 2, 3]])
     >>> given = dict(responses=surface.responses, progress=False)

@@ -78,7 +78,8 @@ class VarianceSlopes:
         """(d, r) for z (q, r) = B'u; u (n, r) itself counts where residuals covary."""
         ends = np.cumsum([f.size for f in self.factors])
         parts = np.split(z, ends)[:-1]
-        found = sum(f.forms(own) for f, own in zip(self.factors, parts, strict=True))
+        each = (f.forms(own) for f, own in zip(self.factors, parts, strict=True))
+        found = sum(each, np.zeros(z.shape[1]))
         if self.residual:
             found = found + np.stack([np.einsum("nr,nr->r", u, D @ u) for D in self.residual])
         return found
