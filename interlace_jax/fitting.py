@@ -14,15 +14,16 @@ from .design.files import is_scanned
 from .design.formula import parse, with_auxiliary
 from .design.residual_formula import Power, Residual
 from .generalized import GeneralizedFit
+from .many.categories import numbered
 from .many.designs import Groups
-from .many.generalized import GeneralizedGroups, GeneralizedResponses
+from .many.generalized import GeneralizedGroups, GeneralizedResponses, OrdinalResponses
 from .many.responses import Responses, responses_of
 from .maps.scan import Scan, scan
 from .models.compiled import CompiledModel
 from .models.fitted import METHODS
 from .models.generalized import CompiledGeneralizedModel
 from .models.identifiability import confounded_message
-from .numerics.families.family import Distribution, Gaussian, family_of
+from .numerics.families.family import Distribution, Gaussian, Ordinal, family_of
 from .result import Fit
 from .support.arguments import chosen, one_of
 from .support.elsewhere import refuse_arguments
@@ -232,7 +233,9 @@ def fit_many(
         `"satterthwaite"` (default) or `"normal"`, which generalised models have.
     family, trials, nagq, zero_inflation
         As in `fit`, for `responses` and `by`. Responses of binomial families with `trials` are
-        counts of successes. The result is a `GeneralizedMany`.
+        counts of successes. Ordinal responses are numbers, bools or ordered categories; their
+        categories are those of all columns together (`many.family.categories`). The result is a
+        `GeneralizedMany`.
     dtype
         Of the search, `"float64"` or `"float32"` (quicker where double precision is slow).
         Its last steps, cross-products, the test of the boundary and the estimates are in double
@@ -340,10 +343,13 @@ def _fit_many_generalized(
     written = dict(contrasts=given["contrasts"], proportion=family.has_trials)
     parsed = parse(formula, groups, random, **written)
     parsed = with_auxiliary(parsed, **predictors)
-    names = ("weights", "offset", "na_action", "cov", "trials")
+    names, kind = ("weights", "offset", "na_action", "cov", "trials"), GeneralizedResponses
+    if by is None and isinstance(family, Ordinal):
+        responses, family = numbered(responses, data, family)
+        kind = OrdinalResponses
     rows = {name: given[name] for name in names} | {"family": family}
     if by is None:
-        kind = functools.partial(GeneralizedResponses, nodes=given["nagq"])
+        kind = functools.partial(kind, nodes=given["nagq"])
         work = responses_of(parsed, data, responses, rows, kind=kind)
     else:
         work = GeneralizedGroups(parsed, data, by, rows, given["nagq"])

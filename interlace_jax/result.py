@@ -66,7 +66,7 @@ class Fit(FittedModel):
     @property
     def fe_bse(self) -> pd.Series:
         """Standard errors of the coefficients."""
-        return self._by_coefficient(np.sqrt(np.diag(self.fe_cov)))
+        return self._by_coefficient(np.sqrt(np.diagonal(coefficients(self).vcov)))
 
     @property
     def fe_tvalues(self) -> pd.Series:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,11 +138,7 @@ def coding_of(formula: Formula, family: Distribution, columns: Mapping[str, pd.S
 def _checked_labels(family, name, labels, column, is_ordered):
     if isinstance(family, Ordinal):
         if not is_ordered:
-            raise ValueError(
-                f"the response {name!r} is text, whose order is not known: make it an ordered "
-                f"category, as by pandas.Categorical({name}, "
-                f"categories=[{', '.join(map(repr, labels[:3]))}, ...], ordered=True)"
-            )
+            raise ValueError(unordered_message(name, labels))
         if len(labels) < 2:
             raise ValueError(
                 f"the response {name!r} has {len(labels)} category: there is nothing to fit"
@@ -159,6 +156,15 @@ def _checked_labels(family, name, labels, column, is_ordered):
             f"response has two; use family='ordinal', or make a column of {name} == {used[-1]!r}"
         )
     return labels
+
+
+def unordered_message(name: Any, labels: Sequence[Any]) -> str:
+    """Why a response that is text cannot be taken for ordered categories."""
+    return (
+        f"the response {name!r} is text, whose order is not known: make it an ordered category, as "
+        f"by pandas.Categorical({name}, categories=[{', '.join(map(repr, labels[:3]))}, ...], "
+        "ordered=True)"
+    )
 
 
 def response_parts(formula: Formula, family: Distribution) -> tuple[dict[str, Part], bool]:
@@ -233,7 +239,7 @@ def observed(
     other = one_column(matrices["of"], f"response {response!r}") if "of" in coding.parts else None
     made = Observed(family)
     if isinstance(family, Ordinal):
-        made = replace(made, family=replace(family, categories=tuple(map(_text, coding.labels))))
+        made = replace(made, family=replace(family, categories=tuple(map(text_of, coding.labels))))
     if not family.has_trials:
         if trials is not None:
             raise ValueError(
@@ -272,7 +278,7 @@ def check_response(
 def _binomial(coding, made, y, other, weights, trials, index):
     response, labels = coding.response, coding.labels
     if labels:
-        shown = tuple(map(_text, labels))
+        shown = tuple(map(text_of, labels))
         outcome = f'{response} = "{shown[-1]}"' if labels != (False, True) else f"{response} = True"
         used = tuple(shown)[-2:] if len(shown) > 2 else shown
         made = replace(made, outcome=outcome, labels=used)
@@ -407,5 +413,6 @@ def _check_spread(family, y, m, response, labels):
         )
 
 
-def _text(label) -> str:
+def text_of(label: Any) -> str:
+    """A category as its name in tables."""
     return f"{label:g}" if isinstance(label, float | np.floating) else str(label)

@@ -106,6 +106,7 @@ def key_of(term: Term) -> str:
     return f"({term.columns})"
 
 
+@lru_cache(maxsize=1024)
 def _part(text: str, label: str) -> Part:
     if "`1`" in text:
         raise ValueError(

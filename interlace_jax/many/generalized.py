@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, Self
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 
@@ -26,7 +27,7 @@ from ..numerics.crossproducts.layout import power_of_two
 from ..numerics.estimation import generalized
 from ..numerics.estimation.bfgs import CONVERGED, STATUS
 from ..numerics.families.density import Row
-from ..numerics.families.family import Bernoulli, Ordinal
+from ..numerics.families.family import Bernoulli, Distribution, Ordinal
 from ..runtime.calls import run
 from ..runtime.compilation import jit, light
 from ..runtime.devices import accelerator_memory
@@ -66,13 +67,6 @@ class GeneralizedResponses(Responses):
     def __init__(self, design: Design, *facts: Any, nodes: int | None = None):
         _check_nodes(nodes)
         super().__init__(design if nodes is None else with_nodes(design, nodes), *facts)
-        family = design.observed.family
-        if isinstance(family, Ordinal) and not family.categories:
-            raise ValueError(
-                """family='ordinal' does not go with responses=, whose categories may differ: fit
-                one by one
-                """
-            )
         size = min(self.chunking.size, _lanes_at_once(len(design.X)))
         self.chunking = Chunking(max(2, size), LAPLACE_ROUNDS)
 
@@ -147,6 +141,20 @@ class GeneralizedResponses(Responses):
         except ValueError as err:
             return str(err)
         return None
+
+
+class OrdinalResponses(GeneralizedResponses):
+    """Many responses in ordered categories, the same for all: their numbers, from 0."""
+
+    def problem(self, place: int) -> tuple[str, Any, dict[str, Any]]:
+        """As `Responses.problem`, with the response as categories."""
+        formula, data, more = super().problem(place)
+        frame = nw.from_native(data, eager_only=True)
+        name, categories = frame.columns[-1], self.design.observed.family.categories
+        texts = [None if np.isnan(code) else categories[int(code)] for code in frame[name]]
+        kind = nw.Enum(categories)
+        y = nw.new_series(name, texts, kind, backend=frame.implementation)
+        return formula, frame.with_columns(y).to_native(), more
 
 
 class GeneralizedGroups(Groups):
@@ -295,6 +303,13 @@ class ManyGeneralizedFits(ManyFits):
     def by(self, method: str) -> Self:
         """Itself: generalised models are fitted by maximum likelihood."""
         return self
+
+    @property
+    def family(self) -> Distribution:
+        """The distribution of the responses; of ordinal `responses=` with the categories that all
+        columns have together.
+        """
+        return self.work.named[0][1].observed.family
 
     @property
     def sigma(self) -> pd.Series:

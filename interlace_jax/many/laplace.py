@@ -23,7 +23,7 @@ from ..numerics.estimation.generalized import Begun, Common, Found, Given, State
 from ..numerics.families.density import Row
 from ..numerics.likelihood.laplace import Data, Modes, Place
 from ..numerics.uncertainty.curvature import FLAT as NO_INFORMATION
-from ..runtime.compilation import brief, jit, light
+from ..runtime.compilation import brief, in_order, jit
 from ..support.later import jax, jnp
 from .lanes import Rounds, _first, _gathered
 
@@ -98,8 +98,12 @@ def _data_axes(given: Given | Data, own: bool) -> Any:
 
 
 def _program(function):
-    """A kernel of lanes, compiled without optimising it where they are few and short."""
-    quick, usual = brief(jit(function)), light(jit(function))
+    """A kernel of lanes, compiled without optimising it where they are few and short.
+
+    Else the slower of XLA's generators of code is worth its time: what `light` makes takes 1.7
+    times as long to run.
+    """
+    quick, usual = brief(jit(function)), in_order(jit(function))
 
     @functools.wraps(function)
     def call(first, *more):

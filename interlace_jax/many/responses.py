@@ -331,7 +331,7 @@ def _as_matrix(responses: Any, data: Any, what: str) -> tuple[Any, pd.Index]:
     if has_dimensions(responses):
         responses = stacked(data, responses, what)
     if isinstance(responses, list | tuple) and all(isinstance(name, str) for name in responses):
-        responses = _columns_of(data, responses)
+        responses = columns_of(data, responses)
     if not hasattr(responses, "columns"):
         Y = matrix_of_numbers(responses, what)
         return Y, pd.RangeIndex(Y.shape[1])
@@ -360,7 +360,7 @@ def _as_matrix(responses: Any, data: Any, what: str) -> tuple[Any, pd.Index]:
     return frame.to_numpy(), labels
 
 
-def _columns_of(data: Any, names: Sequence[str]) -> Any:
+def columns_of(data: Any, names: Sequence[str]) -> Any:
     """Columns of the data by name."""
     frame = nw.from_native(data, eager_only=True)
     if not names:

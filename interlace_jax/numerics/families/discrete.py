@@ -6,7 +6,7 @@ cancellation: means of a million keep their digits.
 
 from __future__ import annotations
 
-from ...support.later import jnp
+from ...support.later import custom_jvp, jnp
 from .density import Density
 from .links import INVERSE, LINK, LOGS, POSITIVE
 from .special import lgamma, lgamma_ratio, softplus
@@ -102,8 +102,27 @@ def _above(y, log_mu, mu):
 
 def _excess(link, y, eta):
     if link == "log":
-        return _above(y, eta, jnp.exp(jnp.where(y > 0, 0.0, eta)))
+        return y * _log_ratio(y, eta), _surplus(y, eta)
     return _above(y, *POSITIVE[link](eta))
+
+
+def _log_ratio(y, eta):
+    """log(mu / y) of eta = log mu; log mu where y = 0."""
+    return eta - jnp.log(jnp.where(y > 0, y, 1.0))
+
+
+@custom_jvp
+def _surplus(y, eta):
+    """The second part of `_above` for eta = log mu; scores and weights take the exponential alone
+    from its rule.
+    """
+    return jnp.where(y > 0, y * jnp.expm1(_log_ratio(y, eta)), jnp.exp(eta))
+
+
+@_surplus.defjvp
+def _(primals, tangents):
+    y, eta = primals
+    return _surplus(y, eta), jnp.exp(eta) * tangents[1] - jnp.where(y > 0, tangents[0], 0.0)
 
 
 def _y_log_y(y):
