@@ -17,8 +17,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Processes that tests start inherit it. XLA_FLAGS of your own, empty ones too, are left alone.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
 
 
