@@ -62,7 +62,6 @@ def data():
 @estimator_checks.parametrize_with_checks(
     [MixedModelRegressor(), MixedModelClassifier()],
     expected_failed_checks=lambda _: EXPECTED_FAILURES,
-    xfail_strict=True,
 )
 def test_scikit_learn_finds_nothing_wrong(estimator, check):
     check(estimator)

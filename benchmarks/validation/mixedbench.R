@@ -1,10 +1,11 @@
 # Fit the models of MixedBench whose data an installed package has; write data and results.
-# Rscript mixedbench.R MODELS.csv OUT; called by mixedbench.py
+# Rscript mixedbench.R MODELS.csv OUT PATIENCE; called by mixedbench.py
 # Normal responses by lmer, ordered categories by clmm, others by glmmTMB, of which binomial and Poisson by glmer too.
 suppressMessages({library(lme4); library(glmmTMB); library(ordinal)})
 arguments <- commandArgs(TRUE)
 models <- read.csv(arguments[1], colClasses = "character")
 out <- arguments[2]
+patience <- as.numeric(arguments[3])  # CPU seconds a fit
 options(contrasts = c("contr.treatment", "contr.treatment"))  # an ordered factor is coded as any other, as in Python
 
 load_object <- function(places, object) {
@@ -39,7 +40,6 @@ fitted_by <- function(program, m, frame) {
   formula <- as.formula(m$formula)
   if (program == "lmer") return(lmer(formula, frame))
   if (program == "clmm") {
-    if (nrow(frame) > 50000) stop("left out: hours")
     # its modes by default are good to 1e-4, its log L to 1e-5
     return(clmm(formula, data = frame, link = m$link, control = clmm.control(gradTol = 1e-8)))
   }
@@ -61,13 +61,15 @@ fit_one <- function(program, m, frame) {
   said <- character()
   note <- function(restart) function(w) { said <<- c(said, conditionMessage(w)); invokeRestart(restart) }
   tryCatch({
+    setTimeLimit(cpu = patience, transient = TRUE)
     seconds <- system.time(fit <- withCallingHandlers(
       fitted_by(program, m, frame), warning = note("muffleWarning"), message = note("muffleMessage")))
+    setTimeLimit()
     row$seconds <- seconds[["user.self"]] + seconds[["sys.self"]]
     singular <- if (program %in% c("lmer", "glmer")) isSingular(fit) else NA
     c(row, loglik = as.numeric(logLik(fit)), nobs = nobs(fit), singular = singular,
       p = length(coefficients_of(program, fit)), said = clean(said), error = "")
-  }, error = function(e) c(row, error = clean(conditionMessage(e))))
+  }, error = function(e) { setTimeLimit(); c(row, error = clean(conditionMessage(e))) })
 }
 
 results <- list()

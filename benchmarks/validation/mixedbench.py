@@ -96,11 +96,11 @@ def installed(rscript: str) -> set[str]:
     return set(found.stdout.split())
 
 
-def by_r(models: pd.DataFrame, rscript: str, folder: str) -> pd.DataFrame:
+def by_r(models: pd.DataFrame, rscript: str, folder: str, patience: float) -> pd.DataFrame:
     """What R's programs say, one row a model and program; the data are left in `folder`."""
     given = Path(folder, "models.csv")
     models.to_csv(given, index=False)
-    subprocess.run([rscript, HERE / "mixedbench.R", given, folder], check=True)
+    subprocess.run([rscript, HERE / "mixedbench.R", given, folder, str(patience)], check=True)
     return pd.read_csv(Path(folder, "theirs.csv"), dtype={"text": str})
 
 
@@ -155,7 +155,8 @@ def verdict(row: pd.Series) -> str:
     if isinstance(row.get("our_error"), str):
         return "refused by both" if failed else "refused here"
     if failed:
-        return f"refused by {row['program']}"
+        reason = "too long for" if "time limit" in str(row["error"]) else "refused by"
+        return f"{reason} {row['program']}"
     if row["nobs"] != row["our_nobs"] or row["p"] != row["our_p"]:
         return "another model"
     gain = row["our_loglik"] - row["loglik"]
@@ -185,12 +186,13 @@ def main() -> None:
     parser.add_argument("registry", type=Path)
     parser.add_argument("--rscript", default="Rscript")
     parser.add_argument("--objects", default=".", help="pattern of the data sets' names")
+    parser.add_argument("--patience", type=float, default=60, help="CPU seconds a fit in R")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "mixedbench.json")
     options = parser.parse_args()
     models = wanted(options.registry, installed(options.rscript))
     models = models[[bool(re.search(options.objects, name)) for name in models["object"]]]
     with tempfile.TemporaryDirectory() as folder:
-        theirs = by_r(models, options.rscript, folder)
+        theirs = by_r(models, options.rscript, folder, options.patience)
         rows = []
         for model in models.itertuples():
             told = theirs[theirs["key"] == model.key]
@@ -205,7 +207,7 @@ def main() -> None:
     found = {program: counted(part) for program, part in table.groupby("program")}
     print(json.dumps(found, indent=1))
     columns = "key program formula verdict loglik our_loglik error our_error nobs our_nobs p our_p"
-    different = table.loc[table["verdict"] != "same", columns.split()]
+    different = table.reindex(columns=columns.split())[table["verdict"] != "same"]
     print(different.to_string(index=False, max_colwidth=90))
     told = found | {"rows": json.loads(table.to_json(orient="records"))}
     options.out.write_text(json.dumps(told, indent=1) + "\n")

@@ -171,8 +171,8 @@ def check_numbers(text: str) -> None:
                 )
             if token not in ("0", "1"):
                 raise ValueError(
-                    "of numbers only 0 and 1, no intercept and an intercept, are terms, not "
-                    f"{token}"
+                    "the only numbers that may be terms are 0 (no intercept) and 1 (intercept), "
+                    f"not {token}"
                 )
             if len(is_factor) > 1 and (token == "0" or "-" in tokens[i - 1][0]):
                 raise ValueError(

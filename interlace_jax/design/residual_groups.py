@@ -306,7 +306,7 @@ def _visits(residual: Residual, values: pd.Series) -> tuple[np.ndarray, tuple]:
         numbers = len(labels) * (len(labels) + 1) // 2
         raise ValueError(
             f"residual '{residual}' over {len(labels)} visits has {numbers} parameters, and at "
-            f'most {MOST_VISITS} visits are done; use "toep" or "ad" in place of "us"'
+            f'most {MOST_VISITS} visits are supported; use "toep" or "ad" in place of "us"'
         )
     return codes, tuple(labels)
 

@@ -16,6 +16,7 @@ from ..numerics.uncertainty.kenward_roger_2009 import kenward_roger_2009
 from ..runtime.calls import run
 from ..runtime.compilation import jit, light
 from ..support.arguments import chosen
+from ..support.wide import WideFrame
 from .contrasts import Hypothesis, check_rows, contrast_matrix
 from .tails import f_pvalue, t_pvalue, t_quantile
 
@@ -72,7 +73,7 @@ class Coefficients:
         )
         half, t = t_quantile(0.5 + level / 2.0, df) * se, _ratio(estimate - rhs, se)
         limits = dict(lower=estimate - half, upper=estimate + half)
-        return pd.DataFrame(dict(estimate=estimate, se=se, df=df, **limits, t=t, p=t_pvalue(t, df)))
+        return WideFrame(dict(estimate=estimate, se=se, df=df, **limits, t=t, p=t_pvalue(t, df)))
 
     def f_test(self, L: np.ndarray, rhs: Any = 0.0) -> FTest:
         """Joint test of L beta = rhs; redundant rows do not count."""

@@ -128,7 +128,7 @@ class _Problem:
             if len(old) > LARGEST:
                 raise ValueError(
                     f"a prediction from {len(old)} rows that share random effects needs their "
-                    f"covariance matrix, and at most {LARGEST} are done; use include_re=False"
+                    f"covariance matrix, made for at most {LARGEST} rows; use include_re=False"
                 )
             yield old, np.array(new)
 

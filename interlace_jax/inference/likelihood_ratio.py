@@ -141,7 +141,7 @@ def _labels(names: Sequence[str] | None, count: int) -> list[str]:
         else list(texts("names", names, "without slope"))
     )
     if len(labels) != count or len(set(labels)) != count:
-        raise ValueError(f"names must be {count} different texts, one a fit, not {names!r}")
+        raise ValueError(f"names must be {count} different texts, one for each fit, not {names!r}")
     return labels
 
 

@@ -21,6 +21,7 @@ from ..models.fitted import FittedModel, check_fit
 from ..support.arguments import check_level, check_mapping, listed, texts
 from ..support.text import free_name
 from ..support.warnings import RankWarning
+from ..support.wide import WideFrame
 from .coefficients import Coefficients, coefficients
 from .mean_contrasts import Named, adjusted, adjustment, contrast_weights, interaction_weights
 from .reference_grid import ReferenceGrid, grid_values
@@ -170,7 +171,7 @@ class MarginalMeans:
         table = self._table(np.eye(len(self.L)), slice(None), self.shift)
         table = table.rename(columns={"estimate": name})[[name, "se", "df", "lower", "upper"]]
         table = table if self.scale is None else self.scale.means(table)
-        return pd.concat([self.grid.rename(columns=self.columns), table], axis=1)
+        return WideFrame(pd.concat([self.grid.rename(columns=self.columns), table], axis=1))
 
     def _table(self, C: np.ndarray, rows: Any, shift: float = 0.0) -> pd.DataFrame:
         """`t_table` of combinations C of some of the means, NaN where they are not estimable."""

@@ -56,7 +56,7 @@ def blocks(design: Design, what: str, instead: str) -> Iterator[np.ndarray]:
     if sizes.max() > LARGEST:
         raise ValueError(
             f"{what} the Cholesky factor of the covariance matrix of {sizes.max()} rows that are "
-            f"connected by shared random effects, and at most {LARGEST} are done; {instead}"
+            f"connected by shared random effects, made for at most {LARGEST} rows; {instead}"
         )
     by_block = np.split(order, np.cumsum(sizes)[:-1])
     for size in np.unique(sizes[sizes > 0]):

@@ -333,7 +333,9 @@ def forest(
     """
     heads = [f"({i})" for i in range(1, len(fits) + 1)] if names is None else list(map(str, names))
     if len(set(heads)) != len(fits):
-        raise ValueError(f"names must be {len(fits)} different names, one a fit, not {names!r}")
+        raise ValueError(
+            f"names must be {len(fits)} different names, one for each fit, not {names!r}"
+        )
     tables = [
         fit.tidy("fixed", level, exponentiate=exponentiate).assign(model=name)
         for fit, name in zip(fits, heads, strict=True)

@@ -127,7 +127,7 @@ def test_there_is_no_advice_where_nothing_is_of_r(text):
         ("x / 1", "the number 1 is part of a product"),
         ("(1 + x):z", "the number 1 is part of a product"),
         ("(a + (b - 1)) * c", "the number 1 is part of a product"),
-        ("x + 5", "of numbers only 0 and 1, no intercept and an intercept, are terms, not 5"),
+        ("x + 5", "the only numbers that may be terms are 0 \\(no intercept\\) and 1"),
         ("(0 + x) + z", "taken away inside parentheses; write 0 [+] outside"),
         ("(x - 1) + z", "taken away inside parentheses"),
     ],
