@@ -18,7 +18,7 @@ try:
     import equinox as eqx
 except ImportError as err:
     raise ImportError(
-        "interlace_jax.eqx needs equinox 0.12 or newer: python -m pip install equinox"
+        "interlace_jax.eqx needs equinox 0.13.1 or newer: python -m pip install equinox"
     ) from err
 
 

@@ -21,7 +21,7 @@ try:
     from numpyro.distributions import constraints
 except ImportError as err:
     raise ImportError(
-        "interlace_jax.numpyro needs numpyro 0.18 or newer: python -m pip install numpyro"
+        "interlace_jax.numpyro needs numpyro 0.21 or newer: python -m pip install numpyro"
     ) from err
 
 

@@ -185,11 +185,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("registry", type=Path)
     parser.add_argument("--rscript", default="Rscript")
+    parser.add_argument("--generalised", action="store_true", help="other than normal responses")
     parser.add_argument("--objects", default=".", help="pattern of the data sets' names")
     parser.add_argument("--patience", type=float, default=60, help="CPU seconds a fit in R")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "mixedbench.json")
     options = parser.parse_args()
     models = wanted(options.registry, installed(options.rscript))
+    if options.generalised:
+        models = models[models["family"] != "gaussian"]
     models = models[[bool(re.search(options.objects, name)) for name in models["object"]]]
     with tempfile.TemporaryDirectory() as folder:
         theirs = by_r(models, options.rscript, folder, options.patience)

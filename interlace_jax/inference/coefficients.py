@@ -38,7 +38,7 @@ class FTest(NamedTuple):
     scale: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coefficients:
     """Fixed effects with their covariance, and the rule for degrees of freedom as subclasses
     define it.
@@ -49,6 +49,9 @@ class Coefficients:
     "(p,)"
     vcov: np.ndarray
     "(p, p)"
+
+    def __repr__(self) -> str:
+        return repr(self.t_table(np.eye(len(self.names))).set_axis(list(self.names)))
 
     def df(self, L: np.ndarray) -> np.ndarray:
         """Degrees of freedom (r,) of the t statistics of L beta; L (r, p)."""
@@ -107,7 +110,7 @@ def _components(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[used], vectors[:, used].T
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SatterthwaiteCoefficients(Coefficients):
     """Satterthwaite's rule (lmerTest's)."""
 
@@ -130,7 +133,7 @@ class SatterthwaiteCoefficients(Coefficients):
         return 1.0, float(2.0 * E / (E - len(nu)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KenwardRogerCoefficients(Coefficients):
     """Kenward and Roger's rule; `vcov` is the adjusted covariance."""
 
@@ -146,7 +149,7 @@ class KenwardRogerCoefficients(Coefficients):
         return float(scale), float(df)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BetweenWithinCoefficients(Coefficients):
     """Degrees of freedom by what a column varies over, as if the design were balanced (Schluchter &
     Elashoff 1990).
