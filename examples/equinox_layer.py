@@ -22,10 +22,6 @@ class Model(eqx.Module):
     line: eqx.nn.Linear
     subjects: RandomEffects
 
-    def __init__(self):
-        self.log_power, self.line = jnp.zeros(()), eqx.nn.Linear(1, 1, key=jax.random.key(0))
-        self.subjects = layer
-
     def rows(self):  # residuals, codes, and the warped days that have slopes
         x = days ** jnp.exp(self.log_power)
         return y - jax.vmap(self.line)(x)[:, 0], groups, {"Subject": x}
@@ -40,17 +36,17 @@ adam = optax.adamw(optax.cosine_decay_schedule(0.03, 1500), weight_decay=0.0, ma
 @eqx.filter_jit
 def step(model, state):
     arrays, gradient = eqx.filter(model, eqx.is_inexact_array), eqx.filter_grad(Model.loss)(model)
-    updates, state = adam.update(gradient, state, arrays)
-    return eqx.apply_updates(model, updates), state
+    change, state = adam.update(gradient, state, arrays)
+    return eqx.apply_updates(model, change), state
 
 
-model = Model()
+model = start = Model(jnp.zeros(()), eqx.nn.Linear(1, 1, key=jax.random.key(0)), layer)
 state = adam.init(eqx.filter(model, eqx.is_inexact_array))
 for _ in range(1500):
     model, state = step(model, state)
 with tempfile.TemporaryDirectory() as folder:
     eqx.tree_serialise_leaves(f"{folder}/model.eqx", model)
-    model = eqx.tree_deserialise_leaves(f"{folder}/model.eqx", Model())
+    model = eqx.tree_deserialise_leaves(f"{folder}/model.eqx", start)
 effects = model.subjects.condition(*model.rows()).modes["Subject"]
 power = float(jnp.exp(model.log_power))
 warped = sleep.assign(Reaction=y, x=sleep["Days"] ** power)
