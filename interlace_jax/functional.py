@@ -130,7 +130,7 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
     """
     if beta is not None and not (isinstance(reml, bool) and not reml):
         raise ValueError("with beta given the likelihood is not restricted: pass reml=False")
-    if _are_known(m):
+    if isinstance(m, Moments) and _are_known(m):
         given = dict(theta=theta, sigma=sigma, beta=beta)
         return _in_float64(partial(deviance, m=m, reml=reml), given)
     m, sigma, beta = _in_jax(m), in_own_precision(sigma), in_own_precision(beta)
@@ -301,7 +301,8 @@ def _in_jax(m: Moments) -> Moments:
     """
     if not isinstance(m, Moments):
         raise TypeError(
-            f"this takes what interlace_jax.moments makes of the rows, not {type(m).__name__}"
+            "this takes what interlace_jax.moments makes of the rows, after theta where there is "
+            f"one, not {type(m).__name__}"
         )
     return jax.tree.map(floats_in_own_precision, m)
 

@@ -89,8 +89,13 @@ def read_groups(groups: Mapping[str, Any] | Sequence[tuple]) -> list[Grouping]:
     """The grouping factors of `{"subject": codes}`, `{"subject": (codes, Z)}` or `[(codes, Z)]`."""
     if isinstance(groups, Mapping):
         read = [_named(name, value) for name, value in groups.items()]
-    else:
+    elif all(isinstance(value, tuple | list) for value in groups):
         read = [Grouping(place, *value) for place, value in enumerate(groups)]
+    else:
+        raise TypeError(
+            f"groups is a {type(groups).__name__}; name the factor that it is the codes of: "
+            '{"subject": codes}, or {"subject": (codes, Z)} for other effects than intercepts'
+        )
     if not read:
         raise ValueError(
             'groups is empty: give {"subject": (codes, Z)}, or codes alone for a random intercept'

@@ -133,6 +133,16 @@ def test_rows_of_traced_codes_that_no_level_has_are_left_out():
             r"theta has shape \(2,\); .* 1 parameters: \(1,\), 1 of groups\['g'\]",
             lambda: interlace.deviance([1.0, 1.0], interlace.moments(Y, X, {"g": G})),
         ),
+        (
+            TypeError,
+            r'groups is a ndarray; .*\{"subject": codes\}',
+            lambda: interlace.moments(Y, X, G),
+        ),
+        (
+            TypeError,
+            "interlace_jax.moments makes of the rows, after theta",
+            lambda: interlace.deviance(interlace.moments(Y, X, {"g": G}), np.ones(1)),
+        ),
         (TypeError, "use fit.predict", lambda: interlace.predict(interlace.estimate)),
     ],
 )
