@@ -297,10 +297,15 @@ def fastest(call: Callable, repeats: int) -> float:
     begun = time.monotonic()
     best, count = np.inf, 0
     while count < repeats or (time.monotonic() - begun < 6.0 and count < 40 * repeats):
-        start = time.process_time()
-        call()
-        best, count = min(best, time.process_time() - start), count + 1
+        best, count = min(best, taken(call)[0]), count + 1
     return best
+
+
+def taken(call: Callable) -> tuple[float, float]:
+    """CPU and wall seconds of a call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def batches(models: int, r: int) -> dict[str, Any]:
@@ -325,22 +330,15 @@ def batches(models: int, r: int) -> dict[str, Any]:
         def call(Y=Y, family=family, formula=formula):
             return interlace.fit_many(formula, frame, responses=Y, family=family, progress=False)
 
-        first, wall = time.process_time(), time.perf_counter()
-        call()
-        first, wall = time.process_time() - first, time.perf_counter() - wall
-        times = []
-        for _ in range(3):
-            start = time.process_time(), time.perf_counter()
-            many = call()
-            times.append((time.process_time() - start[0], time.perf_counter() - start[1]))
-        cpu, elapsed = np.min(times, axis=0)
+        first, wall = taken(call)
+        cpu, elapsed = np.min([taken(call) for _ in range(3)], axis=0)
         found[family] = dict(
             models=models,
             first_cpu=first,
             first_wall=wall,
             fits_a_cpu_second=models / cpu,
             fits_a_second=models / elapsed,
-            converged=int(many.converged.sum()),
+            converged=int(call().converged.sum()),
         )
         found[family] |= r_loop(frame, Y[:, :r], family)
     return found
@@ -352,11 +350,10 @@ def r_loop(frame: pd.DataFrame, Y: np.ndarray, family: str) -> dict[str, float]:
     suppressMessages({library(lme4); library(glmmTMB)}); a <- commandArgs(TRUE)
     d <- read.csv(a[1]); Y <- as.matrix(read.csv(a[2])); d$g <- factor(d$g)
     f <- y ~ group + x + offset(log(depth)) + (1 | g)
-    t <- system.time(for (j in seq_len(ncol(Y))) {
-      d$y <- Y[, j]; suppressWarnings(glmmTMB(f, d, family = a[3])) })
-    u <- NA; if (a[3] == "poisson") u <- system.time(for (j in seq_len(ncol(Y))) {
-      d$y <- Y[, j]; suppressWarnings(suppressMessages(glmer(f, d, family = poisson()))) })[[1]]
-    cat(ncol(Y) / t[["user.self"]], ncol(Y) / u)
+    rate <- function(fit) ncol(Y) / system.time(for (j in seq_len(ncol(Y))) {
+      d$y <- Y[, j]; suppressWarnings(suppressMessages(fit(d))) })[["user.self"]]
+    cat(rate(function(d) glmmTMB(f, d, family = a[3])),
+        if (a[3] == "poisson") rate(function(d) glmer(f, d, family = poisson())) else NA)
     """
     with tempfile.TemporaryDirectory() as folder:
         frame.to_csv(f"{folder}/d.csv", index=False)
