@@ -6,7 +6,7 @@ every order, and return numbers in JAX's own precision: float64 in its 64-bit mo
 Known numbers, those that JAX does not trace, are computed with in float64 in either mode. So
 moments made of known rows are float64, and with them, closed over by whatever is traced, the
 deviance and its derivatives by theta, sigma and beta, the estimate and the BLUPs are good to all
-digits of float32, up to a theta of about 1e5.
+digits of float32, up to a theta of about 1e4.
 
 Where rows or moments are traced outside of 64-bit mode, as arguments of a function under `jit` or
 `grad` are, all is float32. There the deviance is good to six digits and its derivatives to about
@@ -26,25 +26,52 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.groups import arrays_of, check_nesting, check_rows, level_counts, read_groups
+from .arrays.groups import (
+    arrays_of,
+    check_nesting,
+    check_numbers,
+    check_rows,
+    level_counts,
+    read_groups,
+)
 from .arrays.moments import NamedMoments, moments_by_host, moments_by_levels
 from .arrays.precision import floats_in_own_precision, in_own_precision
 from .numerics.covariance.block import parameter_count
 from .numerics.crossproducts.moments import Moments
 from .numerics.estimation.bfgs import EXHAUSTED
 from .numerics.estimation.estimate import Estimate
-from .numerics.estimation.estimate import estimate as _estimate
+from .numerics.estimation.estimate import estimate as estimate_of_moments
 from .numerics.likelihood.coordinates import to_conditioned, user_blocks
 from .numerics.likelihood.elimination import reduce
 from .numerics.likelihood.gaussian import profile
 from .numerics.likelihood.random_effects import mode_covariances, modes
 from .result import Fit
 from .runtime.calls import own_rules, session
+from .runtime.compilation import jit
 from .runtime.island import island
 from .support.arguments import listed
 from .support.later import is_traced, jax, jnp
 
 ROUNDING = 100  # units of the last digit that a dependent column may keep of its size
+
+
+def _minus_two_log_likelihood(theta, m: Moments, reml, sigma, beta):
+    """What `deviance` gives, of arrays: theta (d,), sigma () and beta (p,), these two or None."""
+    reduced = reduce(to_conditioned(theta, m.layout, m.A), m)
+    found = profile(reduced, m, reml)
+    if beta is not None:
+        b = m.R @ (beta - m.beta0) / m.scale
+        found = found._replace(r2=reduced.yy - 2.0 * b @ reduced.Xy + b @ reduced.XX @ b)
+    if sigma is None:
+        return found.deviance - m.log_weights
+    return found.at(jnp.log(sigma)) - m.log_weights
+
+
+# one program a shape, also where the caller compiles nothing
+_deviance = jit(_minus_two_log_likelihood)
+_estimate = jit(estimate_of_moments)
+_modes = jit(modes)
+_mode_covariances = jit(mode_covariances)
 
 
 @own_rules()
@@ -80,7 +107,8 @@ def moments(
     Differentiable in y, X, Z, weights and offset, in a JAX array K and in JAX arrays of a kernel's
     coordinates. K is then to be positive definite, with a row for each code from 0 to the largest.
 
-    Raises ValueError for shapes that do not fit each other, TypeError for traced codes without
+    Raises ValueError for shapes that do not fit each other and, where they are not traced, for
+    negative weights and numbers that are NaN or infinite; TypeError for traced codes without
     `levels`.
 
     >>> import numpy as np
@@ -101,6 +129,7 @@ def moments(
     y, X, weights, offset = map(in_own_precision, (y, X, weights, offset))
     read = [g.filled(len(y) if y.ndim else 0) for g in read]
     check_rows(y, X, read, weights, offset)
+    check_numbers(y, X, read, weights, offset)
     counts = level_counts(read, levels)
     lies_in = check_nesting(read, nested or {})
     if any(g.is_traced for g in read):
@@ -138,14 +167,7 @@ def deviance(theta, m: Moments, reml=True, *, sigma=None, beta=None):
         raise ValueError(
             f"beta has shape {jnp.shape(beta)}; this model has {m.p} coefficients: ({m.p},)"
         )
-    reduced = reduce(to_conditioned(_theta(theta, m), m.layout, m.A), m)
-    found = profile(reduced, m, reml)
-    if beta is not None:
-        b = m.R @ (beta - m.beta0) / m.scale
-        found = found._replace(r2=reduced.yy - 2.0 * b @ reduced.Xy + b @ reduced.XX @ b)
-    if sigma is None:
-        return found.deviance - m.log_weights
-    return found.at(jnp.log(sigma)) - m.log_weights
+    return _deviance(_theta(theta, m), m, reml, sigma, beta)
 
 
 @own_rules()
@@ -247,9 +269,8 @@ def random_effects(fitted: Estimate | jax.Array, m: Moments, *, with_variance: b
         else to_conditioned(_theta(fitted, m), m.layout, m.A)
     )
     t = in_own_precision(t)
-    if not with_variance:
-        return _by_name(modes(t, m), m)
-    return _by_name(modes(t, m), m), _by_name(mode_covariances(t, m), m)
+    found = _by_name(_modes(t, m), m)
+    return (found, _by_name(_mode_covariances(t, m), m)) if with_variance else found
 
 
 def _is_wide() -> bool:

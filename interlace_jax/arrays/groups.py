@@ -147,6 +147,29 @@ def check_rows(y, X, groups: Sequence[Grouping], weights, offset) -> None:
             )
 
 
+def check_numbers(y, X, groups: Sequence[Grouping], weights, offset) -> None:
+    """Refuse what JAX does not trace and is no number, in rows that count, and negative weights.
+
+    Which rows count is known where their codes and weights are.
+    """
+    if is_traced(weights) or any(g.is_traced for g in groups):
+        return
+    weights = np.ones(len(y)) if weights is None else np.asarray(weights)
+    if not (np.isfinite(weights) & (weights >= 0.0)).all():
+        raise ValueError("weights must be 0 (for rows to leave out) or positive, and finite")
+    counts = weights > 0.0
+    named = [("y", y), ("X", X), ("offset", offset), *((f"Z of {g.label}", g.Z) for g in groups)]
+    for name, values in named:
+        if values is None or is_traced(values):
+            continue
+        rows = np.asarray(values).reshape(len(counts), -1)
+        if (bad := counts & ~np.isfinite(rows).all(1)).any():
+            raise ValueError(
+                f"{name} is NaN or infinite in {bad.sum()} rows, first in row {bad.argmax()}: "
+                "leave them out, or give them weight 0"
+            )
+
+
 def level_counts(
     groups: Sequence[Grouping], levels: Mapping[str, int] | Sequence[int] | None
 ) -> list[int]:

@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
 
 from ..numerics.crossproducts.layout import STATIC, plan
-from ..numerics.crossproducts.moments import Moments, moments
+from ..numerics.crossproducts.moments import Moments
+from ..numerics.crossproducts.moments import moments as moments_of_rows
 from ..numerics.crossproducts.traced_plan import nested_chain, traced_plan
+from ..runtime.compilation import jit
 from ..support.containers import container
 from ..support.later import jnp
 from .groups import Grouping
+
+_moments = jit(moments_of_rows)
 
 
 @container
@@ -42,7 +46,7 @@ def moments_by_host(
     codes, sizes = [g.codes for g in groups], [block.sizes for block in blocks]
     made = plan(codes, sizes, levels, covariances=covariances)
     y, X, Z, offset = _where_weighted(weights, y, X, [g.Z for g in groups], offset)
-    return named(moments(made, y, X, Z, weights, offset, K), groups)
+    return named(_moments(made, y, X, Z, weights, offset, K), groups)
 
 
 def moments_by_levels(
@@ -69,7 +73,7 @@ def moments_by_levels(
     chain = nested_chain(sizes, nested, [block.across is None for block in blocks])
     made = traced_plan([g.codes for g in groups], blocks, chain, in_use)
     y, X, Z, offset = _where_weighted(weights, y, X, [g.Z for g in groups], offset)
-    return named(moments(made, y, X, Z, weights, offset, K), groups)
+    return named(_moments(made, y, X, Z, weights, offset, K), groups)
 
 
 def _where_weighted(weights, y, X, Z, offset):

@@ -143,6 +143,16 @@ def test_rows_of_traced_codes_that_no_level_has_are_left_out():
             "interlace_jax.moments makes of the rows, after theta",
             lambda: interlace.deviance(interlace.moments(Y, X, {"g": G}), np.ones(1)),
         ),
+        (
+            ValueError,
+            "y is NaN or infinite in 1 rows, first in row 2: .* weight 0",
+            lambda: interlace.moments(np.where(np.arange(6) == 2, np.nan, Y), X, {"g": G}),
+        ),
+        (
+            ValueError,
+            "weights must be 0 .* or positive",
+            lambda: interlace.moments(Y, X, {"g": G}, weights=Y - Y.max()),
+        ),
         (TypeError, "use fit.predict", lambda: interlace.predict(interlace.estimate)),
     ],
 )
