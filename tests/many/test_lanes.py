@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -99,7 +100,7 @@ def test_lanes_do_not_see_each_other():
 def test_as_numpy_one_program_serves_any_number_of_lanes(monkeypatch):
     monkeypatch.setenv("INTERLACE_JAX_EXECUTION", "numpy")
     monkeypatch.setenv("INTERLACE_JAX_CACHE", "0")
-    monkeypatch.setattr(store, "SHIPPED", "none")
+    monkeypatch.setattr(store, "SHIPPED", Path("none"))
     tiers.forget()
     traced, real = [], trace.program
     monkeypatch.setattr(

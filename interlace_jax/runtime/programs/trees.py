@@ -96,7 +96,8 @@ class Flat:
         self.sizes: dict[str, int] = {}
         self._general = general
         self.tree = self._taken(value, dims if general else None)
-        if self.sizes.get("n", FEWEST_ROWS) < max(FEWEST_ROWS, self.sizes.get("p", 0)):
+        rows = self.sizes.get("n", np.inf)
+        if rows < max(FEWEST_ROWS, self.sizes.get("p", 0)):
             raise Conflict("too few rows")
 
     def _taken(self, value, general):

@@ -135,9 +135,10 @@ def test_a_program_serves_data_of_every_size(fit_some, monkeypatch):
 
 CODE = """
     import sys, warnings
+    from pathlib import Path
     import interlace_jax
     from interlace_jax.runtime.programs import store
-    store.SHIPPED = "none"
+    store.SHIPPED = Path("none")
     data = interlace_jax.load_dataset({data!r})
     fit = interlace_jax.fit({formula!r}, data)
     str(fit.summary())
