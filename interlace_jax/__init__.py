@@ -62,6 +62,7 @@ from .resampling.power import power as power
 from .result import Fit as Fit
 from .saving import SavedFit as SavedFit
 from .saving import load as load
+from .support.elsewhere import refuse_name as _refuse_name
 from .support.table import Table as Table
 from .support.warnings import ConvergenceWarning as ConvergenceWarning
 from .support.warnings import RankWarning as RankWarning
@@ -69,3 +70,5 @@ from .support.warnings import SeparationWarning as SeparationWarning
 from .support.warnings import SingularFitWarning as SingularFitWarning
 
 __version__ = "0.1.0"
+# not by `def`: a type checker would take every name for one that the package has
+globals()["__getattr__"] = _refuse_name

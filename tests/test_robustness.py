@@ -366,7 +366,7 @@ def test_nor_are_slopes_of_a_factor_of_one_level():
         ),
         (
             lambda fit: interlace.fit_many(SLOPE, sleepstudy(), by=["Subject"]),
-            r"by=\['Subject'\] is not a column",
+            r"by takes one column, not \['Subject'\]",
         ),
         (lambda fit: fit.refit(["a"] * 180), "y must be numbers: could not convert"),
         (lambda fit: fit.model.fit(theta0="a"), "theta must be numbers: could not convert"),

@@ -125,6 +125,11 @@ class Groups(Designs):
         dtype: str = "float64",
     ):
         frame = as_frame(data)
+        if isinstance(by, list):
+            raise ValueError(
+                f"by takes one column, not {by}: make one of them, such as data.assign(cell="
+                "data['a'] + data['b']) of text, and give its name"
+            )
         if not pd.api.types.is_hashable(by) or by not in frame.columns:
             raise ValueError(
                 f"by={by!r} is not a column of the data; there are "

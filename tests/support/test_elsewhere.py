@@ -8,7 +8,7 @@ import pytest
 from helpers.fits import quiet_fit
 
 import interlace_jax as interlace
-from interlace_jax.support.elsewhere import ARGUMENTS, ATTRIBUTES
+from interlace_jax.support.elsewhere import ARGUMENTS, ATTRIBUTES, FUNCTIONS
 
 FORMULA = "Reaction ~ Days + (1 | Subject)"
 
@@ -31,6 +31,17 @@ def test_a_name_of_another_package_is_answered_with_the_name_here(fit, name):
     for word in re.split(r", or |, as | and ", ATTRIBUTES[name]):
         word = re.match(r"(?:interlace_jax\.)?(\w+)", word)[1]
         assert hasattr(fit, word) or hasattr(interlace, word) or word == "plot"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_another_package_is_answered_with_what_is_here(fit, name):
+    with pytest.raises(AttributeError, match=f"interlace_jax has no {name!r}: write "):
+        getattr(interlace, name)
+    word = FUNCTIONS[name].format(name=name)
+    if word.startswith("fit(...)."):
+        assert hasattr(fit, name)
+    elif " " not in word:
+        assert hasattr(interlace, word)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
