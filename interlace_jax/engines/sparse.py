@@ -82,6 +82,6 @@ class Sparse(Dense):
         codes: per factor (r,), -1 of unseen levels.
         """
         met = meetings(self._plan, codes)
-        if self.meet(codes).all():
+        if all(len(new.level) == len(f.level) for new, f in zip(met, self._met, strict=True)):
             return self.products, met
         return self._with_rounds(met, rounds_of(self._plan, met)), met

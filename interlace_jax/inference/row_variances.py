@@ -30,9 +30,9 @@ def row_variances(fit: FittedModel, rows: Rows) -> tuple[np.ndarray, np.ndarray,
     """Var(x'(beta^ - beta) + z'(b^ - b)) / sigma^2 of rows (n,), its derivatives by t (n, d), and
     where it is known.
 
-    theta and sigma are held. It is not known where the core is sparse, but for the sparse engine,
-    or where a row puts a level of the fit into another level of an outer factor than the fit does;
-    codes of -1 are unseen levels.
+    theta and sigma are held. It is known for all rows with the sparse engine. With others it is not
+    where the layout has a sparse core, or where a row puts a level of the fit into another level of
+    an outer factor than the fit does. Codes of -1 are unseen levels.
     """
     n, d = len(rows.X), len(fit.estimate.t)
     engine = fit.model.engine

@@ -14,8 +14,8 @@ from .effects import Parameters, read_rows
 from .factors import Factors
 
 
-class ResidualLikelihood:
-    """The exact likelihood of what a network leaves over."""
+class _Layer:
+    """What layers of both kinds have."""
 
     factors: Factors
 
@@ -26,8 +26,20 @@ class ResidualLikelihood:
 
     @property
     def theta(self) -> Any:
-        """lme4's theta (d,): lower triangles, column by column, relative to `sigma`."""
+        """lme4's theta (d,): lower triangles, column by column, relative to `sigma`; absolute where
+        a layer has no sigma.
+        """
         return self.factors.theta(self.parameters.raw)
+
+    def priors(self) -> dict[str, Any]:
+        """By factor the covariance of an unseen level's effects, Float[k, k], on the scale of the
+        predictor.
+        """
+        return effects.priors(self.parameters, self.factors)
+
+
+class ResidualLikelihood(_Layer):
+    """The exact likelihood of what a network leaves over."""
 
     @property
     def sigma(self) -> Any:
@@ -73,26 +85,11 @@ class ResidualLikelihood:
         rows = read_rows(self.factors, residual, groups, features, mask)
         return effects.draw(key, self.parameters, self.factors, rows)
 
-    def priors(self) -> dict[str, Any]:
-        """By factor the covariance of an unseen level's effects, Float[k, k], in units of y."""
-        return effects.priors(self.parameters, self.factors)
 
-
-class AnswerLikelihood:
+class AnswerLikelihood(_Layer):
     """Laplace's approximation to the likelihood of answers or counts, given their predictor."""
 
-    factors: Factors
     family: Distribution
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Parameters:
-        """Values of the framework's own parameters."""
-
-    @property
-    def theta(self) -> Any:
-        """lme4's theta (d,) of generalised models: lower triangles, column by column, absolute."""
-        return self.factors.theta(self.parameters.raw)
 
     def nll(
         self,
@@ -114,7 +111,3 @@ class AnswerLikelihood:
         factors = self.factors.with_levels(levels)
         rows = laplace.read_answers(factors, predictor, y, groups, features, mask)
         return scale * laplace.nll(self.parameters.raw, factors, self.family, rows)
-
-    def priors(self) -> dict[str, Any]:
-        """By factor the covariance of an unseen level's effects, Float[k, k], on the link."""
-        return effects.priors(self.parameters, self.factors)

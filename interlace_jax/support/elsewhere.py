@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -29,18 +29,18 @@ ATTRIBUTES = {
     "rsquared": "r2()",
     **dict.fromkeys(("t_test", "f_test", "wald_test"), "test(...), or anova()"),
 }
-# of the package: what to write instead
+# of the package, beside those of a fit: what to write instead
 FUNCTIONS = {
-    **dict.fromkeys(
-        ("lmer", "lme", "glmer", "glmmTMB", "mixedlm", "MixedLM", "gls", "mmrm"), "fit"
-    ),
-    **dict.fromkeys(
-        ("confint", "influence", "ranova", "drop1", "residuals"), "fit(...).{name}(...)"
-    ),
-    **dict.fromkeys(("bootstrap", "profile", "varcorr", "update", "tidy"), "fit(...).{name}(...)"),
-    **dict.fromkeys(("glance", "augment", "icc", "r2", "robust"), "fit(...).{name}(...)"),
-    **dict.fromkeys(("VarCorr", "ranef", "fixef"), "an attribute of a fit: dir(fit) lists them"),
-    **dict.fromkeys(("emtrends",), "emmeans(fit, ..., trend=)"),
+    **dict.fromkeys(("lmer", "lme", "gls", "glmer", "glmmTMB", "mmrm"), "fit"),
+    **dict.fromkeys(("mixedlm", "MixedLM"), "fit"),
+    **{
+        name: f"fit(...).{name}(...)"
+        for name in (
+            *("confint", "influence", "ranova", "drop1", "residuals", "bootstrap", "profile"),
+            *("varcorr", "update", "tidy", "glance", "augment", "icc", "r2", "robust"),
+        )
+    },
+    "emtrends": "emmeans(fit, ..., trend=)",
     **dict.fromkeys(("simr", "powerSim"), "power"),
 }
 # of `fit`: what to write instead
@@ -68,11 +68,12 @@ def refuse_attribute(name: str) -> None:
         raise AttributeError(f"a fit has no {name!r}: write {ATTRIBUTES[name]}")
 
 
-def refuse_name(name: str) -> Any:
+def refuse_name(name: str) -> NoReturn:
     """Refuse a name that the package does not have: `__getattr__` of the package."""
     if name in FUNCTIONS:
-        instead = FUNCTIONS[name].format(name=name)
-        raise AttributeError(f"interlace_jax has no {name!r}: write {instead}")
+        raise AttributeError(f"interlace_jax has no {name!r}: write {FUNCTIONS[name]}")
+    if name in ATTRIBUTES:
+        raise AttributeError(f"interlace_jax has no {name!r}: of a fit, write {ATTRIBUTES[name]}")
     raise AttributeError(f"module 'interlace_jax' has no attribute {name!r}")
 
 

@@ -37,11 +37,18 @@ def test_a_name_of_another_package_is_answered_with_the_name_here(fit, name):
 def test_a_function_of_another_package_is_answered_with_what_is_here(fit, name):
     with pytest.raises(AttributeError, match=f"interlace_jax has no {name!r}: write "):
         getattr(interlace, name)
-    word = FUNCTIONS[name].format(name=name)
+    word = FUNCTIONS[name]
     if word.startswith("fit(...)."):
         assert hasattr(fit, name)
     elif " " not in word:
         assert hasattr(interlace, word)
+
+
+@pytest.mark.parametrize("name", ["VarCorr", "ranef", "fixef"])
+def test_what_a_fit_is_asked_for_is_answered_by_the_package_too(name):
+    wanted = f"interlace_jax has no {name!r}: of a fit, write {ATTRIBUTES[name]}"
+    with pytest.raises(AttributeError, match=re.escape(wanted)):
+        getattr(interlace, name)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
